@@ -1,0 +1,10 @@
+"""The contract between people, the operator and the job: types, messages, reasons, exit codes.
+
+Import from the submodules; this package itself imports nothing, so that ``import lmft_api`` costs nothing.
+"""
+
+GROUP = "lmfinetune.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "LMFineTune"
+PLURAL = "lmfinetunes"

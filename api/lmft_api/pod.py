@@ -1,0 +1,202 @@
+"""How a run fits into the cluster: resources and the pod template."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from lmft_api.base import ApiModel, DnsLabel, DnsSubdomain, LabelValue, QualifiedName, Quantity, Rule, Text, only_with
+
+MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
+
+
+class SecretRef(ApiModel):
+    """A Secret in the namespace of the run; it is mounted as files and never read by the operator."""
+
+    name: DnsSubdomain
+    """Name of the Secret."""
+
+
+class Resources(ApiModel):
+    """What the pod asks for; the limits equal the requests for memory and GPUs."""
+
+    nodes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Nodes; more than one is not supported yet."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=64)] | None = None
+    """GPUs; 0 trains on the CPU, more than one is not supported yet. Default: 0."""
+    gpu_resource_name: QualifiedName | None = None
+    """Extended resource that counts GPUs. Default: nvidia.com/gpu, or what the platform team configured."""
+    cpu: Quantity | None = None
+    """CPU request."""
+    memory: Quantity | None = None
+    """Memory request and limit."""
+    ephemeral_storage: Quantity | None = None
+    """Request for the node's scratch disk, where caches and checkpoints lie before upload."""
+    shared_memory: Quantity | None = None
+    """Size of /dev/shm. Default: 1Gi."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.gpusPerNode) || self.gpusPerNode <= 1",
+            "more than one GPU is not supported yet; set 0 or 1",
+            lambda r: r.gpus_per_node is None or r.gpus_per_node <= 1,
+            "gpusPerNode",
+        ),
+        Rule(
+            "!has(self.nodes) || self.nodes == 1",
+            "more than one node is not supported yet; set 1 or remove it",
+            lambda r: r.nodes is None or r.nodes == 1,
+            "nodes",
+        ),
+        only_with(
+            "gpuResourceName",
+            "has(self.gpusPerNode) && self.gpusPerNode > 0",
+            lambda r: bool(r.gpus_per_node),
+            "goes with gpusPerNode; set gpusPerNode to 1 or remove it",
+        ),
+    )
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration matches."""
+
+    EQUAL = "Equal"
+    EXISTS = "Exists"
+
+
+class TaintEffect(StrEnum):
+    """Which taints a toleration matches."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(ApiModel):
+    """A toleration, as in a pod."""
+
+    key: QualifiedName | None = None
+    """Taint key; empty with operator Exists matches every taint."""
+    operator: TolerationOperator | None = None
+    """Equal or Exists. Default: Equal."""
+    value: LabelValue | None = None
+    """Taint value."""
+    effect: TaintEffect | None = None
+    """Taint effect; empty matches all."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """How long a NoExecute taint is tolerated."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            "an empty key needs operator Exists; set key or operator: Exists",
+            lambda t: t.key is not None or t.operator == TolerationOperator.EXISTS,
+        ),
+        Rule(
+            "!(has(self.operator) && self.operator == 'Exists' && has(self.value))",
+            "operator Exists takes no value; remove value",
+            lambda t: t.operator != TolerationOperator.EXISTS or t.value is None,
+            "value",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds goes with effect NoExecute",
+            lambda t: t.toleration_seconds is None or t.effect == TaintEffect.NO_EXECUTE,
+            "tolerationSeconds",
+        ),
+    )
+
+
+class EnvVar(ApiModel):
+    """An environment variable with a plain value; Secrets do not enter the environment."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253)]
+    """Name."""
+    value: Annotated[str, StringConstraints(max_length=4096)]
+    """Value, taken literally: $(NAME) is not expanded."""
+
+
+class Volume(ApiModel):
+    """A PersistentVolumeClaim of the namespace, for file:// data and output."""
+
+    name: DnsLabel
+    """Name of the volume in the pod."""
+    claim_name: DnsSubdomain
+    """Name of the PersistentVolumeClaim."""
+    mount_path: Annotated[str, StringConstraints(pattern=r"^/[^:\s]+$", max_length=1024)]
+    """Where it appears."""
+    read_only: bool | None = None
+    """Mount without the right to write."""
+
+    rules: ClassVar = (
+        Rule(
+            "!self.mountPath.contains('..')",
+            "mountPath must not contain '..'",
+            lambda v: ".." not in v.mount_path,
+            "mountPath",
+        ),
+        Rule(
+            "!['/etc', '/usr', '/opt', '/proc', '/sys', '/dev', '/var', '/bin', '/lib', '/sbin', '/tmp']"
+            ".exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
+            "mountPath would hide a part of the image; choose one such as /data or /mnt/models",
+            lambda v: not any(
+                v.mount_path == p or v.mount_path.startswith(p + "/")
+                for p in (
+                    "/etc", "/usr", "/opt", "/proc", "/sys", "/dev", "/var", "/bin", "/lib", "/sbin", "/tmp",
+                )  # fmt: skip
+            ),
+            "mountPath",
+        ),
+    )
+
+
+class ImagePullSecret(ApiModel):
+    """A Secret that lets kubelet pull the image."""
+
+    name: DnsSubdomain
+    """Name of the Secret."""
+
+
+AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
+
+
+class PodTemplate(ApiModel):
+    """What may be said about the pod; the operator sets everything else."""
+
+    labels: Annotated[dict[QualifiedName, LabelValue], Field(max_length=32)] | None = None
+    """Labels of the Job and the pod."""
+    annotations: Annotated[dict[QualifiedName, AnnotationValue], Field(max_length=32)] | None = None
+    """Annotations of the Job and the pod."""
+    node_selector: Annotated[dict[QualifiedName, LabelValue], Field(max_length=32)] | None = None
+    """Labels a node must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    """Taints the pod tolerates."""
+    priority_class_name: DnsSubdomain | None = None
+    """PriorityClass of the pod."""
+    runtime_class_name: DnsSubdomain | None = None
+    """RuntimeClass of the pod."""
+    service_account_name: DnsSubdomain | None = None
+    """ServiceAccount, for example one bound to a cloud role that may write the output. Default: default."""
+    image_pull_secrets: Annotated[list[ImagePullSecret], Field(max_length=8)] | None = None
+    """Secrets for pulling the image."""
+    image: Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=1024)] | None = None
+    """Another job image, where the policy allows it."""
+    env: Annotated[list[EnvVar], Field(max_length=64)] | None = None
+    """Environment variables."""
+    volumes: Annotated[list[Volume], Field(max_length=8)] | None = None
+    """PersistentVolumeClaims to mount."""
+
+    rules: ClassVar = (
+        Rule(
+            f"!has(self.labels) || !self.labels.exists(k, k.startsWith('{MANAGED_LABEL_PREFIX}'))",
+            f"labels with the prefix {MANAGED_LABEL_PREFIX} belong to the operator; choose another prefix",
+            lambda p: not any(k.startswith(MANAGED_LABEL_PREFIX) for k in p.labels or {}),
+            "labels",
+        ),
+        Rule(
+            f"!has(self.annotations) || !self.annotations.exists(k, k.startsWith('{MANAGED_LABEL_PREFIX}'))",
+            f"annotations with the prefix {MANAGED_LABEL_PREFIX} belong to the operator; choose another prefix",
+            lambda p: not any(k.startswith(MANAGED_LABEL_PREFIX) for k in p.annotations or {}),
+            "annotations",
+        ),
+    )

@@ -1,0 +1,56 @@
+"""Live progress in the Kubeflow Trainer's wire format, bounded and typed.
+
+Format: ``{"trainerStatus": {"progressPercentage", "estimatedRemainingSeconds", "metrics": [{"name", "value"}],
+"lastUpdatedTime"}}``, posted to ``KUBEFLOW_TRAINER_SERVER_URL``; values are text.
+"""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from lmft_api.base import ApiModel
+
+SERVER_URL_VARIABLE = "KUBEFLOW_TRAINER_SERVER_URL"
+CA_VARIABLE = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+TOKEN_VARIABLE = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+MAX_BODY_BYTES = 16 * 1024
+MAX_METRICS = 64
+
+
+class Metric(ApiModel):
+    """One figure by name."""
+
+    model_config = ConfigDict(strict=False, coerce_numbers_to_str=True, extra="ignore")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_./ -]+$")]
+    """The Trainer's names (loss, current_step, …) and ours (tokens_per_second, perplexity, …)."""
+    value: Annotated[str, StringConstraints(max_length=64)]
+    """The figure as text."""
+
+
+class TrainerStatus(ApiModel):
+    """How far a pod is."""
+
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+    progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
+    """0 to 100."""
+    estimated_remaining_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """Time left."""
+    metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = []
+    """Figures."""
+    last_updated_time: Annotated[str, StringConstraints(max_length=40)] | None = None
+    """When this was true, RFC 3339."""
+
+    def metric(self, name: str) -> str | None:
+        """The value of a metric, or None."""
+        return next((metric.value for metric in self.metrics if metric.name == name), None)
+
+
+class ProgressMessage(ApiModel):
+    """Body of a POST."""
+
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+    trainer_status: TrainerStatus
+    """The report."""

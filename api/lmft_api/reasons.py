@@ -1,0 +1,213 @@
+"""Why a run is where it is: the closed list of reasons of the ``Succeeded`` condition, and the exit codes.
+
+The reason travels in the job's result message; the exit code is the fallback when there is no message.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class Phase(StrEnum):
+    """The run's phase, for the eye only; conditions are the API."""
+
+    PENDING = "Pending"
+    SUSPENDED = "Suspended"
+    PREPARING = "Preparing"
+    TRAINING = "Training"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """Reason of the ``Succeeded`` condition."""
+
+    # While Unknown
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    PREPARING = "Preparing"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    INTERRUPTED = "Interrupted"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    STALLED = "Stalled"
+    # True
+    COMPLETED = "Completed"
+    # False
+    INVALID_SPEC = "InvalidSpec"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_ACCESS_DENIED = "ModelAccessDenied"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_ACCESS_DENIED = "DatasetAccessDenied"
+    DATASET_INVALID = "DatasetInvalid"
+    STORAGE_ACCESS_DENIED = "StorageAccessDenied"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    ACCELERATOR_MISSING = "AcceleratorMissing"
+    ACCELERATOR_OUT_OF_MEMORY = "AcceleratorOutOfMemory"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DIVERGED = "Diverged"
+    HUNG = "Hung"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    INTERNAL_ERROR = "InternalError"
+
+
+class ExitCode(IntEnum):
+    """How the job's process ends."""
+
+    DONE = 0
+    INVALID = 2
+    """The spec cannot work; every problem was listed at once."""
+    REFUSED = 3
+    """Model, data set or storage refused or not found."""
+    ACCELERATOR_MEMORY = 4
+    """Accelerator memory does not suffice even for a batch of 1."""
+    DIVERGED = 5
+    """NaN or Inf in the loss or in an evaluation."""
+    UNAVAILABLE = 6
+    """Storage or hub unreachable or failing after its retries: worth another attempt."""
+    HUNG = 7
+    """No step for a bounded time; stopped by the job's own watchdog."""
+    INTERRUPTED = 75
+    """Stopped by SIGTERM, after saving what there was to save."""
+
+
+FINAL_EXIT_CODES = frozenset({ExitCode.INVALID, ExitCode.REFUSED, ExitCode.ACCELERATOR_MEMORY, ExitCode.DIVERGED})
+"""Exit codes after which another attempt could not end differently."""
+
+
+@dataclass(frozen=True)
+class ReasonInfo:
+    """What a reason means to a person: its cause, and what to do about it."""
+
+    cause: str
+    remedy: str
+
+
+REASONS: dict[Reason, ReasonInfo] = {
+    Reason.PENDING: ReasonInfo("The run was accepted and its Job is being created.", "Nothing; this takes a second."),
+    Reason.QUEUED: ReasonInfo(
+        "The Job is suspended by a queue controller such as Kueue until there is room in its queue.",
+        "Wait, or look at the queue's workload.",
+    ),
+    Reason.UNSCHEDULABLE: ReasonInfo(
+        "No node can take the pod; the message is the scheduler's.",
+        "Free or add capacity, lower spec.resources, or add the tolerations and nodeSelector the message asks for.",
+    ),
+    Reason.QUOTA_EXCEEDED: ReasonInfo(
+        "A ResourceQuota of the namespace forbids the pod; the message says which.",
+        "Ask for less in spec.resources, free quota, or have it raised; the run goes on by itself.",
+    ),
+    Reason.IMAGE_PULL_FAILED: ReasonInfo(
+        "The node cannot pull the image.",
+        "Check the image's name and spec.podTemplate.imagePullSecrets; kubelet keeps trying.",
+    ),
+    Reason.SECRET_NOT_FOUND: ReasonInfo(
+        "A Secret that the manifest names does not exist in the namespace, or lacks a key.",
+        "Create it; kubelet looks again every few seconds.",
+    ),
+    Reason.PREPARING: ReasonInfo(
+        "The job checks model, data set and storage, then tokenises and packs.", "Nothing; see progress."
+    ),
+    Reason.TRAINING: ReasonInfo("The model is being trained.", "Nothing; see progress."),
+    Reason.EVALUATING: ReasonInfo("The model is being evaluated on the held-out data.", "Nothing; see progress."),
+    Reason.INTERRUPTED: ReasonInfo(
+        "The pod was evicted, preempted, drained or deleted; the next attempt follows at once.",
+        "Nothing; it resumes from the newest verified checkpoint.",
+    ),
+    Reason.RETRYING: ReasonInfo(
+        "An attempt failed in a way that another attempt may not; it follows after a back-off.",
+        "Nothing yet; the message holds what failed.",
+    ),
+    Reason.SUSPENDED: ReasonInfo("spec.suspend is true.", "Set spec.suspend to false to go on."),
+    Reason.STALLED: ReasonInfo(
+        "The pod runs but has not reported for a while.",
+        "Look at its logs; the job's own watchdog ends it when no step is made.",
+    ),
+    Reason.COMPLETED: ReasonInfo("The run is done; model and report are in storage.", "Enjoy."),
+    Reason.INVALID_SPEC: ReasonInfo(
+        "The manifest cannot work, or the cluster's policy forbids it; all problems are listed.",
+        "Mend the fields named and apply again.",
+    ),
+    Reason.MODEL_NOT_FOUND: ReasonInfo(
+        "The model, its revision or its tokenizer is not where the manifest says.",
+        "Check the spelling of spec.model; a private model needs spec.hubTokenSecretRef.",
+    ),
+    Reason.MODEL_ACCESS_DENIED: ReasonInfo(
+        "The hub or the storage refuses the model to this token.",
+        "Accept the model's licence on the hub, or give a token that may read it in spec.hubTokenSecretRef.",
+    ),
+    Reason.DATASET_NOT_FOUND: ReasonInfo(
+        "The data set, its config, split or files are not where the manifest says.",
+        "Check the spelling of spec.dataset; a private data set needs spec.hubTokenSecretRef.",
+    ),
+    Reason.DATASET_ACCESS_DENIED: ReasonInfo(
+        "The hub or the storage refuses the data set to these credentials.",
+        "Accept the data set's terms, or give credentials that may read it.",
+    ),
+    Reason.DATASET_INVALID: ReasonInfo(
+        "The data was read but cannot be trained on: a field, an encoding, a format, or too little text.",
+        "Mend the data or the field named in the message.",
+    ),
+    Reason.STORAGE_ACCESS_DENIED: ReasonInfo(
+        "The output storage refuses: wrong keys, no such bucket, or no right to write.",
+        "Check spec.output.uri and the keys in the Secret of spec.output.credentialsSecretRef.",
+    ),
+    Reason.STORAGE_UNAVAILABLE: ReasonInfo(
+        "Storage or hub could not be reached, or kept failing, after all retries.",
+        "Check the endpoint and the network; the run retries by itself up to spec.maxRetries.",
+    ),
+    Reason.ACCELERATOR_MISSING: ReasonInfo(
+        "The manifest asks for a GPU and the container sees none.",
+        "Check the device plugin, the driver and the image's CUDA version on that node.",
+    ),
+    Reason.ACCELERATOR_OUT_OF_MEMORY: ReasonInfo(
+        "Even a batch of 1 does not fit the accelerator's memory.",
+        "Take a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
+    ),
+    Reason.OUT_OF_MEMORY: ReasonInfo(
+        "The kernel killed the job because it used more memory than spec.resources.memory.",
+        "Raise spec.resources.memory.",
+    ),
+    Reason.DIVERGED: ReasonInfo(
+        "The loss became NaN or infinite; the last good checkpoint is kept.",
+        "Lower spec.training.learningRate, add warm-up, or use precision BF16 or FP32.",
+    ),
+    Reason.HUNG: ReasonInfo(
+        "No step was made for spec.training.watchdogSeconds; the stacks of all threads are in the pod's log.",
+        "Look at the stacks; raise watchdogSeconds if a step rightly takes that long.",
+    ),
+    Reason.DEADLINE_EXCEEDED: ReasonInfo(
+        "All attempts together ran longer than spec.activeDeadlineSeconds.",
+        "Raise it; a run that has not ended goes on from its newest checkpoint.",
+    ),
+    Reason.RETRIES_EXHAUSTED: ReasonInfo(
+        "Every attempt that spec.maxRetries allows failed; the message holds the last failure.",
+        "Mend what the message names, then raise maxRetries or start anew.",
+    ),
+    Reason.INTERNAL_ERROR: ReasonInfo(
+        "The job or the operator met something it does not know.",
+        "Look at the pod's last words in the message; please report it.",
+    ),
+}
+
+_EXIT_REASONS: dict[int, Reason] = {
+    ExitCode.DONE: Reason.COMPLETED,
+    ExitCode.INVALID: Reason.INVALID_SPEC,
+    ExitCode.REFUSED: Reason.STORAGE_ACCESS_DENIED,
+    ExitCode.ACCELERATOR_MEMORY: Reason.ACCELERATOR_OUT_OF_MEMORY,
+    ExitCode.DIVERGED: Reason.DIVERGED,
+    ExitCode.UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
+    ExitCode.HUNG: Reason.HUNG,
+    ExitCode.INTERRUPTED: Reason.INTERRUPTED,
+    128 + 9: Reason.OUT_OF_MEMORY,
+}
+
+
+def reason_of_exit(code: int) -> Reason:
+    """The reason to assume for an exit code that came without a result message."""
+    return _EXIT_REASONS.get(code, Reason.INTERNAL_ERROR)

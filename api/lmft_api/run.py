@@ -1,0 +1,79 @@
+"""What the operator hands to a pod: the run file, and where things lie in the container."""
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import Field
+
+from lmft_api.base import ApiModel
+from lmft_api.spec import LMFineTuneSpec
+
+RUN_FILE = PurePosixPath("/etc/lmft/run.json")
+"""The run as JSON: a pod annotation, mounted by the downward API."""
+RUN_ANNOTATION = "lmfinetune.dev/run"
+CA_FILE = PurePosixPath("/etc/lmft/progress-ca.crt")
+"""Certificate authority of the progress server: a pod annotation, mounted by the downward API."""
+CA_ANNOTATION = "lmfinetune.dev/progress-ca"
+TOKEN_FILE = PurePosixPath("/var/run/secrets/lmfinetune.dev/token")
+"""Projected service account token for reporting progress."""
+TOKEN_AUDIENCE = "lmfinetune.dev"
+SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
+"""One folder each of output, dataset, model, hub; one file for each key of the Secret."""
+TERMINATION_LOG = PurePosixPath("/dev/termination-log")
+
+RUN_LABEL = "lmfinetune.dev/run-uid"
+ATTEMPT_LABEL = "lmfinetune.dev/attempt"
+STAGE_LABEL = "lmfinetune.dev/stage"
+
+
+class Stage(StrEnum):
+    """Which part of the recipe a pod runs."""
+
+    ALL = "All"
+    PREPARE = "Prepare"
+    TRAIN = "Train"
+
+
+class RunFile(ApiModel):
+    """One attempt of a run."""
+
+    name: str
+    """Name of the LMFineTune."""
+    namespace: str
+    """Its namespace."""
+    uid: str
+    """Its UID; two runs of one name never share a folder."""
+    attempt: Annotated[int, Field(ge=1)] = 1
+    """Number of this attempt, from 1."""
+    stage: Stage = Stage.ALL
+    """Part of the recipe to run."""
+    allow_user_code: bool = False
+    """Whether policy lets training.callbacks and training.trainerClass be imported."""
+    allow_remote_code: bool = False
+    """Whether policy lets model.trustRemoteCode take effect."""
+    resume_model_uri: str | None = None
+    """Folder of the model that spec.resumeFrom names."""
+    image: str | None = None
+    """Image of this attempt, for provenance."""
+    spec: LMFineTuneSpec
+    """The spec, with the platform's defaults filled in."""
+
+
+def run_id(name: str, uid: str) -> str:
+    """Folder of a run below ``<output>/<namespace>/runs/``: the name cut to 200, and the first 8 of the UID."""
+    return f"{name[:200]}-{uid[:8]}"
+
+
+def spec_hash(spec: LMFineTuneSpec) -> str:
+    """SHA-256 of what decides the result: the spec without the fields that may change while it runs."""
+    body = spec.to_json()
+    for mutable in MUTABLE_FIELDS:
+        body.pop(mutable, None)
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "maxRetries")
+"""Fields of the spec that may change after the first attempt."""

@@ -1,0 +1,219 @@
+"""``status`` of an LMFineTune: what came out, and what is going on."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from lmft_api.base import ApiModel
+from lmft_api.reasons import Phase
+
+MAX_ATTEMPTS_KEPT = 32
+MAX_EVALUATIONS_KEPT = 64
+MAX_MESSAGE = 4096
+
+Short = Annotated[str, StringConstraints(max_length=253)]
+Number = Annotated[str, StringConstraints(max_length=32)]
+Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE)]
+Uri = Annotated[str, StringConstraints(max_length=2048)]
+Timestamp = Annotated[str, StringConstraints(max_length=32), Field(json_schema_extra={"format": "date-time"})]
+
+
+class ConditionStatus(StrEnum):
+    """Status of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """A condition, as in metav1.Condition."""
+
+    type: Short
+    """Succeeded is the one to wait for."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Short
+    """One of the documented reasons."""
+    message: Long = ""
+    """For people."""
+    last_transition_time: Timestamp
+    """When the status changed last."""
+    observed_generation: int | None = None
+    """Generation of the spec that this is about."""
+
+
+class Progress(ApiModel):
+    """How far the run is."""
+
+    percent: int | None = None
+    """0 to 100."""
+    display: Short | None = None
+    """The percentage as text."""
+    eta: Short | None = None
+    """Time left, as text such as 3m10s."""
+    step: int | None = None
+    """Optimiser steps done."""
+    total_steps: int | None = None
+    """Optimiser steps in all."""
+    epoch: Number | None = None
+    """Epochs done, as a decimal."""
+    loss: Number | None = None
+    """Latest training loss."""
+    tokens_per_second: int | None = None
+    """Training throughput."""
+    last_update_time: Timestamp | None = None
+    """When the pod reported last."""
+
+
+class SampleResult(ApiModel):
+    """One prompt, answered before and after training."""
+
+    prompt: Long
+    """The prompt."""
+    before: Long | None = None
+    """The answer before training."""
+    after: Long | None = None
+    """The answer after training."""
+
+
+class Results(ApiModel):
+    """What came out."""
+
+    perplexity: Number | None = None
+    """exp of the mean loss over held-out target tokens, after the newest evaluation."""
+    baseline_perplexity: Number | None = None
+    """The same before training."""
+    eval_loss: Number | None = None
+    """Mean loss over held-out target tokens, nats."""
+    baseline_eval_loss: Number | None = None
+    """The same before training."""
+    accuracy: Number | None = None
+    """Share of held-out rows labelled right (SequenceClassification)."""
+    baseline_accuracy: Number | None = None
+    """The same before training."""
+    samples: Annotated[list[SampleResult], Field(max_length=16)] | None = None
+    """Samples before and after."""
+    model_uri: Uri | None = Field(default=None, alias="modelURI")
+    """Folder of the model; loads with pipeline()."""
+    report_uri: Uri | None = Field(default=None, alias="reportURI")
+    """The report page."""
+
+
+class EvaluationResult(ApiModel):
+    """One evaluation during training."""
+
+    step: int
+    """Optimiser steps done."""
+    epoch: Number
+    """Epochs done."""
+    train_loss: Number | None = None
+    """Training loss at that step."""
+    eval_loss: Number
+    """Held-out loss."""
+    perplexity: Number | None = None
+    """Held-out perplexity."""
+    accuracy: Number | None = None
+    """Held-out accuracy."""
+
+
+class CheckpointStatus(ApiModel):
+    """The newest complete checkpoint."""
+
+    step: int
+    """Optimiser steps it holds."""
+    uri: Uri
+    """Where it lies."""
+    time: Timestamp | None = None
+    """When it was complete."""
+
+
+class Attempt(ApiModel):
+    """One Job of the run."""
+
+    number: int
+    """From 1."""
+    job: Short
+    """Name of the Job."""
+    stage: Short | None = None
+    """All, Prepare or Train."""
+    start_time: Timestamp | None = None
+    """When its pod started."""
+    end_time: Timestamp | None = None
+    """When it ended."""
+    reason: Short | None = None
+    """How it ended."""
+    message: Long | None = None
+    """How it ended, for people."""
+    exit_code: int | None = None
+    """Exit code of the container."""
+    resumed_from_step: int | None = None
+    """Step of the checkpoint that it started from."""
+    lost_steps: int | None = None
+    """Steps of the attempt before that had to be repeated."""
+    adjustments: Annotated[list[Long], Field(max_length=16)] | None = None
+    """What the job changed to go on, such as the batch size."""
+
+
+class Usage(ApiModel):
+    """What the run has used, over all attempts."""
+
+    seconds: int = 0
+    """Running time of its pods."""
+    gpu_seconds: int = 0
+    """The same, times GPUs."""
+
+
+class Provenance(ApiModel):
+    """Where the result came from."""
+
+    image: Short | None = None
+    """Image of the job."""
+    model_revision: Short | None = None
+    """Commit of the model on the hub."""
+    dataset_fingerprint: Short | None = None
+    """Fingerprint of the prepared data."""
+    spec_hash: Short | None = None
+    """SHA-256 of the spec without its mutable fields."""
+    seed: int | None = None
+    """Seed."""
+    resumed_from: Uri | None = None
+    """Model of the run that spec.resumeFrom names."""
+    versions: Annotated[dict[Short, Short], Field(max_length=32)] | None = None
+    """Versions of the libraries."""
+
+
+class LMFineTuneStatus(ApiModel):
+    """Observed state of a run."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that was seen last."""
+    phase: Phase | None = None
+    """For the eye; conditions are the API."""
+    conditions: Annotated[list[Condition], Field(max_length=8)] | None = None
+    """Succeeded: Unknown while it runs, True or False at the end."""
+    model: Short | None = None
+    """Model in short, for kubectl get."""
+    progress: Progress | None = None
+    """How far it is."""
+    results: Results | None = None
+    """What came out."""
+    evaluations: Annotated[list[EvaluationResult], Field(max_length=MAX_EVALUATIONS_KEPT)] | None = None
+    """Evaluations during training; thinned evenly when full."""
+    checkpoint: CheckpointStatus | None = None
+    """Newest complete checkpoint."""
+    attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT)] | None = None
+    """Jobs of the run, newest last."""
+    failures: int | None = None
+    """Attempts that failed and counted towards spec.maxRetries."""
+    interruptions: int | None = None
+    """Attempts that were interrupted."""
+    start_time: Timestamp | None = None
+    """When the first pod started."""
+    completion_time: Timestamp | None = None
+    """When the run ended."""
+    usage: Usage | None = None
+    """What it used."""
+    provenance: Provenance | None = None
+    """Where the result came from."""

@@ -1,0 +1,81 @@
+"""The ways a run can fail. Every outside system's errors are translated into these, once, in its own module."""
+
+from collections.abc import Sequence
+
+from lmft_api.reasons import ExitCode, Reason
+
+
+class JobError(Exception):
+    """A failure that a person can act on; its text is the whole explanation.
+
+    Attributes:
+        reason: from the closed list, goes into the result message.
+        exit_code: how the process ends.
+    """
+
+    exit_code: ExitCode
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidError(JobError):
+    """The manifest or the data cannot work. Holds every problem found, each beginning with its field path."""
+
+    exit_code = ExitCode.INVALID
+
+    def __init__(self, problems: Sequence[str], reason: Reason = Reason.INVALID_SPEC) -> None:
+        super().__init__(reason, "; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class RefusedError(JobError):
+    """Model, data set or storage refused or not found: another attempt would end the same."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class AcceleratorMemoryError(JobError):
+    """Even a batch of 1 does not fit."""
+
+    exit_code = ExitCode.ACCELERATOR_MEMORY
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.ACCELERATOR_OUT_OF_MEMORY, message)
+
+
+class DivergedError(JobError):
+    """The loss or an evaluation became NaN or infinite."""
+
+    exit_code = ExitCode.DIVERGED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.DIVERGED, message)
+
+
+class UnavailableError(JobError):
+    """Storage or hub unreachable or failing after all retries: another attempt may succeed."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, reason: Reason = Reason.STORAGE_UNAVAILABLE) -> None:
+        super().__init__(reason, message)
+
+
+class HungError(JobError):
+    """No step for a bounded time."""
+
+    exit_code = ExitCode.HUNG
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.HUNG, message)
+
+
+class InterruptedRunError(JobError):
+    """SIGTERM or Ctrl-C arrived; what there was to save is saved."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.INTERRUPTED, message)

@@ -1,0 +1,1 @@
+"""The controller: watches LMFineTune resources and runs their Jobs."""
