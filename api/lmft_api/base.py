@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
+
+RULES_KEY = "x-kubernetes-validations"
+LIST_TYPE = "x-kubernetes-list-type"
+LIST_KEYS = "x-kubernetes-list-map-keys"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class Rule:
     holds: Callable[[Any], bool]
     field: str = ""
 
+    def validation(self) -> dict[str, str]:
+        """The rule as an entry of ``x-kubernetes-validations``."""
+        entry = {"rule": self.cel, "message": self.message}
+        return entry | ({"fieldPath": f".{self.field}"} if self.field else {})
+
 
 class ApiModel(BaseModel):
     """Base of all types: camelCase outside, snake_case inside, no unknown fields, no silent conversions."""
@@ -38,10 +48,15 @@ class ApiModel(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         strict=True,
-        regex_engine="python-re",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        schema[RULES_KEY] = [rule.validation() for rule in cls.rules]
+        return handler(core)
 
     @classmethod
     def parse(cls, document: Any) -> Self:
@@ -55,6 +70,11 @@ class ApiModel(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The object as it stands in a manifest: camelCase, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def list_map(key: str) -> dict[str, Any]:
+    """Schema of a list whose entries are told apart by one field, so that server-side apply merges them."""
+    return {LIST_TYPE: "map", LIST_KEYS: [key]}
 
 
 DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?$"
@@ -98,11 +118,16 @@ PATTERN_HINTS: dict[str, str] = {
 """What each pattern means to a person."""
 
 
+def matches(pattern: str, text: str) -> bool:
+    """Whether the whole text matches, as in Go: unlike in Python, ``$`` does not match before a final newline."""
+    return re.match(pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern, text) is not None
+
+
 def between(low: float, high: float, *, above: bool = False) -> Callable[[str | None], bool]:
     """A test for quoted decimals: ``low <= value <= high``, or ``low < value`` with ``above``; absent passes."""
 
     def holds(value: str | None) -> bool:
-        if value is None or not re.match(DECIMAL_PATTERN, value):
+        if value is None or not matches(DECIMAL_PATTERN, value):
             return True
         number = float(value)
         return (low < number if above else low <= number) and number <= high

@@ -5,7 +5,17 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from lmft_api.base import ApiModel, DnsLabel, DnsSubdomain, LabelValue, QualifiedName, Quantity, Rule, Text, only_with
+from lmft_api.base import (
+    ApiModel,
+    DnsLabel,
+    DnsSubdomain,
+    LabelValue,
+    QualifiedName,
+    Quantity,
+    Rule,
+    list_map,
+    only_with,
+)
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
 
@@ -177,13 +187,19 @@ class PodTemplate(ApiModel):
     """RuntimeClass of the pod."""
     service_account_name: DnsSubdomain | None = None
     """ServiceAccount, for example one bound to a cloud role that may write the output. Default: default."""
-    image_pull_secrets: Annotated[list[ImagePullSecret], Field(max_length=8)] | None = None
+    image_pull_secrets: Annotated[
+        list[ImagePullSecret], Field(max_length=8, json_schema_extra=list_map("name"))
+    ] | None = None
     """Secrets for pulling the image."""
     image: Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=1024)] | None = None
     """Another job image, where the policy allows it."""
-    env: Annotated[list[EnvVar], Field(max_length=64)] | None = None
+    env: Annotated[
+        list[EnvVar], Field(max_length=64, json_schema_extra=list_map("name"))
+    ] | None = None
     """Environment variables."""
-    volumes: Annotated[list[Volume], Field(max_length=8)] | None = None
+    volumes: Annotated[
+        list[Volume], Field(max_length=8, json_schema_extra=list_map("name"))
+    ] | None = None
     """PersistentVolumeClaims to mount."""
 
     rules: ClassVar = (

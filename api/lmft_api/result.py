@@ -14,6 +14,7 @@ from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results
 
 MAX_BYTES = 4096
+MAX_MESSAGE = 1200
 ELLIPSIS = "…"
 
 
@@ -60,7 +61,7 @@ def encode(result: Result) -> bytes:
     body: dict[str, Any] = {"reason": whole["reason"]}
     if whole.get("results"):
         body["results"] = whole["results"]
-    body["message"] = _longest(whole.get("message", ""), lambda text: _fits({**body, "message": text}))
+    body["message"] = _longest(_shorten(whole.get("message", ""), MAX_MESSAGE), lambda text: _fits({**body, "message": text}))
     for key in ("checkpoint", "counts", "adjustments"):
         if key in whole and _fits({**body, key: whole[key]}):
             body[key] = whole[key]

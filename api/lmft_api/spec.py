@@ -138,9 +138,9 @@ class Model(ApiModel):
             lambda m: m.name is not None or m.from_config is not None,
         ),
         Rule(
-            "!has(self.fromConfig) || has(self.tokenizer)",
+            "!has(self.fromConfig) || has(self.name) || has(self.tokenizer)",
             "fromConfig needs a tokenizer; set tokenizer.name or tokenizer.trainVocabSize",
-            lambda m: m.from_config is None or m.tokenizer is not None,
+            lambda m: m.from_config is None or m.name is not None or m.tokenizer is not None,
             "tokenizer",
         ),
         only_with("revision", "has(self.name)", lambda m: m.name is not None, "goes with name; remove it"),

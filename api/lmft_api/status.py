@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from lmft_api.base import ApiModel
+from lmft_api.base import ApiModel, list_map
 from lmft_api.reasons import Phase
 
 MAX_ATTEMPTS_KEPT = 32
@@ -191,7 +191,7 @@ class LMFineTuneStatus(ApiModel):
     """Generation of the spec that was seen last."""
     phase: Phase | None = None
     """For the eye; conditions are the API."""
-    conditions: Annotated[list[Condition], Field(max_length=8)] | None = None
+    conditions: Annotated[list[Condition], Field(max_length=8, json_schema_extra=list_map("type"))] | None = None
     """Succeeded: Unknown while it runs, True or False at the end."""
     model: Short | None = None
     """Model in short, for kubectl get."""
@@ -203,7 +203,7 @@ class LMFineTuneStatus(ApiModel):
     """Evaluations during training; thinned evenly when full."""
     checkpoint: CheckpointStatus | None = None
     """Newest complete checkpoint."""
-    attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT)] | None = None
+    attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT, json_schema_extra=list_map("number"))] | None = None
     """Jobs of the run, newest last."""
     failures: int | None = None
     """Attempts that failed and counted towards spec.maxRetries."""
