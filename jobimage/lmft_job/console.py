@@ -1,0 +1,258 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines in a file or a pod's log."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from lmft_api.spec import Task
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lmft_job.observer import DataPrepared
+from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
+from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity
+
+LABEL_WIDTH = 10
+SAMPLE_LENGTH = 280
+"""Characters of a sample that are shown; the report has all of it."""
+PLAIN_EVERY_SECONDS = 15.0
+"""In a file, a progress line at most this often."""
+
+
+class ConsoleObserver:
+    """Prints a run's events; use it as a context manager, so that the bar is gone when an error is printed.
+
+    On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run. Anywhere else every
+    line is plain text: no colours, no cursor movement, nothing that wraps.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+        stream = stream or sys.stdout
+        if hasattr(stream, "reconfigure"):
+            # A log in an old locale loses a character rather than the run.
+            stream.reconfigure(errors="replace")
+        self._console = Console(file=stream, highlight=False, emoji=False, markup=False, soft_wrap=not stream.isatty())
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._now = now
+        self._progress: Progress | None = None
+        self._bar: TaskID | None = None
+        self._pace = Pace()
+        self._epochs = 0
+        self._checkpoint: int | None = None
+        self._last_plain_line: float | None = None
+
+    def __enter__(self) -> "ConsoleObserver":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; harmless when there is none."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
+        """See Observer."""
+        line = Text(f"  {one_line(name)}", style="bold")
+        line.append(f" · {task.value} · {one_line(model)} · {one_line(device)}, {precision}", style="not bold")
+        self._print(line)
+
+    def data(self, figures: DataPrepared) -> None:
+        """See Observer."""
+        data = figures.figures
+        rows = data.train_rows + data.eval_rows + data.dropped_rows
+        parts = [
+            f"{quantity(rows, figures.noun)} → {count(data.train_rows)} train, {count(data.eval_rows)} held out"
+            + (f", {count(data.dropped_rows)} dropped as empty" if data.dropped_rows else ""),
+            quantity(data.train_tokens + (data.eval_tokens or 0), "tokens"),
+        ]
+        if data.train_blocks is not None and figures.block_size is not None:
+            parts.append(f"{quantity(data.train_blocks + (data.eval_blocks or 0), 'blocks')} of {figures.block_size}")
+        parts.append("prepared before, reused" if figures.reused else duration(figures.seconds))
+        self._line("data", " · ".join(parts))
+
+    def baseline(self, figures: Evaluation) -> None:
+        """See Observer."""
+        self._line("before", _quality(figures))
+        self._pace.pause(self._now())
+
+    def step(
+        self,
+        step: int,
+        total: int,
+        epoch: float,
+        loss: float | None,
+        learning_rate: float | None,
+        tokens_per_second: float | None,
+    ) -> None:
+        """See Observer."""
+        now = self._now()
+        self._pace.step(step, now)
+        self._epochs = epochs_in_all(step, total, epoch)
+        current = min(self._epochs, int(epoch - 1e-9) + 1)
+        left = self._pace.seconds_left(step, total)
+        facts = [
+            f"loss {figure(loss, 3)}" if loss is not None else "",
+            f"{count(tokens_per_second)} tok/s" if tokens_per_second else "",
+            f"{clock(left)} left" if left is not None else "",
+        ]
+        shown = "  ".join(fact for fact in facts if fact)
+        place = f"epoch {current}/{self._epochs}"
+        if self._live:
+            self._show_bar(place, step, total, shown)
+        elif self._plain_line_is_due(step, total, now):
+            self._console.print(f"  {place}  {count(step)}/{count(total)}  {shown}")
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """See Observer."""
+        whole = abs(evaluation.epoch - round(evaluation.epoch)) < 1e-6
+        place = f"epoch {round(evaluation.epoch)}" if whole else f"step {evaluation.step}"
+        self._line(place, _quality(evaluation))
+        self._pace.pause(self._now())
+
+    def checkpoint(self, step: int) -> None:
+        """See Observer."""
+        self._checkpoint = step
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, saved=f"checkpoint {step} ✓")
+        elif not self._live:
+            self._line("saved", f"checkpoint {step}")
+
+    def note(self, text: str) -> None:
+        """See Observer."""
+        self._line("note", text, style="yellow")
+
+    def interrupted(self, step: int | None, again: str) -> None:
+        """See Observer."""
+        self.close()
+        kept = "nothing to keep yet" if step is None else f"checkpoint {step} is saved"
+        self._line("stopped", f"{kept}; go on with the same command:", style="yellow")
+        self._line("", again)
+
+    def done(self, report: Report) -> None:
+        """See Observer."""
+        self.close()
+        self._figures(report.results)
+        for sample in report.results.samples:
+            self._sample(sample)
+        for label, place in (("model", report.results.model_uri), ("report", report.results.report_uri)):
+            if place:
+                self._line(label, place)
+
+    def _figures(self, results: ResultFigures) -> None:
+        rows = [
+            ("perplexity", figure(results.baseline_perplexity), figure(results.perplexity)),
+            ("accuracy", percent(results.baseline_accuracy), percent(results.accuracy)),
+            ("eval loss", figure(results.baseline_eval_loss), figure(results.eval_loss)),
+        ]
+        table = Table("", "before", "after", box=box.SQUARE if self._live else box.ASCII2, header_style="")
+        for name, before, after in rows:
+            if after != "–":
+                table.add_row(name, before, Text(after, style="bold"))
+        if table.row_count:
+            self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+    def _sample(self, sample: SampleOutcome) -> None:
+        self._print(Text(f"  “{one_line(sample.prompt, SAMPLE_LENGTH)}”", style="italic"))
+        for label, answer in (("before", sample.before), ("after", sample.after)):
+            if answer is None:
+                continue
+            shown = one_line(answer, SAMPLE_LENGTH) or "(nothing)"
+            if not self._live:
+                self._console.print(f"    {label:<8}> {shown}")
+                continue
+            row = Table.grid(padding=(0, 1))
+            row.add_column(width=LABEL_WIDTH - 1)
+            row.add_column(overflow="fold")
+            row.add_row(Text(f"{label:<8}▸", style="dim"), Text(shown))
+            self._console.print(Padding(row, (0, 0, 0, 4), expand=False))
+
+    def _show_bar(self, place: str, step: int, total: int, shown: str) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("  {task.fields[place]}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[saved]}", style="green"),
+                console=self._console,
+                refresh_per_second=5,
+                transient=True,
+            )
+            saved = f"checkpoint {self._checkpoint} ✓" if self._checkpoint is not None else ""
+            self._bar = self._progress.add_task("", total=total, place=place, shown=shown, saved=saved)
+            self._progress.start()
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=step, total=total, place=place, shown=shown)
+
+    def _plain_line_is_due(self, step: int, total: int, now: float) -> bool:
+        first = self._last_plain_line is None
+        if not first and step != total and now - (self._last_plain_line or 0.0) < PLAIN_EVERY_SECONDS:
+            return False
+        self._last_plain_line = now
+        return True
+
+    def _line(self, label: str, text: str, style: str = "") -> None:
+        line = Text(f"  {label:<{LABEL_WIDTH}}", style="dim" if self._live else "")
+        line.append(one_line(text), style=f"not dim {style}".strip())
+        self._print(line)
+
+    def _print(self, line: Text) -> None:
+        # Addresses and commands must come out of a terminal in one piece when copied.
+        self._console.print(line, soft_wrap=True)
+
+
+class Pace:
+    """Seconds a step takes, smoothed; time spent in evaluations does not count."""
+
+    def __init__(self, weight: float = 0.1) -> None:
+        self._weight = weight
+        self._seconds: float | None = None
+        self._last: tuple[int, float] | None = None
+
+    def step(self, step: int, now: float) -> None:
+        """A step is done at ``now`` (seconds)."""
+        if self._last is not None and step > self._last[0]:
+            taken = (now - self._last[1]) / (step - self._last[0])
+            self._seconds = taken if self._seconds is None else self._seconds + self._weight * (taken - self._seconds)
+        self._last = (step, now)
+
+    def pause(self, now: float) -> None:
+        """Something else ended at ``now``; the next step is measured from here."""
+        if self._last is not None:
+            self._last = (self._last[0], now)
+
+    def seconds_left(self, step: int, total: int) -> float | None:
+        """Estimate for the rest of the steps; None until two steps were seen."""
+        return None if self._seconds is None else self._seconds * max(0, total - step)
+
+
+def epochs_in_all(step: int, total: int, epoch: float) -> int:
+    """How many epochs ``total`` steps make, from the epochs that ``step`` steps made; a started one counts."""
+    if step <= 0 or epoch <= 0:
+        return 1
+    estimate = epoch * total / step
+    nearest = round(estimate)
+    # The last batch of an epoch may be short, and the Trainer rounds the epoch, so 3.02 still means 3.
+    return max(1, nearest if abs(estimate - nearest) <= 0.05 * max(1, nearest) else int(estimate) + 1)
+
+
+def _quality(figures: Evaluation) -> str:
+    parts = []
+    if figures.perplexity is not None:
+        parts.append(f"perplexity {figure(figures.perplexity)}")
+    if figures.accuracy is not None:
+        parts.append(f"accuracy {percent(figures.accuracy)}")
+    if figures.perplexity is None:
+        parts.append(f"loss {figure(figures.eval_loss)}")
+    return " · ".join(parts)

@@ -1,0 +1,137 @@
+"""Figures and sentences for people, the same on the console, in the page and on the model card."""
+
+import math
+import re
+from collections.abc import Callable
+
+from lmft_api.spec import Task
+
+from lmft_job.report.model import Report
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+TASK_NAMES = {
+    Task.CAUSAL_LM: "causal language modeling",
+    Task.MASKED_LM: "masked language modeling",
+    Task.SEQUENCE_CLASSIFICATION: "sequence classification",
+}
+"""Tasks in running text."""
+
+
+def count(number: float) -> str:
+    """Whole number with thousands separators: 118,204."""
+    return f"{number:,.0f}" if math.isfinite(number) else _not_finite(number)
+
+
+def figure(number: float | None, digits: int = 4) -> str:
+    """A measured number to so many significant digits: 7,912 · 212.4 · 49.61 · 0.003218; a dash for None."""
+    if number is None:
+        return "–"
+    if not math.isfinite(number):
+        return _not_finite(number)
+    if number == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(number)))
+    if magnitude >= 9 or magnitude < -4:
+        return f"{number:.{digits - 1}g}"
+    return f"{round(number, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 as 87.4 %."""
+    if share is None:
+        return "–"
+    return f"{share * 100:.1f} %" if math.isfinite(share) else _not_finite(share)
+
+
+def short_count(number: int) -> str:
+    """3.6M, 82M, 1.5B: the way people name model sizes."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """0.4 s · 41 s · 14 minutes · 2 h 5 min: no more than a reader wants."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} minutes"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def clock(seconds: float) -> str:
+    """0:00:41, for a countdown."""
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def clean(text: str) -> str:
+    """Text that a model made or a person gave, without characters that would steer a terminal or end a line early."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Clean text with white space folded, cut with an ellipsis to ``limit`` characters."""
+    folded = " ".join(clean(text.replace("\r", "\n")).split())
+    return folded if limit is None or len(folded) <= limit else folded[: limit - 1].rstrip() + "…"
+
+
+def quantity(number: int, noun: str) -> str:
+    """1 block, 2 blocks; the noun is given in the plural."""
+    return f"{count(number)} {noun[:-1] if number == 1 and noun.endswith('s') else noun}"
+
+
+def seconds_in_all(report: Report) -> float:
+    """Wall time of the attempt that finished the run, in seconds."""
+    return sum(value for value in report.timings.values() if math.isfinite(value))
+
+
+def held_out(report: Report) -> str:
+    """What the figures were measured on: 1,021 held-out blocks."""
+    data = report.dataset
+    if data.eval_blocks is not None:
+        return quantity(data.eval_blocks, "held-out blocks")
+    return quantity(data.eval_rows, "held-out rows")
+
+
+def outcome(report: Report) -> str:
+    """One sentence: what moved, from where to where, on what, how long it took and on which device."""
+    results = report.results
+    if results.accuracy is not None:
+        moved = _movement("Accuracy", results.baseline_accuracy, results.accuracy, percent)
+    elif results.perplexity is not None:
+        moved = _movement("Perplexity", results.baseline_perplexity, results.perplexity, figure)
+    elif results.eval_loss is not None:
+        moved = _movement("Held-out loss", results.baseline_eval_loss, results.eval_loss, figure)
+    else:
+        moved = ""
+    took = f"in {duration(seconds_in_all(report))} " if report.timings else ""
+    where = "on a CPU" if report.device.upper() == "CPU" else f"on one {report.device}"
+    again = f", in attempt {report.attempt}, which went on from a checkpoint" if report.training.resumed_from_step else ""
+    if not moved:
+        return f"Trained for {quantity(report.training.steps, 'steps')} {took}{where}{again}."
+    return f"{moved} on {held_out(report)} {took}{where}{again}."
+
+
+def _movement(what: str, before: float | None, after: float, show: Callable[[float], str]) -> str:
+    shown = show(after)
+    if before is None:
+        return f"{what} is {shown}"
+    shown_before = show(before)
+    if shown == shown_before:
+        return f"{what} stayed at {shown}"
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return f"{what} went from {shown_before} to {shown}"
+    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {shown}"
+
+
+def _not_finite(number: float) -> str:
+    return "NaN" if math.isnan(number) else "∞" if number > 0 else "−∞"
