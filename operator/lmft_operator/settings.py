@@ -1,0 +1,291 @@
+"""Settings of the operator: one YAML file, mounted from the chart's ConfigMap, parsed once at the start.
+
+The path is ``LMFT_OPERATOR_CONFIG``, by default ``/etc/lmft-operator/config.yaml``. Keys are camelCase; an unknown key
+or a wrong type stops the operator with the field's path, so that a typing error never turns into a silent default.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lmft_api.base import ApiModel
+from lmft_api.pod import Toleration
+
+CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
+DEFAULT_CONFIG = "/etc/lmft-operator/config.yaml"
+
+Seconds = Annotated[float, Field(ge=0, strict=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(Exception):
+    """The settings file cannot be used; the message names the file and every wrong field."""
+
+
+class Section(ApiModel):
+    """A part of the file: camelCase, unknown keys refused."""
+
+
+class DefaultSettings(Section):
+    """What a manifest may leave out."""
+
+    output_uri: str | None = None
+    """``spec.output.uri`` of runs that set none, such as ``s3://models``."""
+    endpoint_url: str | None = None
+    """AWS_ENDPOINT_URL of every pod; a key of that name in a run's Secret wins."""
+    region: str | None = None
+    """AWS_REGION of every pod; a key of that name in a run's Secret wins."""
+    credentials_secret_name: str | None = None
+    """Secret for the output, in the namespace of the run, when ``spec.output.credentialsSecretRef`` is not set."""
+    hub_token_secret_name: str | None = None
+    """Secret with the key ``token``, in the namespace of the run, when ``spec.hubTokenSecretRef`` is not set."""
+
+
+class JobResources(Section):
+    """Quantities for what ``spec.resources`` leaves out; unset means none."""
+
+    cpu: str | None = None
+    """CPU request."""
+    memory: str | None = None
+    """Memory request and limit."""
+    ephemeral_storage: str | None = None
+    """Scratch request, and size limit of the pod's temporary folders."""
+    shared_memory: str = "1Gi"
+    """Size of /dev/shm."""
+
+
+class JobSettings(Section):
+    """How the pods look."""
+
+    image: str = "lmfinetune-job:latest"
+    """Image of the job."""
+    image_pull_policy: str = "IfNotPresent"
+    """Always, IfNotPresent or Never."""
+    image_pull_secrets: list[str] = []
+    """Secrets, in the namespace of the run, for pulling the image."""
+    env: dict[str, str] = {}
+    """Environment of every run: hub mirror, proxy, offline switch. Values are literal."""
+    ca_bundle_config_map: str | None = None
+    """ConfigMap, in the namespace of the run, with the key ``ca.crt``: trusted besides the image's own authorities."""
+    cache_volume_claim: str | None = None
+    """PersistentVolumeClaim, in the namespace of the run, shared as /cache. Default: an emptyDir for each pod."""
+    resources: JobResources = JobResources()
+    """Defaults of ``spec.resources``."""
+    gpu_resource_name: str = "nvidia.com/gpu"
+    """Extended resource that counts GPUs, unless ``spec.resources.gpuResourceName`` says otherwise."""
+    gpu_tolerations: list[Toleration] = []
+    """Added to pods that ask for a GPU."""
+    labels: dict[str, str] = {}
+    """Labels of every Job and pod; ``spec.podTemplate.labels`` win."""
+    annotations: dict[str, str] = {}
+    """Annotations of every Job and pod; ``spec.podTemplate.annotations`` win."""
+    node_selector: dict[str, str] = {}
+    """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
+    """Time a pod has, after SIGTERM, to save and upload a checkpoint."""
+    user_id: Annotated[int, Field(ge=1)] = 65532
+    """Numeric user, group and fsGroup of the pods; never root."""
+
+
+class SourcePolicy(Section):
+    """Where models and data may come from; patterns with ``*`` and ``?``."""
+
+    hub: list[str] = ["*"]
+    """Hub ids of models, tokenizers and data sets; an empty list forbids the hub."""
+    uris: list[str] = ["s3://*", "file://*"]
+    """Addresses of models, data and outputs. file:// must lie on one of the manifest's own volumes, whatever is here."""
+
+
+class PolicyRules(Section):
+    """What manifests may name; patterns with ``*`` and ``?``, an empty list allows none."""
+
+    images: list[str] = []
+    """Images besides ``job.image``."""
+    service_accounts: list[str] = ["default"]
+    """Service accounts."""
+    secrets: list[str] = ["lmft-*"]
+    """Secrets of the namespace: credentials, hub token, image pull secrets."""
+    volumes: list[str] = []
+    """PersistentVolumeClaims of the namespace."""
+    sources: SourcePolicy = SourcePolicy()
+    """Where models and data may come from."""
+    trust_remote_code: bool = False
+    """Whether ``spec.model.trustRemoteCode`` may be set."""
+    user_code: bool = False
+    """Whether ``spec.training.callbacks`` and ``trainerClass`` may be set."""
+    push_to_hub: list[str] = ["*"]
+    """Repositories that ``spec.output.pushToHub`` may name."""
+    max_gpus: Annotated[int, Field(ge=0)] | None = None
+    """Most GPUs of a run."""
+    max_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Longest running time; also the deadline of runs that set none."""
+    env_names: list[str] = [
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "CUDA_LAUNCH_BLOCKING",
+        "CUDA_VISIBLE_DEVICES",
+        "HF_DATASETS_OFFLINE",
+        "HF_HUB_DISABLE_XET",
+        "HF_HUB_OFFLINE",
+        "LANG",
+        "MKL_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "PYTORCH_ALLOC_CONF",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "TZ",
+    ]
+    """Environment variables of ``spec.podTemplate.env``. LD_*, PYTHON* and PATH would be user code, a proxy or another
+    hub address would see the hub token: list them only where all who may create runs are trusted."""
+    label_keys: list[str] = ["*"]
+    """Keys of ``spec.podTemplate.labels``."""
+    annotation_keys: list[str] = ["*"]
+    """Keys of ``spec.podTemplate.annotations``; narrow it where annotations steer injectors (sidecars, secrets)."""
+    priority_classes: list[str] = ["*"]
+    """PriorityClasses; ``system-*`` only when listed by its full name."""
+    runtime_classes: list[str] = ["*"]
+    """RuntimeClasses."""
+
+
+class Policy(PolicyRules):
+    """The rules, and exceptions by namespace."""
+
+    per_namespace: dict[str, PolicyRules] = {}
+    """Rules of single namespaces; the fields given there replace those above, the others stay."""
+
+    def for_namespace(self, namespace: str) -> PolicyRules:
+        """The rules that hold in a namespace."""
+        base = {name: getattr(self, name) for name in PolicyRules.model_fields}
+        exception = self.per_namespace.get(namespace)
+        if exception is not None:
+            base |= {name: getattr(exception, name) for name in exception.model_fields_set}
+        return PolicyRules.model_construct(**base)
+
+
+class WatchSettings(Section):
+    """What the operator looks at."""
+
+    namespaces: list[str] = []
+    """Namespaces to serve; empty means all."""
+    server_timeout_seconds: Annotated[int, Field(ge=10)] = 300
+    """Longest watch request before it is renewed."""
+    stale_seconds: Seconds = 60.0
+    """A write that the watch does not show for so long, though the API server answers, means a dead watch."""
+    resync_seconds: Seconds = 300.0
+    """How often the caches are compared with the API server's lists."""
+
+
+class ProgressSettings(Section):
+    """Where pods report their progress; without ``url`` they do not."""
+
+    url: str | None = None
+    """Address for the pods, such as ``https://lmfinetune-progress.lmft-system.svc:8443``."""
+    port: Port = 8443
+    """Port the operator serves it on."""
+    cert_file: str = "/etc/lmft-operator/progress-tls/tls.crt"
+    """Serving certificate; read again when it changes."""
+    key_file: str = "/etc/lmft-operator/progress-tls/tls.key"
+    """Its key."""
+    ca_file: str = "/etc/lmft-operator/progress-tls/ca.crt"
+    """Authority that the pods trust for it; handed to them as an annotation."""
+    patch_seconds: Seconds = 30.0
+    """Shortest time between two progress patches of a run; phases and evaluations do not wait."""
+    stale_seconds: Seconds = 300.0
+    """A run that has reported and then not for so long is shown as Stalled."""
+
+
+class RetrySettings(Section):
+    """When to try again."""
+
+    initial_seconds: Seconds = 10.0
+    """Wait before the first retry; doubles with every failure."""
+    max_seconds: Seconds = 300.0
+    """Longest wait."""
+    default_max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """``spec.maxRetries`` of runs that set none."""
+    max_idle_interruptions: Annotated[int, Field(ge=1)] = 10
+    """Interruptions in a row without a newer checkpoint before the run is given up."""
+    pod_end_margin_seconds: Seconds = 30.0
+    """How much longer than its grace period an old pod may take before the next attempt starts beside it."""
+
+
+class ApiSettings(Section):
+    """How the operator talks to the API server."""
+
+    request_timeout_seconds: Seconds = 30.0
+    """Whole request."""
+    connect_timeout_seconds: Seconds = 5.0
+    """Connection."""
+    connections: Annotated[int, Field(ge=1, le=256)] = 16
+    """Requests in flight."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """Resources reconciled at a time."""
+
+
+class HttpSettings(Section):
+    """Probes and metrics."""
+
+    host: str = "0.0.0.0"
+    """Address to listen on."""
+    port: Port = 8080
+    """Port of /healthz, /readyz and /metrics."""
+
+
+class OperatorSettings(Section):
+    """The whole file."""
+
+    defaults: DefaultSettings = DefaultSettings()
+    """What a manifest may leave out."""
+    job: JobSettings = JobSettings()
+    """How the pods look."""
+    policy: Policy = Policy()
+    """What manifests may name."""
+    watch: WatchSettings = WatchSettings()
+    """What the operator looks at."""
+    progress: ProgressSettings = ProgressSettings()
+    """Where pods report."""
+    retries: RetrySettings = RetrySettings()
+    """When to try again."""
+    api: ApiSettings = ApiSettings()
+    """How the operator talks to the API server."""
+    http: HttpSettings = HttpSettings()
+    """Probes and metrics."""
+    documentation_url: str | None = None
+    """Page that explains the reasons; named in messages when set."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+
+def load(path: str | None = None) -> OperatorSettings:
+    """Read the settings file; an absent one gives the defaults.
+
+    Raises:
+        SettingsError: the file is not YAML, or a field is unknown or wrong; all of them are listed.
+    """
+    file = Path(path or os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+    if not file.exists():
+        if path or CONFIG_VARIABLE in os.environ:
+            raise SettingsError(f"{file}: no such file")
+        return OperatorSettings()
+    return parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def parse(text: str, name: str = "settings") -> OperatorSettings:
+    """Settings from YAML text; ``name`` is what messages call it."""
+    try:
+        body: Any = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as problem:
+        raise SettingsError(f"{name}: not YAML: {problem}") from problem
+    try:
+        # By way of JSON: strict types take enums from JSON text, not from Python strings.
+        return OperatorSettings.model_validate_json(json.dumps(body or {}))
+    except ValidationError as problems:
+        lines = [f"  {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems.errors()]
+        raise SettingsError(f"{name}: {len(lines)} wrong fields\n" + "\n".join(lines)) from problems
