@@ -1,0 +1,42 @@
+"""What `helm test` asks: readiness, metrics, and that the progress server's certificate holds for its name."""
+
+import os
+import ssl
+import time
+import urllib.error
+import urllib.request
+
+DEADLINE = time.monotonic() + 120
+
+
+def answer(url: str, context: ssl.SSLContext | None = None) -> tuple[int, str]:
+    """Status and body; asks again while nothing listens yet. An untrusted certificate ends the test at once."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10, context=context) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
+        except OSError as problem:
+            if isinstance(getattr(problem, "reason", None), ssl.SSLCertVerificationError) or time.monotonic() > DEADLINE:
+                raise SystemExit(f"{url}: {problem}") from problem
+            time.sleep(2)
+
+
+metrics = os.environ["METRICS_URL"]
+while (ready := answer(f"{metrics}/readyz"))[0] != 200:
+    if time.monotonic() > DEADLINE:
+        raise SystemExit(f"the operator is not ready: {ready}")
+    time.sleep(2)
+print("ready")
+
+status, body = answer(f"{metrics}/metrics")
+if status != 200 or "# TYPE" not in body:
+    raise SystemExit(f"no metrics: {status} {body[:200]}")
+print(f"metrics: {body.count('# TYPE')} families")
+
+if progress := os.environ.get("PROGRESS_URL"):
+    status, body = answer(progress, ssl.create_default_context(cafile=os.environ["PROGRESS_CA"]))
+    if status not in {400, 401, 403, 404, 405}:
+        raise SystemExit(f"progress without a token was not refused: {status} {body[:200]}")
+    print("progress: certificate holds, strangers are refused")

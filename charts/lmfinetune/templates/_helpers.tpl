@@ -1,0 +1,121 @@
+{{/* Name of the chart, as in app.kubernetes.io/name. */}}
+{{- define "lmfinetune.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Name of every object of the release; short enough for the suffixes that templates add. */}}
+{{- define "lmfinetune.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "lmfinetune.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 48 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 48 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Name of cluster-scoped objects: two releases in two namespaces must not share them. */}}
+{{- define "lmfinetune.clusterName" -}}
+{{- if eq .Release.Namespace (include "lmfinetune.fullname" .) -}}
+{{- include "lmfinetune.fullname" . }}
+{{- else -}}
+{{- printf "%s-%s" .Release.Namespace (include "lmfinetune.fullname" .) }}
+{{- end }}
+{{- end }}
+
+{{/* Labels that never change: selectors are immutable. */}}
+{{- define "lmfinetune.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lmfinetune.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{/* Labels of every object. */}}
+{{- define "lmfinetune.labels" -}}
+{{- $labels := include "lmfinetune.selectorLabels" . | fromYaml }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_")) }}
+{{- $_ := set $labels "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $_ := set $labels "app.kubernetes.io/part-of" .Chart.Name }}
+{{- toYaml (merge $labels .Values.commonLabels) }}
+{{- end }}
+
+{{- define "lmfinetune.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "lmfinetune.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* Reference of an image: by digest where one is given, else by tag, else by the chart's appVersion. */}}
+{{- define "lmfinetune.image" -}}
+{{- $image := index . 0 }}{{ $root := index . 1 }}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* Name of the Secret with the progress server's certificate. */}}
+{{- define "lmfinetune.tlsSecretName" -}}
+{{- default (printf "%s-progress-tls" (include "lmfinetune.fullname" .)) .Values.progress.tls.secretName }}
+{{- end }}
+
+{{/* Host under which pods reach the progress server. */}}
+{{- define "lmfinetune.progressHost" -}}
+{{ include "lmfinetune.fullname" . }}-progress.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/*
+The self-signed certificate as a Secret's data, and when it ends. The one in the cluster is kept until 30 days before
+its end, so that an upgrade does not cut off the pods that trust it. Cached on the values: the Secret and the
+Deployment's checksum must see the same one, and a certificate made twice is two certificates.
+*/}}
+{{- define "lmfinetune.selfSigned" -}}
+{{- $tls := .Values.progress.tls }}
+{{- if not (hasKey $tls "made") }}
+{{- $made := dict }}
+{{- $old := lookup "v1" "Secret" .Release.Namespace (include "lmfinetune.tlsSecretName" .) | default dict }}
+{{- $ends := dig "metadata" "annotations" "lmfinetune.dev/certificate-ends" "0" $old }}
+{{- if and $old.data (gt (int64 $ends) (add (now | unixEpoch | int64) 2592000)) }}
+{{- $made = dict "ends" $ends "ca" (index $old.data "ca.crt") "cert" (index $old.data "tls.crt") "key" (index $old.data "tls.key") }}
+{{- else }}
+{{- $host := include "lmfinetune.progressHost" . }}
+{{- $days := int $tls.selfSigned.validDays }}
+{{- $ca := genCA (printf "%s-ca" $host | trunc 64) $days }}
+{{- $cert := genSignedCert (trunc 64 $host) nil (list $host (printf "%s.cluster.local" $host)) $days $ca }}
+{{- $made = dict "ends" (add (now | unixEpoch | int64) (mul $days 86400) | toString) "ca" (b64enc $ca.Cert) "cert" (b64enc $cert.Cert) "key" (b64enc $cert.Key) }}
+{{- end }}
+{{- $_ := set $tls "made" $made }}
+{{- end }}
+{{- toYaml $tls.made }}
+{{- end }}
+
+{{/* Rules over the custom resource and its children: the same in a Role and in a ClusterRole. */}}
+{{- define "lmfinetune.rules" -}}
+- apiGroups: [lmfinetune.dev]
+  resources: [lmfinetunes]
+  # delete: spec.ttlSecondsAfterFinished removes the resource itself
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [lmfinetune.dev]
+  resources: [lmfinetunes/status]
+  verbs: [patch]
+- apiGroups: [lmfinetune.dev]
+  resources: [lmfinetunes/finalizers]
+  # owner references with blockOwnerDeletion, where that admission plugin is on
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [create, get, list, watch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [get, list, watch, create, patch]
+{{- end }}
