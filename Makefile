@@ -1,0 +1,65 @@
+# Everything runs in .venv, which is made from the locks on first use and kept while they do not change.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; set PYTHON to one, as in: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up .venv (torch with its CUDA libraries is about 3 GB; once)"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.ready ## Make the virtual environment
+
+.PHONY: demo
+demo: setup ## Fine-tune on the Python language reference, without any network
+	$(BIN)/python -m lmft_job.cli demo --overwrite
+
+.PHONY: test
+test: setup ## Tests without a cluster and without a network
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.PHONY: lint
+lint: setup lint-chart ## Style, types, import contracts, charts
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Format the code
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+.PHONY: generate
+generate: setup ## Write again what is generated from the types
+	$(BIN)/python -m lmft_api.crd > charts/lmfinetune/files/crd.yaml
+
+.PHONY: lock
+lock: setup ## Pin the newest allowed versions in requirements/
+	@for target in dev operator job; do \
+	  extras="--extra $$target"; constraint="-c requirements/dev.txt"; \
+	  if [ $$target = dev ]; then extras="--extra operator --extra job --extra dev"; constraint=""; fi; \
+	  $(BIN)/python -m piptools compile -q --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-index-url \
+	    --no-emit-trusted-host --no-emit-find-links $$extras $$constraint -o requirements/$$target.txt pyproject.toml; \
+	done
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs
+
+-include charts/chart.mk tests/cluster/cluster.mk
