@@ -1,0 +1,110 @@
+"""Live progress: the wire format, and that training never waits for it."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from lmft_api.progress import ProgressMessage
+from lmft_job.progress import Endpoint, ProgressReporter, ProgressState
+from lmft_job.report.model import Evaluation
+
+
+@contextmanager
+def server(status: int = 200, silent: threading.Event | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server that takes reports; with ``silent`` it accepts and does not answer until the event is set."""
+    taken: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            taken.append({"body": body, "authorization": self.headers.get("Authorization")})
+            if silent is not None:
+                silent.wait(30)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            return None
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}/progress", taken
+    finally:
+        if silent is not None:
+            silent.set()
+        http.shutdown()
+        http.server_close()
+
+
+def metrics(body: dict[str, Any]) -> dict[str, str]:
+    return {metric["name"]: metric["value"] for metric in body["trainerStatus"]["metrics"]}
+
+
+def test_a_report_has_the_trainers_format_and_the_pods_token(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("abc\n")
+    with server() as (url, taken):
+        with ProgressReporter(Endpoint(url, None, token), interval=60) as reporter:
+            reporter.step(1, 10, 0.1, 4.0, 2e-5, None)
+            reporter.step(5, 10, 0.5, 3.5, 1e-5, 1000.0)
+            reporter.evaluation(Evaluation(step=5, epoch=0.5, eval_loss=3.0, perplexity=20.085))
+    last = taken[-1]
+    assert last["authorization"] == "Bearer abc"
+    assert ProgressMessage.model_validate(last["body"]).trainer_status.progress_percentage == 50
+    found = metrics(last["body"])
+    assert (found["loss"], found["current_step"], found["total_steps"], found["current_epoch"]) == (
+        "3.5",
+        "5",
+        "10",
+        "0.5",
+    )
+    assert (found["eval_loss"], found["perplexity"], found["tokens_per_second"]) == ("3", "20.085", "1000")
+
+
+def test_the_time_left_counts_only_the_steps_of_this_process():
+    # given a run resumed from step 400 of 1000 that makes a step every 2 seconds
+    now = [0.0]
+    state = ProgressState(clock=lambda: now[0])
+    for step in range(401, 412):
+        state.step(step, 1000, step / 100, {})
+        now[0] += 2.0
+    now[0] -= 2.0
+    status = state.message().trainer_status
+    assert status.estimated_remaining_seconds == 2 * (1000 - 411)
+    assert status.metric("resumed_from_step") == "400"
+    assert status.progress_percentage == 41
+
+
+def test_a_server_that_never_answers_costs_no_step_any_time():
+    released = threading.Event()
+    with server(silent=released) as (url, taken):
+        with ProgressReporter(Endpoint(url, None, None), interval=0.01) as reporter:
+            while not taken:
+                time.sleep(0.01)
+            # when a post hangs, then a thousand steps pass without one of them waiting for it
+            for step in range(1, 1001):
+                reporter.step(step, 1000, 0.0, 1.0, None, None)
+            assert not released.is_set()
+            assert len(taken) == 1
+            released.set()
+
+
+def test_a_refusal_is_said_once_and_not_for_every_report():
+    said: list[str] = []
+    with server(status=403) as (url, taken):
+        with ProgressReporter(Endpoint(url, None, None), interval=0.01, say=said.append) as reporter:
+            while len(taken) < 3:
+                reporter.checkpoint(len(taken))
+                time.sleep(0.02)
+    assert said == ["progress does not get through (the server answered 403); training goes on"]
+
+
+def test_without_a_server_there_is_no_endpoint():
+    assert Endpoint.from_environment({}) is None
+    assert Endpoint.from_environment({"KUBEFLOW_TRAINER_SERVER_URL": "https://operator:8443/x"}) is not None
