@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from lmft_api.spec import Task
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lmft_api.spec import Task
 from lmft_job.observer import DataPrepared
 from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
 from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity

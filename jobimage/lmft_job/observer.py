@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lmft_api.spec import Task
-
 from lmft_job.report.model import DatasetFigures, Evaluation, Report
 
 

@@ -167,7 +167,9 @@ def demo_report() -> Report:
                         before=" qe Unpack 4 lambdaset",
                         after=" is used to bind the name of the module in the local namespace",
                     ),
-                    SampleOutcome(prompt="A class definition", before=" ]] ord fi", after=" is an executable statement"),
+                    SampleOutcome(
+                        prompt="A class definition", before=" ]] ord fi", after=" is an executable statement"
+                    ),
                 ],
                 model_uri="runs/default/quickstart/model",
                 report_uri="runs/default/quickstart/report.html",
@@ -191,18 +193,14 @@ def classification_report() -> Report:
     return Report(
         name="reviews",
         task=Task.SEQUENCE_CLASSIFICATION,
-        model=ModelSummary(
-            name="distilbert/distilbert-base-uncased", base_model="distilbert/distilbert-base-uncased"
-        ),
+        model=ModelSummary(name="distilbert/distilbert-base-uncased", base_model="distilbert/distilbert-base-uncased"),
         results=ResultFigures(
             eval_loss=0.3712,
             baseline_eval_loss=0.6958,
             accuracy=0.8433,
             baseline_accuracy=0.5,
             samples=[
-                SampleOutcome(
-                    prompt="A quiet film that earns every minute.", before="neg (0.51)", after="pos (0.97)"
-                )
+                SampleOutcome(prompt="A quiet film that earns every minute.", before="neg (0.51)", after="pos (0.97)")
             ],
             model_uri="file:///srv/my%20models/reviews/model",
         ),

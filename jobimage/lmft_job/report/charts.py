@@ -188,16 +188,25 @@ def line_chart(
 
 
 def _draw_grid(svg: ElementTree.Element, axes: _Axes, x_label: str, y_label: str, percent: bool) -> None:
+    decimals = max((_decimals(value * 100 if percent else value) for value in axes.y_ticks), default=0)
     for value in axes.y_ticks:
         y = axes.y(value)
         _line(svg, axes.left, y, axes.right, y, "grid")
-        label = f"{value * 100:g} %" if percent else f"{value:,.10g}"
+        label = (
+            f"{value * 100:.{decimals}f} %" if percent else f"{value:,.10g}" if axes.log else f"{value:,.{decimals}f}"
+        )
         _text(svg, axes.left - 7, y + 4, label, "tick", "end")
     for value in axes.x_ticks:
         _text(svg, axes.x(value), axes.bottom + 17, f"{value:,.0f}", "tick", "middle")
     _line(svg, axes.left, axes.bottom, axes.right, axes.bottom, "axis")
     _text(svg, (axes.left + axes.right) / 2, axes.bottom + 34, x_label, "tick", "middle")
     _text(svg, 2, 12, y_label + (" (log scale)" if axes.log else ""), "tick", "start")
+
+
+def _decimals(value: float) -> int:
+    """Digits after the point that a tick needs."""
+    text = f"{value:.10f}".rstrip("0")
+    return len(text) - text.index(".") - 1
 
 
 def _draw_marks(svg: ElementTree.Element, axes: _Axes, marks: Sequence[Mark]) -> None:

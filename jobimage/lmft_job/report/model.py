@@ -7,9 +7,10 @@ reads back unchanged.
 import math
 from typing import Any
 
-from lmft_api.spec import Task
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from lmft_api.spec import Task
 
 
 class ReportModel(BaseModel):

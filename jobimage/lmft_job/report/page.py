@@ -10,13 +10,13 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from lmft_api.settings import resolve
-from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
 from markupsafe import Markup
 from pydantic.alias_generators import to_camel
 
+from lmft_api.settings import resolve
+from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
 from lmft_job.report import charts, words
-from lmft_job.report.model import CurvePoint, Evaluation, Report, SampleOutcome
+from lmft_job.report.model import CurvePoint, Evaluation, Report
 from lmft_job.report.usage import usage
 
 SAMPLE_SHOWN = 900
@@ -90,7 +90,10 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         changed=[row for row in settings if row.changed],
         settings=settings,
         training=_training_rows(report),
-        timings=[(name, words.duration(seconds)) for name, seconds in report.timings.items()],
+        timings=[
+            (name[:1].upper() + name[1:].replace("_", " "), words.duration(seconds))
+            for name, seconds in report.timings.items()
+        ],
         provenance=_provenance_rows(report),
         remarks=remarks(report),
         usage=usage(report),
@@ -111,8 +114,10 @@ def settings_rows(report: Report) -> list[Setting]:
     rows = []
     for name in dict.fromkeys([*report.settings, *defaults]):
         value, default = _plain(report.settings.get(name)), _plain(defaults.get(name))
+        if name != "model.from_config" and isinstance(value, dict):
+            value = {to_camel(key): entry for key, entry in value.items()}
         shown = "not set" if name not in report.settings else _show(value)
-        changed = value != default and name != "task"
+        changed = name in report.settings and value != default and name != "task"
         label = ".".join(to_camel(part) for part in name.split("."))
         rows.append(Setting(label, shown, _show(default) if name in defaults else None, changed))
     return rows
@@ -151,9 +156,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         return "" if before is None else f"was {show(before)}"
 
     if results.accuracy is not None:
-        tiles.append(
-            ("Accuracy", words.percent(results.accuracy), was(results.baseline_accuracy, words.percent))
-        )
+        tiles.append(("Accuracy", words.percent(results.accuracy), was(results.baseline_accuracy, words.percent)))
     if results.perplexity is not None:
         tiles.append(("Perplexity", words.figure(results.perplexity), was(results.baseline_perplexity, words.figure)))
     if results.eval_loss is not None:
@@ -182,9 +185,17 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
     if evaluated:
         series.append(charts.Series("held-out loss", evaluated, "evaluation", dots=True))
     missing = sum(not math.isfinite(loss) for _, loss in training)
-    remark = f"{words.quantity(missing, 'values')} of the training loss not finite; the curve has gaps there." if missing else ""
+    remark = (
+        f"{words.quantity(missing, 'values')} of the training loss not finite; the curve has gaps there."
+        if missing
+        else ""
+    )
     if _drawable(series):
-        described = [_describe("Training loss", training), _describe("Held-out loss", evaluated), _describe_marks(marks)]
+        described = [
+            _describe("Training loss", training),
+            _describe("Held-out loss", evaluated),
+            _describe_marks(marks),
+        ]
         drawn.append(_chart("loss", "Loss while training", described, series, marks, remark))
     accuracies = _evaluation_points(report, report.results.baseline_accuracy, lambda row: row.accuracy)
     series = [charts.Series("held-out accuracy", accuracies, "evaluation", dots=True)]
@@ -239,7 +250,8 @@ def _marks(report: Report) -> list[charts.Mark]:
         whole = math.floor(epochs + 1e-6)
         stride = max(1, math.ceil(whole / 20))
         marks = [
-            charts.Mark(number * steps / epochs, f"epoch {number}", "epoch") for number in range(stride, whole + 1, stride)
+            charts.Mark(number * steps / epochs, f"epoch {number}", "epoch")
+            for number in range(stride, whole + 1, stride)
         ]
     resumes = [(resume.step, resume.lost_steps) for resume in report.training.resumes]
     if not resumes and report.training.resumed_from_step:
@@ -276,6 +288,7 @@ def _evaluation_rows(report: Report) -> list[Evaluation]:
 def _answer(text: str | None) -> Answer | None:
     if text is None:
         return None
+    text = text.strip()
     if len(text) <= SAMPLE_SHOWN * 1.2:
         return Answer(text)
     # Cut between words where there is one near.
@@ -333,7 +346,10 @@ def _training_rows(report: Report) -> list[tuple[str, str]]:
         ("Model", " · ".join(part for part in (model.architecture, model.detail) if part)),
         ("Parameters", words.count(model.parameters) if model.parameters else ""),
         ("Device", report.device),
-        ("Precision", f"{report.precision} in training, {report.evaluation_dtype} in evaluation, {report.saved_dtype} saved"),
+        (
+            "Precision",
+            f"{report.precision} in training, {report.evaluation_dtype} in evaluation, {report.saved_dtype} saved",
+        ),
         ("Steps", steps),
         ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),
         ("Tokens seen", words.count(training.tokens) if training.tokens else ""),
@@ -374,14 +390,13 @@ def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.10g}".replace("e-0", "e-").replace("e+0", "e+")
     if isinstance(value, list):
         return "\n".join(_show(entry) for entry in value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_inline(entry)}" for key, entry in value.items())
+    return _inline(value)
 
 
-def sample_table(samples: Sequence[SampleOutcome]) -> list[tuple[str, str, str]]:
-    """Prompt, before and after, each on one line."""
-    return [
-        (words.one_line(one.prompt), words.one_line(one.before or ""), words.one_line(one.after or "")) for one in samples
-    ]
+def _inline(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

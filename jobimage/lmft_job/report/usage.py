@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from lmft_api.spec import Task
-
 from lmft_job.report.model import Report
 
 PROMPT_LENGTH = 200

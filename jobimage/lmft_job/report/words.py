@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 
 from lmft_api.spec import Task
-
 from lmft_job.report.model import Report
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -115,7 +114,9 @@ def outcome(report: Report) -> str:
         moved = ""
     took = f"in {duration(seconds_in_all(report))} " if report.timings else ""
     where = "on a CPU" if report.device.upper() == "CPU" else f"on one {report.device}"
-    again = f", in attempt {report.attempt}, which went on from a checkpoint" if report.training.resumed_from_step else ""
+    again = (
+        f", in attempt {report.attempt}, which went on from a checkpoint" if report.training.resumed_from_step else ""
+    )
     if not moved:
         return f"Trained for {quantity(report.training.steps, 'steps')} {took}{where}{again}."
     return f"{moved} on {held_out(report)} {took}{where}{again}."

@@ -1,0 +1,195 @@
+"""The model card: ``README.md`` beside the weights, as the hub reads it and as a person without the hub does."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from yaml import SafeDumper
+
+from lmft_api.spec import Task
+from lmft_job.report import words
+from lmft_job.report.model import Report
+from lmft_job.report.page import remarks, settings_rows
+from lmft_job.report.usage import PIPELINES, usage
+
+ANSWER_LENGTH = 1_500
+"""Characters of an answer on the card; the report has all of it."""
+_HUB_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$!&])")
+_LINE_START = re.compile(r"^([-+=]|\d+[.)])", re.MULTILINE)
+
+
+def render_card(report: Report) -> str:
+    """The card as Markdown with YAML front matter; text of others is escaped or fenced, so it stays text."""
+    parts = [
+        f"---\n{yaml.dump(metadata(report), Dumper=SafeDumper, sort_keys=False, allow_unicode=True)}---\n",
+        f"# {_plain(report.name)}\n",
+        _introduction(report),
+        "## Figures\n",
+        _figures(report),
+        _samples(report),
+        "## How to use\n",
+        _usage(report),
+        "## Training data\n",
+        _data(report),
+        "## Training\n",
+        _training(report),
+        "## Limitations\n",
+        "\n".join(f"- {remark}" for remark in _limitations(report)) + "\n",
+        "## Provenance\n",
+        _provenance(report),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def metadata(report: Report) -> dict[str, Any]:
+    """The front matter; what is not known (the licence above all) is left out rather than guessed."""
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": PIPELINES[report.task]}
+    if report.model.base_model and _is_hub_id(report.model.base_model):
+        front["base_model"] = report.model.base_model
+        front["base_model_relation"] = "finetune"
+    data_name = report.settings.get("dataset.name")
+    on_hub = isinstance(data_name, str) and _is_hub_id(data_name)
+    if on_hub:
+        front["datasets"] = [data_name]
+    front["tags"] = ["lmfinetune", "generated_from_trainer"]
+    results = [
+        ("perplexity", "Perplexity", report.results.perplexity),
+        ("accuracy", "Accuracy", report.results.accuracy),
+        ("loss", "Loss", report.results.eval_loss),
+    ]
+    known = [(kind, name, value) for kind, name, value in results if value is not None]
+    if not known:
+        return front
+    front["metrics"] = [kind for kind, _, _ in known if kind != "loss"]
+    shown_name = words.one_line(report.dataset.name or "held-out data")
+    front["model-index"] = [
+        {
+            "name": report.name,
+            "results": [
+                {
+                    "task": {"type": PIPELINES[report.task]},
+                    "dataset": {"name": shown_name, "type": data_name if on_hub else "custom", "split": "held out"},
+                    "metrics": [{"type": kind, "name": name, "value": round(value, 6)} for kind, name, value in known],
+                }
+            ],
+        }
+    ]
+    return front
+
+
+def _introduction(report: Report) -> str:
+    if report.model.base_model:
+        origin = f"This is {_plain(report.model.base_model)}, fine-tuned for {words.TASK_NAMES[report.task]}"
+    else:
+        origin = (
+            f"This is a {_plain(report.model.name)} model, trained for {words.TASK_NAMES[report.task]} from scratch"
+        )
+    data = f" on {_plain(report.dataset.name)}" if report.dataset.name else ""
+    return f"{origin}{data}.\n\n{_plain(words.outcome(report))}\n"
+
+
+def _figures(report: Report) -> str:
+    results = report.results
+    rows = [
+        ("Perplexity", words.figure(results.baseline_perplexity), words.figure(results.perplexity)),
+        ("Accuracy", words.percent(results.baseline_accuracy), words.percent(results.accuracy)),
+        ("Held-out loss", words.figure(results.baseline_eval_loss), words.figure(results.eval_loss)),
+    ]
+    known = [row for row in rows if row[2] != "–"]
+    if not known:
+        return "The run was not evaluated.\n"
+    return f"Measured on {words.held_out(report)}:\n\n" + _table(("", "before training", "after"), known)
+
+
+def _samples(report: Report) -> str:
+    if not report.results.samples:
+        return ""
+    parts = ["## Samples\n"]
+    for sample in report.results.samples:
+        parts.append(f"Prompt:\n\n{_fenced(sample.prompt)}")
+        for label, answer in (("Before", sample.before), ("After", sample.after)):
+            if answer is not None:
+                parts.append(f"{label}:\n\n{_fenced(answer)}")
+    return "\n".join(parts)
+
+
+def _usage(report: Report) -> str:
+    # The card travels with the model, so the example names the folder that it lies in, not where it was made.
+    example = usage(report, place="path/to/this/folder")
+    return f"{_fenced(example.code, 'python')}"
+
+
+def _data(report: Report) -> str:
+    data = report.dataset
+    rows = [("Rows", words.count(data.train_rows), words.count(data.eval_rows))]
+    if data.train_blocks is not None:
+        rows.append(("Blocks", words.count(data.train_blocks), words.count(data.eval_blocks or 0)))
+    held_tokens = words.count(data.eval_tokens) if data.eval_tokens is not None else "–"
+    rows.append(("Tokens", words.count(data.train_tokens), held_tokens))
+    text = _table(("", "training", "held out"), rows)
+    if data.dropped_rows:
+        text += f"\n{words.quantity(data.dropped_rows, 'rows')} without content left out.\n"
+    if data.labels:
+        text += f"\nLabels: {', '.join(_plain(label) for label in data.labels)}.\n"
+    return text
+
+
+def _training(report: Report) -> str:
+    wanted = ("training.", "dataset.blockSize", "dataset.maskProbability")
+    rows = [
+        (f"`{row.name}`", _plain(row.value))
+        for row in settings_rows(report)
+        if row.name.startswith(wanted) and row.value != "not set"
+    ]
+    device = f"{words.quantity(report.training.steps, 'steps')} on {_plain(report.device)} in {report.precision}"
+    saved = f"weights saved as {report.saved_dtype}, evaluated in {report.evaluation_dtype}"
+    return f"{device}; {saved}.\n\n" + _table(("setting", "value"), rows)
+
+
+def _limitations(report: Report) -> list[str]:
+    said = remarks(report)
+    if report.model.base_model:
+        said.append("What holds for the base model, its biases and its licence among it, holds for this one too.")
+    said.append("It was measured by the figures above alone: not for truth, not for safety, not on other tasks.")
+    if report.task == Task.CAUSAL_LM:
+        said.append("It writes fluent text that may be wrong or offensive.")
+    return said
+
+
+def _provenance(report: Report) -> str:
+    source = report.provenance
+    rows = [
+        ("Model revision", source.model_revision),
+        ("Data fingerprint", source.dataset_fingerprint or report.dataset.fingerprint),
+        ("Spec, SHA-256", source.spec_hash),
+        ("Seed", None if source.seed is None else str(source.seed)),
+        ("Image", source.image),
+        *((name, version) for name, version in source.versions.items()),
+    ]
+    return _table(("", ""), [(_plain(name), _plain(value)) for name, value in rows if value])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text of others on one line, so that Markdown and the HTML within it take it for text."""
+    return _LINE_START.sub(r"\\\1", _SPECIAL.sub(r"\\\1", words.one_line(text)))
+
+
+def _fenced(text: str, language: str = "text") -> str:
+    """A code block that its content cannot close."""
+    shown = words.clean(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if len(shown) > ANSWER_LENGTH:
+        shown = shown[: ANSWER_LENGTH - 1].rstrip() + "…"
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{shown.strip()}\n{fence}\n"
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.match(name))
