@@ -1,0 +1,191 @@
+"""What a pod reports while it runs: who may report for which run, and what becomes of it in the status. No I/O."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmft_api.progress import TrainerStatus
+from lmft_api.run import TOKEN_AUDIENCE
+from lmft_api.status import (
+    CheckpointStatus,
+    EvaluationResult,
+    LMFineTuneStatus,
+    Progress,
+    Results,
+)
+from lmft_operator.facts import JobFacts, PodFacts
+
+POD_NAME = "authentication.kubernetes.io/pod-name"
+POD_UID = "authentication.kubernetes.io/pod-uid"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a TokenReview proved: the pod that a token is bound to."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """The newest report of a run, and when it came in (UNIX seconds)."""
+
+    run_uid: str
+    attempt: int
+    received: float
+    status: TrainerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a report is not taken: an HTTP status and a word for the log and the metric."""
+
+    code: int
+    reason: str
+
+
+def identity(review: dict[str, object]) -> Identity | Refusal:
+    """The pod behind a token, from the ``status`` of its TokenReview.
+
+    The audience must be ours: a token for the API server, or for another service, proves nothing here.
+    """
+    user = review.get("user")
+    audiences = review.get("audiences")
+    if not review.get("authenticated") or not isinstance(user, dict):
+        return Refusal(401, "token")
+    if not isinstance(audiences, list) or TOKEN_AUDIENCE not in audiences:
+        return Refusal(401, "audience")
+    extra = user.get("extra") or {}
+    pod, uid = (next(iter(extra.get(key) or ()), "") for key in (POD_NAME, POD_UID))
+    parts = str(user.get("username", "")).split(":")
+    if not pod or not uid or parts[:2] != ["system", "serviceaccount"] or len(parts) != 4:
+        return Refusal(403, "unbound")
+    return Identity(parts[2], pod, uid)
+
+
+def admitted(who: Identity, pods: Sequence[PodFacts], jobs: Sequence[JobFacts]) -> PodFacts | Refusal:
+    """The pod that may report, tied to its Job, and the Job to its run.
+
+    Labels alone prove nothing (whoever may create pods may label them); the owner's UID must be that of a Job of ours
+    that belongs to the run that the label names.
+
+    Args:
+        who: the pod that the token proved.
+        pods: known pods of the namespace.
+        jobs: known Jobs of the namespace.
+    """
+    pod = next((p for p in pods if p.uid == who.pod_uid and p.name == who.pod), None)
+    if pod is None or pod.gone:
+        return Refusal(403, "pod")
+    job = next((j for j in jobs if j.uid == pod.owner), None)
+    if job is None or (job.run_uid, job.attempt) != (pod.run_uid, pod.attempt):
+        return Refusal(403, "job")
+    return pod
+
+
+def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) -> LMFineTuneStatus:
+    """The status with a report worked in: progress, a new evaluation, perplexity, the newest checkpoint.
+
+    Args:
+        status: what stands in the resource.
+        report: the newest report of the attempt that runs.
+        run_folder: address of the run's folder in storage, for the checkpoint's.
+    """
+    sent = report.status
+    # transformers' own callback knows no percentage before the first step; ours neither.
+    percent = sent.progress_percentage
+    step, total = _integer(sent.metric("current_step")), _integer(sent.metric("total_steps"))
+    progress = Progress(
+        percent=percent,
+        display=None if percent is None else f"{percent}%",
+        eta=None if sent.estimated_remaining_seconds is None else duration(sent.estimated_remaining_seconds),
+        step=step,
+        total_steps=total,
+        epoch=_decimal(sent.metric("current_epoch"), 2),
+        loss=_decimal(sent.metric("loss"), 4),
+        tokens_per_second=_integer(sent.metric("tokens_per_second")),
+        last_update_time=sent.last_updated_time,
+    )
+    updates: dict[str, object] = {"progress": progress}
+    results = _results(status.results, sent)
+    if results is not None:
+        updates["results"] = results
+    evaluation = _evaluation(sent)
+    known = status.evaluations or []
+    if evaluation is not None and all(entry.step != evaluation.step for entry in known):
+        updates["evaluations"] = [*(entry for entry in known if entry.step < evaluation.step), evaluation]
+    saved = _integer(sent.metric("checkpoint_step"))
+    if saved is not None and (status.checkpoint is None or saved > status.checkpoint.step):
+        uri = f"{run_folder}/checkpoints/attempt-{report.attempt:04d}/step-{saved:08d}"
+        updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=sent.last_updated_time)
+    return status.model_copy(update=updates)
+
+
+def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
+    """Whether a report changes more than the progress itself, so that it should not wait for the next patch."""
+    return before.evaluations != after.evaluations or before.results != after.results
+
+
+def duration(seconds: int) -> str:
+    """Seconds as kubectl writes ages: 45s, 3m10s, 2h5m, 3d4h."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes % 60}m"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
+
+
+def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
+    names = {
+        "perplexity": "perplexity",
+        "eval_loss": "eval_loss",
+        "accuracy": "accuracy",
+        "baseline_perplexity": "baseline_perplexity",
+        "baseline_eval_loss": "baseline_eval_loss",
+        "baseline_accuracy": "baseline_accuracy",
+    }
+    digits = {"perplexity": 2, "baseline_perplexity": 2}
+    found = {field: _decimal(sent.metric(name), digits.get(name, 4)) for field, name in names.items()}
+    found = {field: value for field, value in found.items() if value is not None}
+    if found.get("perplexity") is None and "eval_loss" in found and "accuracy" not in found:
+        # A user's own image with a plain Trainer sends the loss alone.
+        loss = float(str(sent.metric("eval_loss")))
+        if loss < 700:
+            found["perplexity"] = f"{math.exp(loss):.2f}"
+    return (results or Results()).model_copy(update=found) if found else None
+
+
+def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:
+    loss = _decimal(sent.metric("eval_loss"), 4)
+    step = _integer(sent.metric("eval_step"))
+    if loss is None or step is None:
+        return None
+    return EvaluationResult(
+        step=step,
+        epoch=_decimal(sent.metric("eval_epoch"), 2) or "0",
+        train_loss=_decimal(sent.metric("eval_train_loss"), 4),
+        eval_loss=loss,
+        perplexity=_decimal(sent.metric("perplexity"), 2),
+        accuracy=_decimal(sent.metric("accuracy"), 4),
+    )
+
+
+def _finite(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _integer(text: str | None) -> int | None:
+    number = _finite(text)
+    return None if number is None or not 0 <= number < 2**53 else int(number)
+
+
+def _decimal(text: str | None, digits: int) -> str | None:
+    number = _finite(text)
+    return None if number is None or abs(number) >= 1e15 else f"{number:.{digits}f}"

@@ -1,0 +1,209 @@
+"""Progress reports: who may report for which run, what is refused, and what a report does to the status."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from lmft_api.progress import Metric, TrainerStatus
+from lmft_api.run import Stage
+from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Results
+from lmft_operator.facts import JobFacts, PodFacts
+from lmft_operator.progress import (
+    POD_NAME,
+    POD_UID,
+    Identity,
+    ProgressReport,
+    Refusal,
+    admitted,
+    duration,
+    identity,
+    merged,
+    newsworthy,
+)
+from lmft_operator.progress_server import ProgressServer
+
+REVIEW: dict[str, Any] = {
+    "authenticated": True,
+    "audiences": ["lmfinetune.dev"],
+    "user": {
+        "username": "system:serviceaccount:team-a:default",
+        "extra": {POD_NAME: ["eli5-1-abcde"], POD_UID: ["pod-uid"]},
+    },
+}
+WHO = Identity("team-a", "eli5-1-abcde", "pod-uid")
+POD = PodFacts(
+    name="eli5-1-abcde",
+    uid="pod-uid",
+    version="1",
+    run_uid="run",
+    attempt=1,
+    phase="Running",
+    created=0,
+    owner="job-uid",
+)
+JOB = JobFacts(name="eli5-1", uid="job-uid", version="1", run_uid="run", attempt=1, stage=Stage.ALL, created=0, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, WHO),
+        ({"authenticated": False}, Refusal(401, "token")),
+        ({"user": None}, Refusal(401, "token")),
+        ({"audiences": ["https://kubernetes.default.svc"]}, Refusal(401, "audience")),
+        ({"audiences": None}, Refusal(401, "audience")),
+        ({"user": {"username": "system:serviceaccount:team-a:default"}}, Refusal(403, "unbound")),
+        ({"user": {**REVIEW["user"], "username": "jane"}}, Refusal(403, "unbound")),
+        ({"user": {**REVIEW["user"], "extra": {POD_NAME: ["x"]}}}, Refusal(403, "unbound")),
+    ],
+    ids=str,
+)
+def test_a_token_proves_a_pod_only_when_it_is_ours_and_bound(change, expected):
+    assert identity({**REVIEW, **change}) == expected
+
+
+@pytest.mark.parametrize(
+    ("pod", "job", "expected"),
+    [
+        (POD, JOB, POD),
+        (replace(POD, uid="another"), JOB, Refusal(403, "pod")),
+        (replace(POD, name="another"), JOB, Refusal(403, "pod")),
+        (replace(POD, gone=True), JOB, Refusal(403, "pod")),
+        (replace(POD, owner=""), JOB, Refusal(403, "job")),
+        (replace(POD, owner="another-job"), JOB, Refusal(403, "job")),
+        (replace(POD, run_uid="another-run"), JOB, Refusal(403, "job")),
+        (replace(POD, attempt=2), JOB, Refusal(403, "job")),
+    ],
+)
+def test_a_pod_reports_only_for_the_run_that_its_job_belongs_to(pod, job, expected):
+    assert admitted(WHO, [pod], [job]) == expected
+
+
+def report(percentage: int | None = 42, remaining: int | None = 190, **metrics: object) -> ProgressReport:
+    sent = TrainerStatus(
+        progress_percentage=percentage,
+        estimated_remaining_seconds=remaining,
+        metrics=[Metric(name=name, value=str(value)) for name, value in metrics.items()],
+        last_updated_time="2026-01-01T00:00:00Z",
+    )
+    return ProgressReport("run", 2, 0.0, sent)
+
+
+def test_a_report_becomes_progress_evaluation_and_checkpoint():
+    after = merged(
+        LMFineTuneStatus(),
+        report(
+            current_step=420, total_steps=1000, current_epoch=1.26, loss=3.71, tokens_per_second=1630.4,
+            eval_loss=4.0436, perplexity=57.02, eval_step=400, eval_epoch=1.2, eval_train_loss=3.9, checkpoint_step=400,
+        ),
+        "s3://m/team-a/runs/eli5-12345678",
+    )  # fmt: skip
+    assert after.to_json() == {
+        "progress": {
+            "percent": 42, "display": "42%", "eta": "3m10s", "step": 420, "totalSteps": 1000, "epoch": "1.26",
+            "loss": "3.7100", "tokensPerSecond": 1630, "lastUpdateTime": "2026-01-01T00:00:00Z",
+        },
+        "results": {"perplexity": "57.02", "evalLoss": "4.0436"},
+        "evaluations": [
+            {"step": 400, "epoch": "1.20", "trainLoss": "3.9000", "evalLoss": "4.0436", "perplexity": "57.02"}
+        ],
+        "checkpoint": {
+            "step": 400, "time": "2026-01-01T00:00:00Z",
+            "uri": "s3://m/team-a/runs/eli5-12345678/checkpoints/attempt-0002/step-00000400",
+        },
+    }  # fmt: skip
+
+
+def test_a_plain_trainers_loss_gives_the_perplexity():
+    after = merged(LMFineTuneStatus(), report(eval_loss=2.0), "s3://m")
+    assert after.results == Results(perplexity="7.39", eval_loss="2.0000")
+
+
+def test_repeated_and_older_figures_change_nothing_that_is_kept():
+    # given a run resumed from step 200, whose status already shows step 400
+    before = LMFineTuneStatus(
+        evaluations=[EvaluationResult(step=400, epoch="1", eval_loss="4.0000")],
+        checkpoint=CheckpointStatus(step=400, uri="s3://old"),
+    )
+    # when it reports its evaluation at 400 again and an older checkpoint
+    after = merged(before, report(eval_loss=4.0, eval_step=400, eval_epoch=1, checkpoint_step=300), "s3://m")
+    assert after.evaluations == before.evaluations
+    assert after.checkpoint == before.checkpoint
+
+
+def test_nonsense_numbers_are_left_out_and_do_not_fail():
+    after = merged(
+        LMFineTuneStatus(), report(loss="nan", current_step="-3", total_steps="1e300", eval_loss="x"), "s3://m"
+    )
+    assert after.progress is not None
+    assert (after.progress.loss, after.progress.step, after.progress.total_steps) == (None, None, None)
+    assert after.results is None
+
+
+def test_an_evaluation_is_news_and_progress_alone_is_not():
+    before = LMFineTuneStatus()
+    assert not newsworthy(before, merged(before, report(loss=3.0), "s3://m"))
+    assert newsworthy(before, merged(before, report(eval_loss=3.0, eval_step=1), "s3://m"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (45, "45s"), (190, "3m10s"), (7500, "2h5m"), (273_600, "3d4h")]
+)
+def test_durations_read_like_kubectls(seconds, text):
+    assert duration(seconds) == text
+
+
+BODY = {"trainerStatus": {"progressPercentage": 42, "metrics": [{"name": "loss", "value": "3.7"}]}}
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "reviewed", "pod", "expected"),
+    [
+        ("Bearer good", BODY, WHO, POD, (200, "taken")),
+        (None, BODY, WHO, POD, (401, "token")),
+        ("Basic x", BODY, WHO, POD, (401, "token")),
+        ("Bearer " + "x" * 9000, BODY, WHO, POD, (400, None)),
+        ("Bearer bad", BODY, Refusal(401, "audience"), POD, (401, "audience")),
+        ("Bearer other", BODY, WHO, Refusal(403, "pod"), (403, "pod")),
+        ("Bearer good", {"trainerStatus": {"progressPercentage": 420}}, WHO, POD, (422, "format")),
+        ("Bearer good", {"trainerStatus": {"metrics": [{"name": "<x>", "value": "1"}]}}, WHO, POD, (422, "format")),
+        ("Bearer good", {"trainerStatus": {"metrics": [{"name": "n", "value": "1"}] * 65}}, WHO, POD, (422, "format")),
+        ("Bearer good", [], WHO, POD, (422, "format")),
+        ("Bearer good", {"pad": "x" * 20_000}, WHO, POD, (413, "size")),
+    ],
+)
+async def test_the_server_takes_proven_bounded_reports_and_nothing_else(header, body, reviewed, pod, expected):
+    taken, counted = [], []
+
+    async def review(token: str) -> Identity | Refusal:
+        return reviewed
+
+    server = ProgressServer(review, lambda who: pod, lambda namespace, r: taken.append((namespace, r)), counted.append)
+    async with TestClient(TestServer(server.application())) as client:
+        response = await client.post(
+            "/", data=json.dumps(body), headers={"Authorization": header} if header is not None else {}
+        )
+    status, counter = expected
+    assert response.status == status
+    assert counted == ([counter] if counter else [])
+    assert len(taken) == (1 if status == 200 else 0)
+    if taken:
+        namespace, found = taken[0]
+        assert (namespace, found.run_uid, found.attempt, found.status.metric("loss")) == ("team-a", "run", 1, "3.7")
+
+
+async def test_a_pod_that_floods_is_slowed_and_its_token_is_reviewed_once():
+    reviews, counted = [], []
+
+    async def review(token: str) -> Identity | Refusal:
+        reviews.append(token)
+        return WHO
+
+    server = ProgressServer(review, lambda who: POD, lambda *taken: None, counted.append, clock=lambda: 100.0)
+    async with TestClient(TestServer(server.application())) as client:
+        codes = [(await client.post("/", json=BODY, headers={"Authorization": "Bearer good"})).status for _ in range(3)]
+    assert codes == [200, 429, 429]
+    assert reviews == ["good"]
