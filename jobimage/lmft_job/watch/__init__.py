@@ -1,0 +1,1 @@
+"""``lmft watch``: a run in the cluster, seen from a terminal."""

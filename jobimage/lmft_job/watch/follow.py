@@ -1,0 +1,128 @@
+"""Following a run through the API server with the user's kubeconfig."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+from urllib3.exceptions import HTTPError
+
+from lmft_api import GROUP, KIND, PLURAL, VERSION
+from lmft_api.status import ConditionStatus, LMFineTuneStatus
+from lmft_job.watch.view import EventLine, History, ended, line, picture, succeeded
+
+WATCH_SECONDS = 60
+PAUSE_SECONDS = 2.0
+
+
+class WatchError(Exception):
+    """The run cannot be followed; the message says why and what to do."""
+
+
+def follow(name: str, namespace: str | None, context: str | None, console: Console) -> bool:
+    """Show a run until it ends; returns whether it succeeded.
+
+    A break of the connection is bridged: the run is read anew and followed on.
+
+    Raises:
+        WatchError: no cluster, no such run, or no right to see it.
+    """
+    try:
+        config.load_kube_config(context=context)
+        if namespace is None:
+            contexts, active = config.list_kube_config_contexts()
+            chosen = active if context is None else next(entry for entry in contexts if entry["name"] == context)
+            namespace = chosen["context"].get("namespace") or "default"
+    except (ConfigException, OSError) as error:
+        raise WatchError(f"no cluster to look at: {error}. Set KUBECONFIG or choose a --context.") from error
+    history, last = History(), ""
+    with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _nothing() as live:
+        for status in _statuses(name, namespace):
+            history.add(status)
+            if live is not None:
+                events = _events(name, namespace)
+                live.update(picture(name, status, history, events, console.width), refresh=True)
+            elif (text := line(name, status)) != last:
+                console.print(text, soft_wrap=True, markup=False, highlight=False)
+                last = text
+            if ended(status):
+                outcome = succeeded(status)
+                return outcome is not None and outcome.status == ConditionStatus.TRUE
+    raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
+
+
+class _nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *details: object) -> None:
+        return None
+
+
+def _statuses(name: str, namespace: str) -> Iterator[LMFineTuneStatus]:
+    """The status now and after every change, until the run is deleted."""
+    api = client.CustomObjectsApi()
+    where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+    failures = 0
+    while True:
+        try:
+            body = api.get_namespaced_custom_object(name=name, **where)
+            yield _status(body)
+            stream = watch.Watch().stream(
+                api.list_namespaced_custom_object,
+                field_selector=f"metadata.name={name}",
+                resource_version=body["metadata"]["resourceVersion"],
+                timeout_seconds=WATCH_SECONDS,
+                **where,
+            )
+            for event in stream:
+                if event["type"] == "DELETED":
+                    return
+                yield _status(event["object"])
+            failures = 0
+        except ApiException as error:
+            if error.status == 404:
+                raise WatchError(
+                    f"there is no {KIND} {name} in namespace {namespace}. Look with: kubectl get lmft -A"
+                ) from error
+            if error.status in (401, 403):
+                raise WatchError(f"the API server refuses: {error.reason}. Check your rights on {PLURAL}.") from error
+            failures = _pause(failures, str(error.reason))
+        except (HTTPError, OSError) as error:
+            failures = _pause(failures, str(error))
+
+
+def _pause(failures: int, why: str) -> int:
+    if failures >= 30:
+        raise WatchError(f"the API server cannot be reached: {why}")
+    time.sleep(PAUSE_SECONDS)
+    return failures + 1
+
+
+def _status(body: dict[str, Any]) -> LMFineTuneStatus:
+    try:
+        return LMFineTuneStatus.model_validate_json(json.dumps(body.get("status") or {}))
+    except ValidationError as error:
+        raise WatchError("the cluster's operator writes a status of another version; update lmft") from error
+
+
+def _events(name: str, namespace: str) -> list[EventLine]:
+    found = client.CoreV1Api().list_namespaced_event(
+        namespace, field_selector=f"involvedObject.kind={KIND},involvedObject.name={name}"
+    )
+    lines = [
+        EventLine(
+            (event.last_timestamp or event.event_time or event.metadata.creation_timestamp).isoformat(),
+            event.type or "Normal",
+            event.reason or "",
+            event.message or "",
+        )
+        for event in found.items
+    ]
+    return sorted(lines, key=lambda entry: entry.time)
