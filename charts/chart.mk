@@ -1,0 +1,20 @@
+# Lints the chart with the programs that tests/cluster/local pins: Helm 4 and 3, kubeconform, kube-score, helm-docs.
+CHART := charts/lmfinetune
+CHART_TOOLS := helm helm3 kubeconform kube-score helm-docs
+CHART_BIN := $(or $(LMFT_CLUSTER_BIN),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lmft-cluster)
+CHART_SCHEMAS := $(CHART_BIN)/schemas
+
+.PHONY: chart-tools
+chart-tools:
+	@tests/cluster/local/cluster build $(CHART_TOOLS)
+
+.PHONY: lint-chart
+lint-chart: setup chart-tools ## Lint the chart for its default and its full values, with Helm 4 and 3
+	$(BIN)/python charts/lint/schemas.py $(CHART_SCHEMAS)
+	PATH="$(CHART_BIN):$$PATH" charts/lint/lint $(CHART) $(CHART_SCHEMAS)
+
+.PHONY: chart-readme
+chart-readme: chart-tools ## Write the chart's README from its values
+	$(CHART_BIN)/helm-docs --log-level warning --chart-search-root $(CHART) --sort-values-order file
+
+generate: chart-readme
