@@ -10,14 +10,14 @@ from yaml import SafeDumper
 from lmft_api.spec import Task
 from lmft_job.report import words
 from lmft_job.report.model import Report
-from lmft_job.report.page import remarks, settings_rows
+from lmft_job.report.tables import remarks, settings_rows
 from lmft_job.report.usage import PIPELINES, usage
 
 ANSWER_LENGTH = 1_500
 """Characters of an answer on the card; the report has all of it."""
 _HUB_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$!&])")
-_LINE_START = re.compile(r"^([-+=]|\d+[.)])", re.MULTILINE)
+_LINE_START = re.compile(r"^([-+=]|\d+[.)](?=\s))", re.MULTILINE)
 
 
 def render_card(report: Report) -> str:
@@ -62,11 +62,11 @@ def metadata(report: Report) -> dict[str, Any]:
     known = [(kind, name, value) for kind, name, value in results if value is not None]
     if not known:
         return front
-    front["metrics"] = [kind for kind, _, _ in known if kind != "loss"]
+    front["metrics"] = [kind for kind, _, _ in known]
     shown_name = words.one_line(report.dataset.name or "held-out data")
     front["model-index"] = [
         {
-            "name": report.name,
+            "name": words.one_line(report.name),
             "results": [
                 {
                     "task": {"type": PIPELINES[report.task]},

@@ -30,7 +30,8 @@ def figure(number: float | None, digits: int = 4) -> str:
         return _not_finite(number)
     if number == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(number)))
+    # Rounded first: 9.9996 is 10.00, not 10.000.
+    magnitude = math.floor(math.log10(abs(float(f"{number:.{digits - 1}e}"))))
     if magnitude >= 9 or magnitude < -4:
         return f"{number:.{digits - 1}g}"
     return f"{round(number, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"

@@ -1,0 +1,210 @@
+"""Rows of the report's tables: from figures to text, the same for the page and the model card."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from lmft_api.settings import resolve
+from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
+from lmft_job.report import words
+from lmft_job.report.model import Evaluation, Report
+
+EVALUATION_ROWS = 60
+"""Rows of the evaluations' table; more are thinned evenly."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of the settings; default is None where the setting has none."""
+
+    name: str
+    value: str
+    default: str | None
+    changed: bool
+
+
+def settings_rows(report: Report) -> list[Setting]:
+    """All settings by the manifest's names, with the default of each and whether the run departed from it."""
+    builtin = report.settings.get("dataset.builtin")
+    dataset = Dataset(builtin=Builtin(builtin)) if builtin in set(Builtin) else Dataset(name="none")
+    plain = LMFineTuneSpec(task=report.task, model=Model(name="none"), dataset=dataset)
+    defaults = {
+        name: value
+        for name, value in resolve(plain).flat().items()
+        if name not in ("model.name", "dataset.name", "dataset.builtin")
+    }
+    rows = []
+    for name in dict.fromkeys([*report.settings, *defaults]):
+        value, default = _plain(report.settings.get(name)), _plain(defaults.get(name))
+        if name != "model.from_config" and isinstance(value, dict):
+            value = {to_camel(key): entry for key, entry in value.items()}
+        shown = "not set" if name not in report.settings else _show(value)
+        changed = name in report.settings and value != default and name != "task"
+        label = ".".join(to_camel(part) for part in name.split("."))
+        rows.append(Setting(label, shown, _show(default) if name in defaults else None, changed))
+    return rows
+
+
+def remarks(report: Report) -> list[str]:
+    """What a careful reader has to know about the figures; the model card says the same."""
+    said = []
+    if report.results.perplexity is not None:
+        said.append(
+            "Perplexity is exp of the mean loss over the held-out target tokens, each weighing the same. It can be "
+            "compared only between models with the same tokenizer, on the same blocks."
+        )
+    if report.task == Task.CAUSAL_LM:
+        said.append(
+            "Texts are packed: joined and cut into blocks, so attention can reach from one text into the one before it."
+        )
+    if report.task == Task.MASKED_LM:
+        said.append("The held-out blocks were masked once, with a fixed seed, so every evaluation sees the same masks.")
+    if report.model.base_model is None:
+        said.append(
+            "The model was trained from scratch: before training it guesses nearly evenly among all tokens, so a large "
+            "improvement is to be expected and says little by itself."
+        )
+    said.append("The held-out data comes from the same source as the training data; other texts may fare worse.")
+    if report.task != Task.SEQUENCE_CLASSIFICATION and report.results.samples:
+        said.append("The samples are single draws, with the same seed before and after.")
+    return said
+
+
+def tiles_of(report: Report) -> list[tuple[str, str, str]]:
+    """The few figures at the top: name, figure, and what it was before."""
+    results, tiles = report.results, []
+
+    def was(before: float | None, show: Any) -> str:
+        return "" if before is None else f"was {show(before)}"
+
+    if results.accuracy is not None:
+        tiles.append(("Accuracy", words.percent(results.accuracy), was(results.baseline_accuracy, words.percent)))
+    if results.perplexity is not None:
+        tiles.append(("Perplexity", words.figure(results.perplexity), was(results.baseline_perplexity, words.figure)))
+    if results.eval_loss is not None:
+        tiles.append(("Held-out loss", words.figure(results.eval_loss), was(results.baseline_eval_loss, words.figure)))
+    epochs = report.training.epochs
+    tiles.append(
+        ("Steps", words.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
+    )
+    if report.training.tokens_per_second:
+        tiles.append(("Tokens a second", words.count(report.training.tokens_per_second), report.device))
+    return tiles
+
+
+def evaluation_rows(report: Report) -> list[Evaluation]:
+    """The evaluations, thinned evenly when there are many; first and last stay."""
+    rows = report.evaluations
+    if len(rows) <= EVALUATION_ROWS:
+        return rows
+    return [rows[round(number * (len(rows) - 1) / (EVALUATION_ROWS - 1))] for number in range(EVALUATION_ROWS)]
+
+
+def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Name, before, after, change."""
+    results, rows = report.results, []
+    if results.accuracy is not None:
+        change = "–"
+        if results.baseline_accuracy is not None:
+            change = f"{(results.accuracy - results.baseline_accuracy) * 100:+.1f} points"
+        rows.append(("Accuracy", words.percent(results.baseline_accuracy), words.percent(results.accuracy), change))
+    for name, before, after, relative in (
+        ("Perplexity", results.baseline_perplexity, results.perplexity, True),
+        ("Held-out loss (nats per target)", results.baseline_eval_loss, results.eval_loss, False),
+        ("Held-out loss as a plain Trainer reports it", None, results.trainer_eval_loss, False),
+    ):
+        if after is not None:
+            rows.append((name, words.figure(before), words.figure(after), _change(before, after, relative)))
+    return [(name, before, after, change.replace("-", "−")) for name, before, after, change in rows]
+
+
+def _change(before: float | None, after: float, relative: bool) -> str:
+    if before is None or not (math.isfinite(before) and math.isfinite(after)):
+        return "–"
+    if relative:
+        return f"{(after - before) / before * 100:+.1f} %" if before else "–"
+    return ("+" if after > before else "") + words.figure(after - before)
+
+
+def data_rows(report: Report) -> list[tuple[str, str, str]]:
+    """Name, training, held out."""
+    data = report.dataset
+
+    def cell(number: int | None) -> str:
+        return "–" if number is None else words.count(number)
+
+    rows = [("Rows", cell(data.train_rows), cell(data.eval_rows))]
+    if data.train_blocks is not None:
+        rows.append(("Blocks", cell(data.train_blocks), cell(data.eval_blocks)))
+    rows.append(("Tokens", cell(data.train_tokens), cell(data.eval_tokens)))
+    return rows
+
+
+def training_rows(report: Report) -> list[tuple[str, str]]:
+    """How the training went: name and value, without what is not known."""
+    training, model = report.training, report.model
+    steps = words.count(training.steps)
+    if training.total_steps and training.total_steps != training.steps:
+        steps += f" of {words.count(training.total_steps)} (stopped early)"
+    rows = [
+        ("Model", " · ".join(part for part in (model.architecture, model.detail) if part)),
+        ("Parameters", words.count(model.parameters) if model.parameters else ""),
+        ("Device", report.device),
+        (
+            "Precision",
+            f"{report.precision} in training, {report.evaluation_dtype} in evaluation, {report.saved_dtype} saved",
+        ),
+        ("Steps", steps),
+        ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),
+        ("Tokens seen", words.count(training.tokens) if training.tokens else ""),
+        ("Resumed from step", words.count(training.resumed_from_step) if training.resumed_from_step else ""),
+        ("Steps repeated", words.count(training.lost_steps) if training.lost_steps is not None else ""),
+        ("Adjusted", "\n".join(training.adjustments)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def provenance_rows(report: Report) -> list[tuple[str, str]]:
+    """Where model and figures come from: name and value, without what is not known."""
+    source = report.provenance
+    rows = [
+        ("Run", f"{report.namespace}/{report.name}, attempt {report.attempt}"),
+        ("Finished", report.finished),
+        ("Base model", report.model.base_model or "none: trained from scratch"),
+        ("Model revision", source.model_revision),
+        ("Resumed from", source.resumed_from),
+        ("Data set", report.dataset.name),
+        ("Data set revision", source.dataset_revision),
+        ("Fingerprint of the prepared data", source.dataset_fingerprint or report.dataset.fingerprint),
+        ("Spec, SHA-256", source.spec_hash),
+        ("Seed", str(source.seed) if source.seed is not None else None),
+        ("Image", source.image),
+        ("Commit of LMFineTune", source.git),
+        ("Model", report.results.model_uri),
+        ("Report", report.results.report_uri),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in source.versions.items())),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.10g}".replace("e-0", "e-").replace("e+0", "e+")
+    if isinstance(value, list):
+        return "\n".join(_show(entry) for entry in value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_inline(entry)}" for key, entry in value.items())
+    return _inline(value)
+
+
+def _inline(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
