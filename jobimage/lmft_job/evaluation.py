@@ -1,0 +1,146 @@
+"""Figures on the held-out data: loss, perplexity, accuracy, and the loss as a plain Trainer would report it.
+
+Draws nothing from the global random state, so that evaluating does not change what training does next.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lmft_api.spec import Task
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+
+from lmft_job.errors import DivergedError
+from lmft_job.metrics import load_metric
+
+Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+Beat = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """One evaluation.
+
+    Attributes:
+        loss: mean negative log-likelihood over all targets, in nats; each target weighs the same.
+        trainer_loss: mean of the batches' losses weighted by rows, which is what Trainer calls ``eval_loss``. The same
+            as ``loss`` where every row has the same number of targets.
+        perplexity: exp(loss) for language models.
+        accuracy: share of rows labelled right, for classification.
+    """
+
+    loss: float
+    trainer_loss: float
+    perplexity: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where and in which precision the model computes.
+
+    Attributes:
+        device: torch device.
+        autocast: dtype of matrix products; None for FP32 throughout. Weights are FP32 either way.
+    """
+
+    device: torch.device
+    autocast: torch.dtype | None = None
+
+    def context(self) -> AbstractContextManager[Any]:
+        """What forward passes outside Trainer run in, so that they compute as those inside."""
+        return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
+
+    @property
+    def evaluation_dtype(self) -> str:
+        """For the report."""
+        return "float32" if self.autocast is None else f"{str(self.autocast).removeprefix('torch.')} (autocast)"
+
+
+def evaluate_held_out(
+    model: torch.nn.Module,
+    rows: Dataset[Any],
+    collate: Collate,
+    task: Task,
+    *,
+    batch_size: int,
+    arithmetic: Arithmetic,
+    beat: Beat = lambda: None,
+) -> HeldOutFigures:
+    """Evaluate a model.
+
+    Args:
+        model: takes a batch with ``labels`` and answers with ``loss`` and ``logits``.
+        rows: the held-out rows, with a length.
+        collate: rows to a batch.
+        task: decides what counts as a target.
+        batch_size: rows in a batch.
+        arithmetic: device and precision.
+        beat: called after every batch; what it raises ends the evaluation.
+
+    Raises:
+        DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
+    """
+    losses: list[float] = []
+    counts: list[int] = []
+    sizes: list[int] = []
+    guesses: list[int] = []
+    truths: list[int] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), arithmetic.context():
+            for batch in _batches(rows, collate, batch_size, arithmetic.device):
+                labels = batch["labels"]
+                outputs = model(**batch)
+                loss = float(outputs.loss)
+                targets = count_targets(labels, task)
+                if targets:
+                    if not math.isfinite(loss):
+                        raise DivergedError(
+                            f"the evaluation became {loss} at batch {len(losses) + 1}. Lower "
+                            "spec.training.learningRate, or use precision BF16 or FP32 instead of FP16."
+                        )
+                    losses.append(loss * targets)
+                    counts.append(targets)
+                    sizes.append(len(labels))
+                if task == Task.SEQUENCE_CLASSIFICATION:
+                    guesses += outputs.logits.argmax(-1).tolist()
+                    truths += labels.tolist()
+                beat()
+    finally:
+        model.train(was_training)
+    figures = load_metric("perplexity").compute(losses=losses, counts=counts)
+    trainer_loss = math.fsum(_weighted(losses, counts, sizes)) / sum(sizes)
+    if task == Task.SEQUENCE_CLASSIFICATION:
+        accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
+        return HeldOutFigures(figures["loss"], trainer_loss, accuracy=accuracy)
+    return HeldOutFigures(figures["loss"], trainer_loss, perplexity=figures["perplexity"])
+
+
+def count_targets(labels: torch.Tensor, task: Task) -> int:
+    """Number of tokens (rows, for classification) that the loss of a batch is the mean of.
+
+    A causal model shifts the labels: the first token of each row is no target.
+    """
+    if task == Task.CAUSAL_LM:
+        labels = labels[..., 1:]
+    return int((labels != -100).sum())
+
+
+def _weighted(losses: Sequence[float], counts: Sequence[int], sizes: Sequence[int]) -> list[float]:
+    return [loss / count * size for loss, count, size in zip(losses, counts, sizes, strict=True)]
+
+
+def _batches(rows: Dataset[Any], collate: Collate, batch_size: int, device: torch.device) -> Any:
+    # A DataLoader draws its workers' base seed from the global generator unless it is given one of its own.
+    order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)  # type: ignore[arg-type]
+    pinned = device.type == "cuda"
+    loader = DataLoader(
+        rows, batch_sampler=order, collate_fn=collate, pin_memory=pinned, generator=torch.Generator().manual_seed(0)
+    )
+    for batch in loader:
+        yield {key: value.to(device, non_blocking=pinned) for key, value in batch.items()}

@@ -1,0 +1,71 @@
+"""SIGTERM and Ctrl-C: a stop that is asked for at any moment and honoured at a moment that loses nothing.
+
+Imports nothing heavy: the handler stands before torch is imported, since Python as PID 1 ignores SIGTERM until then.
+
+Outside :meth:`Interrupt.deferred` the stop is raised where the main thread stands (a download, tokenising, an
+import). Inside, only the wish is noted, and the training loop ends its step, saves and raises by itself.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lmft_job.errors import InterruptedRunError
+
+SECOND_CTRL_C_EXIT = 130
+
+
+class StopNow(BaseException):
+    """Raised by the signal handler itself. Not an Exception, so that no library's broad ``except`` swallows it."""
+
+
+class Interrupt:
+    """The wish to stop. One for each process; the signal handler belongs to the main thread."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal_name = ""
+        self._deferrals = 0
+        self._ctrl_c = 0
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT."""
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    def check(self) -> None:
+        """Raise InterruptedRunError when a stop was asked for."""
+        if self.requested:
+            raise InterruptedRunError(self.words)
+
+    @property
+    def words(self) -> str:
+        """What happened, for people."""
+        return "stopped by Ctrl-C" if self.signal_name == "SIGINT" else f"stopped by {self.signal_name or 'request'}"
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """While inside, a signal is only noted: the code inside looks at ``requested`` and ends tidily."""
+        self._deferrals += 1
+        try:
+            yield
+        finally:
+            self._deferrals -= 1
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = not self.requested
+        self.requested = True
+        self.signal_name = self.signal_name or signal.Signals(number).name
+        if number == signal.SIGINT:
+            self._ctrl_c += 1
+            if self._ctrl_c > 1:
+                # A person who presses twice wants the prompt back; what is in storage stays whole by protocol.
+                os._exit(SECOND_CTRL_C_EXIT)
+        if first and not self._deferrals:
+            raise StopNow(self.words)
+
+
+INTERRUPT = Interrupt()
+"""The process's own."""

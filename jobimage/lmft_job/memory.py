@@ -1,0 +1,84 @@
+"""What to do when the accelerator's memory does not suffice: half the rows in a pass, twice the passes in a step.
+
+The step then sees the same rows, so the figures agree within rounding. The process is replaced, since memory that an
+allocator holds or a graph refers to is only surely free in a fresh one.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from lmft_job.errors import AcceleratorMemoryError
+from lmft_job.storage import Store
+
+ADJUSTMENT_KEY = "adjustment.json"
+_TESTING = "LMFT_TESTING"
+_SHORTAGE = "LMFT_TEST_LARGEST_BATCH"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows in one forward pass, and forward passes in one optimiser step."""
+
+    rows: int
+    accumulation: int = 1
+
+    def smaller(self) -> "Batch":
+        """About half the rows and as many more passes, with the same rows in a step.
+
+        Raises:
+            AcceleratorMemoryError: when there is only one row.
+        """
+        if self.rows == 1:
+            raise AcceleratorMemoryError(
+                "the accelerator's memory does not suffice even for a batch of 1. Choose a smaller model or "
+                "spec.dataset.blockSize, set spec.training.gradientCheckpointing, or take a larger GPU."
+            )
+        step = self.rows * self.accumulation
+        rows = max(size for size in range(1, self.rows // 2 + 1) if step % size == 0)
+        return Batch(rows, step // rows)
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What the run changed to go on; kept in storage, so that later attempts start with it."""
+
+    batch: Batch
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, store: Store, planned: Batch) -> "Adjustment":
+        """What earlier attempts of the run found out, or the plan."""
+        data = store.get_bytes(ADJUSTMENT_KEY)
+        if data is None:
+            return cls(planned)
+        body = json.loads(data)
+        return cls(Batch(body["rows"], body["accumulation"]), tuple(body["notes"]))
+
+    def after_shortage(self, step: int) -> "Adjustment":
+        """The next one to try."""
+        batch = self.batch.smaller()
+        note = (
+            f"out of accelerator memory at step {step}: perDeviceBatchSize {self.batch.rows} → {batch.rows}, "
+            f"gradientAccumulationSteps {self.batch.accumulation} → {batch.accumulation}"
+        )
+        return Adjustment(batch, (*self.notes, note))
+
+    def save(self, store: Store) -> None:
+        """For the next process."""
+        body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
+        store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
+
+
+def simulate_shortage(inputs: dict[str, Any], step: int) -> None:
+    """Tests only: run out of memory on batches above ``LMFT_TEST_LARGEST_BATCH``, from step 2 on.
+
+    Does nothing unless ``LMFT_TESTING=1`` says that this is a test.
+    """
+    if os.environ.get(_TESTING) != "1" or _SHORTAGE not in os.environ or step < 2:
+        return
+    if len(inputs["input_ids"]) > int(os.environ[_SHORTAGE]):
+        import torch
+
+        raise torch.OutOfMemoryError("simulated: out of memory")
