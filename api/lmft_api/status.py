@@ -152,6 +152,8 @@ class Attempt(ApiModel):
     """Step of the checkpoint that it started from."""
     lost_steps: int | None = None
     """Steps of the attempt before that had to be repeated."""
+    checkpoint_step: int | None = None
+    """Step of the run's newest checkpoint when it ended."""
     adjustments: Annotated[list[Long], Field(max_length=16)] | None = None
     """What the job changed to go on, such as the batch size."""
 

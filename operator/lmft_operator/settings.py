@@ -66,25 +66,25 @@ class JobSettings(Section):
     """Image of the job."""
     image_pull_policy: str = "IfNotPresent"
     """Always, IfNotPresent or Never."""
-    image_pull_secrets: list[str] = []
+    image_pull_secrets: tuple[str, ...] = ()
     """Secrets, in the namespace of the run, for pulling the image."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default_factory=dict)
     """Environment of every run: hub mirror, proxy, offline switch. Values are literal."""
     ca_bundle_config_map: str | None = None
-    """ConfigMap, in the namespace of the run, with the key ``ca.crt``: trusted besides the image's own authorities."""
+    """ConfigMap, in the namespace of the run, with the key ``ca.crt``: all authorities that the pods trust."""
     cache_volume_claim: str | None = None
     """PersistentVolumeClaim, in the namespace of the run, shared as /cache. Default: an emptyDir for each pod."""
     resources: JobResources = JobResources()
     """Defaults of ``spec.resources``."""
     gpu_resource_name: str = "nvidia.com/gpu"
     """Extended resource that counts GPUs, unless ``spec.resources.gpuResourceName`` says otherwise."""
-    gpu_tolerations: list[Toleration] = []
+    gpu_tolerations: tuple[Toleration, ...] = ()
     """Added to pods that ask for a GPU."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     """Labels of every Job and pod; ``spec.podTemplate.labels`` win."""
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default_factory=dict)
     """Annotations of every Job and pod; ``spec.podTemplate.annotations`` win."""
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = Field(default_factory=dict)
     """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Time a pod has, after SIGTERM, to save and upload a checkpoint."""
@@ -95,22 +95,22 @@ class JobSettings(Section):
 class SourcePolicy(Section):
     """Where models and data may come from; patterns with ``*`` and ``?``."""
 
-    hub: list[str] = ["*"]
+    hub: tuple[str, ...] = ("*",)
     """Hub ids of models, tokenizers and data sets; an empty list forbids the hub."""
-    uris: list[str] = ["s3://*", "file://*"]
-    """Addresses of models, data and outputs. file:// must lie on one of the manifest's own volumes, whatever is here."""
+    uris: tuple[str, ...] = ("s3://*", "file://*")
+    """Addresses of models, data and outputs. file:// must lie on one of the manifest's own volumes in any case."""
 
 
 class PolicyRules(Section):
     """What manifests may name; patterns with ``*`` and ``?``, an empty list allows none."""
 
-    images: list[str] = []
+    images: tuple[str, ...] = ()
     """Images besides ``job.image``."""
-    service_accounts: list[str] = ["default"]
+    service_accounts: tuple[str, ...] = ("default",)
     """Service accounts."""
-    secrets: list[str] = ["lmft-*"]
+    secrets: tuple[str, ...] = ("lmft-*",)
     """Secrets of the namespace: credentials, hub token, image pull secrets."""
-    volumes: list[str] = []
+    volumes: tuple[str, ...] = ()
     """PersistentVolumeClaims of the namespace."""
     sources: SourcePolicy = SourcePolicy()
     """Where models and data may come from."""
@@ -118,13 +118,13 @@ class PolicyRules(Section):
     """Whether ``spec.model.trustRemoteCode`` may be set."""
     user_code: bool = False
     """Whether ``spec.training.callbacks`` and ``trainerClass`` may be set."""
-    push_to_hub: list[str] = ["*"]
+    push_to_hub: tuple[str, ...] = ("*",)
     """Repositories that ``spec.output.pushToHub`` may name."""
     max_gpus: Annotated[int, Field(ge=0)] | None = None
     """Most GPUs of a run."""
     max_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Longest running time; also the deadline of runs that set none."""
-    env_names: list[str] = [
+    env_names: tuple[str, ...] = (
         "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
@@ -141,23 +141,23 @@ class PolicyRules(Section):
         "TOKENIZERS_PARALLELISM",
         "TRANSFORMERS_VERBOSITY",
         "TZ",
-    ]
+    )
     """Environment variables of ``spec.podTemplate.env``. LD_*, PYTHON* and PATH would be user code, a proxy or another
     hub address would see the hub token: list them only where all who may create runs are trusted."""
-    label_keys: list[str] = ["*"]
+    label_keys: tuple[str, ...] = ("*",)
     """Keys of ``spec.podTemplate.labels``."""
-    annotation_keys: list[str] = ["*"]
+    annotation_keys: tuple[str, ...] = ("*",)
     """Keys of ``spec.podTemplate.annotations``; narrow it where annotations steer injectors (sidecars, secrets)."""
-    priority_classes: list[str] = ["*"]
+    priority_classes: tuple[str, ...] = ("*",)
     """PriorityClasses; ``system-*`` only when listed by its full name."""
-    runtime_classes: list[str] = ["*"]
+    runtime_classes: tuple[str, ...] = ("*",)
     """RuntimeClasses."""
 
 
 class Policy(PolicyRules):
     """The rules, and exceptions by namespace."""
 
-    per_namespace: dict[str, PolicyRules] = {}
+    per_namespace: dict[str, PolicyRules] = Field(default_factory=dict)
     """Rules of single namespaces; the fields given there replace those above, the others stay."""
 
     def for_namespace(self, namespace: str) -> PolicyRules:
@@ -172,7 +172,7 @@ class Policy(PolicyRules):
 class WatchSettings(Section):
     """What the operator looks at."""
 
-    namespaces: list[str] = []
+    namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty means all."""
     server_timeout_seconds: Annotated[int, Field(ge=10)] = 300
     """Longest watch request before it is renewed."""
@@ -232,7 +232,7 @@ class ApiSettings(Section):
 class HttpSettings(Section):
     """Probes and metrics."""
 
-    host: str = "0.0.0.0"
+    host: str = "0.0.0.0"  # noqa: S104 - probes come from the node
     """Address to listen on."""
     port: Port = 8080
     """Port of /healthz, /readyz and /metrics."""

@@ -1,0 +1,250 @@
+"""The operator's picture of the cluster: fed by watches, by lists and by the answers to its own writes.
+
+Answers to writes enter at once, so a decision never rests on something older than what the operator itself did.
+Versions of objects only move forward; an object that was deleted does not come back with an older list.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from lmft_operator.facts import (
+    JobFacts,
+    JsonObject,
+    Key,
+    Observed,
+    PodFacts,
+    RunFacts,
+    Source,
+    Warning,
+    job_facts,
+    pod_facts,
+    run_facts,
+    seconds,
+)
+from lmft_operator.status import ended, parse
+
+TOMBSTONE_SECONDS = 600.0
+MAX_WARNINGS = 10_000
+Facts = TypeVar("Facts", RunFacts, JobFacts, PodFacts)
+
+
+class Cache:
+    """All runs of ours, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any."""
+
+    def __init__(self) -> None:
+        self.runs: dict[Key, RunFacts] = {}
+        self._keys: dict[str, Key] = {}
+        self._jobs: dict[str, dict[str, JobFacts]] = defaultdict(dict)
+        self._pods: dict[str, dict[str, PodFacts]] = defaultdict(dict)
+        self._child_of: dict[str, str] = {}
+        self._warnings: dict[str, Warning] = {}
+        self._waiting: dict[Key, set[Key]] = defaultdict(set)
+        self._tombstones: dict[str, float] = {}
+        self.unseen: dict[str, tuple[int, float]] = {}
+        """Writes that the watch has not shown yet: UID to version and monotonic time."""
+
+    # ---- what comes in
+
+    def run_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
+        """A run as the API server has it now."""
+        facts = run_facts(body)
+        if watched:
+            self._arrived(facts.uid, facts.version)
+        before = self.runs.get(facts.key)
+        if before is not None and before.uid != facts.uid:
+            self._forget(before.uid)
+            before = None
+        if facts.uid in self._tombstones or (before is not None and not _newer(facts, before)):
+            return None
+        self.runs[facts.key] = facts
+        self._keys[facts.uid] = facts.key
+        if before is not None and _alike(before, facts):
+            return None
+        return facts.key
+
+    def run_gone(self, body: JsonObject) -> Key | None:
+        """A run was deleted."""
+        facts = run_facts(body)
+        self._bury(facts.uid)
+        current = self.runs.get(facts.key)
+        if current is not None and current.uid == facts.uid:
+            del self.runs[facts.key]
+        self._forget(facts.uid)
+        return None
+
+    def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
+        """A Job of ours as the API server has it now."""
+        facts = job_facts(body)
+        if watched:
+            self._arrived(facts.uid, facts.version)
+        return self._child_seen(self._jobs[facts.run_uid], facts)
+
+    def job_gone(self, body: JsonObject) -> Key | None:
+        """A Job of ours was deleted."""
+        facts = job_facts(body)
+        self._bury(facts.uid)
+        self._jobs[facts.run_uid].pop(facts.uid, None)
+        self._drop_child(facts.uid)
+        return self._keys.get(facts.run_uid)
+
+    def pod_seen(self, body: JsonObject) -> Key | None:
+        """A Pod of ours as the API server has it now."""
+        facts = pod_facts(body)
+        return self._child_seen(self._pods[facts.run_uid], facts)
+
+    def pod_gone(self, body: JsonObject) -> Key | None:
+        """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
+        facts = pod_facts(body, gone=True)
+        self._bury(facts.uid)
+        if facts.run_uid not in self._keys:
+            self._pods[facts.run_uid].pop(facts.uid, None)
+            return None
+        self._pods[facts.run_uid][facts.uid] = facts
+        return self._keys[facts.run_uid]
+
+    def warned(self, body: JsonObject) -> Key | None:
+        """A Warning Event; only those about children of ours are kept."""
+        about = body.get("involvedObject") or body.get("regarding") or {}
+        uid = about.get("uid", "")
+        run_uid = self._child_of.get(uid)
+        if run_uid is None or body.get("type") != "Warning":
+            return None
+        when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
+        warning = Warning(
+            body.get("reason", ""), body.get("message") or body.get("note", ""), seconds(when) or time.time()
+        )
+        before = self._warnings.get(uid)
+        if before is not None and before.time > warning.time:
+            return None
+        self._warnings[uid] = warning
+        return self._keys.get(run_uid)
+
+    def _child_seen(self, siblings: dict[str, Facts], facts: Facts) -> Key | None:
+        run_uid = facts.run_uid if not isinstance(facts, RunFacts) else facts.uid
+        before = siblings.get(facts.uid)
+        if facts.uid in self._tombstones or (before is not None and not _newer(facts, before)):
+            return None
+        siblings[facts.uid] = facts
+        self._child_of[facts.uid] = run_uid
+        if before is not None and _alike(before, facts):
+            return None
+        return self._keys.get(run_uid)
+
+    # ---- whole lists
+
+    def retain(self, kind: str, namespace: str | None, uids: Iterable[str], version: int) -> set[Key]:
+        """Drop what a complete list of ``version`` does not hold any more; returns the runs to look at.
+
+        Args:
+            kind: ``lmfinetunes``, ``jobs`` or ``pods``.
+            namespace: what was listed; None for all.
+            uids: of all that exist.
+            version: resourceVersion of the list; newer objects are left alone.
+        """
+        alive, keys = set(uids), set[Key]()
+        if kind == "lmfinetunes":
+            for facts in list(self.runs.values()):
+                if self._stale(facts, facts.key.namespace, namespace, alive, version):
+                    del self.runs[facts.key]
+                    self._forget(facts.uid)
+            return keys
+        for run_uid, key in list(self._keys.items()):
+            if kind == "jobs":
+                for job in list(self._jobs.get(run_uid, {}).values()):
+                    if self._stale(job, key.namespace, namespace, alive, version):
+                        del self._jobs[run_uid][job.uid]
+                        keys.add(key)
+            else:
+                for pod in list(self._pods.get(run_uid, {}).values()):
+                    if not pod.gone and self._stale(pod, key.namespace, namespace, alive, version):
+                        self._pods[run_uid][pod.uid] = _gone(pod)
+                        keys.add(key)
+        return keys
+
+    @staticmethod
+    def _stale(
+        facts: RunFacts | JobFacts | PodFacts, where: str, namespace: str | None, alive: set[str], version: int
+    ) -> bool:
+        return namespace in (None, where) and facts.uid not in alive and int(facts.version) <= version
+
+    # ---- what goes out
+
+    def observe(self, key: Key, now: float) -> Observed | None:
+        """Everything known about one run; None when it does not exist."""
+        run = self.runs.get(key)
+        if run is None:
+            return None
+        jobs = tuple(self._jobs.get(run.uid, {}).values())
+        pods = tuple(self._pods.get(run.uid, {}).values())
+        uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
+        warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
+        return Observed(run, now, jobs, pods, warnings)
+
+    def source(self, waiting: Key, name: str) -> Source:
+        """The run that another one wants to start from; the other one is looked at again when it changes."""
+        key = Key(waiting.namespace, name)
+        self._waiting[key].add(waiting)
+        run = self.runs.get(key)
+        if run is None:
+            return Source(exists=False)
+        status = parse(run.status)
+        return Source(True, ended(status), status.results.model_uri if status.results else None)
+
+    def dependants(self, key: Key) -> set[Key]:
+        """Runs that wait for this one."""
+        return self._waiting.pop(key, set())
+
+    def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
+        """Forget the last facts of vanished pods whose attempts are written down."""
+        done = set(attempts)
+        pods = self._pods.get(run_uid, {})
+        for pod in [pod for pod in pods.values() if pod.gone and pod.attempt in done]:
+            del pods[pod.uid]
+            self._drop_child(pod.uid)
+
+    def wrote(self, uid: str, version: str) -> None:
+        """Expect the watch to show this version."""
+        self.unseen[uid] = (int(version), time.monotonic())
+
+    def prune(self) -> None:
+        """Drop tombstones and warnings that have served their time."""
+        horizon = time.monotonic() - TOMBSTONE_SECONDS
+        self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
+        recent = time.time() - 3600
+        self._warnings = {uid: w for uid, w in self._warnings.items() if uid in self._child_of and w.time > recent}
+
+    def _arrived(self, uid: str, version: str) -> None:
+        expected = self.unseen.get(uid)
+        if expected is not None and int(version) >= expected[0]:
+            del self.unseen[uid]
+
+    def _bury(self, uid: str) -> None:
+        self._tombstones[uid] = time.monotonic()
+        self.unseen.pop(uid, None)
+
+    def _forget(self, run_uid: str) -> None:
+        self._keys.pop(run_uid, None)
+        self.unseen.pop(run_uid, None)
+        for child in (*self._jobs.pop(run_uid, {}), *self._pods.pop(run_uid, {})):
+            self._drop_child(child)
+
+    def _drop_child(self, uid: str) -> None:
+        self._child_of.pop(uid, None)
+        self._warnings.pop(uid, None)
+        self.unseen.pop(uid, None)
+
+
+def _newer(facts: RunFacts | JobFacts | PodFacts, before: RunFacts | JobFacts | PodFacts) -> bool:
+    return int(facts.version) > int(before.version)
+
+
+def _alike(before: RunFacts | JobFacts | PodFacts, after: RunFacts | JobFacts | PodFacts) -> bool:
+    """Whether nothing but the version differs."""
+    return all(getattr(before, name) == getattr(after, name) for name in type(before).__slots__ if name != "version")
+
+
+def _gone(pod: PodFacts) -> PodFacts:
+    return replace(pod, gone=True)

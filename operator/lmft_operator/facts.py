@@ -1,0 +1,233 @@
+"""What the operator has seen, cut down to what it decides on: typed, small, without the API's noise.
+
+A watch of a few thousand runs holds one of these for each resource, Job and Pod, so they are slotted and keep no raw
+objects. Times are UNIX seconds.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
+
+JsonObject = Mapping[str, Any]
+_NONE: JsonObject = {}
+
+
+class Key(NamedTuple):
+    """Which LMFineTune."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """An LMFineTune; spec and status as JSON text, which takes a tenth of the memory of parsed objects."""
+
+    key: Key
+    uid: str
+    version: str
+    generation: int
+    created: float
+    deleting: bool
+    spec: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A Job of ours."""
+
+    name: str
+    uid: str
+    version: str
+    run_uid: str
+    attempt: int
+    stage: Stage
+    created: float
+    gpus: int
+    suspended: bool = False
+    deleting: bool = False
+    complete: bool = False
+    failed: bool = False
+    reason: str = ""
+    message: str = ""
+    ended: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the Job controller has closed it."""
+        return self.complete or self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A Pod of one of our Jobs. ``gone``: it no longer exists, these are its last facts."""
+
+    name: str
+    uid: str
+    version: str
+    run_uid: str
+    attempt: int
+    phase: str
+    created: float
+    reason: str = ""
+    message: str = ""
+    node: str = ""
+    deleted: float | None = None
+    """metadata.deletionTimestamp: when its grace period ends, not when it was asked to go."""
+    disruption: str = ""
+    """Message of the DisruptionTarget condition; empty without it."""
+    unschedulable: str = ""
+    """The scheduler's message while it finds no node."""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    exit_reason: str = ""
+    last_words: str = ""
+    owner: str = ""
+    """UID of the controller that its owner reference names: its Job."""
+    gone: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.gone or self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """The newest Warning Event about a Job or a Pod of ours."""
+
+    reason: str
+    message: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The run that ``spec.resumeFrom`` names, as far as it matters."""
+
+    exists: bool
+    ended: bool = False
+    model_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that one decision rests on."""
+
+    run: RunFacts
+    now: float
+    jobs: tuple[JobFacts, ...] = ()
+    pods: tuple[PodFacts, ...] = ()
+    warnings: Mapping[str, Warning] = field(default_factory=dict)
+    """By the UID of the Job or Pod that they are about."""
+    source: Source | None = None
+
+
+def run_facts(body: JsonObject) -> RunFacts:
+    """Facts of an LMFineTune as the API server sends it."""
+    metadata = body["metadata"]
+    return RunFacts(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        generation=metadata.get("generation", 1),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        deleting="deletionTimestamp" in metadata,
+        spec=_dump(body.get("spec") or {}),
+        status=_dump(body.get("status") or {}),
+    )
+
+
+def job_facts(body: JsonObject) -> JobFacts:
+    """Facts of a Job of ours."""
+    metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
+    labels = metadata.get("labels", {})
+    conditions = {c["type"]: c for c in status.get("conditions", ()) if c.get("status") == "True"}
+    end = conditions.get("Failed") or conditions.get("Complete") or {}
+    return JobFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        run_uid=labels.get(RUN_LABEL, ""),
+        attempt=_attempt(labels),
+        stage=_stage(labels),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        gpus=_gpus(spec.get("template", {}).get("spec", {})),
+        suspended=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        complete="Complete" in conditions,
+        failed="Failed" in conditions,
+        reason=end.get("reason", ""),
+        message=end.get("message", ""),
+        ended=seconds(end.get("lastTransitionTime")),
+    )
+
+
+def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
+    """Facts of a Pod of ours; the first container is the one that counts."""
+    metadata, status = body["metadata"], body.get("status", {})
+    labels = metadata.get("labels", {})
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    scheduled, disruption = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
+    state: Mapping[str, Any] = next(iter(status.get("containerStatuses", ())), _NONE).get("state", {})
+    waiting, ended = state.get("waiting", {}), state.get("terminated")
+    running = state.get("running", {})
+    return PodFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        run_uid=labels.get(RUN_LABEL, ""),
+        attempt=_attempt(labels),
+        phase=status.get("phase", "Pending"),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        node=body.get("spec", {}).get("nodeName", ""),
+        deleted=seconds(metadata.get("deletionTimestamp")),
+        disruption=disruption.get("message", "disrupted") if disruption.get("status") == "True" else "",
+        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        started=seconds(running.get("startedAt") or (ended or {}).get("startedAt")),
+        finished=seconds((ended or {}).get("finishedAt")),
+        exit_code=ended.get("exitCode") if ended else None,
+        exit_reason=(ended or {}).get("reason", ""),
+        last_words=(ended or {}).get("message", ""),
+        owner=next((o["uid"] for o in metadata.get("ownerReferences", ()) if o.get("controller")), ""),
+        gone=gone,
+    )
+
+
+def seconds(timestamp: str | None) -> float | None:
+    """UNIX seconds of an RFC 3339 time; None for none, and for the zero time that kubelet writes at times."""
+    if not timestamp or timestamp.startswith("0001-"):
+        return None
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+
+
+def _attempt(labels: JsonObject) -> int:
+    text = str(labels.get(ATTEMPT_LABEL, ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def _stage(labels: JsonObject) -> Stage:
+    text = str(labels.get(STAGE_LABEL, ""))
+    return Stage(text) if text in Stage.__members__.values() else Stage.ALL
+
+
+def _gpus(pod: JsonObject) -> int:
+    container: Mapping[str, Any] = next(iter(pod.get("containers", ())), _NONE)
+    limits = container.get("resources", {}).get("limits", {})
+    return sum(int(amount) for name, amount in limits.items() if "/" in name and str(amount).isdecimal())
+
+
+def _dump(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)

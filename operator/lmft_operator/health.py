@@ -1,0 +1,41 @@
+"""Whether the operator lives: pure reasoning on a few clocks and tasks."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+WATCHED = ("lmfinetunes", "jobs", "pods")
+
+
+class Health:
+    """What the probes answer."""
+
+    def __init__(self, stale_seconds: float) -> None:
+        self._stale = stale_seconds
+        self.started = time.monotonic()
+        self.synced = False
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def live(self, unseen: Iterable[tuple[int, float]], last_answer: float) -> str | None:
+        """What is dead, or None.
+
+        Args:
+            unseen: writes the watch has not shown yet, as version and monotonic time.
+            last_answer: monotonic time of the API server's last answer to anything. A server that is away is no fault
+                of ours: only what it answered and then did not show counts.
+        """
+        for name, task in self.tasks.items():
+            if task.done():
+                return f"{name} has stopped"
+        oldest = min((since for _, since in unseen), default=None)
+        if oldest is not None and last_answer - oldest > self._stale:
+            return f"the watch has shown nothing of a write for {last_answer - oldest:.0f} s"
+        return None
+
+    def ready(self) -> str | None:
+        """What is missing before the operator can work, or None."""
+        if not self.synced:
+            return "the first list is not complete"
+        watching = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
+        missing = [kind for kind in WATCHED if not any(name.startswith(f"watcher for {kind}.") for name in watching)]
+        return f"not watching {', '.join(missing)} yet" if missing else None

@@ -1,0 +1,307 @@
+"""The Job of an attempt, as plain data: a pure function of the run, its spec and the platform's settings."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lmft_api import API_VERSION, KIND
+from lmft_api.pod import PodTemplate, Resources, SecretRef
+from lmft_api.progress import CA_VARIABLE, SERVER_URL_VARIABLE, TOKEN_VARIABLE
+from lmft_api.run import (
+    ATTEMPT_LABEL,
+    CA_ANNOTATION,
+    CA_FILE,
+    RUN_ANNOTATION,
+    RUN_FILE,
+    RUN_LABEL,
+    SECRETS_FOLDER,
+    STAGE_LABEL,
+    TERMINATION_LOG,
+    TOKEN_AUDIENCE,
+    TOKEN_FILE,
+    RunFile,
+    Stage,
+)
+from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
+from lmft_operator.facts import RunFacts
+from lmft_operator.settings import OperatorSettings, PolicyRules
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+CONTAINER = "job"
+MAX_NAME = 63
+TOKEN_SECONDS = 3600
+CA_BUNDLE_FOLDER = "/etc/lmft/ca"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An attempt to start."""
+
+    name: str
+    attempt: int
+    stage: Stage
+    gpus: int
+    resume_model_uri: str | None = None
+
+
+def job_name(name: str, attempt: int, stage: Stage, uid: str = "") -> str:
+    """``<name>-<attempt>``, for a preparation ``<name>-<attempt>-prepare``; longer names are cut and hashed.
+
+    With a UID the name is hashed with it: for when somebody else's Job has the plain name.
+    """
+    suffix = f"-{attempt}" + ("-prepare" if stage == Stage.PREPARE else "")
+    if not uid and len(name) + len(suffix) <= MAX_NAME and "." not in name:
+        return name + suffix
+    digest = hashlib.sha256(f"{name}/{uid}".encode()).hexdigest()[:8]
+    stem = name.replace(".", "-")[: MAX_NAME - len(suffix) - len(digest) - 1].rstrip("-")
+    return f"{stem}-{digest}{suffix}"
+
+
+def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTuneSpec:
+    """The spec with what the platform team configured filled in where the manifest says nothing."""
+    defaults, output = settings.defaults, spec.output or Output()
+    updates: dict[str, Any] = {}
+    if output.uri is None and defaults.output_uri:
+        updates["uri"] = defaults.output_uri
+    if output.credentials_secret_ref is None and defaults.credentials_secret_name:
+        updates["credentials_secret_ref"] = SecretRef(name=defaults.credentials_secret_name)
+    if updates:
+        spec = spec.model_copy(update={"output": output.model_copy(update=updates)})
+    if spec.hub_token_secret_ref is None and defaults.hub_token_secret_name:
+        spec = spec.model_copy(update={"hub_token_secret_ref": HubTokenRef(name=defaults.hub_token_secret_name)})
+    return spec
+
+
+def image_of(spec: LMFineTuneSpec, settings: OperatorSettings) -> str:
+    """The image that the run uses."""
+    return (spec.pod_template.image if spec.pod_template else None) or settings.job.image
+
+
+def build(
+    plan: Plan, run: RunFacts, spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, ca: str | None
+) -> dict[str, Any]:
+    """The Job of an attempt.
+
+    Args:
+        plan: which attempt.
+        run: its resource, which owns the Job.
+        spec: with the platform's defaults (:func:`with_defaults`).
+        settings: of the operator.
+        rules: of the namespace.
+        ca: PEM text of the progress server's authority, if pods are to report.
+    """
+    template = spec.pod_template or PodTemplate()
+    ours = {
+        "app.kubernetes.io/managed-by": "lmfinetune",
+        RUN_LABEL: run.uid,
+        ATTEMPT_LABEL: str(plan.attempt),
+        STAGE_LABEL: plan.stage.value,
+    }
+    labels = settings.job.labels | (template.labels or {}) | ours
+    annotations = settings.job.annotations | (template.annotations or {})
+    run_file = RunFile(
+        name=run.key.name,
+        namespace=run.key.namespace,
+        uid=run.uid,
+        attempt=plan.attempt,
+        stage=plan.stage,
+        allow_user_code=rules.user_code,
+        allow_remote_code=rules.trust_remote_code,
+        resume_model_uri=plan.resume_model_uri,
+        image=image_of(spec, settings),
+        spec=spec,
+    )
+    handed = {RUN_ANNOTATION: json.dumps(run_file.to_json(), separators=(",", ":"), ensure_ascii=False)}
+    if settings.progress.url and ca:
+        handed[CA_ANNOTATION] = ca
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.key.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    job: dict[str, Any] = {
+        "backoffLimit": 0,
+        "template": {
+            "metadata": {"labels": labels, "annotations": annotations | handed},
+            "spec": _pod(plan, spec, settings, template, CA_ANNOTATION in handed),
+        },
+    }
+    if QUEUE_LABEL in labels:
+        job["suspend"] = True
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _without_empty(
+            {
+                "name": plan.name,
+                "namespace": run.key.namespace,
+                "labels": labels,
+                "annotations": annotations,
+                "ownerReferences": [owner],
+            }
+        ),
+        "spec": job,
+    }
+
+
+def _pod(
+    plan: Plan, spec: LMFineTuneSpec, settings: OperatorSettings, template: PodTemplate, progress: bool
+) -> dict[str, Any]:
+    job, user = settings.job, settings.job.user_id
+    volumes, mounts = _volumes(spec, settings, template, progress)
+    tolerations = [t.to_json() for t in (*(job.gpu_tolerations if plan.gpus else ()), *(template.tolerations or ()))]
+    pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
+    security = {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": CONTAINER,
+        "image": template.image or job.image,
+        "imagePullPolicy": job.image_pull_policy,
+        "env": _env(settings, template, progress),
+        "resources": _resources(plan, spec.resources or Resources(), settings),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": str(TERMINATION_LOG),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    return _without_empty(
+        {
+            "restartPolicy": "Never",
+            "serviceAccountName": template.service_account_name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": job.termination_grace_period_seconds,
+            "nodeSelector": (template.node_selector or {}) | job.node_selector,
+            "tolerations": tolerations,
+            "priorityClassName": template.priority_class_name,
+            "runtimeClassName": template.runtime_class_name,
+            "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull)],
+            "securityContext": security,
+            "containers": [container],
+            "volumes": volumes,
+        }
+    )
+
+
+def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> list[dict[str, str]]:
+    """Later groups win: where things lie, the platform's, the manifest's, how to report."""
+    variables = {
+        "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
+        "USER": "lmft",  # the numeric user has no name, and torch asks for one
+        "XDG_CACHE_HOME": "/cache",
+        "HF_HOME": "/cache/huggingface",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
+        "TRITON_CACHE_DIR": "/cache/triton",
+    }
+    defaults = settings.defaults
+    if settings.job.ca_bundle_config_map:
+        bundle = f"{CA_BUNDLE_FOLDER}/ca.crt"
+        variables |= {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "AWS_CA_BUNDLE": bundle}
+    variables |= {
+        name: value
+        for name, value in (("AWS_ENDPOINT_URL", defaults.endpoint_url), ("AWS_REGION", defaults.region))
+        if value
+    }
+    variables |= settings.job.env
+    variables |= {variable.name: variable.value for variable in template.env or ()}
+    if progress:
+        variables |= {
+            SERVER_URL_VARIABLE: str(settings.progress.url),
+            CA_VARIABLE: str(CA_FILE),
+            TOKEN_VARIABLE: str(TOKEN_FILE),
+        }
+    # Kubernetes expands $(NAME) in values; a doubled dollar sign stands for itself.
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
+
+
+def _resources(plan: Plan, wanted: Resources, settings: OperatorSettings) -> dict[str, Any]:
+    defaults = settings.job.resources
+    memory = wanted.memory or defaults.memory
+    gpu = {wanted.gpu_resource_name or settings.job.gpu_resource_name: str(plan.gpus)} if plan.gpus else {}
+    requests = {
+        "cpu": wanted.cpu or defaults.cpu,
+        "memory": memory,
+        "ephemeral-storage": wanted.ephemeral_storage or defaults.ephemeral_storage,
+    }
+    limits = {"memory": memory}
+    return _without_empty({"requests": _without_empty(requests) | gpu, "limits": _without_empty(limits) | gpu})
+
+
+def _volumes(
+    spec: LMFineTuneSpec, settings: OperatorSettings, template: PodTemplate, progress: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    job = settings.job
+    shared = (spec.resources.shared_memory if spec.resources else None) or job.resources.shared_memory
+    cache: dict[str, Any] = (
+        {"persistentVolumeClaim": {"claimName": job.cache_volume_claim}} if job.cache_volume_claim else {"emptyDir": {}}
+    )
+    volumes: list[dict[str, Any]] = [
+        {"name": "lmft-tmp", "emptyDir": {}},
+        {"name": "lmft-cache"} | cache,
+        {"name": "lmft-shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
+        {"name": "lmft-run", "downwardAPI": {"items": [_annotation(RUN_ANNOTATION, RUN_FILE.name)]}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "lmft-tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "lmft-cache", "mountPath": "/cache"},
+        {"name": "lmft-shm", "mountPath": "/dev/shm"},  # noqa: S108
+        # By subPath: a volume over the whole folder would leave no place to mount the Secrets below it.
+        {"name": "lmft-run", "mountPath": str(RUN_FILE), "subPath": RUN_FILE.name, "readOnly": True},
+    ]
+    for folder, name, key in _secrets(spec):
+        source: dict[str, Any] = {"secretName": name, "defaultMode": 0o440}
+        if key is not None:
+            source["items"] = [{"key": key, "path": key}]
+        volumes.append({"name": f"lmft-secret-{folder}", "secret": source})
+        mounts.append({"name": f"lmft-secret-{folder}", "mountPath": str(SECRETS_FOLDER / folder), "readOnly": True})
+    if job.ca_bundle_config_map:
+        volumes.append({"name": "lmft-ca", "configMap": {"name": job.ca_bundle_config_map}})
+        mounts.append({"name": "lmft-ca", "mountPath": CA_BUNDLE_FOLDER, "readOnly": True})
+    if progress:
+        token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.name}
+        volumes[3]["downwardAPI"]["items"].append(_annotation(CA_ANNOTATION, CA_FILE.name))
+        mounts.append({"name": "lmft-run", "mountPath": str(CA_FILE), "subPath": CA_FILE.name, "readOnly": True})
+        volumes.append({"name": "lmft-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
+        mounts.append({"name": "lmft-token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True})
+    for volume in template.volumes or ():
+        claim = _without_empty({"claimName": volume.claim_name, "readOnly": volume.read_only})
+        volumes.append({"name": f"user-{volume.name}"[:MAX_NAME], "persistentVolumeClaim": claim})
+        mount = {"name": f"user-{volume.name}"[:MAX_NAME], "mountPath": volume.mount_path, "readOnly": volume.read_only}
+        mounts.append(_without_empty(mount))
+    return volumes, mounts
+
+
+def _secrets(spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
+    """Folder, Secret and, where only one key is wanted, the key."""
+    named: list[tuple[str, SecretRef | None]] = [
+        ("output", spec.output.credentials_secret_ref if spec.output else None),
+        ("dataset", spec.dataset.credentials_secret_ref),
+        ("model", spec.model.credentials_secret_ref),
+    ]
+    secrets: list[tuple[str, str, str | None]] = [(folder, ref.name, None) for folder, ref in named if ref is not None]
+    if spec.hub_token_secret_ref is not None:
+        secrets.append(("hub", spec.hub_token_secret_ref.name, spec.hub_token_secret_ref.key))
+    return secrets
+
+
+def _annotation(name: str, path: str) -> dict[str, Any]:
+    return {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}}
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None and value not in ([], {})}

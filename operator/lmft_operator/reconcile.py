@@ -1,0 +1,226 @@
+"""The one function that every trigger leads to: observe, decide, apply.
+
+It may run at any time, any number of times; what it finds done it does not do again.
+"""
+
+import asyncio
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lmft_api import API_VERSION, KIND
+from lmft_api.reasons import Phase, Reason
+from lmft_api.run import RUN_LABEL
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import ConditionStatus, LMFineTuneStatus
+from lmft_api.validation import Problem, parse_spec, spec_problems
+from lmft_operator import manifests, metrics, policy, status
+from lmft_operator.cache import Cache
+from lmft_operator.cluster import Cluster
+from lmft_operator.decide import Decision, Notice, decide
+from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
+from lmft_operator.facts import Key, Observed, RunFacts
+from lmft_operator.logs import about
+from lmft_operator.manifests import Plan
+from lmft_operator.settings import OperatorSettings
+
+logger = logging.getLogger(__name__)
+COMPONENT = "lmfinetune-operator"
+REFUSED_SECONDS = 15.0
+"""How soon a Job that admission refused is tried again."""
+
+
+class Reconciler:
+    """Brings runs to where their manifests want them, one at a time for each key."""
+
+    def __init__(
+        self, cluster: Cluster, cache: Cache, settings: OperatorSettings, progress_ca: Callable[[], str | None]
+    ) -> None:
+        self._cluster, self._cache, self._settings = cluster, cache, settings
+        self._progress_ca = progress_ca
+        self._posting: set[asyncio.Task[None]] = set()
+        self.enqueue: Callable[[Key], None] = lambda key: None
+
+    async def __call__(self, key: Key) -> float | None:
+        """One look at a run; returns the seconds until the next one is due, if time alone makes it due."""
+        with metrics.RECONCILE_SECONDS.time():
+            try:
+                delay = await self._look(key)
+            except ClusterError as problem:
+                metrics.RECONCILES.labels("api_error").inc()
+                logger.warning("the API server would not: %s", problem, **about(key))
+                raise
+            except Exception:
+                metrics.RECONCILES.labels("bug").inc()
+                logger.exception("a look at the run failed", **about(key))
+                raise
+            metrics.RECONCILES.labels("ok").inc()
+            return delay
+
+    async def _look(self, key: Key) -> float | None:
+        seen = self._cache.observe(key, time.time())
+        if seen is None:
+            return None
+        spec, problems = _read(seen.run, self._settings)
+        if spec is not None and spec.resume_from is not None:
+            source = self._cache.source(key, spec.resume_from.name)
+            seen = Observed(seen.run, seen.now, seen.jobs, seen.pods, seen.warnings, source)
+        decision = decide(seen, spec, problems, self._settings)
+        try:
+            return await self._apply(seen, spec, decision)
+        except NotFoundError:
+            # The run or a Job vanished under our hands; its deletion is on its way through the watch.
+            logger.info("gone while it was looked at", **about(key))
+            return 5.0 if key in self._cache.runs else None
+        except ConflictError:
+            fresh = await self._cluster.get_run(key)
+            self._cache.run_seen(fresh, watched=False)
+            return 0.05
+
+    async def _apply(self, seen: Observed, spec: LMFineTuneSpec | None, decision: Decision) -> float | None:
+        run = seen.run
+        if decision.delete_run:
+            await self._cluster.delete_run(run.key, run.uid)
+            return 30.0
+        uids = {job.name: job.uid for job in seen.jobs}
+        for name in decision.delete_jobs:
+            await self._delete_job(run.key, name, uids[name])
+        if decision.create is not None and spec is not None:
+            refused = await self._create(run, spec, decision.create)
+            if refused is not None:
+                waiting = status.change(status.parse(run.status), {"model": decision.status.model})
+                await self._write(run, refused(waiting), decision)
+                return REFUSED_SECONDS
+        await self._write(run, decision.status, decision)
+        return decision.look_again
+
+    async def _delete_job(self, key: Key, name: str, uid: str) -> None:
+        try:
+            await self._cluster.delete_job(key.namespace, name, uid)
+        except (NotFoundError, ConflictError):
+            logger.info("Job %s is gone already", name, **about(key))
+
+    async def _create(
+        self, run: RunFacts, spec: LMFineTuneSpec, plan: Plan
+    ) -> Callable[[LMFineTuneStatus], LMFineTuneStatus] | None:
+        """Create the Job of an attempt; when admission refuses it, returns what to say about that."""
+        rules = self._settings.policy.for_namespace(run.key.namespace)
+        manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
+        try:
+            created = await self._cluster.create_job(manifest)
+        except ConflictError:
+            created = await self._settle_name(run, manifest, plan)
+        except (ForbiddenError, InvalidObjectError) as problem:
+            logger.warning("the Job was refused: %s", problem, **about(run.key))
+            return functools.partial(_refused, run=run, words=str(problem))
+        logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
+        self._cache.wrote(created["metadata"]["uid"], created["metadata"]["resourceVersion"])
+        self._cache.job_seen(created, watched=False)
+        return None
+
+    async def _settle_name(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
+        """A Job of that name exists: ours from before a crash, or somebody else's, whom we step aside for."""
+        existing = await self._cluster.get_job(run.key.namespace, plan.name)
+        if existing["metadata"].get("labels", {}).get(RUN_LABEL) == run.uid:
+            return existing
+        manifest["metadata"]["name"] = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
+        return await self._cluster.create_job(manifest)
+
+    async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
+        before = status.parse(run.status)
+        after = self._with_job_names(run, after)
+        patch = status.merge_patch(before.to_json(), after.to_json())
+        if patch:
+            answer = await self._cluster.patch_status(run.key, run.version, patch)
+            self._cache.wrote(run.uid, answer["metadata"]["resourceVersion"])
+            self._cache.run_seen(answer, watched=False)
+            self._count(run.key, before, after)
+            for waiting in self._cache.dependants(run.key):
+                self.enqueue(waiting)
+        self._cache.settle(run.uid, [a.number for a in after.attempts or () if a.end_time is not None])
+        if decision.notice is not None and status.reason(after) == decision.notice.reason:
+            self._post(run, decision.notice)
+
+    def _with_job_names(self, run: RunFacts, after: LMFineTuneStatus) -> LMFineTuneStatus:
+        """Attempts under the names that their Jobs really have."""
+        seen = self._cache.observe(run.key, 0.0)
+        names = {job.attempt: job.name for job in seen.jobs} if seen else {}
+        attempts = [
+            status.change(a, {"job": names[a.number]}) if names.get(a.number, a.job) != a.job else a
+            for a in after.attempts or ()
+        ]
+        return status.change(after, {"attempts": attempts}) if attempts else after
+
+    @staticmethod
+    def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
+        open_before = {a.number for a in before.attempts or () if a.end_time is not None}
+        for attempt in after.attempts or ():
+            if attempt.end_time is not None and attempt.number not in open_before:
+                metrics.ATTEMPTS.labels(key.namespace, attempt.reason or "").inc()
+        if after.usage is not None:
+            seconds, gpu = (before.usage.seconds, before.usage.gpu_seconds) if before.usage else (0, 0)
+            metrics.SECONDS.labels(key.namespace).inc(max(0, after.usage.seconds - seconds))
+            metrics.GPU_SECONDS.labels(key.namespace).inc(max(0, after.usage.gpu_seconds - gpu))
+
+    def _post(self, run: RunFacts, notice: Notice) -> None:
+        """Post an Event beside the work: a lost one is a pity, a run held up by one would be a fault."""
+        task = asyncio.create_task(self._post_event(run, notice))
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+    async def _post_event(self, run: RunFacts, notice: Notice) -> None:
+        now = status.timestamp(time.time())
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{run.key.name[:200]}-", "namespace": run.key.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": run.key.namespace,
+                "name": run.key.name,
+                "uid": run.uid,
+            },
+            "type": "Warning" if notice.warning else "Normal",
+            "reason": notice.reason,
+            "message": status.cut(notice.message, 1000),
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._cluster.post_event(run.key.namespace, event)
+        except ClusterError as problem:
+            logger.warning("an Event was lost: %s", problem, **about(run.key))
+
+
+def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | None, tuple[str, ...]]:
+    """The spec with the platform's defaults, and everything that is wrong with it."""
+    raw = json.loads(run.spec)
+    if found := spec_problems(raw):
+        return None, tuple(str(problem) for problem in found)
+    spec = parse_spec(raw)
+    rules = settings.policy.for_namespace(run.key.namespace)
+    problems = policy.refusals(spec, rules, settings.job)
+    spec = manifests.with_defaults(spec, settings)
+    if spec.output is None or spec.output.uri is None:
+        problems.append(Problem("spec.output.uri", "is required: the platform team has configured no default"))
+    return spec, tuple(str(problem) for problem in problems)
+
+
+def _refused(before: LMFineTuneStatus, run: RunFacts, words: str) -> LMFineTuneStatus:
+    quota = "exceeded quota" in words
+    return status.with_condition(
+        before,
+        ConditionStatus.UNKNOWN,
+        Reason.QUOTA_EXCEEDED if quota else Reason.PENDING,
+        f"The Job cannot be created: {words}",
+        Phase.PENDING,
+        time.time(),
+        run.generation,
+    )

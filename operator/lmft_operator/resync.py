@@ -1,0 +1,66 @@
+"""Compares the cache with whole lists: once before the first decision, then now and then.
+
+A watch that had to start anew does not say what was deleted in between; and a decision before all Jobs and Pods are
+known would take a running attempt for a deleted one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from lmft_api import PLURAL
+from lmft_operator.cache import Cache
+from lmft_operator.cluster import Cluster
+from lmft_operator.errors import ClusterError
+from lmft_operator.facts import Key
+
+logger = logging.getLogger(__name__)
+
+
+async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
+    """Bring the cache in line with the API server. Raises :class:`ClusterError`."""
+    everywhere: list[str | None] = [None]
+    for namespace in namespaces or everywhere:
+        # Children last: a Job listed before its run would count as nobody's.
+        for kind, seen in ((PLURAL, cache.run_seen), ("jobs", cache.job_seen), ("pods", cache.pod_seen)):
+            uids: list[str] = []
+            version = 0
+            async for items, listed in cluster.pages(kind, namespace):
+                version = int(listed)
+                for item in items:
+                    uids.append(item["metadata"]["uid"])
+                    key = seen(item)
+                    if key is not None:
+                        enqueue(key)
+                await asyncio.sleep(0)
+            for key in cache.retain(kind, namespace, uids, version):
+                enqueue(key)
+    cache.prune()
+
+
+async def resync_until_done(
+    cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]
+) -> None:
+    """The first resync, however long the API server takes to answer."""
+    delay = 0.5
+    while True:
+        try:
+            await resync(cluster, cache, namespaces, enqueue)
+        except ClusterError as problem:
+            logger.warning("cannot list yet: %s", problem)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 15.0)
+        else:
+            return
+
+
+async def resync_forever(
+    cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None], every: float
+) -> None:
+    """A resync every so many seconds; one that fails is made up for by the next."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await resync(cluster, cache, namespaces, enqueue)
+        except ClusterError as problem:
+            logger.warning("resync failed: %s", problem)

@@ -1,0 +1,209 @@
+"""Pure arithmetic on the status: conditions, attempts, results, bounds, and the smallest patch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from lmft_api.base import ApiModel
+from lmft_api.reasons import Phase, Reason
+from lmft_api.result import Result
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import (
+    MAX_ATTEMPTS_KEPT,
+    MAX_EVALUATIONS_KEPT,
+    MAX_MESSAGE,
+    Attempt,
+    Condition,
+    ConditionStatus,
+    EvaluationResult,
+    LMFineTuneStatus,
+    Progress,
+    Usage,
+)
+from lmft_operator.verdict import Verdict
+
+SUCCEEDED = "Succeeded"
+Model = TypeVar("Model", bound=ApiModel)
+
+
+def parse(text: str) -> LMFineTuneStatus:
+    """The status as stored. One that another version wrote and we cannot read counts as empty, part by part."""
+    try:
+        return LMFineTuneStatus.model_validate_json(text)
+    except ValidationError:
+        whole = json.loads(text)
+    readable: dict[str, Any] = {}
+    for field, value in whole.items():
+        try:
+            LMFineTuneStatus.model_validate_json(json.dumps({field: value}))
+        except ValidationError:
+            continue
+        readable[field] = value
+    return LMFineTuneStatus.model_validate_json(json.dumps(readable))
+
+
+def change(model: Model, values: Mapping[str, Any]) -> Model:
+    """A copy with other values, by their names in Python."""
+    return model.model_copy(update=dict(values))
+
+
+def condition(status: LMFineTuneStatus) -> Condition | None:
+    """The Succeeded condition."""
+    return next((c for c in status.conditions or () if c.type == SUCCEEDED), None)
+
+
+def reason(status: LMFineTuneStatus) -> str | None:
+    """Reason of the Succeeded condition."""
+    found = condition(status)
+    return found.reason if found else None
+
+
+def ended(status: LMFineTuneStatus) -> bool:
+    """Whether the run is over."""
+    found = condition(status)
+    return found is not None and found.status != ConditionStatus.UNKNOWN
+
+
+def with_condition(
+    status: LMFineTuneStatus,
+    state: ConditionStatus,
+    why: Reason,
+    message: str,
+    phase: Phase,
+    now: float,
+    generation: int,
+) -> LMFineTuneStatus:
+    """The status with its Succeeded condition; lastTransitionTime moves only when True/False/Unknown changes."""
+    before = condition(status)
+    since = before.last_transition_time if before and before.status == state else timestamp(now)
+    succeeded = Condition(
+        type=SUCCEEDED,
+        status=state,
+        reason=why.value,
+        message=cut(message, MAX_MESSAGE),
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+    others = [c for c in status.conditions or () if c.type != SUCCEEDED]
+    return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, succeeded]})
+
+
+def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus:
+    """The status with an attempt added or replaced; the newest are kept."""
+    attempts = {a.number: a for a in status.attempts or ()} | {attempt.number: attempt}
+    kept = [attempts[number] for number in sorted(attempts)][-MAX_ATTEMPTS_KEPT:]
+    return change(status, {"attempts": kept})
+
+
+def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Attempt:
+    """The attempt as it ended; ``status`` already holds the checkpoint of its result."""
+    counts = verdict.result.counts if verdict.result else None
+    adjustments = verdict.result.adjustments if verdict.result else None
+    return change(
+        attempt,
+        {
+            "start_time": attempt.start_time or (timestamp(verdict.started) if verdict.started else None),
+            "end_time": timestamp(verdict.ended or 0.0),
+            "reason": verdict.reason.value,
+            "message": cut(verdict.message, 1024) or None,
+            "exit_code": verdict.exit_code,
+            "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
+            "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
+            "adjustments": [cut(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
+            "checkpoint_step": status.checkpoint.step if status.checkpoint else None,
+        },
+    )
+
+
+def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> LMFineTuneStatus:
+    """The status with what the job said at its end; what it left out for want of space stays as it was."""
+    updates: dict[str, Any] = {}
+    if result.results is not None:
+        updates["results"] = _merged(status.results, result.results)
+    if result.provenance is not None:
+        updates["provenance"] = _merged(status.provenance, result.provenance)
+    newest = status.checkpoint
+    if result.checkpoint is not None and (newest is None or result.checkpoint.step >= newest.step):
+        updates["checkpoint"] = result.checkpoint
+    if result.evaluations:
+        updates["evaluations"] = merged_evaluations(status.evaluations or (), result.evaluations)
+    if complete:
+        counts = result.counts
+        progress = status.progress or Progress()
+        updates["progress"] = change(
+            progress,
+            {
+                "percent": 100,
+                "display": "100%",
+                "eta": None,
+                "step": counts.steps if counts and counts.steps is not None else progress.step,
+                "total_steps": counts.total_steps
+                if counts and counts.total_steps is not None
+                else progress.total_steps,
+                "tokens_per_second": counts.tokens_per_second if counts else progress.tokens_per_second,
+            },
+        )
+    return change(status, updates)
+
+
+def merged_evaluations(before: Sequence[EvaluationResult], after: Sequence[EvaluationResult]) -> list[EvaluationResult]:
+    """Evaluations by step, the newer report winning, thinned evenly when there are too many."""
+    by_step = {e.step: e for e in before} | {e.step: e for e in after}
+    return thinned([by_step[step] for step in sorted(by_step)], MAX_EVALUATIONS_KEPT)
+
+
+def thinned(items: list[Any], most: int) -> list[Any]:
+    """At most ``most`` items: every second one goes until they fit; the first and the last stay."""
+    while len(items) > most:
+        kept = items[::2]
+        items = kept if (len(items) - 1) % 2 == 0 else [*kept, items[-1]]
+    return items
+
+
+def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineTuneStatus:
+    """The status with the running time of an ended attempt added, in whole seconds."""
+    if verdict.started is None or verdict.ended is None:
+        return status
+    seconds = max(0, round(verdict.ended - verdict.started))
+    used = status.usage or Usage()
+    total = Usage(seconds=used.seconds + seconds, gpu_seconds=used.gpu_seconds + seconds * gpus)
+    return change(status, {"usage": total})
+
+
+def model_column(spec: LMFineTuneSpec) -> str:
+    """The model in short, for kubectl get."""
+    if spec.model.name is not None:
+        return cut(spec.model.name, 253)
+    return cut(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) that turns one object into the other; empty when they are equal."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        if key not in before:
+            patch[key] = value
+        elif isinstance(value, Mapping) and isinstance(before[key], Mapping):
+            if inner := merge_patch(before[key], value):
+                patch[key] = inner
+        elif value != before[key]:
+            patch[key] = value
+    return patch
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def cut(text: str, length: int) -> str:
+    """The text, at most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _merged(before: Model | None, after: Model) -> Model:
+    given = {name: getattr(after, name) for name in type(after).model_fields if getattr(after, name) is not None}
+    return after if before is None else change(before, given)

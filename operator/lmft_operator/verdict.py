@@ -1,0 +1,152 @@
+"""How an attempt ended: one pure function from a Job and its Pod to a verdict.
+
+The job's result in the termination message says most; the exit code decides whether another attempt makes sense; what
+Kubernetes did to the pod tells an interruption from a failure.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lmft_api import result as messages
+from lmft_api.reasons import FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.result import Result
+from lmft_operator.facts import JobFacts, PodFacts
+
+MAX_WORDS = 1200
+# What kubelet and the control plane write into status.reason of a pod that they end before or beside its container.
+_DISRUPTIONS = frozenset(
+    {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity", "OutOfcpu"}
+    | {"OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "TerminationByKubelet", "DeletionByPodGC"}
+)
+_SECRETS = re.compile(
+    r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?i:[_a-z]*[\"']?\s*[=:]\s*(?:bearer\s+)?)[^\s,\"']+"
+)
+
+
+class Kind(StrEnum):
+    """What follows from the end of an attempt."""
+
+    OPEN = "Open"
+    """It has not ended."""
+    DONE = "Done"
+    UNREAD = "Unread"
+    """It ended well, but its result is lost: one more attempt fetches it."""
+    INTERRUPTED = "Interrupted"
+    RETRY = "Retry"
+    FINAL = "Final"
+    """Another attempt would end the same."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of an attempt; times in UNIX seconds."""
+
+    kind: Kind
+    reason: Reason = Reason.PENDING
+    message: str = ""
+    exit_code: int | None = None
+    started: float | None = None
+    ended: float | None = None
+    result: Result | None = None
+
+
+OPEN = Verdict(Kind.OPEN)
+
+
+def judge(job: JobFacts | None, pod: PodFacts | None, now: float) -> Verdict:
+    """The verdict on an attempt from its Job and its newest Pod; either may be missing.
+
+    Args:
+        job: None when it was deleted.
+        pod: None when none was ever seen; ``gone`` when it no longer exists.
+        now: UNIX seconds, for ends that left no time behind.
+    """
+    if job is not None and job.suspended and not job.finished:
+        return OPEN  # a queue controller holds it; pods it had are being stopped
+    if pod is None:
+        return _without_pod(job, now)
+    if not pod.ended:
+        return OPEN
+    if pod.exit_code is None:
+        return _without_container(job, pod, now)
+    return _with_exit_code(pod, pod.exit_code, now)
+
+
+def _without_pod(job: JobFacts | None, now: float) -> Verdict:
+    if job is None:
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, "The Job was deleted.", ended=now)
+    if job.complete:
+        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", ended=job.ended or now)
+    if job.failed:
+        text = "The pod is gone and left no word" + (f": {job.message}" if job.message else ".")
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, text, ended=job.ended or now)
+    return OPEN
+
+
+def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdict:
+    """The pod ended, or vanished, before anyone saw its container end."""
+    ended = pod.finished or (job.ended if job else None) or now
+    if job is not None and job.complete:
+        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", None, pod.started, ended)
+    if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
+        return OPEN  # the Job controller has yet to make up its mind
+    disrupted = pod.disruption or pod.reason in _DISRUPTIONS or pod.gone or pod.deleted is not None
+    words = pod.disruption or pod.message or ("The pod was deleted." if pod.gone else pod.reason or "The pod failed.")
+    if disrupted:
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(words), None, pod.started, ended)
+    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(words), None, pod.started, ended)
+
+
+def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
+    ended = pod.finished or now
+    result = messages.decode(pod.last_words)
+
+    def verdict(kind: Kind, reason: Reason, message: str) -> Verdict:
+        return Verdict(kind, reason, message, code, pod.started, ended, result)
+
+    if code == ExitCode.DONE:
+        if result is None:
+            return verdict(Kind.UNREAD, Reason.COMPLETED, "The job ended well but left no result.")
+        return verdict(Kind.DONE, Reason.COMPLETED, result.message)
+    reason = result.reason if result else _fallback(pod, code)
+    message = result.message if result and result.message else _explained(pod, code, reason)
+    if code in FINAL_EXIT_CODES:
+        return verdict(Kind.FINAL, reason, message)
+    if code == ExitCode.INTERRUPTED or pod.disruption or pod.deleted is not None or reason == Reason.INTERRUPTED:
+        cause = pod.disruption or (message if result else "The pod was stopped.")
+        return verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(cause))
+    return verdict(Kind.RETRY, reason, message)
+
+
+def _fallback(pod: PodFacts, code: int) -> Reason:
+    if pod.exit_reason == "OOMKilled":
+        return Reason.OUT_OF_MEMORY
+    # SIGKILL that the kernel's memory killer did not send: the node, or someone on it.
+    return Reason.INTERNAL_ERROR if code == 128 + 9 else reason_of_exit(code)
+
+
+def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
+    """For a pod without a result: its last words, what the exit code means, and what to try."""
+    info = REASONS[reason]
+    words = last_words(pod.last_words)
+    text = f"The job exited with code {code} and left no result. {info.cause}"
+    return " ".join(filter(None, [text, f"Last words: {words}" if words else "", info.remedy]))
+
+
+def last_words(log: str) -> str:
+    """The end of a log, fit to be shown: the last useful lines, without control characters and secrets."""
+    printable = "".join(c if c.isprintable() or c == "\n" else " " for c in log)
+    lines = [line.strip() for line in printable.splitlines() if line.strip()]
+    return scrub(" | ".join(lines)[-MAX_WORDS:])
+
+
+def scrub(text: str) -> str:
+    """The text with everything that looks like a credential replaced by stars."""
+    return _SECRETS.sub("***", text)
+
+
+def _sentence(text: str) -> str:
+    text = scrub(text.strip())
+    return text if text.endswith((".", "!", "?", "…")) else text + "."

@@ -1,0 +1,69 @@
+"""What a run waits for that has a Job but no running container, in words that a person can act on."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lmft_api.reasons import Reason
+from lmft_operator.facts import JobFacts, PodFacts, Warning
+
+NEWS_SECONDS = 180.0
+"""kubelet and the Job controller repeat a warning at least this often while its cause lasts."""
+
+_IMAGE = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+    | {"RegistryUnavailable", "SignatureValidationFailed"}
+)
+_SECRET_MISSING = re.compile(
+    r"secret \S+ not found|non-existent secret key|couldn't find key .* in Secret", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why nothing runs yet. ``seconds``: when to look again though nothing happened."""
+
+    reason: Reason
+    message: str
+    seconds: float | None = None
+
+
+def explain(
+    job: JobFacts | None, pod: PodFacts | None, warnings: Mapping[str, Warning], now: float, number: int
+) -> Wait:
+    """What attempt ``number`` waits for; ``warnings`` by the UID of their object."""
+    if job is not None and job.suspended:
+        return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
+    if pod is None or pod.gone:
+        return _without_pod(_fresh(warnings, job.uid if job else "", now), number, now)
+    if pod.unschedulable:
+        return Wait(Reason.UNSCHEDULABLE, pod.unschedulable)
+    if pod.waiting_reason in _IMAGE:
+        return Wait(Reason.IMAGE_PULL_FAILED, f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": "))
+    if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        missing = _SECRET_MISSING.search(pod.waiting_message)
+        reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
+        return Wait(reason, f"{pod.waiting_reason}: {pod.waiting_message}")
+    warning = _fresh(warnings, pod.uid, now)
+    if warning is not None and warning.reason in ("FailedMount", "FailedAttachVolume"):
+        missing = _SECRET_MISSING.search(warning.message)
+        reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
+        return Wait(reason, f"{warning.reason}: {warning.message}", warning.time + NEWS_SECONDS - now)
+    return _quiet(number)
+
+
+def _without_pod(warning: Warning | None, number: int, now: float) -> Wait:
+    if warning is None or warning.reason != "FailedCreate":
+        return _quiet(number)
+    quota = "exceeded quota" in warning.message or "failed quota" in warning.message
+    reason = Reason.QUOTA_EXCEEDED if quota else Reason.PENDING
+    return Wait(reason, f"The pod cannot be created: {warning.message}", warning.time + NEWS_SECONDS - now)
+
+
+def _quiet(number: int) -> Wait:
+    return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")
+
+
+def _fresh(warnings: Mapping[str, Warning], uid: str, now: float) -> Warning | None:
+    warning = warnings.get(uid)
+    return warning if warning is not None and now - warning.time < NEWS_SECONDS else None
