@@ -149,6 +149,7 @@ def demo_report() -> Report:
     return base.model_copy(
         update={
             "name": "quickstart",
+            "dataset": base.dataset.model_copy(update={"name": "PythonDocs"}),
             "namespace": "default",
             "attempt": 1,
             "device": "CPU",

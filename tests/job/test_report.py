@@ -265,6 +265,15 @@ def test_a_very_long_answer_is_folded_and_whole() -> None:
     assert "other 99," in page.text
 
 
+def test_indentation_of_code_stays_and_the_blank_of_a_continuation_goes() -> None:
+    samples = [SampleOutcome(prompt="a", after="    y = 1\n    return y\n"), SampleOutcome(prompt="b", after=" word")]
+
+    written = render_page(with_results(causal_report(), samples=samples), []).decode()
+
+    assert ">    y = 1\n    return y</p>" in written
+    assert ">word</p>" in written
+
+
 def test_text_that_runs_from_right_to_left_sets_its_own_direction() -> None:
     sample = SampleOutcome(prompt="שלום עולם", before="مرحبا", after="مرحبا بالعالم")
 
@@ -289,7 +298,7 @@ def test_losses_that_are_not_finite_leave_a_gap_and_a_remark() -> None:
 
     paths = [one["d"] or "" for one in page.all("path") if (one["d"] or "").count("L") > 1]
     assert len(paths) == 2  # the second run of points, in each of two sizes; the first has one line segment
-    assert "2 values of the training loss not finite" in page.text
+    assert "2 values of the training loss are not finite" in page.text
     assert "nan" not in " ".join(paths)
 
 
@@ -365,6 +374,17 @@ def test_thinning_keeps_the_ends_the_extremes_and_the_order() -> None:
     assert kept == sorted(kept)
     gaps = [after[0] - before[0] for before, after in itertools.pairwise(kept)]
     assert max(gaps) < 3 * len(points) / len(kept) * 2
+
+
+def test_a_running_median_shrugs_off_a_spike_and_keeps_a_gap() -> None:
+    points = [(float(x), 1e6 if x == 500 else math.nan if x == 700 else 2.0) for x in range(1_000)]
+
+    smooth = dict(charts.running_median(points, 33))
+
+    assert len(smooth) <= charts.MAX_POINTS
+    assert {y for y in smooth.values() if math.isfinite(y)} == {2.0}
+    assert charts.running_median(points[:3], 5) == points[:3]
+    assert math.isnan(charts.running_median(points[690:710], 5)[10][1])
 
 
 def test_thinning_keeps_gaps() -> None:

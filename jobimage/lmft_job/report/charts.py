@@ -1,6 +1,7 @@
 """Line charts as accessible inline SVG: no script, no fonts, no requests; colours come from the page's CSS."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ MAX_POINTS = 500
 """Points drawn of one curve."""
 LOG_SCALE_FROM = 30.0
 """Ratio of the largest to the smallest value from which the axis is logarithmic."""
+_MEDIAN_SAMPLES = 101
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 24.0, 40.0
 
 
@@ -76,19 +78,20 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
     return [*kept, points[-1]]
 
 
-def running_mean(points: Sequence[Point], window: int) -> list[Point]:
-    """Centred mean over ``window`` points, values that are not finite left out; shorter at the ends."""
-    sums, counts = [0.0], [0]
-    for _, y in points:
-        finite = math.isfinite(y)
-        sums.append(sums[-1] + (y if finite else 0.0))
-        counts.append(counts[-1] + finite)
-    half = window // 2
-    smooth: list[Point] = []
-    for index, (x, _) in enumerate(points):
-        low, high = max(0, index - half), min(len(points), index + half + 1)
-        number = counts[high] - counts[low]
-        smooth.append((x, (sums[high] - sums[low]) / number if number else math.nan))
+def running_median(points: Sequence[Point], window: int) -> list[Point]:
+    """Centred median over ``window`` points at no more than MAX_POINTS places; shorter windows at the ends.
+
+    A median, for one spike would lift a mean over the whole window. Where the curve has a gap, so has its median. Wide
+    windows are sampled evenly, so the cost does not grow with the curve.
+    """
+    half, smooth = window // 2, []
+    places = min(len(points), MAX_POINTS)
+    for place in range(places):
+        centre = round(place * (len(points) - 1) / max(1, places - 1))
+        x, y = points[centre]
+        around = points[max(0, centre - half) : centre + half + 1]
+        values = [value for _, value in around[:: max(1, window // _MEDIAN_SAMPLES)] if math.isfinite(value)]
+        smooth.append((x, statistics.median(values) if values and math.isfinite(y) else math.nan))
     return smooth
 
 

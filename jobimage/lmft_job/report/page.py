@@ -18,7 +18,7 @@ from lmft_job.report.usage import usage
 SAMPLE_SHOWN = 900
 """Characters of an answer before the rest is folded."""
 SMOOTH_FROM = 60
-"""Number of logged losses from which a running mean is drawn over them."""
+"""Number of logged losses from which a running median is drawn over them."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,15 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
         window = max(5, len(training) // 30)
         series = [
             charts.Series("training loss, each log", training, "training raw"),
-            charts.Series(f"training loss, mean of {window} logs", charts.running_mean(training, window), "training"),
+            charts.Series(
+                f"training loss, median of {window} logs", charts.running_median(training, window), "training"
+            ),
         ]
     if evaluated:
         series.append(charts.Series("held-out loss", evaluated, "evaluation", dots=True))
     missing = sum(not math.isfinite(loss) for _, loss in training)
     remark = (
-        f"{words.quantity(missing, 'values')} of the training loss not finite; the curve has gaps there."
+        f"{words.quantity(missing, 'values')} of the training loss are not finite; the curve has gaps there."
         if missing
         else ""
     )
@@ -199,7 +201,9 @@ def _describe_marks(marks: Sequence[charts.Mark]) -> str:
 def _answer(text: str | None) -> Answer | None:
     if text is None:
         return None
-    text = text.strip()
+    # A continuation begins with the blank before its first word; more blanks are indentation and stay.
+    text = text.strip("\r\n").rstrip()
+    text = text[1:] if text.startswith(" ") and not text[1:2].isspace() else text
     if len(text) <= SAMPLE_SHOWN * 1.2:
         return Answer(text)
     # Cut between words where there is one near.
