@@ -96,10 +96,8 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
     if len(training) >= SMOOTH_FROM:
         window = max(5, len(training) // 30)
         series = [
-            charts.Series("training loss, each log", training, "training raw"),
-            charts.Series(
-                f"training loss, median of {window} logs", charts.running_median(training, window), "training"
-            ),
+            charts.Series("training loss", training, "training raw"),
+            charts.Series(f"training loss, median of {window}", charts.running_median(training, window), "training"),
         ]
     if evaluated:
         series.append(charts.Series("held-out loss", evaluated, "evaluation", dots=True))
