@@ -1,7 +1,6 @@
 """The process: settings, kopf in a loop of ours, the queue, the HTTP server, and an orderly end."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import kopf
 import uvloop
-from aiohttp import web
 
 from lmft_operator import handlers, http, logs, metrics, status
 from lmft_operator.cache import Cache
@@ -20,6 +18,7 @@ from lmft_operator.facts import Key
 from lmft_operator.health import Health
 from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
+from lmft_operator.reports import serve_reports
 from lmft_operator.resync import resync_forever, resync_until_done
 from lmft_operator.settings import OperatorSettings, SettingsError, load
 
@@ -55,7 +54,6 @@ async def run(settings: OperatorSettings) -> None:
         settings.http.host,
         settings.http.port,
     )
-    stop = asyncio.Event()
 
     async def work() -> None:
         await resync_until_done(cluster, cache, settings.watch.namespaces, queue.add)
@@ -65,6 +63,7 @@ async def run(settings: OperatorSettings) -> None:
             queue.add(key)
         await queue.run(reconciler, settings.api.workers)
 
+    kopf_stop, kopf_ready = asyncio.Event(), asyncio.Event()
     parts = {
         "kopf": kopf.operator(
             registry=handlers.register(cache, queue.add),
@@ -72,39 +71,45 @@ async def run(settings: OperatorSettings) -> None:
             clusterwide=not settings.watch.namespaces,
             namespaces=settings.watch.namespaces,
             standalone=True,
-            stop_flag=stop,
+            stop_flag=kopf_stop,
+            ready_flag=kopf_ready,
         ),
         "queue": work(),
         "resync": resync_forever(cluster, cache, settings.watch.namespaces, queue.add, settings.watch.resync_seconds),
     }
+    if settings.progress.url:
+        parts["progress"] = serve_reports(settings.progress, cluster, cache, reconciler.reported)
     health.tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait(), name="stop")
+    signals = asyncio.create_task(_signalled(kopf_ready), name="signals")
     try:
-        await asyncio.wait({stopping, *health.tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({signals, *health.tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         failed = [name for name, task in health.tasks.items() if task.done()]
-        if failed and not stop.is_set():
+        if failed:
             logger.error("%s has stopped; ending", ", ".join(failed))
     finally:
-        await _end(health, stop, server, cluster)
+        # kopf takes whatever task still runs at its end for one of its own that hangs: it goes last.
+        ours = [task for name, task in health.tasks.items() if name != "kopf"]
+        for task in ours:
+            task.cancel()
+        await asyncio.wait(ours, timeout=3.0)
+        await server.cleanup()
+        kopf_stop.set()
+        await asyncio.wait([health.tasks["kopf"]], timeout=5.0)
+        await cluster.close()
     for task in health.tasks.values():
-        if not task.cancelled() and (problem := task.exception()) is not None:
+        if task.done() and not task.cancelled() and (problem := task.exception()) is not None:
             raise problem
 
 
-async def _end(health: Health, stop: asyncio.Event, server: web.AppRunner, cluster: Cluster) -> None:
-    """No new work, a moment for what is under way, then close all connections."""
-    stop.set()
-    for name in ("queue", "resync"):
-        health.tasks[name].cancel()
-    await asyncio.wait(health.tasks.values(), timeout=6.0)
-    for task in health.tasks.values():
-        task.cancel()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(server.cleanup(), 1.0)
-    await cluster.close()
+async def _signalled(kopf_ready: asyncio.Event) -> None:
+    """Returns on SIGTERM or SIGINT. kopf puts in handlers of its own when it starts: ours go in after it."""
+    await kopf_ready.wait()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    logger.info("stopping")
 
 
 class Authority:
