@@ -67,6 +67,11 @@ def run_id(name: str, uid: str) -> str:
     return f"{name[:200]}-{uid[:8]}"
 
 
+def run_folder(output_uri: str, namespace: str, name: str, uid: str) -> str:
+    """Address of a run's folder: checkpoints, model and report lie below it."""
+    return f"{output_uri.rstrip('/')}/{namespace}/runs/{run_id(name, uid)}"
+
+
 def spec_hash(spec: LMFineTuneSpec) -> str:
     """SHA-256 of what decides the result: the spec without the fields that may change while it runs."""
     body = spec.to_json()

@@ -183,6 +183,16 @@ class Cache:
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
         return Observed(run, now, jobs, pods, warnings)
 
+    def key_of(self, run_uid: str) -> Key | None:
+        """The run of a UID, if it exists."""
+        return self._keys.get(run_uid)
+
+    def family(self, pod_uid: str) -> tuple[Key | None, tuple[PodFacts, ...], tuple[JobFacts, ...]]:
+        """The run that a pod's label names, with the Pods and Jobs known of it; nothing for an unknown pod."""
+        run_uid = self._child_of.get(pod_uid, "")
+        pods, jobs = self._pods.get(run_uid, {}), self._jobs.get(run_uid, {})
+        return self._keys.get(run_uid), tuple(pods.values()), tuple(jobs.values())
+
     def source(self, waiting: Key, name: str) -> Source:
         """The run that another one wants to start from; the other one is looked at again when it changes."""
         key = Key(waiting.namespace, name)

@@ -15,7 +15,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client import ApiException
 
 from lmft_api import GROUP, PLURAL, VERSION
-from lmft_api.run import RUN_LABEL
+from lmft_api.run import RUN_LABEL, TOKEN_AUDIENCE
 from lmft_operator import metrics
 from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
 from lmft_operator.facts import Key
@@ -99,6 +99,17 @@ class Cluster:
     async def post_event(self, namespace: str, event: JsonDict) -> None:
         """Post an Event."""
         await self._call("POST", f"{CORE}/namespaces/{namespace}/events", "events", body=event)
+
+    async def review_token(self, token: str) -> JsonDict:
+        """Status of a TokenReview: whose token it is, if it is meant for us."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [TOKEN_AUDIENCE]},
+        }
+        answer = await self._call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", "tokenreviews", body=body)
+        found: JsonDict = answer.get("status") or {}
+        return found
 
     async def pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[JsonDict], str]]:
         """All runs (``lmfinetunes``), or all ``jobs`` or ``pods`` of ours, in pages with the list's version."""

@@ -15,6 +15,7 @@ RECONCILE_SECONDS = Histogram(
 QUEUE_READY = Gauge("lmft_queue_ready", "Runs that wait for a look.")
 QUEUE_DELAYED = Gauge("lmft_queue_delayed", "Runs with an appointment.")
 ATTEMPTS = Counter("lmft_attempts_ended", "Attempts that ended.", ["namespace", "reason"])
+PROGRESS = Counter("lmft_progress_reports", "Progress reports of pods, taken or refused and why.", ["outcome"])
 SECONDS = Counter("lmft_run_seconds", "Running time of ended attempts.", ["namespace"])
 GPU_SECONDS = Counter("lmft_run_gpu_seconds", "Running time of ended attempts times GPUs.", ["namespace"])
 

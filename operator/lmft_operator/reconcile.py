@@ -9,11 +9,12 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.reasons import Phase, Reason
-from lmft_api.run import RUN_LABEL
+from lmft_api.run import RUN_LABEL, run_folder
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import ConditionStatus, LMFineTuneStatus
 from lmft_api.validation import Problem, parse_spec, spec_problems
@@ -25,6 +26,7 @@ from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, In
 from lmft_operator.facts import Key, Observed, RunFacts
 from lmft_operator.logs import about
 from lmft_operator.manifests import Plan
+from lmft_operator.progress import ProgressReport, overlay
 from lmft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,13 @@ class Reconciler:
         self._cluster, self._cache, self._settings = cluster, cache, settings
         self._progress_ca = progress_ca
         self._posting: set[asyncio.Task[None]] = set()
+        self._reports: dict[Key, ProgressReport] = {}
         self.enqueue: Callable[[Key], None] = lambda key: None
+
+    def reported(self, key: Key, report: ProgressReport) -> None:
+        """A pod's newest report; it is worked in at the next look."""
+        self._reports[key] = report
+        self.enqueue(key)
 
     async def __call__(self, key: Key) -> float | None:
         """One look at a run; returns the seconds until the next one is due, if time alone makes it due."""
@@ -63,12 +71,15 @@ class Reconciler:
     async def _look(self, key: Key) -> float | None:
         seen = self._cache.observe(key, time.time())
         if seen is None:
+            self._reports.pop(key, None)
             return None
         spec, problems = _read(seen.run, self._settings)
         if spec is not None and spec.resume_from is not None:
             source = self._cache.source(key, spec.resume_from.name)
             seen = Observed(seen.run, seen.now, seen.jobs, seen.pods, seen.warnings, source)
         decision = decide(seen, spec, problems, self._settings)
+        if spec is not None:
+            decision = self._with_progress(seen, spec, decision)
         try:
             return await self._apply(seen, spec, decision)
         except NotFoundError:
@@ -79,6 +90,18 @@ class Reconciler:
             fresh = await self._cluster.get_run(key)
             self._cache.run_seen(fresh, watched=False)
             return 0.05
+
+    def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
+        key, uid = seen.run.key, seen.run.uid
+        report = self._reports.get(key)
+        if report is not None and (report.run_uid != uid or status.ended(decision.status)):
+            del self._reports[key]
+            report = None
+        uri = spec.output.uri if spec.output and spec.output.uri else ""
+        folder = run_folder(uri, key.namespace, key.name, uid)
+        found = overlay(decision.status, report, seen.now, self._settings.progress, folder)
+        looks = [look for look in (decision.look_again, found.look_again) if look is not None]
+        return replace(decision, status=found.status, look_again=min(looks, default=None))
 
     async def _apply(self, seen: Observed, spec: LMFineTuneSpec | None, decision: Decision) -> float | None:
         run = seen.run

@@ -187,6 +187,8 @@ class ProgressSettings(Section):
 
     url: str | None = None
     """Address for the pods, such as ``https://lmfinetune-progress.lmft-system.svc:8443``."""
+    host: str = "0.0.0.0"  # noqa: S104 - pods post from every node
+    """Address the operator serves it on."""
     port: Port = 8443
     """Port the operator serves it on."""
     cert_file: str = "/etc/lmft-operator/progress-tls/tls.crt"

@@ -22,8 +22,10 @@ from lmft_operator.progress import (
     identity,
     merged,
     newsworthy,
+    overlay,
 )
 from lmft_operator.progress_server import ProgressServer
+from lmft_operator.settings import ProgressSettings
 
 REVIEW: dict[str, Any] = {
     "authenticated": True,
@@ -104,14 +106,14 @@ def test_a_report_becomes_progress_evaluation_and_checkpoint():
     assert after.to_json() == {
         "progress": {
             "percent": 42, "display": "42%", "eta": "3m10s", "step": 420, "totalSteps": 1000, "epoch": "1.26",
-            "loss": "3.7100", "tokensPerSecond": 1630, "lastUpdateTime": "2026-01-01T00:00:00Z",
+            "loss": "3.7100", "tokensPerSecond": 1630, "lastUpdateTime": "1970-01-01T00:00:00Z",
         },
         "results": {"perplexity": "57.02", "evalLoss": "4.0436"},
         "evaluations": [
             {"step": 400, "epoch": "1.20", "trainLoss": "3.9000", "evalLoss": "4.0436", "perplexity": "57.02"}
         ],
         "checkpoint": {
-            "step": 400, "time": "2026-01-01T00:00:00Z",
+            "step": 400, "time": "1970-01-01T00:00:00Z",
             "uri": "s3://m/team-a/runs/eli5-12345678/checkpoints/attempt-0002/step-00000400",
         },
     }  # fmt: skip
@@ -141,6 +143,63 @@ def test_nonsense_numbers_are_left_out_and_do_not_fail():
     assert after.progress is not None
     assert (after.progress.loss, after.progress.step, after.progress.total_steps) == (None, None, None)
     assert after.results is None
+
+
+TRAINING = LMFineTuneStatus.parse(
+    {
+        "phase": "Training",
+        "attempts": [{"number": 2, "job": "eli5-2"}],
+        "conditions": [
+            {"type": "Succeeded", "status": "Unknown", "reason": "Training", "message": "Attempt 2 runs on node1.",
+             "lastTransitionTime": "1970-01-01T00:00:00Z"}
+        ],
+    }
+)  # fmt: skip
+HOW = ProgressSettings(patch_seconds=30, stale_seconds=300)
+
+
+def condition(status: LMFineTuneStatus) -> tuple[str, str]:
+    found = (status.conditions or [])[0]
+    return found.reason, found.message
+
+
+def test_the_first_report_is_written_at_once_and_the_next_after_thirty_seconds():
+    first = overlay(TRAINING, replace(report(current_step=1, total_steps=9), received=1000.0), 1000.0, HOW, "s3://m")
+    assert condition(first.status) == ("Training", "step 1 of 9")
+    # when the next one comes ten seconds later, it waits; what is decided again says the same as before
+    decided = first.status.model_copy(update={"conditions": TRAINING.conditions})
+    second = overlay(decided, replace(report(current_step=2, total_steps=9), received=1010.0), 1010.0, HOW, "s3://m")
+    assert second.status == first.status
+    assert second.look_again == 20.0
+    # and half a minute after the first it is written
+    third = overlay(decided, replace(report(current_step=4, total_steps=9), received=1030.0), 1030.0, HOW, "s3://m")
+    assert condition(third.status) == ("Training", "step 4 of 9")
+
+
+def test_an_evaluation_does_not_wait():
+    first = overlay(TRAINING, replace(report(current_step=1, total_steps=9), received=1000.0), 1000.0, HOW, "s3://m")
+    news = replace(report(current_step=2, total_steps=9, eval_loss=2.0, eval_step=2), received=1001.0)
+    after = overlay(first.status, news, 1001.0, HOW, "s3://m").status
+    assert after.results is not None
+    assert after.results.perplexity == "7.39"
+
+
+def test_silence_is_a_stall_that_a_report_ends():
+    sent = replace(report(current_step=1, total_steps=9), received=1000.0)
+    silent = overlay(TRAINING, sent, 1300.0, HOW, "s3://m")
+    assert condition(silent.status)[0] == "Stalled"
+    again = overlay(silent.status.model_copy(update={"conditions": TRAINING.conditions}),
+                    replace(sent, received=1301.0), 1301.0, HOW, "s3://m")  # fmt: skip
+    assert condition(again.status)[0] == "Training"
+
+
+def test_a_report_of_an_older_attempt_or_of_a_run_that_ended_changes_nothing():
+    old = replace(report(current_step=1, total_steps=9), attempt=1, received=1000.0)
+    assert overlay(TRAINING, old, 1000.0, HOW, "s3://m").status == TRAINING
+    done = LMFineTuneStatus.parse(
+        {**TRAINING.to_json(), "conditions": [{**TRAINING.to_json()["conditions"][0], "reason": "Completed"}]}
+    )
+    assert overlay(done, replace(old, attempt=2), 1000.0, HOW, "s3://m").status == done
 
 
 def test_an_evaluation_is_news_and_progress_alone_is_not():
