@@ -1,0 +1,252 @@
+"""Prepared rows on disk as Arrow, memory-mapped, and the order in which training reads them.
+
+The files are Arrow IPC streams, so ``datasets.Dataset.from_file`` opens them too. Every record batch but the last has
+:data:`BATCH_ROWS` rows, which makes finding a row a division.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch.utils.data import Sampler
+
+BATCH_ROWS = 4096
+
+Ids = npt.NDArray[Any]
+Item = dict[str, Any]
+
+
+def narrowest(vocabulary: int) -> np.dtype[Any]:
+    """The smallest unsigned type that holds every id of a vocabulary."""
+    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+
+
+class BlockWriter:
+    """Cuts a stream of ids into blocks of equal length and writes them as they come; the remainder is dropped."""
+
+    def __init__(self, path: Path, block_size: int, vocabulary: int) -> None:
+        self.blocks = 0
+        self.tokens = 0
+        self._size = block_size
+        self._dtype = narrowest(vocabulary)
+        kind = pa.list_(pa.from_numpy_dtype(self._dtype), block_size)
+        self._schema = pa.schema([("input_ids", kind)])
+        self._file = pa.OSFile(str(path), "wb")
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        self._pending: list[Ids] = []
+        self._held = 0
+
+    def add(self, ids: Ids) -> None:
+        """Append the ids of some texts, 1-D."""
+        self.tokens += len(ids)
+        self._pending.append(ids.astype(self._dtype, copy=False))
+        self._held += len(ids)
+        full = BATCH_ROWS * self._size
+        if self._held >= full:
+            flat = np.concatenate(self._pending)
+            for start in range(0, len(flat) - full + 1, full):
+                self._write(flat[start : start + full])
+            rest = flat[len(flat) - len(flat) % full :].copy()
+            self._pending, self._held = [rest], len(rest)
+
+    def close(self) -> None:
+        """Write the last full blocks."""
+        flat = np.concatenate(self._pending) if self._pending else np.empty(0, self._dtype)
+        whole = len(flat) - len(flat) % self._size
+        if whole:
+            self._write(flat[:whole])
+        self._stream.close()
+        self._file.close()
+
+    def _write(self, flat: Ids) -> None:
+        values = pa.array(flat)
+        lists = pa.FixedSizeListArray.from_arrays(values, self._size)
+        self._stream.write_batch(pa.record_batch([lists], schema=self._schema))
+        self.blocks += len(lists)
+
+    def __enter__(self) -> "BlockWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class RowWriter:
+    """Writes rows of any length with their labels."""
+
+    def __init__(self, path: Path, vocabulary: int) -> None:
+        self.rows = 0
+        self.tokens = 0
+        self._dtype = narrowest(vocabulary)
+        self._schema = pa.schema([("input_ids", pa.list_(pa.from_numpy_dtype(self._dtype))), ("labels", pa.int32())])
+        self._file = pa.OSFile(str(path), "wb")
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        self._rows: list[Ids] = []
+        self._labels: list[int] = []
+
+    def add(self, ids: Ids, label: int) -> None:
+        """Append one row: its ids, 1-D, and its label's number."""
+        self._rows.append(ids.astype(self._dtype, copy=False))
+        self._labels.append(label)
+        self.rows += 1
+        self.tokens += len(ids)
+        if len(self._rows) == BATCH_ROWS:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is held."""
+        if self._rows:
+            self._write()
+        self._stream.close()
+        self._file.close()
+
+    def _write(self) -> None:
+        offsets = np.zeros(len(self._rows) + 1, np.int32)
+        np.cumsum([len(row) for row in self._rows], out=offsets[1:])
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(self._rows)))
+        self._stream.write_batch(pa.record_batch([lists, pa.array(self._labels, pa.int32())], schema=self._schema))
+        self._rows, self._labels = [], []
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Rows:
+    """Base of the data sets that a Trainer takes.
+
+    An index may carry the epoch: ``epoch * len(rows) + row``, as :class:`EpochSampler` yields it. What a row looks like
+    is a pure function of that index, so a resumed run sees what an uninterrupted one would have seen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        with pa.memory_map(str(self.path)) as source:
+            self._batches: list[pa.RecordBatch] = pa.ipc.open_stream(source).read_all().to_batches()
+        self._length = sum(batch.num_rows for batch in self._batches)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Item:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_batches", "_views", "_labels")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+
+class BlockRows(Rows):
+    """Packed blocks for causal language modelling: ``input_ids`` and ``labels``, both int64 of block_size.
+
+    Labels equal the inputs: the model shifts them itself. No attention mask, since nothing is padded; attention crosses
+    the borders of documents within a block, as it does in the tutorials.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        self._views: list[Ids] = []
+        for batch in self._batches:
+            values = batch.column(0).flatten().to_numpy(zero_copy_only=True)
+            self._views.append(values.reshape(batch.num_rows, -1))
+
+    def block(self, row: int) -> Ids:
+        """Ids of one block, int64 of block_size, in memory of its own."""
+        if not 0 <= row < self._length:
+            raise IndexError(row)
+        return self._views[row // BATCH_ROWS][row % BATCH_ROWS].astype(np.int64)
+
+    def __getitem__(self, index: int) -> Item:
+        ids = self.block(index % self._length)
+        return {"input_ids": ids, "labels": ids}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all blocks."""
+        return int(sum(view.size for view in self._views))
+
+
+class LabelledRows(Rows):
+    """Rows for classification: ``input_ids``, int64 of the text's own length, and ``labels``, one int."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._views = [batch.column(0) for batch in self._batches]
+        self._labels = [batch.column(1).to_numpy() for batch in self._batches]
+
+    def __getitem__(self, index: int) -> Item:
+        batch, row = divmod(index % self._length, BATCH_ROWS)
+        ids = self._views[batch][row].values.to_numpy().astype(np.int64)
+        return {"input_ids": ids, "labels": int(self._labels[batch][row])}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all rows."""
+        return int(sum(len(view.flatten()) for view in self._views))
+
+
+class EpochSampler(Sampler[int]):
+    """The order in which a plain Trainer reads its data, each index carrying its epoch (see :class:`Rows`).
+
+    The permutation of epoch e is ``torch.randperm`` seeded with seed + e, as accelerate's seedable sampler draws it
+    (it replaces a RandomSampler by its own, hence no subclass of that). Trainer and accelerate call ``set_epoch``.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration reads."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        first = self.epoch * self.length
+        order = torch.randperm(self.length, generator=generator) + first
+        self.epoch += 1
+        yield from order.tolist()
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def stack_blocks(items: list[Item]) -> dict[str, torch.Tensor]:
+    """Collator for blocks: every field stacked to int64 of (batch, block_size)."""
+    return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
+
+
+class PadRows:
+    """Collator for rows: padded to the longest of the batch, with ``attention_mask`` and ``labels`` (batch,)."""
+
+    def __init__(self, pad_id: int, *, left: bool = False) -> None:
+        self.pad_id = pad_id
+        self.left = left
+
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        """Pad and stack."""
+        longest = max(len(item["input_ids"]) for item in items)
+        ids = np.full((len(items), longest), self.pad_id, np.int64)
+        mask = np.zeros((len(items), longest), np.int64)
+        for row, item in enumerate(items):
+            length = len(item["input_ids"])
+            place = slice(longest - length, longest) if self.left else slice(0, length)
+            ids[row, place] = item["input_ids"]
+            mask[row, place] = 1
+        labels = torch.tensor([item["labels"] for item in items], dtype=torch.long)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}

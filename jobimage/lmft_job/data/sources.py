@@ -1,0 +1,321 @@
+"""Where data comes from: the hub, files, or what Python carries. The only module that talks to ``datasets``.
+
+A source knows its identity before anything is read, so that prepared data is found without reading.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmft_api.reasons import Reason
+from lmft_api.spec import DataFormat, Dataset
+from lmft_job.data import files
+from lmft_job.data.fields import paths
+from lmft_job.data.files import Batches, DataFile, Problems
+from lmft_job.data.packing import Check
+from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+_PRIVATE = ("/etc/lmft", "/var/run/secrets", "/run/secrets", "/proc", "/sys", "/dev")
+"""Folders of a pod that hold no data but secrets: a manifest may not train on them."""
+
+
+@dataclass
+class SourceRows:
+    """The rows of one split.
+
+    Attributes:
+        batches: the rows as dicts; a stream, to be read once.
+        fields: dotted paths that exist, where the source knows them beforehand.
+        label_names: names of the classes, where the source knows them.
+    """
+
+    batches: Batches
+    fields: list[str] = field(default_factory=list)
+    label_names: list[str] | None = None
+
+
+class Source(Protocol):
+    """A data set.
+
+    Attributes:
+        identity: changes when the data does.
+        title: for people.
+        noun: what a row is called, in the plural.
+        sliced: whether :meth:`rows` takes slices; otherwise there is one split, ``train``, and slices are cut from it.
+    """
+
+    identity: str
+    title: str
+    noun: str
+    sliced: bool
+
+    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+        """The rows of a split, with at least what text and label need of them."""
+
+
+def open_source(
+    spec: Dataset, scratch: Path, *, hub_token: Path | None, credentials: Path | None, check: Check
+) -> Source:
+    """Find the data set and its identity; files of s3:// are fetched into the scratch folder.
+
+    Raises:
+        RefusedError: not found or not allowed.
+        UnavailableError: hub or storage out of reach.
+        InvalidError: files outside of what a data set may name.
+    """
+    if spec.builtin is not None:
+        return PythonDocs()
+    if spec.files is not None:
+        assert spec.format is not None, "the contract wants a format beside files"
+        return Files(_resolve(spec.files, scratch, credentials, check), spec.format)
+    assert spec.name is not None, "the contract wants a name, files or a builtin"
+    if spec.name.startswith(("s3://", "file://")):
+        raise InvalidError(
+            [f"spec.dataset.name: {spec.name!r} is an address, not a hub id; name files there under spec.dataset.files"]
+        )
+    return Hub(spec.name, spec.config, spec.revision, hub_token)
+
+
+class PythonDocs:
+    """The language reference in ``pydoc_data.topics``: one row a topic, its paragraphs in ``answers.text`` (as ELI5)."""
+
+    title = "PythonDocs"
+    noun = "topics"
+    sliced = False
+
+    def __init__(self) -> None:
+        from pydoc_data.topics import topics
+
+        self._topics: dict[str, str] = topics
+        content = "\0".join(f"{name}\0{text}" for name, text in sorted(topics.items()))
+        self.identity = f"pydoc:{hashlib.sha256(content.encode()).hexdigest()}"
+
+    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+        """Topics by name; paragraphs are what blank lines part."""
+        rows = []
+        for name, body in sorted(self._topics.items()):
+            paragraphs = [part.strip() for part in re.split(r"\n\s*\n", body) if part.strip()]
+            rows.append({"topic": name, "answers": {"text": paragraphs}})
+        return SourceRows(iter([rows]), list(paths(rows[0])))
+
+
+class Files:
+    """Files of one format, in the order of the manifest, wildcards sorted by name."""
+
+    noun = "rows"
+    sliced = False
+
+    def __init__(self, found: list[DataFile], kind: DataFormat) -> None:
+        self._files = found
+        self._kind = kind
+        self.title = found[0].name if len(found) == 1 else f"{found[0].name} and {len(found) - 1} more"
+        digests = []
+        for file in found:
+            with file.path.open("rb") as source:
+                digests.append(hashlib.file_digest(source, "sha256").hexdigest())
+        self.identity = f"{kind.value}:{','.join(digests)}"
+
+    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+        """All files one after the other."""
+        roots = list(dict.fromkeys(path.split(".")[0] for path in (text, label) if path))
+        names = files.label_names(self._files[0], label) if label and self._kind == DataFormat.PARQUET else None
+
+        def batches() -> Batches:
+            for file in self._files:
+                yield from files.read(file, self._kind, roots, problems)
+
+        return SourceRows(batches(), label_names=names)
+
+
+def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Check) -> list[DataFile]:
+    """Every file that the addresses name, fetched where they are remote; wildcards by the storage's own rules."""
+    from urllib.parse import unquote
+
+    from lmft_job.storage import expand, open_store
+
+    found: dict[str, DataFile] = {}
+    invalid: list[str] = []
+    refused: list[RefusedError] = []
+    for number, uri in enumerate(uris):
+        where = f"spec.dataset.files[{number}]"
+        scheme, _, rest = uri.partition("://")
+        if ".." in unquote(rest).split("/"):
+            invalid.append(f"{where}: {uri!r} leads outside by '..'; write the path in full")
+            continue
+        try:
+            if scheme == "s3":
+                bucket, _, key = rest.partition("/")
+                store = open_store(f"s3://{bucket}", credentials, purpose="dataset", field=where)
+                for item in expand(store, key):
+                    target = scratch / "files" / hashlib.sha256(f"{bucket}/{item.key}".encode()).hexdigest()
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    store.get_file(item.key, target, check)
+                    found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
+            else:
+                path = Path(unquote(rest)).absolute()  # file://data/x.jsonl is relative to the current folder
+                store = open_store("file:///", purpose="dataset", field=where)
+                for item in expand(store, str(path).lstrip("/")):
+                    local = _readable(Path("/") / item.key, where)
+                    found.setdefault(str(local), DataFile(local, f"file://{local}"))
+        except InvalidError as error:
+            invalid += error.problems
+        except RefusedError as error:
+            refused.append(error)
+    if invalid:
+        raise InvalidError([*invalid, *(str(error) for error in refused)])
+    if refused:
+        raise RefusedError(refused[0].reason, "; ".join(map(str, refused)))
+    return list(found.values())
+
+
+def _readable(path: Path, where: str) -> Path:
+    real = path.resolve()
+    if any(real.is_relative_to(folder) for folder in _PRIVATE):
+        raise InvalidError([f"{where}: {path} lies outside of what a data set may read"])
+    try:
+        with real.open("rb"):
+            return path
+    except OSError as error:
+        raise RefusedError(
+            Reason.DATASET_ACCESS_DENIED, f"{where}: {path} cannot be read ({error.strerror}). Check who may read it."
+        ) from error
+
+
+class Hub:
+    """A data set of the hub, pinned to the commit that its revision means now."""
+
+    noun = "rows"
+    sliced = True
+
+    def __init__(self, name: str, config: str | None, revision: str | None, hub_token: Path | None) -> None:
+        self.title = name
+        self._config = config
+        self._token = hub_token.read_text().strip() if hub_token is not None and hub_token.is_file() else None
+        self._revision = revision
+        self.identity = f"hub:{name}:{config}:{self._commit() or revision}"
+
+    def _commit(self) -> str | None:
+        """The commit on the hub; None offline, where only what is cached can be had."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        try:
+            commit: str | None = HfApi(token=self._token).dataset_info(self.title, revision=self._revision).sha
+        except OfflineModeIsEnabled:
+            return None
+        except Exception as error:
+            raise hub_error(error, self.title, self._revision, self._token is not None) from error
+        self._revision = commit
+        return commit
+
+    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+        """Download (or take from the cache) and stream."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            data = datasets.load_dataset(
+                self.title, self._config, split=split, revision=self._revision, token=self._token
+            )
+        except Exception as error:
+            translated = hub_error(error, self.title, self._revision, self._token is not None, split)
+            if isinstance(translated, InvalidError):
+                for problem in translated.problems:
+                    problems.add(problem)
+                return SourceRows(iter(()))
+            raise translated from error
+        roots = [name for name in dict.fromkeys(p.split(".")[0] for p in (text, label) if p) if name in data.column_names]
+        feature = data.features.get(label) if label else None
+        names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+        known = list(_schema_paths(data.features.arrow_schema))
+
+        def batches() -> Iterator[list[dict[str, Any]]]:
+            if roots:
+                for table in data.select_columns(roots).with_format("arrow").iter(batch_size=1000):
+                    yield table.to_pylist()
+
+        return SourceRows(batches(), known, names)
+
+
+def _schema_paths(schema: Any, prefix: str = "") -> Iterator[str]:
+    import pyarrow as pa
+
+    for entry in schema:
+        kind, path = entry.type, f"{prefix}{entry.name}"
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            yield from _schema_paths([kind.field(i) for i in range(kind.num_fields)], f"{path}.")
+        else:
+            yield path
+
+
+def hub_error(
+    error: BaseException, name: str, revision: str | None, with_token: bool, split: str | None = None
+) -> JobError:
+    """What an error of the hub or of ``datasets`` means for the run."""
+    import httpx
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import errors as hub
+
+    chain = list(_chain(error))
+    said = str(error).strip().split("\n")[0][:300]
+    token = "the token in spec.hubTokenSecretRef" if with_token else "no token (spec.hubTokenSecretRef is not set)"
+    status = next((code for code in map(_status, chain) if code is not None), None)
+
+    def met(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if met(hub.OfflineModeIsEnabled):
+        return UnavailableError(
+            f"spec.dataset.name: {name!r} is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE). "
+            "Switch it on, or fill the cache first.",
+            Reason.STORAGE_UNAVAILABLE,
+        )
+    if met(hub.RevisionNotFoundError):
+        return RefusedError(
+            Reason.DATASET_NOT_FOUND,
+            f"spec.dataset.revision: {name!r} has no branch, tag or commit {revision!r} on the hub.",
+        )
+    if met(hub.GatedRepoError) or status == 403 or (status == 401 and with_token):
+        return RefusedError(
+            Reason.DATASET_ACCESS_DENIED,
+            f"spec.dataset.name: the hub refuses {name!r} (HTTP {status or 403}) with {token}. "
+            "Accept the data set's terms on its page, or give a token that may read it.",
+        )
+    # Without a token the hub says 401 for what does not exist, lest it tell which private names do.
+    if status in (401, 404) or (status is None and met(DatasetNotFoundError)):
+        return RefusedError(
+            Reason.DATASET_NOT_FOUND,
+            f"spec.dataset.name: {name!r} is not on the hub, or is private and there is {token}. Check the spelling.",
+        )
+    if status is not None and (status == 429 or status >= 500):
+        return UnavailableError(f"spec.dataset.name: the hub answered HTTP {status} for {name!r}, after retries.")
+    if met(httpx.TransportError, ConnectionError, TimeoutError):
+        return UnavailableError(f"spec.dataset.name: the hub cannot be reached for {name!r} ({said}).")
+    if isinstance(error, ValueError | IndexError) and split is not None:
+        at = "spec.dataset.config" if "onfig" in said else "spec.dataset.split"
+        return InvalidError([f"{at}: {name!r}, {split!r}: {said}"], Reason.DATASET_INVALID)
+    if isinstance(error, OSError):
+        return UnavailableError(f"spec.dataset.name: {name!r} could not be loaded ({said}).")
+    return InvalidError([f"spec.dataset.name: {name!r} could not be loaded ({said})"], Reason.DATASET_INVALID)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    code = getattr(getattr(error, "response", None), "status_code", None)
+    return code if isinstance(code, int) else None

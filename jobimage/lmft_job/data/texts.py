@@ -1,0 +1,91 @@
+"""Texts on disk: one file of UTF-8, one of offsets, read at random without holding either in memory."""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from lmft_job.data.splits import Indices
+
+BATCH_CHARACTERS = 1 << 20
+BATCH_TEXTS = 2048
+_RELEASE_BYTES = 32 << 20
+
+
+class TextWriter:
+    """Appends texts; a row without text takes no bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = 0
+        self._bytes = (folder / "texts").open("wb")
+        self._offsets = (folder / "offsets").open("wb")
+        self._end = 0
+        np.zeros(1, np.int64).tofile(self._offsets)
+
+    def add(self, texts: list[str | None]) -> None:
+        """Append some rows."""
+        encoded = [b"" if text is None else _utf8(text) for text in texts]
+        ends = self._end + np.cumsum([len(entry) for entry in encoded], dtype=np.int64)
+        self._bytes.write(b"".join(encoded))
+        ends.tofile(self._offsets)
+        self._end = int(ends[-1]) if len(ends) else self._end
+        self.rows += len(texts)
+
+    def __enter__(self) -> "TextWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bytes.close()
+        self._offsets.close()
+
+
+class Texts:
+    """Texts written by :class:`TextWriter`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.memmap(folder / "offsets", np.int64, "r")
+        with (folder / "texts").open("rb") as source:
+            size = source.seek(0, 2)
+            self._bytes = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def present(self, rows: Indices) -> Indices:
+        """Those of the rows that have a text, in the same order."""
+        return rows[self._offsets[rows + 1] > self._offsets[rows]]
+
+    def batches(self, rows: Indices) -> Iterator[list[str]]:
+        """The texts of some rows, in their order, in batches of about a megabyte."""
+        batch: list[str] = []
+        size = read = 0
+        for chunk in range(0, len(rows), BATCH_TEXTS):
+            wanted = rows[chunk : chunk + BATCH_TEXTS]
+            for start, end in zip(self._offsets[wanted].tolist(), self._offsets[wanted + 1].tolist(), strict=True):
+                batch.append(self._bytes[start:end].decode() if self._bytes else "")
+                size += end - start
+                if size >= BATCH_CHARACTERS or len(batch) == BATCH_TEXTS:
+                    yield batch
+                    read += size
+                    batch, size = [], 0
+                    if read >= _RELEASE_BYTES:
+                        read = 0
+                        self._release()
+        if batch:
+            yield batch
+        self._release()
+
+    def _release(self) -> None:
+        # Pages of a mapped file count as ours once touched; give them back, or memory grows with the corpus.
+        if self._bytes is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # lone surrogates, which JSON can carry and UTF-8 cannot
+        return text.encode("utf-8", "replace")

@@ -1,0 +1,89 @@
+"""Storage for what a run reads and leaves behind: s3:// through boto3, file:// through plain files, few verbs.
+
+``open_store`` is the only way in; boto3 is imported when the first s3:// store is opened.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from lmft_job.errors import InvalidError
+from lmft_job.storage.base import (
+    PURPOSES,
+    Check,
+    ObjectInfo,
+    ObjectMissingError,
+    Purpose,
+    Store,
+    disk_error,
+    join_key,
+    sha256_of,
+)
+from lmft_job.storage.folders import (
+    MANIFEST,
+    DamagedFolderError,
+    Manifest,
+    expand,
+    fetch_folder,
+    fetch_verified,
+    publish_folder,
+    put_folder,
+    read_manifest,
+)
+
+__all__ = [
+    "MANIFEST",
+    "Check",
+    "DamagedFolderError",
+    "Manifest",
+    "ObjectInfo",
+    "ObjectMissingError",
+    "Purpose",
+    "Store",
+    "disk_error",
+    "expand",
+    "fetch_folder",
+    "fetch_verified",
+    "join_key",
+    "open_store",
+    "publish_folder",
+    "put_folder",
+    "read_manifest",
+    "sha256_of",
+]
+
+
+def open_store(
+    uri: str, credentials: Path | None = None, *, purpose: str = "output", field: str | None = None
+) -> Store:
+    """Opens the storage behind a URI; nothing is contacted yet (``probe_write`` and the other verbs do).
+
+    Args:
+        uri: ``s3://bucket/prefix`` or ``file:///folder`` (percent-encoded where needed).
+        credentials: folder of files named AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and where needed
+            AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, as a mounted Secret is. What it lacks comes from the
+            environment and botocore's other usual places.
+        purpose: ``output``, ``dataset`` or ``model``: decides which fields and reasons errors name.
+        field: the field to name for the URI where it is not the purpose's usual one, such as
+            ``spec.dataset.files[1]``.
+
+    Raises:
+        InvalidError: for a URI of another kind.
+        RefusedError: when the credentials folder is incomplete, or the endpoint is no address.
+    """
+    what = PURPOSES[purpose] if field is None else replace(PURPOSES[purpose], uri_field=field)
+    scheme, separator, rest = uri.partition("://")
+    if separator and scheme == "file":
+        if not rest.startswith("/"):
+            raise InvalidError([f"{what.uri_field}: {uri!r} must be an absolute path: file:///folder (three slashes)"])
+        from lmft_job.storage.files import FileStore
+
+        return FileStore(Path(unquote(rest)), what)
+    if separator and scheme == "s3":
+        bucket, _, prefix = rest.partition("/")
+        if not bucket:
+            raise InvalidError([f"{what.uri_field}: {uri!r} names no bucket: s3://bucket/folder"])
+        from lmft_job.storage.s3 import S3Store
+
+        return S3Store.connect(bucket, prefix, what, credentials)
+    raise InvalidError([f"{what.uri_field}: {uri!r} must begin with s3:// or file://"])

@@ -1,0 +1,204 @@
+"""Whole folders in storage: sent, fetched, and complete only when their MANIFEST.json, written last, says so.
+
+Checkpoints and prepared data sets share this: objects first, then one conditional put of a manifest with the size and
+the SHA-256 of every file. What has no manifest does not exist; what does not match it is damaged.
+"""
+
+import re
+import shutil
+from fnmatch import translate
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmft_job.errors import RefusedError
+from lmft_job.storage.base import Check, ObjectInfo, ObjectMissingError, Store, escapes, join_key
+from lmft_job.storage.files import FileStore
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+
+
+class FileEntry(BaseModel):
+    """Size in bytes and SHA-256 in hex of one file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """Content of MANIFEST.json.
+
+    Attributes:
+        format: version of this layout; readers refuse one they do not know.
+        labels: what the writer notes about the folder, such as step and attempt.
+        files: by name relative to the folder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    labels: dict[str, int | str] = {}
+    files: dict[str, FileEntry]
+
+
+class DamagedFolderError(Exception):
+    """A folder with a manifest whose files do not match it; the text says which and how."""
+
+
+def put_folder(store: Store, prefix: str, folder: Path, check: Check | None = None) -> dict[str, FileEntry]:
+    """Stores all files below a folder and returns size and SHA-256 of each, each file being read once."""
+    entries = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        digest = store.put_file(join_key(prefix, name), path, check)
+        entries[name] = FileEntry(size=path.stat().st_size, sha256=digest)
+    return entries
+
+
+def publish_folder(
+    store: Store, prefix: str, folder: Path, labels: dict[str, int | str] | None = None, check: Check | None = None
+) -> bool:
+    """Stores a folder so that it exists only once it is whole.
+
+    Returns:
+        True when this folder is the one in storage; False when another manifest was there first (for content that is
+        named by its fingerprint that is as good).
+    """
+    entries = put_folder(store, prefix, folder, check)
+    manifest = Manifest(labels=labels or {}, files=entries)
+    if check:
+        check()
+    return store.put_if_absent(join_key(prefix, MANIFEST), manifest.model_dump_json(indent=1).encode())
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest | None:
+    """The manifest of a folder; None when the folder is not complete.
+
+    Raises:
+        DamagedFolderError: when it is not a manifest that we can read.
+    """
+    data = store.get_bytes(join_key(prefix, MANIFEST))
+    if data is None:
+        return None
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise DamagedFolderError(f"{MANIFEST} is damaged ({error.errors()[0]['msg']})") from error
+    if manifest.format != FORMAT:
+        raise DamagedFolderError(f"{MANIFEST} has format {manifest.format}, this version reads {FORMAT}")
+    outside = [name for name in manifest.files if escapes(name)]
+    if outside:
+        raise DamagedFolderError(f"{MANIFEST} names {outside[0]!r}, which lies outside the folder")
+    return manifest
+
+
+def fetch_verified(
+    store: Store, prefix: str, destination: Path, check: Check | None = None
+) -> Manifest | None:
+    """Fetches a complete folder and verifies every file against the manifest.
+
+    Sizes are compared before anything is fetched, so a truncated checkpoint costs one listing.
+
+    Args:
+        destination: replaced when all is well, absent or empty otherwise.
+
+    Returns:
+        The manifest, or None when there is no complete folder.
+
+    Raises:
+        DamagedFolderError: when a file is missing, truncated or altered.
+    """
+    shutil.rmtree(destination, ignore_errors=True)
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        return None
+    present = {item.key: item.size for item in store.list(join_key(prefix) + "/")}
+    for name, entry in manifest.files.items():
+        size = present.get(join_key(prefix, name))
+        if size is None:
+            raise DamagedFolderError(f"{name} is missing")
+        if size != entry.size:
+            raise DamagedFolderError(f"{name} has {size:,} bytes, its manifest says {entry.size:,}")
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        for name, entry in manifest.files.items():
+            digest = store.get_file(join_key(prefix, name), _inside(destination, name), check)
+            if digest != entry.sha256:
+                raise DamagedFolderError(f"{name} was altered: its SHA-256 is not the manifest's")
+    except BaseException as error:
+        shutil.rmtree(destination, ignore_errors=True)
+        if isinstance(error, ObjectMissingError):
+            raise DamagedFolderError(f"{name} is missing") from error
+        raise
+    return manifest
+
+
+def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Path:
+    """A folder of storage as a local folder: fetched into the destination, or used where it lies for file://.
+
+    Raises:
+        ObjectMissingError: when there is nothing below the prefix.
+    """
+    objects = store.list(join_key(prefix) + "/" if join_key(prefix) else "")
+    if not objects:
+        raise ObjectMissingError(
+            store.purpose.not_found, f"{store.purpose.uri_field}: there is nothing below {store.url(prefix)}."
+        )
+    if isinstance(store, FileStore):
+        return store.root / join_key(prefix)
+    for item in objects:
+        name = item.key.removeprefix(join_key(prefix)).lstrip("/")
+        if not escapes(name):
+            store.get_file(item.key, _inside(destination, name), check)
+    return destination
+
+
+def expand(store: Store, pattern: str) -> list[ObjectInfo]:
+    """The objects that a pattern such as ``logs/2026-*/part-?.jsonl`` names, sorted by key.
+
+    ``*`` and ``?`` stay within one level, ``[…]`` are choices, ``**`` as a whole level stands for any levels.
+
+    Raises:
+        ObjectMissingError: when nothing matches; the message lists what is there.
+    """
+    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    inside = store.list(literal if literal == pattern else literal.rpartition("/")[0] + "/" * ("/" in literal))
+    matcher = re.compile(_pattern(pattern))
+    found = [item for item in inside if matcher.fullmatch(item.key)]
+    if found:
+        return found
+    folder = literal.rpartition("/")[0]
+    there = inside or store.list(folder + "/" if folder else "")
+    names = ", ".join(item.key for item in there[:5])
+    more = f", and {len(there) - 5} more" if len(there) > 5 else ""
+    raise ObjectMissingError(
+        store.purpose.not_found,
+        f"{store.purpose.uri_field}: no object matches {store.uri}/{pattern}; "
+        + (f"there are {names}{more}." if there else f"{store.url(folder)} is empty or not there."),
+    )
+
+
+def _pattern(pattern: str) -> str:
+    """A glob as a regular expression in which only ``**`` crosses levels."""
+    if not re.search(r"[*?\[]", pattern):
+        return re.escape(pattern)
+    levels = []
+    for level in pattern.split("/"):
+        if level == "**":
+            levels.append("(?:[^/]+/)*")
+        else:
+            inner = translate(level).removeprefix("(?s:").removesuffix(r")\Z")
+            levels.append(inner.replace(".*", "[^/]*").replace("(?>.*?", "(?>[^/]*?") + "/")
+    return "".join(levels).removesuffix("/")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Where a file of that name goes; its folder is made."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RefusedError_outside(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,345 @@
+"""s3:// storage by boto3: any service that speaks S3.
+
+Transfers run through s3transfer (parallel parts, retried each, incomplete uploads aborted) with streams of our own at
+the ends, so that a file's SHA-256 is computed in the one read that sends it, or in order as it comes in.
+"""
+
+import hashlib
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+from s3transfer.exceptions import CancelledError
+from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
+from urllib3.exceptions import ProtocolError
+
+from lmft_job.errors import RefusedError, UnavailableError
+from lmft_job.storage.base import Check, ObjectInfo, Purpose, disk_error, join_key, require_inside
+from lmft_job.storage.files import written_whole
+from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+else:
+    S3Client = Any
+
+_MEBIBYTE = 1024 * 1024
+_ATTEMPTS = 10
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 60
+_LONGEST_PAUSE_SECONDS = 20
+_BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError, ConnectionError)
+_KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """What tests and benchmarks turn; the defaults are measured by bench/checkpoint.py.
+
+    Attributes:
+        part_bytes: size of the parts of a file, and from which size on a file is sent in parts.
+        connections: parts in flight at a time.
+        connect_seconds: how long to wait for a connection, each attempt.
+        read_seconds: how long to wait for the next byte of an answer, each attempt.
+        attempts: tries of a request, the first included; AWS_MAX_ATTEMPTS overrides it.
+    """
+
+    part_bytes: int = 16 * _MEBIBYTE
+    connections: int = 8
+    connect_seconds: float = _CONNECT_SECONDS
+    read_seconds: float = _READ_SECONDS
+    attempts: int = _ATTEMPTS
+
+
+class S3Store:
+    """See ``lmft_job.storage.Store``."""
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str, purpose: Purpose, settings: S3Settings) -> None:
+        self.purpose = purpose
+        self.uri = f"s3://{join_key(bucket, prefix)}"
+        self._client = client
+        self._bucket = bucket
+        self._prefix = join_key(prefix)
+        self._settings = settings
+        self._endpoint = str(client.meta.endpoint_url)
+
+    @classmethod
+    def connect(
+        cls, bucket: str, prefix: str, purpose: Purpose, credentials: Path | None, settings: S3Settings | None = None
+    ) -> "S3Store":
+        """A store whose client takes keys, endpoint and region from the credentials folder, else the usual places.
+
+        Raises:
+            RefusedError: when the folder is incomplete or the endpoint is no address.
+        """
+        settings = settings or S3Settings()
+        given = _read_credentials(credentials, purpose)
+        session = boto3.session.Session(
+            aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
+            aws_session_token=given.get("AWS_SESSION_TOKEN"),
+            region_name=given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION"),
+        )
+        try:
+            client = session.client(
+                "s3",
+                # botocore takes path style by itself for an endpoint that is not Amazon's.
+                endpoint_url=given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL"),
+                region_name=session.region_name or "us-east-1",
+                config=_client_config(settings),
+            )
+        except ValueError as error:
+            raise RefusedError(
+                purpose.denied,
+                f"{purpose.uri_field}: AWS_ENDPOINT_URL is no address such as https://storage.example:9000 ({error}); "
+                f"see {purpose.credentials_field}.",
+            ) from error
+        client.meta.events.register_last("needs-retry.s3", _retry_too_many_requests(client.meta.config.retries))
+        return cls(client, bucket, prefix, purpose, settings)
+
+    def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
+        try:
+            with path.open("rb") as file, self._translated("write", key):
+                source = _HashingReader(file, check)
+                size = os.fstat(file.fileno()).st_size
+                with self._transfers() as transfers:
+                    future = transfers.upload(source, self._bucket, self._full(key), subscribers=[_Size(size)])
+                    _result_of(future, source)
+                return source.digest.hexdigest()
+        except OSError as error:
+            raise disk_error(error, path) from error
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        with self._translated("write", key):
+            self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        full = self._full(key)
+        for _ in range(self._settings.attempts):
+            with self._translated("write", key):
+                try:
+                    self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    if status_of(error) not in (409, 412):
+                        raise
+            # Someone was first, maybe an earlier try of this very request whose answer was lost: what is there tells.
+            present = self.get_bytes(key)
+            if present is not None:
+                return present == data
+        raise UnavailableError(f"{self.purpose.uri_field}: {self.url(key)} comes and goes; another run writes there.")
+
+    def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
+        with written_whole(path) as file, self._translated("read", key):
+            sink = _HashingWriter(file, check)
+            with self._transfers() as transfers:
+                future = transfers.download(self._bucket, self._full(key), sink)
+                _result_of(future, sink)
+            return sink.digest.hexdigest()
+
+    def get_bytes(self, key: str) -> bytes | None:
+        with self._translated("read", key):
+            try:
+                for _ in range(self._settings.attempts - 1):
+                    try:
+                        return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+                    except _BROKEN_BODY:
+                        continue  # botocore retries requests, not the reading of their answers
+                return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+            except ClientError as error:
+                if code_of(error) in ABSENT_CODES:
+                    return None
+                raise
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        root = f"{self._prefix}/" if self._prefix else ""
+        found = []
+        with self._translated("list", prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=root + prefix
+            ):
+                for item in page.get("Contents", []):
+                    key = item["Key"].removeprefix(root)
+                    if key and not key.endswith("/"):  # consoles make "folders" of such objects
+                        found.append(ObjectInfo(key, item["Size"]))
+        return sorted(found, key=lambda item: item.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # One by one: the order is a promise, and not every service has the request that deletes many.
+        for key in keys:
+            with self._translated("delete", key):
+                try:
+                    self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+                except ClientError as error:
+                    if code_of(error) not in ABSENT_CODES:
+                        raise
+
+    def abort_incomplete(self, prefix: str = "") -> int:
+        root = f"{self._prefix}/" if self._prefix else ""
+        aborted = 0
+        with self._translated("list incomplete uploads of", prefix):
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=root + prefix
+            ):
+                for upload in page.get("Uploads", []):
+                    try:
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        aborted += 1
+                    except ClientError as error:
+                        if code_of(error) not in ABSENT_CODES | {"NoSuchUpload"}:
+                            raise
+        return aborted
+
+    def probe_write(self) -> None:
+        key = f"probe-{uuid.uuid4().hex}"
+        self.put_bytes(key, b"probe")
+        self.delete([key])
+
+    def child(self, prefix: str) -> "S3Store":
+        below = join_key(self._prefix, require_inside(prefix.strip("/"), self.purpose))
+        return S3Store(self._client, self._bucket, below, self.purpose, self._settings)
+
+    def url(self, key: str) -> str:
+        return f"s3://{join_key(self._bucket, self._prefix, key)}"
+
+    def _full(self, key: str) -> str:
+        return join_key(self._prefix, require_inside(key, self.purpose))
+
+    def _translated(self, doing: str, key: str) -> Any:
+        return translated(self.purpose, self.url(key), doing, self._endpoint)
+
+    def _transfers(self) -> TransferManager:
+        part, connections = self._settings.part_bytes, self._settings.connections
+        return TransferManager(
+            self._client,
+            TransferConfig(
+                multipart_threshold=part,
+                multipart_chunksize=part,
+                max_request_concurrency=connections,
+                # Bodies wait in memory: at most this many parts, in either direction.
+                max_in_memory_upload_chunks=connections + 2,
+                max_in_memory_download_chunks=connections + 2,
+                num_download_attempts=self._settings.attempts,
+                io_chunksize=_MEBIBYTE,
+            ),
+        )
+
+
+class _HashingReader:
+    """A stream without seek, which makes s3transfer read it once, in order; hashes what passes."""
+
+    def __init__(self, file: IO[bytes], check: Check | None) -> None:
+        self.digest = hashlib.sha256()
+        self.stopped_by: BaseException | None = None
+        self._file = file
+        self._check = check
+
+    def read(self, size: int = -1) -> bytes:
+        _ask(self, self._check)
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+
+class _HashingWriter:
+    """A stream without seek, which makes s3transfer write it in order; hashes what passes."""
+
+    def __init__(self, file: BinaryIO, check: Check | None) -> None:
+        self.digest = hashlib.sha256()
+        self.stopped_by: BaseException | None = None
+        self._file = file
+        self._check = check
+
+    def write(self, data: bytes) -> int:
+        _ask(self, self._check)
+        self.digest.update(data)
+        return self._file.write(data)
+
+
+class _Size(BaseSubscriber):
+    """Tells s3transfer the size of a stream, so that it picks parts large enough for the largest files."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def on_queued(self, future: Any, **_: object) -> None:
+        future.meta.provide_transfer_size(self._size)
+
+
+def _ask(stream: "_HashingReader | _HashingWriter", check: Check | None) -> None:
+    """Runs the caller's check in a transfer thread and remembers what it raised."""
+    if check is None:
+        return
+    try:
+        check()
+    except BaseException as error:
+        stream.stopped_by = error
+        raise
+
+
+def _result_of(future: Any, stream: "_HashingReader | _HashingWriter") -> None:
+    """Waits for a transfer; when the caller's check stopped it, raises what the check raised."""
+    try:
+        future.result()
+    except (Exception, CancelledError):
+        if stream.stopped_by is not None:
+            raise stream.stopped_by from None
+        raise
+
+
+def _client_config(settings: S3Settings) -> Config:
+    options: dict[str, Any] = {
+        "connect_timeout": settings.connect_seconds,
+        "read_timeout": settings.read_seconds,
+        "max_pool_connections": settings.connections + 2,
+        "tcp_keepalive": True,
+        "retries": {
+            "mode": "standard",
+            "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or settings.attempts),
+        },
+    }
+    # Only what a request must have: several services refuse the newer checksums. TLS or the signed body guards the
+    # wire, our SHA-256 in MANIFEST.json all the rest.
+    if "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
+        options["request_checksum_calculation"] = "when_required"
+    if "AWS_RESPONSE_CHECKSUM_VALIDATION" not in os.environ:
+        options["response_checksum_validation"] = "when_required"
+    return Config(**options)
+
+
+def _retry_too_many_requests(retries: Any) -> Callable[..., float | None]:
+    """botocore's standard mode goes by the error's code and lets a bare 429 pass; some services answer just that."""
+    most = int(retries["total_max_attempts"])
+
+    # The names are botocore's: it calls with keywords.
+    def pause_seconds(response: Any = None, attempts: int = 1, **_: object) -> float | None:
+        if response is None or response[0].status_code != 429 or attempts >= most:
+            return None
+        return random.random() * min(2**attempts, _LONGEST_PAUSE_SECONDS)
+
+    return pause_seconds
+
+
+def _read_credentials(folder: Path | None, purpose: Purpose) -> dict[str, str]:
+    """The files of a mounted Secret by name; other files than AWS_* are not looked at."""
+    if folder is None:
+        return {}
+    try:
+        given = {path.name: path.read_text().strip() for path in sorted(folder.glob("AWS_*")) if path.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(purpose.denied, f"{purpose.credentials_field}: cannot read the keys: {error}.") from error
+    lacking = [name for name in _KEY_NAMES if not given.get(name)]
+    if len(lacking) == 1:
+        raise RefusedError(purpose.denied, f"{purpose.credentials_field}: the Secret lacks {lacking[0]}.")
+    return given
+
