@@ -101,7 +101,7 @@ Deployment's checksum must see the same one, and a certificate made twice is two
 - apiGroups: [lmfinetune.dev]
   resources: [lmfinetunes]
   # delete: spec.ttlSecondsAfterFinished removes the resource itself
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [lmfinetune.dev]
   resources: [lmfinetunes/status]
   verbs: [patch]

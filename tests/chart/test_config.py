@@ -1,0 +1,178 @@
+"""The ConfigMap is what lmft_operator.settings reads: every setting reachable, and no default said twice differently."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from chart.helm import CHART, FULL, HELMS, render, sets
+
+from lmft_operator.settings import OperatorSettings, Section, parse
+
+# Decided by the chart: they go with its ports and mounts.
+FIXED = {
+    "job.image",
+    "progress.url",
+    "progress.host",
+    "progress.port",
+    "progress.certFile",
+    "progress.keyFile",
+    "progress.caFile",
+    "http.host",
+    "http.port",
+    "watch.namespaces",
+}
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted paths of everything that is not a mapping; an empty mapping counts as one."""
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {
+        key: leaf
+        for name, child in value.items()
+        for key, leaf in leaves(child, f"{path}.{name}" if path else name).items()
+    }
+
+
+def plain(settings: OperatorSettings) -> dict[str, Any]:
+    return leaves(json.loads(settings.model_dump_json(by_alias=True)))
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_default_values_say_the_same_as_the_operators_own_defaults(helm: str) -> None:
+    rendered = plain(parse(render(helm=helm).config))
+    own = plain(OperatorSettings())
+
+    different = {path: (rendered.get(path), own.get(path)) for path in own if rendered.get(path) != own.get(path)}
+
+    assert set(different) <= FIXED, different
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_full_values_reach_every_setting(helm: str) -> None:
+    config = render("--values", str(FULL), helm=helm).config
+    rendered, own = plain(parse(config)), plain(OperatorSettings())
+
+    untouched = {path for path, value in own.items() if path in rendered and rendered[path] == value} - FIXED
+
+    assert untouched == set()
+
+
+def test_the_full_values_arrive_as_they_were_given() -> None:
+    settings = parse(render("--values", str(FULL)).config)
+
+    assert settings.defaults.output_uri == "s3://models/lmft"
+    assert settings.defaults.endpoint_url == "https://minio.storage.svc:9000"
+    assert settings.defaults.credentials_secret_name == "lmft-output"
+    assert settings.job.image.startswith("registry.example.com/ml/lmft-job@sha256:0123")
+    assert settings.job.gpu_resource_name == "amd.com/gpu"
+    assert settings.job.cache_volume_claim == "hub-cache"
+    assert settings.policy.for_namespace("team-a").max_gpus == 1
+    assert settings.policy.for_namespace("team-b").max_gpus == 0
+    assert settings.policy.for_namespace("team-b").user_code is False
+    assert settings.policy.for_namespace("team-b").trust_remote_code is True
+    assert settings.watch.namespaces == ("team-a", "team-b")
+    assert settings.progress.url == "https://lmfinetune-progress.lmft-system.svc"
+
+
+def test_mirror_proxy_and_offline_switch_become_environment_and_env_wins() -> None:
+    env = parse(render("--values", str(FULL)).config).job.env
+
+    assert env["HF_ENDPOINT"] == "https://hub.example.com"
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["https_proxy"] == env["HTTPS_PROXY"] == "http://proxy.example.com:3128"
+    assert env["NO_PROXY"] == ".svc,.example.com,10.0.0.0/8"
+    assert env["HTTP_PROXY"] == "http://other.example.com:3128"
+
+
+def test_progress_can_be_switched_off_altogether() -> None:
+    rendered = render(*sets("progress.enabled=false"))
+
+    assert parse(rendered.config).progress.url is None
+    assert [service["metadata"]["name"] for service in rendered.all("Service")] == ["lmfinetune-metrics"]
+    assert rendered.all("Secret") == []
+    assert [port["name"] for port in rendered.pod["spec"]["containers"][0]["ports"]] == ["metrics"]
+
+
+def test_large_numbers_are_written_as_integers() -> None:
+    settings = parse(render(*sets("policy.maxDeadlineSeconds=315360000")).config)
+
+    assert settings.policy.max_deadline_seconds == 315_360_000
+
+
+def test_every_section_of_the_settings_is_rendered() -> None:
+    rendered = yaml.safe_load(render("--values", str(FULL)).config)
+
+    missing = [
+        f"{section}.{field.alias or name}"
+        for section, model in ((name, field.annotation) for name, field in OperatorSettings.model_fields.items())
+        if isinstance(model, type) and issubclass(model, Section)
+        for name, field in model.model_fields.items()
+        if (field.alias or name) not in rendered[section]
+    ]
+
+    assert missing == []
+
+
+def test_the_schema_and_the_values_have_the_same_keys() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def keys(node: dict[str, Any], path: str = "") -> set[str]:
+        found = set()
+        for name, child in node.get("properties", {}).items():
+            found |= keys(child, f"{path}{name}.") or {f"{path}{name}"}
+        return found
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict) and "$ref" in node:
+            target: Any = schema
+            for part in node["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+            return resolved(target)
+        if isinstance(node, dict):
+            return {key: resolved(value) for key, value in node.items() if key not in {"definitions", "if", "then"}}
+        return node
+
+    documented = keys(resolved(schema)) - {"global"}
+    given = {
+        next((known for known in documented if path == known or path.startswith(f"{known}.")), f"unknown: {path}")
+        for path in leaves(values)
+    }
+    assert given == documented
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("crds.enable=false", "enable"),
+        ("defaults.output.uri=models/team-a", "uri"),
+        ("defaults.output.endpointURL=minio:9000", "endpointURL"),
+        ("image.digest=latest", "digest"),
+        ("job.image.pullPolicy=Sometimes", "pullPolicy"),
+        ("job.userID=0", "userID"),
+        ("job.terminationGracePeriodSeconds=0", "terminationGracePeriodSeconds"),
+        ("policy.images=all", "images"),
+        ("policy.perNamespace.team-a.maxGPU=1", "maxGPU"),
+        ("policy.maxGpus=many", "maxGpus"),
+        ("progress.tls.source=Vault", "source"),
+        ("progress.tls.source=Secret", "secretName"),
+        ("watchNamespaces={Team A}", "watchNamespaces"),
+        ("logLevel=TRACE", "logLevel"),
+        ("metrics.port=99999", "port"),
+        ("replicas=2", "replicas"),
+    ],
+)
+@pytest.mark.parametrize("helm", HELMS)
+def test_a_wrong_value_is_refused_by_name(helm: str, value: str, named: str) -> None:
+    with pytest.raises(RuntimeError, match=named):
+        render(*sets(value), helm=helm)
+
+
+def test_every_value_is_described_in_the_readme() -> None:
+    rows = [line for line in (CHART / "README.md").read_text().splitlines() if line.startswith("| ")]
+    values = [row.strip("|").split("|", 3) for row in rows if row.count("|") >= 5 and "`" in row.split("|")[3]]
+
+    assert len(values) > 100
+    assert [cells[0] for cells in values if len(cells[3].strip()) < 5] == []

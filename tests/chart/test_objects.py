@@ -1,0 +1,263 @@
+"""What the chart puts into a cluster: rights, the pod, certificates, the definition, and what is off unless wanted."""
+
+import base64
+import hashlib
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart.helm import CHART, FULL, HELMS, Rendered, render, run, sets
+
+from lmft_api.validation import document_problems
+
+NAMESPACED_RULES = {
+    ("lmfinetune.dev", "lmfinetunes"): {"get", "list", "watch", "delete"},
+    ("lmfinetune.dev", "lmfinetunes/status"): {"patch"},
+    ("lmfinetune.dev", "lmfinetunes/finalizers"): {"update"},
+    ("batch", "jobs"): {"create", "get", "list", "watch", "delete"},
+    ("", "pods"): {"get", "list", "watch"},
+    ("", "events"): {"get", "list", "watch", "create", "patch"},
+}
+CLUSTER_RULES = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
+    ("authentication.k8s.io", "tokenreviews"): {"create"},
+}
+
+
+def rules(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def test_the_operators_rights_over_the_whole_cluster_are_exactly_these() -> None:
+    rendered = render()
+
+    assert rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")) == NAMESPACED_RULES | CLUSTER_RULES
+    assert rendered.all("Role") == []
+
+
+def test_with_a_list_of_namespaces_its_rights_are_roles_there() -> None:
+    rendered = render(*sets("watchNamespaces={team-a,team-b}"))
+
+    assert rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")) == CLUSTER_RULES
+    assert {role["metadata"]["namespace"] for role in rendered.all("Role")} == {"team-a", "team-b"}
+    assert all(rules(role) == NAMESPACED_RULES for role in rendered.all("Role"))
+    account = {"kind": "ServiceAccount", "name": "lmfinetune", "namespace": "lmft-system"}
+    assert all(binding["subjects"] == [account] for binding in rendered.all("RoleBinding"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])
+def test_no_role_has_a_wildcard_or_sees_secrets_logs_or_shells(arguments: list[str]) -> None:
+    rendered = render(*arguments)
+
+    text = yaml.safe_dump([role["rules"] for kind in ("Role", "ClusterRole") for role in rendered.all(kind)])
+
+    assert "*" not in text
+    assert not re.search(r"secrets|configmaps|pods/|serviceaccounts|impersonate|escalate|bind", text)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])
+def test_every_pod_satisfies_the_restricted_standard(arguments: list[str]) -> None:
+    rendered = render(*arguments)
+
+    for pod in (rendered.pod["spec"], rendered.one("Pod")["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+        assert all(set(volume) <= {"name", "configMap", "secret", "emptyDir"} for volume in pod["volumes"])
+
+
+def test_only_one_operator_decides_at_a_time() -> None:
+    spec = render().one("Deployment")["spec"]
+
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_a_change_of_the_settings_rolls_the_pod_and_nothing_else_does() -> None:
+    before, same, after = render(), render(), render(*sets("job.gpuResourceName=amd.com/gpu"))
+
+    def checksum(rendered: Rendered) -> str:
+        text: str = rendered.pod["metadata"]["annotations"]["checksum/config"]
+        return text
+
+    assert checksum(before) == checksum(same) != checksum(after)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_secret_and_checksum_see_the_same_certificate(helm: str) -> None:
+    rendered = render(helm=helm)
+
+    certificate = rendered.one("Secret")["data"]["tls.crt"]
+
+    expected = hashlib.sha256(certificate.encode()).hexdigest()
+    assert rendered.pod["metadata"]["annotations"]["checksum/certificate"] == expected
+
+
+def test_a_client_that_trusts_the_authority_accepts_the_certificate_for_its_name(tmp_path: Path) -> None:
+    data = render().one("Secret")["data"]
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(base64.b64decode(content))
+
+    assert handshake(tmp_path, "lmfinetune-progress.lmft-system.svc") == "ok"
+    assert "mismatch" in handshake(tmp_path, "lmfinetune-progress.other.svc")
+
+
+def handshake(folder: Path, host: str) -> str:
+    """A TLS handshake in memory; "ok" or the client's complaint."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    client_context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=host)
+    for _ in range(10):
+        done = True
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                done = False
+            except ssl.SSLCertVerificationError as problem:
+                return problem.verify_message
+        if done:
+            return "ok"
+    raise AssertionError("the handshake does not end")
+
+
+def test_a_certificate_from_cert_manager_hangs_on_an_authority_that_outlives_it() -> None:
+    rendered = render(*sets("progress.tls.source=CertManager"))
+
+    assert rendered.all("Secret") == []
+    leaf = rendered.one("Certificate", "lmfinetune-progress")["spec"]
+    assert leaf["secretName"] == "lmfinetune-progress-tls"
+    assert leaf["dnsNames"][0] == "lmfinetune-progress.lmft-system.svc"
+    assert rendered.one("Certificate", "lmfinetune-progress-ca")["spec"]["isCA"] is True
+    assert rendered.one("Issuer", leaf["issuerRef"]["name"])["spec"] == {"ca": {"secretName": "lmfinetune-progress-ca"}}
+
+
+def test_an_issuer_of_ones_own_signs_the_certificate_alone() -> None:
+    values = ("progress.tls.source=CertManager", "progress.tls.certManager.issuerRef.name=corp")
+    rendered = render(*sets(*values, "progress.tls.certManager.issuerRef.kind=ClusterIssuer"))
+
+    assert rendered.all("Issuer") == []
+    issuer = {"name": "corp", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert rendered.one("Certificate")["spec"]["issuerRef"] == issuer
+
+
+def test_a_secret_of_ones_own_is_mounted_and_none_is_made() -> None:
+    rendered = render(*sets("progress.tls.source=Secret", "progress.tls.secretName=corp-tls"))
+
+    assert rendered.all("Secret") == []
+    volumes = {volume["name"]: volume for volume in rendered.pod["spec"]["volumes"]}
+    assert volumes["progress-tls"]["secret"]["secretName"] == "corp-tls"
+
+
+def test_the_definition_is_the_generated_one_with_metadata() -> None:
+    generated = yaml.safe_load((CHART / "files/crd.yaml").read_text())
+
+    rendered = render().one("CustomResourceDefinition")
+
+    assert rendered["spec"] == generated["spec"]
+    assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert rendered["metadata"]["labels"]["app.kubernetes.io/name"] == "lmfinetune"
+
+
+def test_the_definition_can_be_left_to_others_or_go_with_the_release() -> None:
+    assert render(*sets("crds.enabled=false")).all("CustomResourceDefinition") == []
+    assert "annotations" not in render(*sets("crds.keep=false")).one("CustomResourceDefinition")["metadata"]
+
+
+def test_what_needs_other_operators_or_blocks_drains_is_off_unless_wanted() -> None:
+    optional = {"ServiceMonitor", "PrometheusRule", "PodDisruptionBudget", "NetworkPolicy", "Certificate", "Issuer"}
+
+    assert optional.isdisjoint({item["kind"] for item in render().objects})
+    assert optional <= {item["kind"] for item in render("--values", str(FULL)).objects}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])
+def test_both_helms_render_the_same_but_for_certificates(arguments: list[str]) -> None:
+    four, three = (render(*arguments, *sets("progress.tls.source=CertManager"), helm=helm) for helm in HELMS)
+
+    def sort_key(item: dict[str, Any]) -> tuple[str, str, str]:
+        return item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", "")
+
+    assert sorted(four.objects, key=sort_key) == sorted(three.objects, key=sort_key)
+
+
+def test_extra_labels_are_on_every_object_and_never_in_a_selector() -> None:
+    rendered = render(*sets("commonLabels.team=ml", "commonLabels.app\\.kubernetes\\.io/name=mine"))
+
+    assert all(item["metadata"]["labels"]["team"] == "ml" for item in rendered.objects)
+    assert rendered.pod["metadata"]["labels"]["team"] == "ml"
+    selector = rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
+    assert "team" not in selector
+    assert selector.items() <= rendered.pod["metadata"]["labels"].items()
+
+
+def test_services_select_the_operator_and_not_the_test() -> None:
+    rendered = render()
+
+    for service in rendered.all("Service"):
+        selector = service["spec"]["selector"].items()
+        assert selector <= rendered.pod["metadata"]["labels"].items()
+        assert not selector <= rendered.one("Pod")["metadata"]["labels"].items()
+
+
+def test_two_releases_share_no_cluster_wide_object() -> None:
+    def names(rendered: Rendered) -> set[tuple[str, str]]:
+        return {(i["kind"], i["metadata"]["name"]) for i in rendered.objects if "namespace" not in i["metadata"]}
+
+    one = render(namespace="team-a")
+    other = render(*sets("crds.enabled=false"), namespace="team-b")
+
+    assert names(one) & names(other) == set()
+
+
+def test_names_stay_legal_for_the_longest_release() -> None:
+    rendered = render(release="a" * 53)
+
+    names = [item["metadata"]["name"] for item in rendered.objects if item["kind"] in {"Service", "Pod", "Deployment"}]
+    assert all(len(name) <= 63 and not name.endswith("-") for name in names)
+    host = rendered.config.split("url: https://")[1].split()[0]
+    assert host.split(".")[0] in {service["metadata"]["name"] for service in rendered.all("Service")}
+
+
+def test_images_go_by_digest_then_tag_then_the_charts_version() -> None:
+    digest = "sha256:" + "a" * 64
+
+    def image(*values: str) -> str:
+        text: str = render(*sets(*values)).pod["spec"]["containers"][0]["image"]
+        return text
+
+    assert image() == "ghcr.io/lmfinetune/operator:0.1.0"
+    assert image("image.tag=v7") == "ghcr.io/lmfinetune/operator:v7"
+    assert image("image.tag=v7", f"image.digest={digest}") == f"ghcr.io/lmfinetune/operator@{digest}"
+
+
+@pytest.mark.parametrize(
+    "values", [[], ["defaults.output.uri=s3://models"]], ids=["no default output", "default output"]
+)
+def test_the_first_manifest_in_the_notes_is_valid(values: list[str]) -> None:
+    # Helm 3 wants a cluster even for this.
+    notes = run("helm", "install", "lmfinetune", str(CHART), "--dry-run=client", *sets(*values)).split("NOTES:")[1]
+
+    text = notes.split("<<'EOF'\n")[1].split("     EOF")[0]
+    manifest = yaml.safe_load(text)
+
+    assert document_problems(manifest) == []
+    assert ("output" in manifest["spec"]) == (not values)
+    assert [line for line in notes.splitlines() if line.startswith(("1. ", "2. ", "3. "))]
