@@ -26,16 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kubernetes.aio import client, config
 
 from lmft_api import API_VERSION, KIND, PLURAL
 from lmft_api.crd import crd as custom_resource_definition
 from lmft_api.validation import parse_spec
 from lmft_operator import manifests
+from lmft_operator.access import find
 from lmft_operator.facts import Key, RunFacts
 from lmft_operator.settings import OperatorSettings
 
 CONNECTIONS = 16
+START = "import sys; sys.modules['kubernetes'] = None; from lmft_operator.main import main; main()"
+"""As in the operator's image, which lacks the official client: where that is installed, kopf imports all of it."""
 HTTP_PORT = 18099
 SPEC = {
     "model": {"fromConfig": {"model_type": "gpt2", "n_layer": 2}, "tokenizer": {"trainVocabSize": 500}},
@@ -54,12 +56,10 @@ class Api:
 
     @classmethod
     async def connect(cls) -> "Api":
-        settings = client.Configuration()
-        await config.load_kube_config(client_configuration=settings)
-        rest = client.ApiClient(settings).rest_client
-        session = rest.pool_manager
-        session.connector._limit = CONNECTIONS + 4
-        return cls(settings.host, session)
+        access = find()
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS + 4, ssl=access.tls)
+        headers = {"Authorization": f"Bearer {token}"} if (token := access.token()) else {}
+        return cls(access.server, aiohttp.ClientSession(connector=connector, headers=headers))
 
     async def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
         async with self._session.request(
@@ -136,9 +136,7 @@ class Operator:
         (folder / "config.yaml").write_text(f"http: {{port: {HTTP_PORT}}}\nlogLevel: WARNING\n")
         environment = dict(os.environ) | {"LMFT_OPERATOR_CONFIG": str(folder / "config.yaml")}
         self.log = folder / "log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lmft_operator.main"], env=environment, stderr=self.log.open("w")
-        )
+        self.process = subprocess.Popen([sys.executable, "-c", START], env=environment, stderr=self.log.open("w"))
         self.peak = 0.0
 
     async def ready(self) -> None:
@@ -251,7 +249,7 @@ async def quiet(operator: Operator, patience: float = 120) -> None:
     before = -1.0
     while time.monotonic() < until:
         now = operator.samples()
-        done = now.get("lmft_reconciles_total{outcome=\"ok\"}", 0.0)
+        done = now.get('lmft_reconciles_total{outcome="ok"}', 0.0)
         if now["lmft_queue_ready"] == 0 and done == before:
             return
         before = done

@@ -91,7 +91,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.networking.error_backoffs = _Endless()
     ours.watching.server_timeout = settings.watch.server_timeout_seconds
     ours.watching.connect_timeout = settings.api.connect_timeout_seconds
-    ours.watching.chunk_size = 500
+    ours.watching.chunk_size = 100
     ours.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
     ours.watching.label_selectors["v1", "pods"] = RUN_LABEL
     ours.watching.field_selectors["v1", "events"] = "type=Warning"

@@ -11,7 +11,7 @@ from pathlib import Path
 import kopf
 import uvloop
 
-from lmft_operator import handlers, http, logs, metrics, status
+from lmft_operator import access, handlers, http, logs, metrics, status
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
 from lmft_operator.facts import Key
@@ -40,11 +40,12 @@ def main() -> None:
 
 async def run(settings: OperatorSettings) -> None:
     """Everything at once, until a signal or until a part fails; then stop within seconds."""
-    cluster = await Cluster.connect(settings.api)
+    cluster = Cluster(settings.api, access.find())
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
     reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)))
     reconciler.enqueue = queue.add
+    reconciler.backlog = lambda: len(queue)
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
     metrics.QUEUE_READY.set_function(lambda: len(queue))
