@@ -89,8 +89,10 @@ def load_config(folder: Path, task: Task, field: str, *, trust_remote_code: bool
         raise InvalidError([f"{field}: its configuration cannot be used ({_first_line(error)})."]) from error
 
 
-def fresh_config(given: dict[str, Any], tokenizer: Any, labels: Sequence[str] | None) -> Any:
+def fresh_config(given: dict[str, Any], tokenizer: Any | None, labels: Sequence[str] | None) -> Any:
     """A configuration for training from scratch, with vocabulary and special ids of the tokenizer.
+
+    Without a tokenizer (it is yet to be trained) those are left as they are; the rest can be checked already.
 
     Raises:
         InvalidError: unknown model_type or keys, values the model refuses, a vocabulary that is too small.
@@ -113,14 +115,8 @@ def fresh_config(given: dict[str, Any], tokenizer: Any, labels: Sequence[str] | 
             raise InvalidError(
                 [f"{where}.{name}: {kind} has no such setting{_suggest(name, sorted(names))}" for name in unknown]
             )
-        size = rest.setdefault("vocab_size", len(tokenizer))
-        if not isinstance(size, int) or size < len(tokenizer):
-            raise InvalidError(
-                [f"{where}.vocab_size: {size} is less than the tokenizer's {len(tokenizer)} tokens; remove it"]
-            )
-        for name in ("bos", "eos", "pad", "sep", "cls", "mask"):
-            if f"{name}_token_id" in names or hasattr(reference, f"{name}_token_id"):
-                rest.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id", None))
+        if tokenizer is not None:
+            rest |= _vocabulary_settings(rest, reference, tokenizer)
         config = AutoConfig.for_model(kind, **rest, **_label_settings(labels))
     except InvalidError:
         raise
@@ -188,15 +184,16 @@ def build_model(
     return model
 
 
-def position_limit(config: Any, tokenizer: Any) -> int | None:
+def position_limit(config: Any, tokenizer: Any | None) -> int | None:
     """Tokens that fit into one input; None when the model has no limit of its own."""
     positions = getattr(config, "max_position_embeddings", None)
     limits = []
     if isinstance(positions, int) and positions > 0:
         offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
         limits.append(positions - offset)
-    if isinstance(tokenizer.model_max_length, int) and tokenizer.model_max_length < _NO_LIMIT:
-        limits.append(tokenizer.model_max_length)
+    longest = getattr(tokenizer, "model_max_length", None)
+    if isinstance(longest, int) and longest < _NO_LIMIT:
+        limits.append(longest)
     return min(limits) if limits else None
 
 
@@ -210,6 +207,22 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         detail=f"{layers} layers" if isinstance(layers, int) else None,
     )
+
+
+def _vocabulary_settings(given: dict[str, Any], reference: Any, tokenizer: Any) -> dict[str, Any]:
+    size = given.get("vocab_size", len(tokenizer))
+    if not isinstance(size, int) or size < len(tokenizer):
+        raise InvalidError(
+            [
+                f"spec.model.fromConfig.vocab_size: {size} is less than the tokenizer's {len(tokenizer)} tokens; remove it"
+            ]
+        )
+    found: dict[str, Any] = {"vocab_size": size}
+    for name in ("bos", "eos", "pad", "sep", "cls", "mask"):
+        key = f"{name}_token_id"
+        if key not in given and hasattr(reference, key):
+            found[key] = getattr(tokenizer, key, None)
+    return found
 
 
 def _label_settings(labels: Sequence[str] | None) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from array import array
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lmft_api.spec import Task
 from lmft_job.evaluation import HeldOutFigures
-from lmft_job.report.model import CurvePoint, Evaluation
+from lmft_job.report.model import CurvePoint, Evaluation, Resume
 
 STATE_FILE = "lmft_state.json"
 LOSSES_FILE = "lmft_losses.f64"
@@ -43,16 +42,23 @@ class RunState:
         evaluations: oldest first.
         tokens: seen in training.
         seconds: spent in training steps.
+        resumes: every start from a checkpoint, oldest first.
     """
 
     losses: "array[float]" = field(default_factory=lambda: array("d"))
     evaluations: list[Measured] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
+    resumes: list[Resume] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write into a checkpoint's folder."""
-        body = {"tokens": self.tokens, "seconds": self.seconds, "evaluations": [asdict(m) for m in self.evaluations]}
+        body = {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "evaluations": [asdict(measured) for measured in self.evaluations],
+            "resumes": [resume.model_dump() for resume in self.resumes],
+        }
         (folder / STATE_FILE).write_text(json.dumps(body))
         (folder / LOSSES_FILE).write_bytes(self.losses.tobytes())
 
@@ -65,7 +71,8 @@ class RunState:
         evaluations = [
             Measured(**{**entry, "figures": HeldOutFigures(**entry["figures"])}) for entry in body["evaluations"]
         ]
-        return cls(losses, evaluations, body["tokens"], body["seconds"])
+        resumes = [Resume.model_validate(entry) for entry in body["resumes"]]
+        return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
 
     def evaluated(self, step: int) -> bool:
         """Whether there is an evaluation of this step."""
@@ -91,10 +98,3 @@ class RunState:
     def curve(self) -> list[CurvePoint]:
         """The loss of every step."""
         return [CurvePoint(step=step, loss=loss) for step, loss in enumerate(self.losses, start=1)]
-
-
-def headline_figure(task: Task, figures: HeldOutFigures) -> str:
-    """The figure people look at first, in words."""
-    if task == Task.SEQUENCE_CLASSIFICATION:
-        return f"accuracy {figures.accuracy:.4f}"
-    return f"perplexity {figures.perplexity:,.2f}"

@@ -27,6 +27,7 @@ from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, evaluate_he
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch, simulate_shortage
 from lmft_job.observer import Observer
+from lmft_job.report.model import Resume
 from lmft_job.run_state import Measured, RunState
 
 BEST_FOLDER = "best"
@@ -395,7 +396,7 @@ def build_trainer(job: Job, run: Run) -> RunTrainer:
     return trainer
 
 
-def train(job: Job, checkpoint: Path | None) -> Trained:
+def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Trained:
     """Train to the end, from a checkpoint's folder or from the start.
 
     Raises:
@@ -404,6 +405,8 @@ def train(job: Job, checkpoint: Path | None) -> Trained:
         torch.OutOfMemoryError: the accelerator's memory does not suffice.
     """
     state = RunState.load(checkpoint) if checkpoint else RunState()
+    if resume is not None:
+        state.resumes.append(resume)
     run = Run(job, state)
     with job.interrupt.deferred():
         trainer = build_trainer(job, run)
@@ -444,8 +447,3 @@ def arithmetic_for(settings: Settings, device: torch.device) -> Arithmetic:
         fits = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return Arithmetic(device, torch.bfloat16 if fits else None)
     return Arithmetic(device, {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(wanted))
-
-
-def is_language_model(task: Task) -> bool:
-    """Whether perplexity is defined."""
-    return task != Task.SEQUENCE_CLASSIFICATION

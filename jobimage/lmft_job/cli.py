@@ -1,0 +1,23 @@
+"""Entry of ``lmft``. Nothing heavy is imported until a command needs it; a stop is heeded from the first moment."""
+
+import sys
+
+from lmft_job.interrupt import INTERRUPT, StopNow
+
+_LONG_COMMANDS = frozenset({"run", "demo"})
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    if _LONG_COMMANDS.intersection(sys.argv[1:]):
+        INTERRUPT.install()
+    try:
+        from lmft_job.commands import app
+
+        app()
+    except StopNow:
+        sys.exit(75)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The commands of ``lmft``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Output = Annotated[
+    str | None,
+    typer.Option(help="Where results go: a folder, or s3://bucket/prefix. Default: spec.output.uri, else ./runs."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("lmfinetune"))
+        except PackageNotFoundError:
+            typer.echo("0 (checkout)")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def run(
+    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    output: Output = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew where a run of this name is.")] = False,
+    allow_user_code: Annotated[
+        bool, typer.Option(help="Let the manifest's training.callbacks and training.trainerClass run.")
+    ] = False,
+    allow_remote_code: Annotated[bool, typer.Option(help="Let model.trustRemoteCode take effect.")] = False,
+) -> None:
+    """Run a manifest on this machine. Run it again to go on after a stop."""
+    from lmft_job.local import LocalOptions, run_manifest
+
+    again = "lmft " + " ".join(sys.argv[1:])
+    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, again.replace(" --overwrite", ""))
+    raise typer.Exit(run_manifest(manifest, options))
+
+
+@app.command()
+def demo(output: Output = None) -> None:
+    """Train a small model on Python's own language reference; needs no network. Takes a few minutes."""
+    from lmft_job.local import LocalOptions, run_demo
+
+    again = "lmft " + " ".join(sys.argv[1:])
+    raise typer.Exit(run_demo(LocalOptions(output, again=again)))
+
+
+@app.command()
+def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with manifests.")]) -> None:
+    """List every problem of every document, with its field path."""
+    from lmft_job.validate import report_problems
+
+    raise typer.Exit(report_problems(manifests))
+
+
+@app.command()
+def watch(
+    name: Annotated[str, typer.Argument(help="Name of the LMFineTune.")],
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+) -> None:
+    """Follow a run in the cluster until it ends."""
+    from lmft_job.watch.follow import WatchError, follow
+    from rich.console import Console
+
+    try:
+        succeeded = follow(name, namespace, context, Console())
+    except WatchError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if succeeded else 1)

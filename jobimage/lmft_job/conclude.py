@@ -1,0 +1,54 @@
+"""How a process ends: whatever happened becomes a result with a reason, and an exit code."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lmft_api.reasons import ExitCode, Reason
+from lmft_api.result import Result
+from lmft_job.errors import InvalidError, JobError
+from lmft_job.interrupt import INTERRUPT, StopNow
+
+BUG_EXIT = 1
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of an attempt.
+
+    Attributes:
+        exit_code: of the process.
+        result: for the operator.
+        problems: what to list one by one, for people.
+    """
+
+    exit_code: int
+    result: Result
+    problems: tuple[str, ...] = ()
+
+
+def conclude(run: Callable[[], Result]) -> Ending:
+    """Run, and turn whatever comes out of it into an ending. Bugs leave a traceback on stderr."""
+    try:
+        return Ending(ExitCode.DONE, run())
+    except StopNow as stop:
+        return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, str(stop))
+    except InvalidError as error:
+        return _failed(error.exit_code, error.reason, str(error), error.problems)
+    except JobError as error:
+        return _failed(error.exit_code, error.reason, str(error))
+    except MemoryError:
+        traceback.print_exc()
+        return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a result instead of silence
+        if INTERRUPT.requested:
+            # A library turned the stop into an error of its own.
+            return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, INTERRUPT.words)
+        traceback.print_exc()
+        words = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {words[0] if words else ''}"
+        return _failed(BUG_EXIT, Reason.INTERNAL_ERROR, f"an unexpected error: {said}; the traceback is in the log")
+
+
+def _failed(code: int, reason: Reason, message: str, problems: tuple[str, ...] = ()) -> Ending:
+    return Ending(int(code), Result(reason=reason, message=message), problems or (message,))

@@ -1,0 +1,124 @@
+"""What a run is given: the manifest, where it runs, and who listens. The same for a laptop and a pod."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmft_api.run import RunFile, run_id
+from lmft_api.settings import Settings, resolve
+from lmft_api.status import CheckpointStatus
+from lmft_job.errors import InvalidError
+from lmft_job.interrupt import INTERRUPT, Interrupt
+from lmft_job.observer import Observer
+from lmft_job.storage import Store, join_key, open_store
+from lmft_job.watchdog import Watchdog
+
+
+@dataclass
+class Progress:
+    """How far the attempt is; read when it ends, however it ends."""
+
+    step: int | None = None
+    total: int | None = None
+    resumed_from_step: int | None = None
+    lost_steps: int | None = None
+    checkpoint: CheckpointStatus | None = None
+    adjustments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunContext:
+    """One attempt.
+
+    Attributes:
+        run: the run file.
+        in_pod: in a cluster; otherwise on somebody's machine.
+        folder: scratch space of this attempt; gone with the pod.
+        cache: prepared data of this machine.
+        secrets: folder with one folder each of output, dataset, model, hub; None on a laptop.
+        observer: what people see.
+        hung: ends the process; called from the watchdog's thread with the message.
+        restart: replaces the process by a fresh one that goes on; called after running out of accelerator memory.
+        overwrite: begin anew where there is something already.
+        interrupt: the wish to stop.
+        timings: seconds by phase.
+        progress: how far it is.
+    """
+
+    run: RunFile
+    in_pod: bool
+    folder: Path
+    cache: Path
+    secrets: Path | None
+    observer: Observer
+    hung: Callable[[str], None]
+    restart: Callable[[], None]
+    overwrite: bool = False
+    interrupt: Interrupt = INTERRUPT
+    timings: dict[str, float] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def settings(self) -> Settings:
+        """The spec with every default filled in."""
+        return resolve(self.run.spec)
+
+    def namespace_store(self) -> Store:
+        """Storage of the namespace: runs and prepared data sets."""
+        uri = self.settings.output.uri
+        if uri is None:
+            raise InvalidError(["spec.output.uri: is not set, and the platform has no default; set s3:// or file://"])
+        return open_store(uri, self.secret("output")).child(self.run.namespace)
+
+    def run_store(self) -> Store:
+        """Storage of this run."""
+        name = run_id(self.run.name, self.run.uid) if self.in_pod else self.run.name
+        return self.namespace_store().child(join_key("runs", name))
+
+    def secret(self, kind: str) -> Path | None:
+        """The mounted Secret of a kind; None where there is none."""
+        folder = self.secrets / kind if self.secrets else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def hub_token_file(self) -> Path | None:
+        """File with the hub token of the manifest; None leaves it to the hub's client."""
+        folder, reference = self.secret("hub"), self.run.spec.hub_token_secret_ref
+        path = folder / reference.key if folder and reference else None
+        return path if path is not None and path.is_file() else None
+
+    def hub_token(self) -> str | None:
+        """The hub token of the manifest."""
+        path = self.hub_token_file()
+        return path.read_text().strip() if path else None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a part of the recipe, for the report."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - began, 3)
+
+    def watchdog(self) -> Watchdog:
+        """Watches over everything in which steps, batches or prompts follow each other."""
+        return Watchdog(self.settings.training.watchdog_seconds, self.hung)
+
+
+def quiet_libraries() -> None:
+    """Libraries report through us: no bars, no advice, no telemetry, no thread pools that a fork would break."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")
+
+
+def quiet_transformers() -> None:
+    """Once it is imported: errors only."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,151 @@
+"""How a run ends: final figures, answers, and what it leaves in storage. ``report.json`` comes last and completes it."""
+
+import shutil
+from dataclasses import dataclass
+
+from lmft_api.spec import Weights
+from lmft_job.context import RunContext
+from lmft_job.evaluation import HeldOutFigures, evaluate_held_out
+from lmft_job.hub_push import push_to_hub
+from lmft_job.ingredients import Ingredients
+from lmft_job.outcome import now, provenance
+from lmft_job.report.card import render_card
+from lmft_job.report.model import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
+from lmft_job.report.page import render_page
+from lmft_job.sampling import answer_prompts
+from lmft_job.start import REPORT, Attempt, Before, Resumed, device_name, precision_name
+from lmft_job.storage import Store, put_folder
+from lmft_job.training import BEST_FOLDER, Job, Trained
+
+MODEL = "model"
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the report tells of a run."""
+
+    attempt: Attempt
+    resumed: Resumed | None
+    ingredients: Ingredients
+    summary: ModelSummary
+    before: Before
+    trained: Trained
+    figures: HeldOutFigures
+    answers: list[str]
+    adjustments: tuple[str, ...]
+
+
+def final_figures(job: Job, trained: Trained) -> HeldOutFigures:
+    """Figures of the weights that are kept: the last, or the best, which are loaded for it."""
+    best = trained.state.best()
+    folder = job.folder / BEST_FOLDER
+    if job.settings.output.weights == Weights.BEST and best is not None and folder.is_dir():
+        weights = type(job.model).from_pretrained(folder, dtype=job.model.dtype).state_dict()
+        job.model.load_state_dict(weights)
+        return best.figures
+    if trained.state.evaluated(trained.step):
+        return trained.state.evaluations[-1].figures
+    return evaluate_held_out(
+        job.model,
+        job.eval_rows,
+        job.collate,
+        job.settings.task,
+        batch_size=job.batch.rows,
+        arithmetic=job.arithmetic,
+        beat=lambda: job.beat(trained.step),
+    )
+
+
+def answers_after(job: Job, trained: Trained, limit: int | None) -> list[str]:
+    """Answers of the trained model, with the seed of those before."""
+    return answer_prompts(
+        job.model,
+        job.tokenizer,
+        job.settings.task,
+        job.settings.sample,
+        seed=job.settings.training.seed,
+        limit=limit,
+        arithmetic=job.arithmetic,
+        beat=lambda: job.beat(trained.step),
+    )
+
+
+def compose_report(context: RunContext, job: Job, story: Story, store: Store) -> Report:
+    """Everything but what is known only once it is written: the timings."""
+    settings, state = context.settings, story.trained.state
+    before, after = story.before.figures, story.figures
+    source = story.ingredients.sources.model
+    pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
+    return Report(
+        name=context.run.name,
+        namespace=context.run.namespace,
+        attempt=story.attempt.number,
+        finished=now(),
+        task=settings.task,
+        model=story.summary,
+        device=device_name(job.arithmetic),
+        precision=precision_name(job.arithmetic),
+        evaluation_dtype=job.arithmetic.evaluation_dtype,
+        results=ResultFigures(
+            perplexity=after.perplexity,
+            baseline_perplexity=before.perplexity,
+            eval_loss=after.loss,
+            baseline_eval_loss=before.loss,
+            trainer_eval_loss=after.trainer_loss,
+            accuracy=after.accuracy,
+            baseline_accuracy=before.accuracy,
+            samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],
+            model_uri=store.url(MODEL),
+            report_uri=store.url(PAGE),
+        ),
+        evaluations=[measured.evaluation() for measured in state.evaluations],
+        dataset=story.ingredients.data.figures,
+        settings=settings.flat(),
+        training=TrainingFigures(
+            steps=story.trained.step,
+            total_steps=story.trained.total,
+            epochs=story.trained.epoch,
+            tokens=state.tokens,
+            tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+            resumed_from_step=story.resumed.step if story.resumed else None,
+            lost_steps=story.resumed.lost_steps if story.resumed else None,
+            resumes=state.resumes,
+            adjustments=list(story.adjustments),
+        ),
+        provenance=provenance(
+            context.run,
+            settings.training.seed,
+            source.revision if source else None,
+            story.ingredients.data.fingerprint,
+        ),
+    )
+
+
+def save_model(job: Job, store: Store, report: Report) -> None:
+    """Model, tokenizer and model card, as ``pipeline()`` loads them."""
+    folder = job.folder / MODEL
+    shutil.rmtree(folder, ignore_errors=True)
+    # Trainer switches the generation cache off for training; whoever loads the model wants it.
+    job.model.config.use_cache = True
+    job.model.save_pretrained(folder)
+    job.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(render_card(report), encoding="utf-8")
+    put_folder(store, MODEL, folder, job.interrupt.check)
+
+
+def push(context: RunContext, job: Job, report: Report) -> None:
+    """Upload the model's folder to the hub, where the manifest says so."""
+    wanted = context.settings.output.push_to_hub
+    if wanted is None:
+        return
+    address = push_to_hub(job.folder / MODEL, wanted.repository, private=wanted.private, token=context.hub_token())
+    context.observer.note(f"pushed to {address}")
+
+
+def publish_report(context: RunContext, store: Store, report: Report, trained: Trained) -> Report:
+    """The page, then the JSON that completes the run."""
+    final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
+    store.put_bytes(PAGE, render_page(final, trained.state.curve()))
+    store.put_bytes(REPORT, final.to_json())
+    return final

@@ -1,0 +1,232 @@
+"""What a run trains with: tokenizer, data, model. Found in the hub, in storage, or staged by the run's prepare stage."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lmft_api.reasons import Reason
+from lmft_api.run import Stage
+from lmft_job.context import RunContext
+from lmft_job.data.prepared import Prepared, prepare, reopen
+from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.model_source import SourceFolder, fetch_source
+from lmft_job.models import (
+    build_model,
+    fresh_config,
+    load_config,
+    load_tokenizer,
+    position_limit,
+    ready_tokenizer,
+)
+from lmft_job.sampling import check_prompts
+from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
+
+STAGED = "staged"
+"""Folder of a run in storage: what its prepare stage fetched from the hub, since pods share no disk."""
+_STAGED_DATA = "staged/data.json"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders on this disk.
+
+    Attributes:
+        model: weights, configuration, tokenizer; None to train from scratch.
+        tokenizer: another tokenizer than the model's; None for the model's or a trained one.
+    """
+
+    model: SourceFolder | None
+    tokenizer: SourceFolder | None
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Ready to train.
+
+    Attributes:
+        tokenizer: with all that the task needs.
+        config: of the model.
+        limit: tokens that fit into the model; None for no limit.
+        data: rows to train on and to evaluate on.
+        sources: where weights are.
+    """
+
+    tokenizer: Any
+    config: Any
+    limit: int | None
+    data: Prepared
+    sources: Sources
+
+
+def find_sources(context: RunContext, store: Store) -> Sources:
+    """Fetch model and tokenizer, from where they are staged if they are."""
+    spec, interrupt = context.run.spec.model, context.interrupt
+    token, credentials = context.hub_token(), context.secret("model")
+    code = bool(spec.trust_remote_code)
+
+    def fetch(name: str, source: str, revision: str | None, field: str, weights: bool) -> SourceFolder:
+        if context.run.stage == Stage.TRAIN and (staged := _staged(context, store, name)):
+            return staged
+        return fetch_source(
+            source,
+            context.folder / "sources" / name,
+            field=field,
+            revision=revision,
+            token=token,
+            credentials=credentials,
+            with_code=code,
+            weights=weights,
+            check=interrupt.check,
+        )
+
+    model = tokenizer = None
+    if context.run.resume_model_uri:
+        model = fetch_source(
+            context.run.resume_model_uri,
+            context.folder / "sources" / "resumed",
+            field="spec.resumeFrom",
+            credentials=context.secret("output"),
+        )
+    elif spec.name:
+        model = fetch("model", spec.name, spec.revision, "spec.model.name", weights=True)
+    if spec.tokenizer and spec.tokenizer.name:
+        tokenizer = fetch("tokenizer", spec.tokenizer.name, None, "spec.model.tokenizer.name", weights=False)
+    return Sources(model, tokenizer)
+
+
+def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
+    """Tokenizer, configuration and prepared data; everything that can be wrong with them is told at once.
+
+    Raises:
+        InvalidError: manifest or data cannot work.
+    """
+    settings, spec = context.settings, context.run.spec.model
+    task, trust = settings.task, bool(spec.trust_remote_code)
+    tokenizer = None
+    if sources.tokenizer:
+        tokenizer = load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name")
+    elif sources.model:
+        tokenizer = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust)
+    if tokenizer is not None:
+        tokenizer = ready_tokenizer(tokenizer, task)
+
+    def configure(vocabulary: Any, labels: list[str] | None) -> Any:
+        if sources.model:
+            return load_config(sources.model.path, task, "spec.model.name", trust_remote_code=trust, labels=labels)
+        return fresh_config(spec.from_config or {}, vocabulary, labels)
+
+    limit = position_limit(configure(tokenizer, None), tokenizer)
+    problems: list[str] = []
+    if tokenizer is not None:
+        problems += _problems_of_prompts(context, tokenizer, limit)
+    size = settings.dataset.block_size
+    if problems and size and limit and size > limit:
+        problems.append(
+            f"spec.dataset.blockSize: {size} is more than the model's {limit} positions; set at most {limit}"
+        )
+    if problems:
+        raise InvalidError(problems)
+    data = _data(context, store, tokenizer, limit)
+    tokenizer = ready_tokenizer(data.tokenizer, task)
+    config = configure(tokenizer, data.labels or None)
+    limit = position_limit(config, tokenizer)
+    if problems := _problems_of_prompts(context, tokenizer, limit):
+        raise InvalidError(problems)
+    return Ingredients(tokenizer, config, limit, data, sources)
+
+
+def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Any:
+    """The model on its device, in FP32."""
+    source = ingredients.sources.model
+    model = build_model(
+        context.settings.task,
+        ingredients.config,
+        ingredients.tokenizer,
+        source.path if source else None,
+        "spec.resumeFrom" if context.run.resume_model_uri else "spec.model.name" if source else "spec.model.fromConfig",
+        seed=context.settings.training.seed,
+        trust_remote_code=bool(context.run.spec.model.trust_remote_code),
+    )
+    return model.to(device)
+
+
+def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:
+    """Leave in storage what the train stage starts from."""
+    sources, spec = ingredients.sources, context.run.spec.model
+    for name, folder, address in (
+        ("model", sources.model, spec.name),
+        ("tokenizer", sources.tokenizer, spec.tokenizer.name if spec.tokenizer else None),
+    ):
+        # What lies in s3:// or on a volume is as near to the next pod as the run's own folder is.
+        if folder and address and not address.startswith(("s3://", "file://")):
+            labels: dict[str, int | str] = {"revision": folder.revision or ""}
+            publish_folder(store, f"{STAGED}/{name}", folder.path, labels, context.interrupt.check)
+    store.put_bytes(_STAGED_DATA, json.dumps({"fingerprint": ingredients.data.fingerprint}).encode())
+
+
+def choose_device(context: RunContext) -> torch.device:
+    """The GPU when the manifest asks for one, else the CPU.
+
+    Raises:
+        RefusedError: AcceleratorMissing in a pod; on somebody's machine a note is enough.
+    """
+    if context.settings.gpus > 1:
+        raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])
+    if context.settings.gpus == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if context.in_pod:
+        raise RefusedError(
+            Reason.ACCELERATOR_MISSING,
+            "spec.resources.gpusPerNode asks for a GPU, and this pod sees none. Check the node's driver and device "
+            "plugin, and that spec.resources.gpuResourceName is a resource of this cluster.",
+        )
+    context.observer.note("no GPU here: training on the CPU, which is slower")
+    return torch.device("cpu")
+
+
+def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
+    folder = context.folder / "sources" / name
+    try:
+        manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.interrupt.check)
+    except DamagedFolderError as error:
+        context.observer.note(f"staged {name} is damaged ({error}); fetched anew")
+        return None
+    return SourceFolder(folder, str(manifest.labels.get("revision") or "") or None) if manifest else None
+
+
+def _data(context: RunContext, store: Store, tokenizer: Any, limit: int | None) -> Prepared:
+    shared = context.namespace_store()
+    if context.run.stage == Stage.TRAIN and (staged := store.get_bytes(_STAGED_DATA)):
+        found = reopen(
+            json.loads(staged)["fingerprint"],
+            context.settings,
+            tokenizer,
+            store=shared,
+            cache=context.cache,
+            check=context.interrupt.check,
+            say=context.observer.note,
+        )
+        if found:
+            return found
+    return prepare(
+        context.settings,
+        tokenizer,
+        store=shared,
+        cache=context.cache,
+        max_positions=limit,
+        hub_token=context.hub_token_file(),
+        credentials=context.secret("dataset"),
+        check=context.interrupt.check,
+        say=context.observer.note,
+    )
+
+
+def _problems_of_prompts(context: RunContext, tokenizer: Any, limit: int | None) -> list[str]:
+    try:
+        check_prompts(context.settings.sample.prompts, tokenizer, context.settings.task, limit)
+    except InvalidError as error:
+        return list(error.problems)
+    return []

@@ -1,0 +1,150 @@
+"""A run on somebody's machine: manifest in, folder out. The same recipe that a pod runs."""
+
+import hashlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from lmft_api.manifest import read_documents
+from lmft_api.reasons import ExitCode
+from lmft_api.run import RunFile
+from lmft_api.spec import LMFineTuneSpec, Output
+from lmft_api.validation import parse_spec
+from lmft_job.conclude import conclude
+from lmft_job.console import ConsoleObserver
+from lmft_job.context import RunContext, quiet_libraries
+from lmft_job.interrupt import INTERRUPT
+from lmft_job.storage import Store
+from lmft_job.validate import is_foreign, problems_of, title_of, words
+
+NAMESPACE = "default"
+DEMO = "demo.yaml"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Options of ``lmft run``.
+
+    Attributes:
+        output: folder or URI; None takes the manifest's, else ./runs.
+        overwrite: begin anew where there is a run of this name.
+        allow_user_code: let callbacks and trainerClass run.
+        allow_remote_code: let trustRemoteCode take effect.
+        again: the command that goes on after a stop.
+    """
+
+    output: str | None = None
+    overwrite: bool = False
+    allow_user_code: bool = False
+    allow_remote_code: bool = False
+    again: str = "lmft run"
+
+
+def run_demo(options: LocalOptions) -> int:
+    """The quickstart, packaged; a finished demo is begun anew, an interrupted one goes on."""
+    with as_file(files("lmft_job") / DEMO) as manifest:
+        return run_manifest(manifest, options, again_when_done=True)
+
+
+def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = False) -> int:
+    """Run the one LMFineTune of a file; returns the exit code."""
+    found = _read(path)
+    if found is None:
+        return ExitCode.INVALID
+    name, spec = found
+    spec = _with_output(spec, options.output)
+    if options.allow_user_code:
+        # The user's modules lie where the command is typed, as with `python script.py`.
+        sys.path.insert(0, str(Path.cwd()))
+    quiet_libraries()
+    cache = Path(os.environ.get("LMFT_CACHE") or Path.home() / ".cache" / "lmfinetune")
+    output = spec.output.uri if spec.output else ""
+    folder = cache / "work" / f"{name[:100]}-{hashlib.sha256(f'{output}/{name}'.encode()).hexdigest()[:8]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ConsoleObserver() as console:
+        context = RunContext(
+            run=RunFile(
+                name=name,
+                namespace=NAMESPACE,
+                uid="local",
+                allow_user_code=options.allow_user_code,
+                allow_remote_code=options.allow_remote_code,
+                spec=spec,
+            ),
+            in_pod=False,
+            folder=folder,
+            cache=cache,
+            secrets=None,
+            observer=console,
+            hung=_hung,
+            restart=_restart,
+            overwrite=options.overwrite,
+        )
+
+        def run():  # type: ignore[no-untyped-def]
+            context.overwrite = context.overwrite or (again_when_done and _is_finished(context.run_store()))
+            from lmft_job.recipe import run
+
+            return run(context)
+
+        ending = conclude(run)
+        if ending.exit_code == ExitCode.INTERRUPTED:
+            saved = context.progress.checkpoint
+            console.interrupted(saved.step if saved else None, options.again)
+    if ending.exit_code not in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        if len(ending.problems) > 1:
+            print(f"{path}: {len(ending.problems)} problems", file=sys.stderr)
+        for problem in ending.problems:
+            print(f"  {problem}" if len(ending.problems) > 1 else problem, file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    return int(ending.exit_code)
+
+
+def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
+    """Name and spec of the one run in a file; None when there is none or it is wrong, which is told on stderr."""
+    documents = list(read_documents(path))
+    ours = [document for document in documents if document.problems or not is_foreign(document.content)]
+    wrong = False
+    for document in ours:
+        if problems := problems_of(document):
+            print(words(title_of(path, document, alone=len(documents) == 1), problems), file=sys.stderr)
+            wrong = True
+    if wrong:
+        return None
+    if len(ours) != 1:
+        print(f"{path}: must hold one LMFineTune to run here, not {len(ours)}", file=sys.stderr)
+        return None
+    name = ours[0].content["metadata"].get("name")
+    if not name:
+        print(f"{path}: metadata.name is needed to run here; it names the folder", file=sys.stderr)
+        return None
+    return name, parse_spec(ours[0].content["spec"])
+
+
+def _with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
+    if output is None and spec.output is not None and spec.output.uri is not None:
+        return spec
+    wanted = output or "runs"
+    uri = wanted if "://" in wanted else Path(wanted).absolute().as_uri()
+    return spec.model_copy(update={"output": (spec.output or Output()).model_copy(update={"uri": uri})})
+
+
+def _is_finished(store: Store) -> bool:
+    return store.get_bytes("report.json") is not None
+
+
+def _hung(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+    os._exit(ExitCode.HUNG)
+
+
+def _restart() -> None:
+    INTERRUPT.check()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    arguments = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
+    os.execv(sys.executable, [sys.executable, "-m", "lmft_job.cli", *arguments])

@@ -1,0 +1,130 @@
+"""From what a run knows at its end to the report, and from the report to the result that the operator reads."""
+
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from lmft_api.reasons import Reason
+from lmft_api.result import Counts, Result
+from lmft_api.run import RunFile, spec_hash
+from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results, SampleResult
+from lmft_job.report.model import Evaluation, Report, ReportProvenance
+
+_LIBRARIES = ("lmfinetune", "torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy")
+
+
+def now() -> str:
+    """The time, RFC 3339 in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """Python's and the libraries' that decide the figures."""
+    found = {"python": python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            # Run from a checkout: the commit stands for the version.
+            continue
+    return found
+
+
+def provenance(run: RunFile, seed: int, model_revision: str | None, fingerprint: str | None) -> ReportProvenance:
+    """What is needed to get the same again."""
+    return ReportProvenance(
+        versions=versions(),
+        seed=seed,
+        model_revision=model_revision,
+        dataset_revision=run.spec.dataset.revision,
+        dataset_fingerprint=fingerprint,
+        spec_hash=spec_hash(run.spec),
+        image=run.image,
+        git=_commit(),
+        resumed_from=run.resume_model_uri,
+    )
+
+
+def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Result:
+    """The last word of a run that is done."""
+    figures, training, origin = report.results, report.training, report.provenance
+    return Result(
+        reason=Reason.COMPLETED,
+        message=_outcome(report),
+        results=Results(
+            perplexity=number(figures.perplexity),
+            baseline_perplexity=number(figures.baseline_perplexity),
+            eval_loss=number(figures.eval_loss),
+            baseline_eval_loss=number(figures.baseline_eval_loss),
+            accuracy=number(figures.accuracy),
+            baseline_accuracy=number(figures.baseline_accuracy),
+            samples=[
+                SampleResult(prompt=_cut(s.prompt), before=_cut(s.before), after=_cut(s.after)) for s in figures.samples
+            ]
+            or None,
+            model_uri=figures.model_uri,
+            report_uri=figures.report_uri,
+        ),
+        checkpoint=checkpoint,
+        counts=Counts(
+            steps=training.steps,
+            total_steps=training.total_steps,
+            resumed_from_step=training.resumed_from_step,
+            lost_steps=training.lost_steps,
+            tokens_per_second=round(training.tokens_per_second) if training.tokens_per_second else None,
+        ),
+        adjustments=list(training.adjustments) or None,
+        provenance=Provenance(
+            image=origin.image,
+            model_revision=origin.model_revision,
+            dataset_fingerprint=origin.dataset_fingerprint,
+            spec_hash=origin.spec_hash,
+            seed=origin.seed,
+            resumed_from=origin.resumed_from,
+            versions=origin.versions or None,
+        ),
+        evaluations=[evaluation_result(evaluation) for evaluation in report.evaluations] or None,
+    )
+
+
+def evaluation_result(evaluation: Evaluation) -> EvaluationResult:
+    """An evaluation in the contract's words: decimals as text."""
+    return EvaluationResult(
+        step=evaluation.step,
+        epoch=number(evaluation.epoch) or "0",
+        train_loss=number(evaluation.train_loss),
+        eval_loss=number(evaluation.eval_loss) or "0",
+        perplexity=number(evaluation.perplexity),
+        accuracy=number(evaluation.accuracy),
+    )
+
+
+def number(value: float | None) -> str | None:
+    """A decimal as the status shows it: six significant digits."""
+    return None if value is None else f"{value:.6g}"
+
+
+def _cut(text: Any, length: int = 4096) -> Any:
+    return text if text is None or len(text) <= length else text[: length - 1] + "…"
+
+
+def _outcome(report: Report) -> str:
+    from lmft_job.report.words import outcome
+
+    return outcome(report)
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None

@@ -1,0 +1,122 @@
+"""The whole run, from top to bottom; every helper does one thing that the heading names."""
+
+import shutil
+
+import torch
+from lmft_api.result import Result
+from lmft_api.run import Stage
+from lmft_job import finish, start
+from lmft_job.context import RunContext, quiet_transformers
+from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
+from lmft_job.journal import Journal
+from lmft_job.memory import Adjustment, Batch
+from lmft_job.models import summarise
+from lmft_job.outcome import completed
+from lmft_job.training import Job, arithmetic_for, train
+from lmft_job.uploads import Uploads
+from lmft_job.user_code import load_user_code, refuse_forbidden_code
+
+
+def run(context: RunContext) -> Result:
+    """Run a manifest: load, split, tokenise, pack, evaluate, train, evaluate, sample, save, report.
+
+    Raises:
+        JobError: whatever ends the run early, with its exit code and words for people.
+    """
+    quiet_transformers()
+    settings, observer = context.settings, context.observer
+
+    # Check: what is forbidden, what is there already, and whether the result can be written at all
+    with context.phase("check"):
+        refuse_forbidden_code(context.run, settings)
+        store = context.run_store()
+        store.probe_write()
+        if done := start.finished_before(context, store):
+            return done
+        device = choose_device(context) if context.run.stage != Stage.PREPARE else torch.device("cpu")
+        arithmetic = arithmetic_for(settings, device)
+        trainer_class, callbacks = load_user_code(settings)
+        attempt = start.begin_attempt(context, store)
+
+    # Load → split → flatten → tokenise → pack
+    with context.phase("load"):
+        sources = find_sources(context, store)
+    with context.phase("data"):
+        ingredients = gather(context, store, sources)
+    with context.phase("load"):
+        model = make_model(context, ingredients, device)
+        summary = summarise(ingredients.config, model, context.run.spec.model.name)
+        start.tell_model(context, summary, arithmetic)
+        start.tell_data(context, ingredients)
+    if context.run.stage == Stage.PREPARE:
+        with context.phase("stage"):
+            stage(context, store, ingredients)
+        return start.prepared_result(context, ingredients)
+
+    # Take up where the attempt before stopped
+    with context.phase("resume"):
+        resumed = start.find_checkpoint(context, store, attempt)
+        planned = Batch(settings.training.per_device_batch_size, settings.training.gradient_accumulation_steps)
+        adjustment = Adjustment.load(store, planned)
+        context.progress.adjustments = list(adjustment.notes)
+
+    uploads = Uploads(context, store, attempt.number)
+    with Journal(store, attempt.number) as journal, context.watchdog() as watchdog, uploads:
+
+        def beat(step: int) -> None:
+            journal.step = context.progress.step = max(journal.step, step)
+            watchdog.beat(f"training, at step {step}")
+
+        job = Job(
+            settings=settings,
+            model=model,
+            tokenizer=ingredients.tokenizer,
+            train_rows=ingredients.data.train,
+            eval_rows=ingredients.data.held_out,
+            collate=ingredients.data.collator,
+            arithmetic=arithmetic,
+            batch=adjustment.batch,
+            folder=context.folder,
+            uploads=uploads,
+            interrupt=context.interrupt,
+            observer=observer,
+            beat=beat,
+            trainer_class=trainer_class,
+            callbacks=callbacks,
+        )
+        try:
+            # Before: the same held-out rows and the same prompts as after
+            with context.phase("baseline"):
+                before = start.measure_before(job, store, ingredients.limit)
+
+            # Train, with evaluations and checkpoints
+            with context.phase("training"):
+                trained = train(job, resumed.folder if resumed else None, resumed.noted() if resumed else None)
+
+            # After
+            with context.phase("evaluation"):
+                figures = finish.final_figures(job, trained)
+            with context.phase("samples"):
+                answers = finish.answers_after(job, trained, ingredients.limit)
+        except torch.OutOfMemoryError:
+            observer.note("out of accelerator memory")
+            smaller = adjustment.after_shortage(journal.step)
+            smaller.save(store)
+            observer.note(f"{smaller.notes[-1]}; going on in a fresh process")
+            uploads.wait()
+            context.restart()
+            raise
+
+        # Save model, tokenizer, model card, report
+        watchdog.beat("saving the model")
+        notes = adjustment.notes
+        story = finish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
+        report = finish.compose_report(context, job, story, store)
+        with context.phase("saving"):
+            finish.save_model(job, store, report)
+            finish.push(context, job, report)
+        report = finish.publish_report(context, store, report, trained)
+        uploads.keep_last()
+    observer.done(report)
+    shutil.rmtree(context.folder, ignore_errors=True)
+    return completed(report, context.progress.checkpoint)
