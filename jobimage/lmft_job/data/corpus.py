@@ -39,7 +39,8 @@ class Corpus:
         if not self.labels:
             return present
         has = np.fromiter((self.labels[row] is not None for row in present.tolist()), bool, len(present))
-        return present[has]
+        kept: Indices = present[has]
+        return kept
 
 
 def collect(
@@ -101,7 +102,8 @@ def number_labels(
         return names, _whole(train), _whole(held_out)
     kinds = {type(value) for value in train + held_out}
     if not kinds <= {str, int, float, bool}:
-        problems.add(f"{where} holds {' and '.join(sorted(kind.__name__ for kind in kinds))} values; one label a row is needed")
+        held = " and ".join(sorted(kind.__name__ for kind in kinds))
+        problems.add(f"{where} holds {held} values; one label a row is needed")
         return [], [], []
     if kinds == {str} and all(_INTEGER.match(value) for value in train + held_out):
         train, held_out = [int(value) for value in train], [int(value) for value in held_out]
@@ -109,7 +111,7 @@ def number_labels(
         train, held_out = [float(value) for value in train], [float(v) if _is_number(v) else v for v in held_out]
     if any(isinstance(value, float) and not value.is_integer() for value in train):
         example = next(value for value in train if isinstance(value, float) and not value.is_integer())
-        problems.add(f"{where} is continuous (such as {example:g}); classification needs classes, regression is not built")
+        problems.add(f"{where} is continuous (such as {example:g}); classes are needed, regression is not built")
         return [], [], []
     values = {_plain(value) for value in train}
     if len({isinstance(value, str) for value in values}) > 1:
@@ -120,9 +122,10 @@ def number_labels(
         shown = ", ".join(repr(value) for value in sorted(strange, key=str)[:5])
         problems.add(f"{where}: the held-out rows have labels that no training row has: {shown}")
     if len(values) < 2:
-        problems.add(f"{where} has only one class in the training rows ({', '.join(map(repr, values))}); two are needed")
+        only = ", ".join(map(repr, values))
+        problems.add(f"{where} has only one class in the training rows ({only}); two are needed")
     if len(values) > MOST_LABELS:
-        problems.add(f"{where} has {len(values):,} different values; that is no label (at most {MOST_LABELS:,} classes)")
+        problems.add(f"{where} has {len(values):,} different values, no classes (at most {MOST_LABELS:,})")
     order = {value: number for number, value in enumerate(sorted(values))}
     known = [str(value) for value in order]
     return known, [order[_plain(v)] for v in train], [order.get(_plain(v), 0) for v in held_out]

@@ -43,7 +43,8 @@ class Problems:
 
     def all(self) -> list[str]:
         """Every problem noted, and how many more there were."""
-        return self.found + ([f"spec.dataset.files: at least {self.more} more problems like these"] if self.more else [])
+        more = [f"spec.dataset.files: at least {self.more} more problems like these"] if self.more else []
+        return self.found + more
 
 
 class DataFile:
@@ -100,7 +101,7 @@ def _lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as error:
                 at = offset + len(raw) - len(line) + error.start
                 problems.add(
-                    f"spec.dataset.files: {file.name}: byte {at} (line {number}) is not UTF-8; convert the file to UTF-8"
+                    f"spec.dataset.files: {file.name}: byte {at} (line {number}) is not UTF-8; convert the file"
                 )
                 if problems.full:
                     return
@@ -168,7 +169,8 @@ def _json_array(file: DataFile, problems: Problems) -> Iterator[Row]:
                 held, expected = held[end:], ","
                 continue
         if exhausted:
-            problems.add(f"spec.dataset.files: {file.name}: line {line} is not JSON ({complete or 'the array is not closed'})")
+            what = complete or "the array is not closed"
+            problems.add(f"spec.dataset.files: {file.name}: line {line} is not JSON ({what})")
             return
         piece, size = [], 0
         # Twice what is held, so that one long element is not parsed over and over.

@@ -12,31 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from lmft_api.reasons import Reason
+
 from lmft_api.settings import Settings
 from lmft_api.spec import Task
-
 from lmft_job.data import tokenizers
-from lmft_job.data.corpus import Corpus, collect, number_labels
-from lmft_job.data.files import Problems
+from lmft_job.data.making import HELD_OUT, SUMMARY, TOKENIZER, TRAIN, make, max_length, problems_of_spec, trained_size
 from lmft_job.data.masking import MaskedBlocks, Masker
-from lmft_job.data.packing import Check, encoded, pack, split_ids
-from lmft_job.data.rows import BlockRows, BlockWriter, Item, LabelledRows, PadRows, Rows, RowWriter, stack_blocks
-from lmft_job.data.sources import Source, open_source
-from lmft_job.data.splits import Indices, hold_out, parse
+from lmft_job.data.packing import Check
+from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
+from lmft_job.data.sources import open_source
 from lmft_job.errors import InvalidError
-from lmft_job.report.model import DatasetFigures, TextLengths
+from lmft_job.report.model import DatasetFigures
 from lmft_job.storage import MANIFEST, DamagedFolderError, Store, disk_error, fetch_verified, join_key, publish_folder
 
 log = logging.getLogger(__name__)
 
 DATASETS = "datasets"
 """Folder of prepared data sets below ``<output.uri>/<namespace>``."""
-_SUMMARY = "prepared.json"
-_TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def prepare(
         RefusedError: data set not found or not allowed.
         UnavailableError: hub or storage out of reach.
     """
-    spec_problems = _spec_problems(settings, tokenizer, max_positions)
+    spec_problems = problems_of_spec(settings, tokenizer, max_positions)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="preparing-", dir=cache) as scratch_name:
@@ -123,7 +116,7 @@ def prepare(
                     return found
             folder = scratch / "done"
             folder.mkdir()
-            _make(folder, scratch, settings, source, tokenizer, max_positions, fingerprint, spec_problems, check)
+            make(folder, scratch, settings, source, tokenizer, max_positions, fingerprint, spec_problems, check)
             target = _folder(cache, fingerprint)
             _move(folder, target)
         if store is not None:
@@ -145,7 +138,7 @@ def reopen(
 ) -> Prepared | None:
     """A prepared data set by its fingerprint, without a look at its source; None when there is none."""
     target = _folder(cache, fingerprint)
-    if (target / _SUMMARY).is_file():
+    if (target / SUMMARY).is_file():
         try:
             return _open(target, settings, tokenizer, reused=True)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -178,8 +171,8 @@ def fingerprint_of(settings: Settings, data: str, tokenizer: Any | None, max_pos
         "seed": settings.training.seed if chosen.test_percent else None,
         "fields": [chosen.text_field, chosen.label_field],
         "block_size": chosen.block_size,
-        "tokenizer": tokenizers.identity(tokenizer) if tokenizer is not None else _trained_size(settings),
-        "max_length": _max_length(tokenizer, max_positions) if chosen.block_size is None else None,
+        "tokenizer": tokenizers.identity(tokenizer) if tokenizer is not None else trained_size(settings),
+        "max_length": max_length(tokenizer, max_positions) if chosen.block_size is None else None,
         "max_positions": max_positions if tokenizer is None else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -193,229 +186,6 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def _spec_problems(settings: Settings, tokenizer: Any | None, max_positions: int | None) -> list[str]:
-    """What can be told before the data is seen."""
-    problems = []
-    size = settings.dataset.block_size
-    if size is not None and max_positions is not None and size > max_positions:
-        problems.append(
-            f"spec.dataset.blockSize: {size} is more than the {max_positions} positions of the model; "
-            f"set at most {max_positions}"
-        )
-    if tokenizer is None:
-        return problems
-    if tokenizers.fast_core(tokenizer) is None:
-        problems.append(
-            f"spec.model.tokenizer: {type(tokenizer).__name__} has no fast version (tokenizer.json); "
-            "name another tokenizer or convert it"
-        )
-    if settings.task == Task.MASKED_LM and tokenizer.mask_token_id is None:
-        problems.append("spec.model.tokenizer: it has no mask token, which MaskedLM needs; use a BERT-like model")
-    if settings.task == Task.SEQUENCE_CLASSIFICATION and tokenizer.pad_token_id is None:
-        problems.append("spec.model.tokenizer: it has no padding token, which SequenceClassification needs")
-    return problems
-
-
-def _make(
-    folder: Path,
-    scratch: Path,
-    settings: Settings,
-    source: Source,
-    tokenizer: Any | None,
-    max_positions: int | None,
-    fingerprint: str,
-    spec_problems: list[str],
-    check: Check,
-) -> None:
-    """load → split → flatten/join → (train a tokenizer) → tokenise → pack, into a folder."""
-    chosen = settings.dataset
-    problems = Problems()
-
-    # Load, flatten and join.
-    sides = _load(settings, source, scratch, problems, check)
-    if sides is None or problems.found or spec_problems:
-        raise InvalidError(
-            spec_problems + problems.all(), Reason.DATASET_INVALID if problems.found else Reason.INVALID_SPEC
-        )
-    (train, train_rows), (held_out, held_out_rows) = sides
-
-    # Drop what has no text.
-    train_kept, held_out_kept = train.usable(train_rows), held_out.usable(held_out_rows)
-    dropped = len(train_rows) + len(held_out_rows) - len(train_kept) - len(held_out_kept)
-    _refuse_empty(settings, train_rows, held_out_rows, train_kept, held_out_kept)
-
-    # Train a tokenizer, if there is none.
-    if tokenizer is None:
-        tokenizer = tokenizers.train(
-            train.texts.batches(train_kept), _trained_size(settings), settings.task, max_positions
-        )
-        check()
-
-    # Tokenise, and pack or pad.
-    labels: list[str] | None = None
-    if chosen.block_size is not None:
-        train_lengths, train_blocks = _pack(folder / "train.arrow", train, train_kept, tokenizer, chosen.block_size, check)
-        held_lengths, held_blocks = _pack(
-            folder / "eval.arrow", held_out, held_out_kept, tokenizer, chosen.block_size, check
-        )
-        _refuse_short(chosen.block_size, train_blocks, held_blocks, train_lengths, held_lengths)
-        train_tokens, held_tokens = train_blocks * chosen.block_size, held_blocks * chosen.block_size
-    else:
-        train_values = [train.labels[row] for row in train_kept.tolist()]
-        held_values = [held_out.labels[row] for row in held_out_kept.tolist()]
-        labels, train_numbers, held_numbers = number_labels(
-            train_values, held_values, train.label_names, chosen.label_field or "", problems
-        )
-        if problems.found:
-            raise InvalidError(problems.all(), Reason.DATASET_INVALID)
-        limit = _max_length(tokenizer, max_positions)
-        train_lengths = _label(folder / "train.arrow", train, train_kept, train_numbers, tokenizer, limit, check)
-        held_lengths = _label(folder / "eval.arrow", held_out, held_out_kept, held_numbers, tokenizer, limit, check)
-        train_tokens, held_tokens = int(train_lengths.sum()), int(held_lengths.sum())
-
-    # Note the figures.
-    packed = chosen.block_size is not None
-    figures = DatasetFigures(
-        name=source.title,
-        train_rows=len(train_kept),
-        eval_rows=len(held_out_kept),
-        dropped_rows=dropped,
-        train_blocks=train_blocks if packed else None,
-        eval_blocks=held_blocks if packed else None,
-        train_tokens=train_tokens,
-        eval_tokens=held_tokens,
-        dropped_tokens=int(train_lengths.sum() + held_lengths.sum()) - train_tokens - held_tokens if packed else None,
-        lengths=_lengths(train_lengths),
-        labels=labels,
-        fingerprint=fingerprint,
-    )
-    summary = {"noun": source.noun, "figures": figures.model_dump(mode="json")}
-    tokenizers.fast_core(tokenizer).no_truncation()  # type: ignore[union-attr]
-    tokenizer.save_pretrained(str(folder / _TOKENIZER))
-    (folder / _SUMMARY).write_text(json.dumps(summary, indent=1))
-
-
-def _load(
-    settings: Settings, source: Source, scratch: Path, problems: Problems, check: Check
-) -> tuple[tuple[Corpus, Indices], tuple[Corpus, Indices]] | None:
-    """Both sides of the data: their texts, and the rows to use of them; None when a split cannot be."""
-    chosen = settings.dataset
-    read: dict[str, Corpus] = {}
-
-    def corpus(split: str) -> Corpus:
-        if split not in read:
-            rows = source.rows(split, chosen.text_field, chosen.label_field, problems)
-            read[split] = collect(
-                rows, scratch / f"split-{len(read)}", chosen.text_field, chosen.label_field, problems, check
-            )
-        return read[split]
-
-    def side(split: str, field: str) -> tuple[Corpus, Indices] | None:
-        if source.sliced:
-            taken = corpus(split)
-            return taken, np.arange(len(taken.texts), dtype=np.int64)
-        part = parse(split)
-        if part is None:
-            problems.add(f"spec.dataset.{field}: {split!r} is no split; write train, train[:5000] or train[80%:]")
-            return None
-        if part.name != "train":
-            problems.add(
-                f"spec.dataset.{field}: {source.title} has one split, train, not {part.name!r}; "
-                "cut it with slices such as train[:80%] and train[80%:]"
-            )
-            return None
-        taken = corpus(part.name)
-        return taken, part.indices(len(taken.texts))
-
-    train = side(chosen.split, "split")
-    if chosen.eval_split is not None:
-        held_out = side(chosen.eval_split, "evalSplit")
-        return (train, held_out) if train is not None and held_out is not None else None
-    if train is None:
-        corpus("train") if not source.sliced else None
-        return None
-    assert chosen.test_percent is not None, "settings give evalSplit or testPercent"
-    first, second = hold_out(len(train[1]), chosen.test_percent, settings.training.seed)
-    return (train[0], train[1][first]), (train[0], train[1][second])
-
-
-def _refuse_empty(
-    settings: Settings, train: Indices, held_out: Indices, train_kept: Indices, held_out_kept: Indices
-) -> None:
-    chosen = settings.dataset
-    held_field = "evalSplit" if chosen.eval_split else "testPercent"
-    what = f"{chosen.text_field!r}" + (f" and {chosen.label_field!r}" if chosen.label_field else "")
-    problems = []
-    for field, side, rows, kept in (
-        ("split", "to train on", train, train_kept),
-        (held_field, "to evaluate on", held_out, held_out_kept),
-    ):
-        if len(rows) == 0:
-            problems.append(f"spec.dataset.{field}: there are no rows {side}")
-        elif len(kept) == 0:
-            problems.append(f"spec.dataset.{field}: none of the {len(rows):,} rows {side} has a value in {what}")
-    if problems:
-        raise InvalidError(problems, Reason.DATASET_INVALID)
-
-
-def _refuse_short(
-    size: int, train_blocks: int, held_blocks: int, train: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]
-) -> None:
-    problems = [
-        f"spec.dataset.blockSize: the {side} texts have {int(lengths.sum()):,} tokens, fewer than one block of {size}; "
-        "take more data or a smaller block"
-        for side, blocks, lengths in (("training", train_blocks, train), ("held-out", held_blocks, held_out))
-        if blocks == 0
-    ]
-    if problems:
-        raise InvalidError(problems, Reason.DATASET_INVALID)
-
-
-def _pack(
-    path: Path, corpus: Corpus, rows: Indices, tokenizer: Any, size: int, check: Check
-) -> tuple[npt.NDArray[np.int64], int]:
-    with BlockWriter(path, size, len(tokenizer)) as writer:
-        lengths = pack(tokenizer, corpus.texts.batches(rows), writer, check)
-    return lengths, writer.blocks
-
-
-def _label(
-    path: Path, corpus: Corpus, rows: Indices, numbers: list[int], tokenizer: Any, limit: int | None, check: Check
-) -> npt.NDArray[np.int64]:
-    lengths = []
-    waiting = iter(numbers)
-    with RowWriter(path, len(tokenizer)) as writer:
-        for ids, counts in encoded(tokenizer, corpus.texts.batches(rows), check, limit):
-            for row in split_ids(ids, counts):
-                writer.add(row, next(waiting))
-            lengths.append(counts)
-    return np.concatenate(lengths)
-
-
-def _lengths(tokens: npt.NDArray[np.int64]) -> TextLengths:
-    return TextLengths(
-        minimum=int(tokens.min()),
-        median=float(np.median(tokens)),
-        mean=float(tokens.mean()),
-        p95=float(np.percentile(tokens, 95)),
-        maximum=int(tokens.max()),
-    )
-
-
-def _trained_size(settings: Settings) -> int:
-    wanted = settings.model.tokenizer.train_vocab_size if settings.model.tokenizer else None
-    if wanted is None:
-        raise InvalidError(["spec.model.tokenizer: no tokenizer is named and none is to be trained; set one of both"])
-    return wanted
-
-
-def _max_length(tokenizer: Any | None, max_positions: int | None) -> int | None:
-    """Where texts are truncated: the smaller of the tokenizer's and the model's limit."""
-    own = getattr(tokenizer, "model_max_length", None)
-    limits = [limit for limit in (own, max_positions) if limit is not None and limit < 1 << 30]
-    return int(min(limits)) if limits else None
-
-
 def _folder(cache: Path, fingerprint: str) -> Path:
     return cache / "prepared" / fingerprint
 
@@ -425,23 +195,25 @@ def _move(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError, OSError):
         os.rename(folder, target)
-    if not (target / _SUMMARY).is_file():
-        raise FileNotFoundError(f"{target / _SUMMARY} could not be put in place")
+    if not (target / SUMMARY).is_file():
+        raise FileNotFoundError(f"{target / SUMMARY} could not be put in place")
 
 
 def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bool) -> Prepared:
-    summary = json.loads((folder / _SUMMARY).read_text())
+    summary = json.loads((folder / SUMMARY).read_text())
     if tokenizer is None:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(folder / _TOKENIZER), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder / TOKENIZER), local_files_only=True)
     train, held_out, collator = _views(folder, settings, tokenizer)
     figures = DatasetFigures.model_validate(summary["figures"])
     return Prepared(train, held_out, collator, tokenizer, figures, summary["noun"], reused, folder)
 
 
-def _views(folder: Path, settings: Settings, tokenizer: Any) -> tuple[Rows, Rows, Callable[[list[Item]], dict[str, Any]]]:
-    train, held_out = folder / "train.arrow", folder / "eval.arrow"
+def _views(
+    folder: Path, settings: Settings, tokenizer: Any
+) -> tuple[Rows, Rows, Callable[[list[Item]], dict[str, Any]]]:
+    train, held_out = folder / TRAIN, folder / HELD_OUT
     if settings.task == Task.CAUSAL_LM:
         return BlockRows(train), BlockRows(held_out), stack_blocks
     if settings.task == Task.MASKED_LM:

@@ -6,7 +6,6 @@ The files are Arrow IPC streams, so ``datasets.Dataset.from_file`` opens them to
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ class BlockWriter:
     def __enter__(self) -> "BlockWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -115,7 +114,7 @@ class RowWriter:
     def __enter__(self) -> "RowWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -136,7 +135,7 @@ class Rows:
         self._length = sum(batch.num_rows for batch in self._batches)
 
     def __len__(self) -> int:
-        return self._length
+        return int(self._length)
 
     def __getitem__(self, index: int) -> Item:
         raise NotImplementedError
@@ -167,7 +166,8 @@ class BlockRows(Rows):
         """Ids of one block, int64 of block_size, in memory of its own."""
         if not 0 <= row < self._length:
             raise IndexError(row)
-        return self._views[row // BATCH_ROWS][row % BATCH_ROWS].astype(np.int64)
+        ids: Ids = self._views[row // BATCH_ROWS][row % BATCH_ROWS].astype(np.int64)
+        return ids
 
     def __getitem__(self, index: int) -> Item:
         ids = self.block(index % self._length)

@@ -71,10 +71,10 @@ def open_source(
     """
     if spec.builtin is not None:
         return PythonDocs()
-    if spec.files is not None:
-        assert spec.format is not None, "the contract wants a format beside files"
+    if spec.files is not None and spec.format is not None:
         return Files(_resolve(spec.files, scratch, credentials, check), spec.format)
-    assert spec.name is not None, "the contract wants a name, files or a builtin"
+    if spec.name is None:
+        raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
     if spec.name.startswith(("s3://", "file://")):
         raise InvalidError(
             [f"spec.dataset.name: {spec.name!r} is an address, not a hub id; name files there under spec.dataset.files"]
@@ -83,7 +83,7 @@ def open_source(
 
 
 class PythonDocs:
-    """The language reference in ``pydoc_data.topics``: one row a topic, its paragraphs in ``answers.text`` (as ELI5)."""
+    """The language reference in ``pydoc_data.topics``: one row a topic, its paragraphs in ``answers.text`` as in ELI5."""
 
     title = "PythonDocs"
     noun = "topics"
@@ -230,7 +230,8 @@ class Hub:
                     problems.add(problem)
                 return SourceRows(iter(()))
             raise translated from error
-        roots = [name for name in dict.fromkeys(p.split(".")[0] for p in (text, label) if p) if name in data.column_names]
+        wanted = dict.fromkeys(path.split(".")[0] for path in (text, label) if path)
+        roots = [name for name in wanted if name in data.column_names]
         feature = data.features.get(label) if label else None
         names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
         known = list(_schema_paths(data.features.arrow_schema))
@@ -260,7 +261,6 @@ def hub_error(
     error: BaseException, name: str, revision: str | None, with_token: bool, split: str | None = None
 ) -> JobError:
     """What an error of the hub or of ``datasets`` means for the run."""
-    import httpx
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import errors as hub
 
@@ -297,7 +297,9 @@ def hub_error(
         )
     if status is not None and (status == 429 or status >= 500):
         return UnavailableError(f"spec.dataset.name: the hub answered HTTP {status} for {name!r}, after retries.")
-    if met(httpx.TransportError, ConnectionError, TimeoutError):
+    # The hub's HTTP client has changed twice; its base class for "no answer" kept its name.
+    unreachable = any(kind.__name__ == "TransportError" for link in chain for kind in type(link).__mro__)
+    if unreachable or met(ConnectionError, TimeoutError):
         return UnavailableError(f"spec.dataset.name: the hub cannot be reached for {name!r} ({said}).")
     if isinstance(error, ValueError | IndexError) and split is not None:
         at = "spec.dataset.config" if "onfig" in said else "spec.dataset.split"

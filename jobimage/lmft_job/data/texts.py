@@ -3,7 +3,6 @@
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class TextWriter:
     def __enter__(self) -> "TextWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bytes.close()
         self._offsets.close()
 
@@ -56,7 +55,8 @@ class Texts:
 
     def present(self, rows: Indices) -> Indices:
         """Those of the rows that have a text, in the same order."""
-        return rows[self._offsets[rows + 1] > self._offsets[rows]]
+        kept: Indices = rows[self._offsets[rows + 1] > self._offsets[rows]]
+        return kept
 
     def batches(self, rows: Indices) -> Iterator[list[str]]:
         """The texts of some rows, in their order, in batches of about a megabyte."""

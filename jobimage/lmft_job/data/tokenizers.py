@@ -29,8 +29,8 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
     causal = task == Task.CAUSAL_LM
     special: list[Any] = [END_OF_TEXT] if causal else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
     if not causal:
         special[-1] = AddedToken("<mask>", lstrip=True)  # " <mask>" is one token, as in RoBERTa
     trainer = BpeTrainer(
@@ -43,11 +43,11 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
     core.train_from_iterator(texts, trainer)
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT, "unk_token": END_OF_TEXT}
     if causal:
-        core.post_processor = processors.ByteLevel(trim_offsets=False)  # type: ignore[assignment]
+        core.post_processor = processors.ByteLevel(trim_offsets=False)
     else:
         names = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
         names |= {"pad_token": "<pad>", "unk_token": "<unk>"}
-        core.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        core.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>",
             pair="<s> $A </s> </s> $B </s>",
             special_tokens=[("<s>", core.token_to_id("<s>")), ("</s>", core.token_to_id("</s>"))],
@@ -55,7 +55,8 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
     more: dict[str, Any] = {} if max_positions is None else {"model_max_length": max_positions}
     if not causal:
         more["mask_token"] = special[-1]
-    return PreTrainedTokenizerFast(
+    wrapped: Any = PreTrainedTokenizerFast
+    return wrapped(
         tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names, **more
     )
 

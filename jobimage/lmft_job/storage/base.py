@@ -135,7 +135,9 @@ def escapes(key: str) -> bool:
 def require_inside(key: str, purpose: Purpose) -> str:
     """Returns the key, or raises ``RefusedError`` when it would leave the store's root."""
     if escapes(key):
-        raise RefusedError(purpose.denied, f"{purpose.uri_field}: the name {key!r} would lie outside the storage folder.")
+        raise RefusedError(
+            purpose.denied, f"{purpose.uri_field}: the name {key!r} would lie outside the storage folder."
+        )
     return key
 
 

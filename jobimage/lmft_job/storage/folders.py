@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmft_job.errors import RefusedError
 from lmft_job.storage.base import Check, ObjectInfo, ObjectMissingError, Store, escapes, join_key
 from lmft_job.storage.files import FileStore
 
@@ -95,9 +94,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     return manifest
 
 
-def fetch_verified(
-    store: Store, prefix: str, destination: Path, check: Check | None = None
-) -> Manifest | None:
+def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Manifest | None:
     """Fetches a complete folder and verifies every file against the manifest.
 
     Sizes are compared before anything is fetched, so a truncated checkpoint costs one listing.
@@ -199,6 +196,6 @@ def _inside(folder: Path, name: str) -> Path:
     """Where a file of that name goes; its folder is made."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise RefusedError_outside(name)
+        raise DamagedFolderError(f"{name!r} lies outside the folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -342,4 +342,3 @@ def _read_credentials(folder: Path | None, purpose: Purpose) -> dict[str, str]:
     if len(lacking) == 1:
         raise RefusedError(purpose.denied, f"{purpose.credentials_field}: the Secret lacks {lacking[0]}.")
     return given
-

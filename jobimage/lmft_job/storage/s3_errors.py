@@ -27,7 +27,9 @@ _WRONG_KEYS = {
     "InvalidToken": "the session token is not valid",
     "InvalidClientTokenId": "the access key is unknown there",
 }
-_WRONG_REGION = frozenset({"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_WRONG_REGION = frozenset(
+    {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+)
 _FULL = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
 _TRANSIENT = frozenset(
     {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
@@ -95,11 +97,13 @@ def _of_answer(error: ClientError, purpose: Purpose, url: str, doing: str, endpo
         return ObjectMissingError(purpose.not_found, f"{purpose.uri_field}: there is no object {url} at {endpoint}.")
     if code in _WRONG_REGION:
         return RefusedError(
-            purpose.denied, f"{attempt}: wrong region ({said}). Set AWS_REGION beside the keys, see {purpose.credentials_field}."
+            purpose.denied,
+            f"{attempt}: wrong region ({said}). Set AWS_REGION beside the keys, see {purpose.credentials_field}.",
         )
     if status in (401, 403):
         return RefusedError(
-            purpose.denied, f"{attempt}: access denied ({said}). {check_keys}, and what they may do in {purpose.uri_field}."
+            purpose.denied,
+            f"{attempt}: access denied ({said}). {check_keys}, and what they may do in {purpose.uri_field}.",
         )
     return RefusedError(purpose.denied, f"{attempt}: {endpoint} answered {status} {code}: {said}.")
 
