@@ -54,9 +54,9 @@ class ApiModel(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core))
-        schema[RULES_KEY] = [rule.validation() for rule in cls.rules]
-        return handler(core)
+        reference = handler(core)
+        handler.resolve_ref_schema(reference)[RULES_KEY] = list(cls.rules)
+        return reference
 
     @classmethod
     def parse(cls, document: Any) -> Self:
@@ -65,7 +65,7 @@ class ApiModel(BaseModel):
         Raises:
             pydantic.ValidationError: with every problem; :mod:`lmft_api.validation` words them for people.
         """
-        return cls.model_validate_json(json.dumps(document))
+        return cls.model_validate_json(json.dumps(document, allow_nan=False))
 
     def to_json(self) -> dict[str, Any]:
         """The object as it stands in a manifest: camelCase, without fields that are not set."""
@@ -77,30 +77,37 @@ def list_map(key: str) -> dict[str, Any]:
     return {LIST_TYPE: "map", LIST_KEYS: [key]}
 
 
-DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?$"
+DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
-QUALIFIED_NAME_PATTERN = (
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-)
+QUALIFIED_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$"
-# A hub id, or a folder or object that we can read; no other schemes, no blanks.
-SOURCE_PATTERN = r"^((s3|file)://[^\s]+|[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
-STORAGE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?|file:///[^\s]*)$"
-FILE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s]+|file://[^\s]+)$"
+FIELD_PATH_PATTERN = r"^[^. \t\n\f\r]+(\.[^. \t\n\f\r]+)*$"
+MOUNT_PATH_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$"
+# Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's.
+SOURCE_PATTERN = r"^((s3|file)://[^ \t\n\f\r]+|[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
+HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+STORAGE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ \t\n\f\r]*)?|file:///[^ \t\n\f\r]*)$"
+FILE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^ \t\n\f\r]+|file://[^ \t\n\f\r]+)$"
+SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 - the name of a key
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+IMAGE_PATTERN = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
 
 Text = Annotated[str, StringConstraints(max_length=253, min_length=1)]
 Decimal = Annotated[str, StringConstraints(pattern=DECIMAL_PATTERN, max_length=24)]
 DnsLabel = Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN, max_length=63)]
 DnsSubdomain = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)]
-QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME_PATTERN, max_length=317)]
+QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME_PATTERN, max_length=253)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 ImportPath = Annotated[str, StringConstraints(pattern=IMPORT_PATH_PATTERN, max_length=253)]
 Source = Annotated[str, StringConstraints(pattern=SOURCE_PATTERN, max_length=1024)]
 StorageUri = Annotated[str, StringConstraints(pattern=STORAGE_URI_PATTERN, max_length=1024)]
+HubId = Annotated[str, StringConstraints(pattern=HUB_ID_PATTERN, max_length=200)]
+FieldPath = Annotated[str, StringConstraints(pattern=FIELD_PATH_PATTERN, max_length=253)]
 FileUri = Annotated[str, StringConstraints(pattern=FILE_URI_PATTERN, max_length=1024)]
 
 PATTERN_HINTS: dict[str, str] = {
@@ -108,11 +115,20 @@ PATTERN_HINTS: dict[str, str] = {
     DNS_LABEL_PATTERN: "must be a DNS label: lower-case letters, digits and '-'",
     DNS_SUBDOMAIN_PATTERN: "must be a Kubernetes name: lower-case letters, digits, '-' and '.'",
     QUANTITY_PATTERN: 'must be a Kubernetes quantity such as "4", "500m" or "16Gi"',
-    QUALIFIED_NAME_PATTERN: "must be a Kubernetes qualified name such as example.com/team",
+    QUALIFIED_NAME_PATTERN: (
+        "must be a Kubernetes qualified name such as example.com/team, at most 63 characters after the '/'"
+    ),
     LABEL_VALUE_PATTERN: "must be a Kubernetes label value: letters, digits, '-', '_' and '.'",
     IMPORT_PATH_PATTERN: "must be a Python import path such as package.module.ClassName",
     SOURCE_PATTERN: "must be a hub id such as distilbert/distilgpt2, or an s3:// or file:// address",
     STORAGE_URI_PATTERN: "must be s3://bucket/prefix or file:///absolute/folder",
+    HUB_ID_PATTERN: "must be a hub id such as dany0407/eli5_category; addresses go into files",
+    REPOSITORY_PATTERN: "must be owner/name",
+    FIELD_PATH_PATTERN: "must be a dotted path such as answers.text",
+    MOUNT_PATH_PATTERN: "must be an absolute path such as /data, without '.' or '..' or a final '/'",
+    SECRET_KEY_PATTERN: "must be a key of a Secret: letters, digits, '-', '_' and '.'",
+    VARIABLE_PATTERN: "must be a name such as MY_VARIABLE: letters, digits and '_'",
+    IMAGE_PATTERN: "must be an image name such as registry.example.com/team/image:tag",
     FILE_URI_PATTERN: "must be s3://bucket/key or file:///path, with * and ? as wildcards",
 }
 """What each pattern means to a person."""

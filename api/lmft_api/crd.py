@@ -6,8 +6,9 @@ from typing import Any
 import yaml
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
-from lmft_api.base import LIST_TYPE, QUALIFIED_NAME_PATTERN, RULES_KEY
+from lmft_api.base import RULES_KEY, Rule
 from lmft_api.run import MUTABLE_FIELDS
+from lmft_api.schema import structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 
@@ -61,7 +62,7 @@ def crd() -> dict[str, Any]:
 
 
 def _root() -> dict[str, Any]:
-    spec, status = _schema(LMFineTuneSpec), _schema(LMFineTuneStatus)
+    spec, status = _printed(structural_schema(LMFineTuneSpec)), _printed(structural_schema(LMFineTuneStatus))
     return {
         "type": "object",
         "description": "A fine-tuning run: model, data and settings in; a model, figures, samples and a report out.",
@@ -89,62 +90,13 @@ def _immutable(field: str) -> dict[str, str]:
     }
 
 
-def _schema(model: type[LMFineTuneSpec] | type[LMFineTuneStatus]) -> dict[str, Any]:
-    whole = model.model_json_schema(by_alias=True)
-    result: dict[str, Any] = _structural(whole, whole.get("$defs", {}))
-    return result
-
-
-def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Pydantic's JSON schema as a structural one: references put in, null alternatives and titles taken out."""
-    schema = dict(schema)
-    if "$ref" in schema:
-        target = definitions[schema.pop("$ref").rsplit("/", 1)[-1]]
-        return _structural({**target, **schema}, definitions)
-    if "anyOf" in schema:
-        options = [option for option in schema.pop("anyOf") if option.get("type") != "null"]
-        if len(options) != 1:
-            raise ValueError(f"a structural schema has no unions: {options}")
-        return _structural({**options[0], **schema}, definitions)
-    for key in ("title", "$defs"):
-        schema.pop(key, None)
-    if schema.get("default") is None:
-        schema.pop("default", None)
-    if schema.get("additionalProperties") is False:
-        del schema["additionalProperties"]
-    if "properties" in schema:
-        schema["properties"] = {
-            name: _structural(entry, definitions) for name, entry in schema["properties"].items()
-        }
-    if schema.get("type") == "array":
-        schema["items"] = _structural(schema["items"], definitions)
-        schema.setdefault(LIST_TYPE, "atomic")
-    if schema.get("type") == "object" and "properties" not in schema:
-        schema = _map(schema, definitions)
-    if schema.get("type") == "integer":
-        schema["format"] = "int64"
-    if not schema.get(RULES_KEY, True):
-        del schema[RULES_KEY]
-    return schema
-
-
-def _map(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A map: a structural schema cannot constrain its keys, so a rule does."""
-    keys = schema.pop("propertyNames", {})
-    by_pattern = schema.pop("patternProperties", {})
-    values = next(iter(by_pattern.values()), schema.pop("additionalProperties", True))
-    pattern = next(iter(by_pattern), keys.get("pattern"))
-    if values is True:
-        return {**schema, "x-kubernetes-preserve-unknown-fields": True}
-    schema["additionalProperties"] = _structural(values, definitions)
-    if pattern == QUALIFIED_NAME_PATTERN:
-        schema[RULES_KEY] = [
-            {
-                "rule": "self.all(key, !format.qualifiedName().validate(key).hasValue())",
-                "message": "every key must be a Kubernetes qualified name such as example.com/team",
-            }
-        ]
-    return schema
+def _printed(schema: Any) -> Any:
+    """The schema as plain data, rules in the API server's form; no shared parts, so that YAML needs no anchors."""
+    if isinstance(schema, Rule):
+        return schema.validation()
+    if isinstance(schema, dict):
+        return {key: _printed(value) for key, value in schema.items()}
+    return [_printed(value) for value in schema] if isinstance(schema, list) else schema
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ class _GoLoader(yaml.SafeLoader):
         base = {"0x": 16, "0b": 2, "0o": 8}.get(digits[:2], 8 if len(digits) > 1 and digits[0] == "0" else 10)
         return sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
 
+    def construct_go_bool(self, node: yaml.ScalarNode) -> bool:
+        return self.construct_scalar(node).lower() in ("y", "yes", "true", "on")
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -63,10 +66,7 @@ for _tag, _pattern, _first in (
     _GoLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 _GoLoader.add_constructor("tag:yaml.org,2002:float", _GoLoader.construct_go_float)
 _GoLoader.add_constructor("tag:yaml.org,2002:int", _GoLoader.construct_go_int)
-_BOOLEANS = {"y": True, "yes": True, "true": True, "on": True}
-_GoLoader.add_constructor(
-    "tag:yaml.org,2002:bool", lambda loader, node: _BOOLEANS.get(loader.construct_scalar(node).lower(), False)
-)
+_GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -84,7 +84,7 @@ def read_documents(path: Path) -> Iterator[Document]:
         return
     number = 0
     try:
-        for content in yaml.load_all(text, Loader=_GoLoader):  # noqa: S506 - a SafeLoader
+        for content in yaml.load_all(text, Loader=_GoLoader):
             number += 1
             if content is not None:
                 yield Document(number, content)

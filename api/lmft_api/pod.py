@@ -6,6 +6,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from lmft_api.base import (
+    IMAGE_PATTERN,
+    MOUNT_PATH_PATTERN,
+    VARIABLE_PATTERN,
     ApiModel,
     DnsLabel,
     DnsSubdomain,
@@ -18,6 +21,11 @@ from lmft_api.base import (
 )
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
+SYSTEM_FOLDERS = (
+    *("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys"),
+    *("/tmp", "/usr", "/var"),  # noqa: S108 - names to keep away from, not files to write
+)
+"""Folders of the image that a volume must not hide."""
 
 
 class SecretRef(ApiModel):
@@ -120,7 +128,7 @@ class Toleration(ApiModel):
 class EnvVar(ApiModel):
     """An environment variable with a plain value; Secrets do not enter the environment."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253)]
+    name: Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN, max_length=253)]
     """Name."""
     value: Annotated[str, StringConstraints(max_length=4096)]
     """Value, taken literally: $(NAME) is not expanded."""
@@ -133,28 +141,16 @@ class Volume(ApiModel):
     """Name of the volume in the pod."""
     claim_name: DnsSubdomain
     """Name of the PersistentVolumeClaim."""
-    mount_path: Annotated[str, StringConstraints(pattern=r"^/[^:\s]+$", max_length=1024)]
+    mount_path: Annotated[str, StringConstraints(pattern=MOUNT_PATH_PATTERN, max_length=1024)]
     """Where it appears."""
     read_only: bool | None = None
     """Mount without the right to write."""
 
     rules: ClassVar = (
         Rule(
-            "!self.mountPath.contains('..')",
-            "mountPath must not contain '..'",
-            lambda v: ".." not in v.mount_path,
-            "mountPath",
-        ),
-        Rule(
-            "!['/etc', '/usr', '/opt', '/proc', '/sys', '/dev', '/var', '/bin', '/lib', '/sbin', '/tmp']"
-            ".exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
+            f"!{list(SYSTEM_FOLDERS)}.exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
             "mountPath would hide a part of the image; choose one such as /data or /mnt/models",
-            lambda v: not any(
-                v.mount_path == p or v.mount_path.startswith(p + "/")
-                for p in (
-                    "/etc", "/usr", "/opt", "/proc", "/sys", "/dev", "/var", "/bin", "/lib", "/sbin", "/tmp",
-                )  # fmt: skip
-            ),
+            lambda v: not any(v.mount_path == p or v.mount_path.startswith(f"{p}/") for p in SYSTEM_FOLDERS),
             "mountPath",
         ),
     )
@@ -187,19 +183,15 @@ class PodTemplate(ApiModel):
     """RuntimeClass of the pod."""
     service_account_name: DnsSubdomain | None = None
     """ServiceAccount, for example one bound to a cloud role that may write the output. Default: default."""
-    image_pull_secrets: Annotated[
-        list[ImagePullSecret], Field(max_length=8, json_schema_extra=list_map("name"))
-    ] | None = None
+    image_pull_secrets: (
+        Annotated[list[ImagePullSecret], Field(max_length=8, json_schema_extra=list_map("name"))] | None
+    ) = None
     """Secrets for pulling the image."""
-    image: Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=1024)] | None = None
+    image: Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=1024)] | None = None
     """Another job image, where the policy allows it."""
-    env: Annotated[
-        list[EnvVar], Field(max_length=64, json_schema_extra=list_map("name"))
-    ] | None = None
+    env: Annotated[list[EnvVar], Field(max_length=64, json_schema_extra=list_map("name"))] | None = None
     """Environment variables."""
-    volumes: Annotated[
-        list[Volume], Field(max_length=8, json_schema_extra=list_map("name"))
-    ] | None = None
+    volumes: Annotated[list[Volume], Field(max_length=8, json_schema_extra=list_map("name"))] | None = None
     """PersistentVolumeClaims to mount."""
 
     rules: ClassVar = (
@@ -214,5 +206,11 @@ class PodTemplate(ApiModel):
             f"annotations with the prefix {MANAGED_LABEL_PREFIX} belong to the operator; choose another prefix",
             lambda p: not any(k.startswith(MANAGED_LABEL_PREFIX) for k in p.annotations or {}),
             "annotations",
+        ),
+        Rule(
+            "!has(self.volumes) || self.volumes.all(v, self.volumes.exists_one(w, w.mountPath == v.mountPath))",
+            "two volumes have the same mountPath; give each its own",
+            lambda p: len({v.mount_path for v in p.volumes or []}) == len(p.volumes or []),
+            "volumes",
         ),
     )

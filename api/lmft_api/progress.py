@@ -12,7 +12,7 @@ from lmft_api.base import ApiModel
 
 SERVER_URL_VARIABLE = "KUBEFLOW_TRAINER_SERVER_URL"
 CA_VARIABLE = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
-TOKEN_VARIABLE = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+TOKEN_VARIABLE = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - its name
 MAX_BODY_BYTES = 16 * 1024
 MAX_METRICS = 64
 
@@ -37,7 +37,7 @@ class TrainerStatus(ApiModel):
     """0 to 100."""
     estimated_remaining_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
     """Time left."""
-    metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = []
+    metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS, default_factory=list)]
     """Figures."""
     last_updated_time: Annotated[str, StringConstraints(max_length=40)] | None = None
     """When this was true, RFC 3339."""

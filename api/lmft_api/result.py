@@ -61,7 +61,8 @@ def encode(result: Result) -> bytes:
     body: dict[str, Any] = {"reason": whole["reason"]}
     if whole.get("results"):
         body["results"] = whole["results"]
-    body["message"] = _longest(_shorten(whole.get("message", ""), MAX_MESSAGE), lambda text: _fits({**body, "message": text}))
+    message = _shorten(whole.get("message", ""), MAX_MESSAGE)
+    body["message"] = _longest(message, lambda text: _fits({**body, "message": text}))
     for key in ("checkpoint", "counts", "adjustments"):
         if key in whole and _fits({**body, key: whole[key]}):
             body[key] = whole[key]
@@ -70,8 +71,7 @@ def encode(result: Result) -> bytes:
         if not body["results"]["samples"]:
             del body["results"]["samples"]
     provenance = whole.get("provenance") or {}
-    for key in ("versions", None):
-        part = provenance if key is None else {k: v for k, v in provenance.items() if k != key}
+    for part in ({key: value for key, value in provenance.items() if key != "versions"}, provenance):
         if part and _fits({**body, "provenance": part}):
             body["provenance"] = part
     kept: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ CA_FILE = PurePosixPath("/etc/lmft/progress-ca.crt")
 CA_ANNOTATION = "lmfinetune.dev/progress-ca"
 TOKEN_FILE = PurePosixPath("/var/run/secrets/lmfinetune.dev/token")
 """Projected service account token for reporting progress."""
-TOKEN_AUDIENCE = "lmfinetune.dev"
+TOKEN_AUDIENCE = "lmfinetune.dev"  # noqa: S105 - a name
 SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
 """One folder each of output, dataset, model, hub; one file for each key of the Secret."""
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")

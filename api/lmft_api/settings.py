@@ -167,9 +167,7 @@ def resolve(spec: LMFineTuneSpec) -> Settings:
     )
     if training is not None:
         chosen: dict[str, Any] = {
-            name: getattr(training, name)
-            for name in type(training).model_fields
-            if getattr(training, name) is not None
+            name: getattr(training, name) for name in type(training).model_fields if getattr(training, name) is not None
         }
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             if name in chosen:

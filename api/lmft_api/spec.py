@@ -10,10 +10,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints
 
 from lmft_api.base import (
+    REPOSITORY_PATTERN,
+    SECRET_KEY_PATTERN,
     ApiModel,
     Decimal,
     DnsSubdomain,
+    FieldPath,
     FileUri,
+    HubId,
     ImportPath,
     Rule,
     Source,
@@ -95,7 +99,7 @@ class HubTokenRef(ApiModel):
 
     name: DnsSubdomain
     """Name of the Secret, in the namespace of the run."""
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "token"
+    key: Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, max_length=253)] = "token"
     """Key within the Secret."""
 
 
@@ -156,7 +160,7 @@ class Model(ApiModel):
 class Dataset(ApiModel):
     """The data, which part of it, and how texts become blocks."""
 
-    name: Source | None = None
+    name: HubId | None = None
     """Hub id such as dany0407/eli5_category."""
     config: Text | None = None
     """Configuration (subset) of the hub data set."""
@@ -168,15 +172,15 @@ class Dataset(ApiModel):
     """Format of files; json means one object a line or one array."""
     builtin: Builtin | None = None
     """Data that every installation carries: PythonDocs is the Python language reference."""
-    split: Annotated[str, StringConstraints(min_length=1, max_length=253)] | None = None
+    split: Text | None = None
     """Split to use, slices allowed: train[:5000]. Default: train."""
-    text_field: Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=253)] | None = None
+    text_field: FieldPath | None = None
     """Dotted path to the text; a list of strings is joined with a space. Default: text."""
-    label_field: Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=253)] | None = None
+    label_field: FieldPath | None = None
     """Dotted path to the label, for SequenceClassification. Default: label."""
     test_percent: Annotated[int, Field(ge=1, le=90)] | None = None
     """Share of the rows held out for evaluation, drawn with training.seed. Default: 20."""
-    eval_split: Annotated[str, StringConstraints(min_length=1, max_length=253)] | None = None
+    eval_split: Text | None = None
     """A split to evaluate on instead of testPercent, slices allowed."""
     block_size: Annotated[int, Field(ge=8, le=131_072)] | None = None
     """Tokens in a block, for CausalLM and MaskedLM. Default: 128."""
@@ -268,9 +272,9 @@ class CheckpointPolicy(ApiModel):
 class Sample(ApiModel):
     """Prompts answered by the model before and after training."""
 
-    prompts: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(max_length=16)
-    ] | None = None
+    prompts: (
+        Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(max_length=16)] | None
+    ) = None
     """CausalLM continues them, MaskedLM fills <mask>, SequenceClassification labels them."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Tokens to generate. Default: 100."""
@@ -285,9 +289,7 @@ class Sample(ApiModel):
 class PushToHub(ApiModel):
     """Upload the model to the hub when the run is done."""
 
-    repository: Annotated[
-        str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
-    ]
+    repository: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN, max_length=200)]
     """owner/name; made when it does not exist."""
     private: bool = True
     """Visibility of a repository made by the run."""

@@ -205,7 +205,9 @@ class LMFineTuneStatus(ApiModel):
     """Evaluations during training; thinned evenly when full."""
     checkpoint: CheckpointStatus | None = None
     """Newest complete checkpoint."""
-    attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT, json_schema_extra=list_map("number"))] | None = None
+    attempts: (
+        Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT, json_schema_extra=list_map("number"))] | None
+    ) = None
     """Jobs of the run, newest last."""
     failures: int | None = None
     """Attempts that failed and counted towards spec.maxRetries."""

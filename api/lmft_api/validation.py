@@ -4,26 +4,33 @@ The same types and rules make the CRD (:mod:`lmft_api.crd`), so what passes here
 """
 
 import difflib
-import json
-import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.base import (
     DECIMAL_PATTERN,
     DNS_LABEL_PATTERN,
     DNS_SUBDOMAIN_PATTERN,
+    LABEL_VALUE_PATTERN,
     LIST_KEYS,
     PATTERN_HINTS,
-    ApiModel,
+    QUALIFIED_NAME_PATTERN,
+    RULES_KEY,
     matches,
 )
+from lmft_api.schema import KEY_MESSAGE, MAX_KEY_LENGTH, normalised, schema_at, structural_schema, walk
 from lmft_api.spec import LMFineTuneSpec
+
+_METADATA_FIELDS = (
+    *("name", "generateName", "namespace", "labels", "annotations", "finalizers", "ownerReferences", "managedFields"),
+    *("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink"),
+    *("deletionTimestamp", "deletionGracePeriodSeconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,18 +64,25 @@ def document_problems(document: Any) -> list[Problem]:
 
 
 def spec_problems(spec: Any) -> list[Problem]:
-    """All problems of a spec: types and bounds first, then the rules across fields."""
-    spec = prune_nulls(spec)
+    """All problems of a spec, types and bounds as well as the rules across fields, in the order of their paths."""
+    schema = structural_schema(LMFineTuneSpec)
+    spec = normalised(schema, spec)
     problems: list[Problem] = []
     try:
-        LMFineTuneSpec.model_validate_json(json.dumps(spec))
+        LMFineTuneSpec.parse(spec)
     except ValidationError as error:
         problems += [_worded(details) for details in error.errors()]
     except (TypeError, ValueError) as error:
         return [Problem("spec", f"cannot be written as JSON: {error}")]
-    problems += _rule_problems(LMFineTuneSpec, spec, "spec")
-    unique = {(problem.path, problem.message): problem for problem in problems}
-    return sorted(unique.values(), key=lambda problem: problem.path)
+    for part_schema, part, path in walk(schema, spec, "spec"):
+        if isinstance(part, dict):
+            problems += _broken_rules(part_schema, part, path)
+        elif isinstance(part, list) and LIST_KEYS in part_schema:
+            problems += _duplicates(part_schema[LIST_KEYS][0], part, path)
+    # A map's keys are checked by the type, which names the key, and by a rule, which does not.
+    keys_named = {problem.path for problem in problems if problem.message.startswith(KEY_MESSAGE + ", not ")}
+    unique = {problem: None for problem in problems if problem.message != KEY_MESSAGE or problem.path not in keys_named}
+    return sorted(unique, key=lambda problem: problem.path)
 
 
 def parse_spec(spec: Any) -> LMFineTuneSpec:
@@ -77,132 +91,73 @@ def parse_spec(spec: Any) -> LMFineTuneSpec:
     Raises:
         pydantic.ValidationError: when it is not valid.
     """
-    return LMFineTuneSpec.parse(prune_nulls(spec))
-
-
-def prune_nulls(value: Any, path: tuple[str, ...] = ()) -> Any:
-    """The value without null fields, as the API server prunes them; a model's own config is left alone."""
-    if path[-1:] == ("fromConfig",):
-        return value
-    if isinstance(value, dict):
-        return {key: prune_nulls(entry, (*path, str(key))) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [prune_nulls(entry, path) for entry in value]
-    return value
+    return LMFineTuneSpec.parse(normalised(structural_schema(LMFineTuneSpec), spec))
 
 
 class _View:
     """Raw data behind the attributes of a type, so that rules can run on what does not parse as a whole."""
 
-    def __init__(self, model: type[ApiModel], raw: dict[str, Any]) -> None:
-        self._model, self._raw = model, raw
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self._raw = raw
 
     def __getattr__(self, name: str) -> Any:
-        field = self._model.model_fields[name]
-        value = self._raw.get(str(field.alias))
-        if value is None:
-            return field.default if not field.is_required() else None
-        nested = _model_of(field.annotation)
-        return _View(nested, value) if nested is not None and isinstance(value, dict) else _viewed(field, value)
+        return _viewed(self._raw.get(to_camel(name)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
 
 
-def _viewed(field: Any, value: Any) -> Any:
-    nested = _model_of_entries(field.annotation)
-    if nested is not None and isinstance(value, list):
-        return [_View(nested, entry) for entry in value if isinstance(entry, dict)]
-    return value
+def _viewed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _View(value)
+    return [_viewed(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _rule_problems(model: type[ApiModel], raw: Any, path: str) -> Iterator[Problem]:
-    if not isinstance(raw, dict):
-        return
-    view = _View(model, raw)
-    for rule in model.rules:
+def _broken_rules(schema: dict[str, Any], raw: dict[str, Any], path: str) -> Iterator[Problem]:
+    for rule in schema.get(RULES_KEY, ()):
         try:
-            holds = rule.holds(view)
+            holds = rule.holds(_View(raw))
         except (TypeError, AttributeError, ValueError):
             # A field of the wrong type: already reported, and the rule has nothing to say about it.
             continue
         if not holds:
             yield Problem(f"{path}.{rule.field}" if rule.field else path, rule.message)
-    for name, field in model.model_fields.items():
-        value = raw.get(str(field.alias or name))
-        here = f"{path}.{field.alias or name}"
-        nested, entries = _model_of(field.annotation), _model_of_entries(field.annotation)
-        if nested is not None:
-            yield from _rule_problems(nested, value, here)
-        elif entries is not None and isinstance(value, list):
-            for index, entry in enumerate(value):
-                yield from _rule_problems(entries, entry, f"{here}[{index}]")
-            yield from _duplicates(field, value, here)
 
 
-def _duplicates(field: Any, value: list[Any], path: str) -> Iterator[Problem]:
-    keys = _list_keys(field.annotation) or _list_keys(Annotated[Any, *field.metadata, field])
-    if not keys:
-        return
-    seen: set[Any] = set()
-    for index, entry in enumerate(value):
-        key = entry.get(keys[0]) if isinstance(entry, dict) else None
-        if isinstance(key, str) and key in seen:
-            yield Problem(f"{path}[{index}].{keys[0]}", f'"{key}" stands twice; remove one')
-        if isinstance(key, str):
-            seen.add(key)
-
-
-def _list_keys(annotation: Any) -> list[str]:
-    if get_origin(annotation) is Annotated:
-        for part in get_args(annotation)[1:]:
-            extra = getattr(part, "json_schema_extra", None)
-            if isinstance(extra, dict) and LIST_KEYS in extra:
-                return list(extra[LIST_KEYS])
-    return next((keys for part in get_args(annotation) if (keys := _list_keys(part))), [])
-
-
-def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The types within optional and annotated types."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
-    elif origin in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from _alternatives(part)
-    else:
-        yield annotation
-
-
-def _model_of(annotation: Any) -> type[ApiModel] | None:
-    return next((t for t in _alternatives(annotation) if isinstance(t, type) and issubclass(t, ApiModel)), None)
-
-
-def _model_of_entries(annotation: Any) -> type[ApiModel] | None:
-    for part in _alternatives(annotation):
-        if get_origin(part) is list:
-            return _model_of(get_args(part)[0])
-    return None
+def _duplicates(key: str, entries: list[Any], path: str) -> Iterator[Problem]:
+    seen = set()
+    for index, entry in enumerate(entries):
+        name = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(name, str) and name in seen:
+            yield Problem(f"{path}[{index}]", f'{key} "{name}" stands twice; remove one')
+        elif isinstance(name, str):
+            seen.add(name)
 
 
 def _worded(details: Any) -> Problem:
     """One of pydantic's errors in our words."""
-    location = [part for part in details["loc"] if part != "[key]"]
-    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    kind, context, value = details["type"], details.get("ctx", {}), details.get("input")
+    location, kind, value = list(details["loc"]), details["type"], details.get("input")
+    if location[-1:] == ["[key]"]:
+        return Problem(_path(location[:-2]), f"{KEY_MESSAGE}, not {_quoted(value)}")
+    schema = structural_schema(LMFineTuneSpec)
     if kind == "extra_forbidden":
-        model = _model_at(location[:-1])
-        names = [str(field.alias) for field in model.model_fields.values()] if model else []
-        return Problem(path, _unknown(str(location[-1]), names))
-    return Problem(path, _message(kind, context, value, details["msg"], location))
+        return Problem(_path(location), _unknown(str(location[-1]), schema_at(schema, location[:-1])["properties"]))
+    pattern = schema_at(schema, location).get("pattern")
+    return Problem(_path(location), _message(kind, details.get("ctx", {}), value, details["msg"], pattern))
 
 
-def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, location: list[Any]) -> str:
+def _path(location: list[Any]) -> str:
+    return "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+
+
+def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, pattern: str | None) -> str:
     plural = {"too_long": "at most", "too_short": "at least"}
     if kind == "missing":
         return "is required"
+    if pattern == DECIMAL_PATTERN and isinstance(value, int | float) and not isinstance(value, bool):
+        return 'must be quoted text such as "2e-5", not a number'
     if kind == "string_type":
-        decimal = isinstance(value, int | float) and not isinstance(value, bool)
-        if decimal and _pattern_at(location) == DECIMAL_PATTERN:
-            return 'must be quoted text such as "2e-5", not a number'
-        return f'must be text, not {_kind_of(value)}' + ("; put it in quotes" if decimal else "")
+        return f"must be text, not {_kind_of(value)}" + ("" if isinstance(value, dict | list) else "; put it in quotes")
     if kind == "string_pattern_mismatch":
         return PATTERN_HINTS.get(context["pattern"], f"must match {context['pattern']}") + f", not {_quoted(value)}"
     if kind == "enum":
@@ -214,7 +169,8 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, loca
     if kind == "bool_type":
         return f"must be true or false, not {_kind_of(value)}"
     if kind in ("greater_than_equal", "less_than_equal"):
-        return f"must be at {'least' if 'ge' in context else 'most'} {context.get('ge', context.get('le'))}, not {value}"
+        bound = f"least {context['ge']}" if "ge" in context else f"most {context['le']}"
+        return f"must be at {bound}, not {value}"
     if kind == "string_too_long":
         return f"must be at most {context['max_length']} characters long"
     if kind == "string_too_short":
@@ -222,51 +178,44 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, loca
     if kind in plural:
         bound = context.get("max_length", context.get("min_length"))
         return f"must have {plural[kind]} {bound} entries, not {context.get('actual_length')}"
-    wanted = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}.get(kind)
-    return f"must be {wanted}, not {_kind_of(value)}" if wanted else fallback
+    type_name = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}.get(kind)
+    return f"must be {type_name}, not {_kind_of(value)}" if type_name else fallback
 
 
-def _model_at(location: list[Any]) -> type[ApiModel] | None:
-    model: type[ApiModel] | None = LMFineTuneSpec
-    for part in location:
-        if isinstance(part, int) or model is None:
-            continue
-        field = next((f for f in model.model_fields.values() if f.alias == part), None)
-        model = None if field is None else _model_of(field.annotation) or _model_of_entries(field.annotation)
-    return model
-
-
-def _pattern_at(location: list[Any]) -> str | None:
-    model = _model_at(location[:-1])
-    field = next((f for f in model.model_fields.values() if f.alias == location[-1]), None) if model else None
-    return _find_pattern(field.annotation) or _find_pattern(Annotated[Any, *field.metadata, None]) if field else None
-
-
-def _find_pattern(annotation: Any) -> str | None:
-    if get_origin(annotation) is Annotated:
-        for part in get_args(annotation)[1:]:
-            if isinstance(pattern := getattr(part, "pattern", None), str):
-                return pattern
-    return next((found for part in get_args(annotation) if (found := _find_pattern(part))), None)
-
-
-def _metadata_problems(metadata: Any) -> list[Problem]:
+def _metadata_problems(metadata: Any) -> Iterator[Problem]:
     if not isinstance(metadata, dict):
-        return [Problem("metadata", "must be an object with a name")]
-    problems = []
+        yield Problem("metadata", "must be an object with a name")
+        return
+    for key in metadata:
+        if key not in _METADATA_FIELDS:
+            yield Problem(f"metadata.{key}", _unknown(str(key), _METADATA_FIELDS))
+    if not metadata.get("name") and not metadata.get("generateName"):
+        yield Problem("metadata.name", "is required")
     for key, pattern, limit in (("name", DNS_SUBDOMAIN_PATTERN, 253), ("namespace", DNS_LABEL_PATTERN, 63)):
         value = metadata.get(key)
-        if value is None:
-            if key == "name" and not metadata.get("generateName"):
-                problems.append(Problem("metadata.name", "is required"))
-        elif not isinstance(value, str) or len(value) > limit or not matches(pattern, value):
-            problems.append(Problem(f"metadata.{key}", PATTERN_HINTS[pattern] + f", at most {limit} characters"))
-    return problems
+        if value and (not isinstance(value, str) or len(value) > limit or not matches(pattern, value)):
+            yield Problem(f"metadata.{key}", PATTERN_HINTS[pattern] + f", at most {limit} characters")
+    for field in ("labels", "annotations"):
+        entries = metadata.get(field) or {}
+        if not isinstance(entries, dict):
+            yield Problem(f"metadata.{field}", f"must be an object, not {_kind_of(entries)}")
+            continue
+        for key, value in entries.items():
+            path = f"metadata.{field}"
+            # Annotations are compared in lower case, so that their prefix may have capitals.
+            name = str(key).lower() if field == "annotations" else str(key)
+            if not matches(QUALIFIED_NAME_PATTERN, name) or len(name.rpartition("/")[0]) > MAX_KEY_LENGTH:
+                yield Problem(path, f"every key {PATTERN_HINTS[QUALIFIED_NAME_PATTERN]}, not {_quoted(key)}")
+            if value is not None and not isinstance(value, str):
+                yield Problem(f"{path}.{key}", f"must be text, not {_kind_of(value)}; put it in quotes")
+            elif field == "labels" and not (len(value or "") <= 63 and matches(LABEL_VALUE_PATTERN, value or "")):
+                hint = f"{PATTERN_HINTS[LABEL_VALUE_PATTERN]}, at most 63 characters"
+                yield Problem(path, f"{hint}, not {_quoted(value)}")
 
 
-def _unknown(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name.lower(), {entry.lower(): entry for entry in known}, 1, 0.6)
+def _unknown(name: str, known: Iterable[str]) -> str:
     names = {entry.lower(): entry for entry in known}
+    near = difflib.get_close_matches(name.lower(), names, 1, 0.6)
     return "unknown field" + (f"; did you mean {names[near[0]]}?" if near else "")
 
 
@@ -276,5 +225,5 @@ def _kind_of(value: Any) -> str:
 
 
 def _quoted(value: Any) -> str:
-    text = value.value if isinstance(value, Enum) else str(value)
+    text = str(value)
     return f'"{text if len(text) <= 60 else text[:59] + "…"}"'
