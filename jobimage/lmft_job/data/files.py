@@ -128,7 +128,7 @@ def _json(file: DataFile, problems: Problems) -> Iterator[Row]:
             if isinstance(row, dict):
                 yield row
             else:
-                problems.add(f"spec.dataset.files: {file.name}: line {number} is not an object such as {{\"text\": …}}")
+                problems.add(f'spec.dataset.files: {file.name}: line {number} is not an object such as {{"text": …}}')
         if problems.full:
             return
 

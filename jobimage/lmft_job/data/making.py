@@ -22,8 +22,8 @@ from lmft_job.report.model import DatasetFigures, TextLengths
 
 SUMMARY = "prepared.json"
 TOKENIZER = "tokenizer"
-TRAIN = TRAIN
-HELD_OUT = HELD_OUT
+TRAIN = "train.arrow"
+HELD_OUT = "eval.arrow"
 
 
 def problems_of_spec(settings: Settings, tokenizer: Any | None, max_positions: int | None) -> list[str]:
@@ -248,6 +248,7 @@ def _lengths(tokens: npt.NDArray[np.int64]) -> TextLengths:
 
 
 def trained_size(settings: Settings) -> int:
+    """Vocabulary of the tokenizer to train."""
     wanted = settings.model.tokenizer.train_vocab_size if settings.model.tokenizer else None
     if wanted is None:
         raise InvalidError(["spec.model.tokenizer: no tokenizer is named and none is to be trained; set one of both"])

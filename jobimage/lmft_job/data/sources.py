@@ -83,7 +83,7 @@ def open_source(
 
 
 class PythonDocs:
-    """The language reference in ``pydoc_data.topics``: one row a topic, its paragraphs in ``answers.text`` as in ELI5."""
+    """The language reference in ``pydoc_data.topics``: a row a topic, its paragraphs in ``answers.text`` as in ELI5."""
 
     title = "PythonDocs"
     noun = "topics"

@@ -56,9 +56,7 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
     if not causal:
         more["mask_token"] = special[-1]
     wrapped: Any = PreTrainedTokenizerFast
-    return wrapped(
-        tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names, **more
-    )
+    return wrapped(tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names, **more)
 
 
 def fast_core(tokenizer: Any) -> Any | None:
