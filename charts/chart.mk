@@ -9,9 +9,10 @@ chart-tools:
 	@tests/cluster/local/cluster build $(CHART_TOOLS)
 
 .PHONY: lint-chart
-lint-chart: setup chart-tools ## Lint the chart for its default and its full values, with Helm 4 and 3
+lint-chart: setup chart-tools ## Lint and render the chart, default and full values, with Helm 4 and 3
 	$(BIN)/python charts/lint/schemas.py $(CHART_SCHEMAS)
 	PATH="$(CHART_BIN):$$PATH" charts/lint/lint $(CHART) $(CHART_SCHEMAS)
+	$(BIN)/python -m pytest -q tests/chart
 
 .PHONY: chart-readme
 chart-readme: chart-tools ## Write the chart's README from its values

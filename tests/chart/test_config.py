@@ -1,4 +1,4 @@
-"""The ConfigMap is what lmft_operator.settings reads: every setting reachable, and no default said twice differently."""
+"""The ConfigMap is what lmft_operator.settings reads: every setting reachable, the same defaults in both."""
 
 import json
 from typing import Any

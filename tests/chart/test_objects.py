@@ -261,3 +261,19 @@ def test_the_first_manifest_in_the_notes_is_valid(values: list[str]) -> None:
     assert document_problems(manifest) == []
     assert ("output" in manifest["spec"]) == (not values)
     assert [line for line in notes.splitlines() if line.startswith(("1. ", "2. ", "3. "))]
+
+
+def test_alerts_ask_for_metrics_that_the_operator_has() -> None:
+    from prometheus_client import generate_latest
+
+    from lmft_operator import metrics
+
+    metrics.REQUESTS.labels("GET", "pods", "200")
+    metrics.register_runs(lambda: [("team-a", "Training", "Stalled")])
+    offered = generate_latest().decode()
+    (group,) = render("--values", str(FULL)).one("PrometheusRule")["spec"]["groups"]
+
+    asked = {name for rule in group["rules"] for name in re.findall(r"lmft_\w+", rule["expr"])}
+
+    assert asked
+    assert [name for name in asked if f"\n{name}{{" not in offered] == []
