@@ -1,5 +1,6 @@
 """Checkpoints on their way to storage, beside training; and who is told when one has arrived."""
 
+import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,7 @@ class Uploads:
     def submit(self, folder: Path, step: int) -> None:
         """Send one; waits for the one before, and raises its failure."""
         self._uploader.submit(folder, step)
+        shutil.rmtree(folder)
 
     def wait(self) -> None:
         """Until all are there; raises what failed."""

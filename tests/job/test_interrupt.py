@@ -1,0 +1,127 @@
+"""SIGTERM in every phase: a quick, clean end with 75, and the next start goes on."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job.forked import TERM, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
+from lmft_job.interrupt import Interrupt, StopNow
+
+
+def hold_up(place: str, seconds: float = 0.02) -> Any:
+    """A patch: a function announces itself and then takes its time, in small pieces as the real ones do."""
+
+    def patch(teller: Any) -> None:
+        import importlib
+
+        module_name, _, name = place.rpartition(".")
+        module = importlib.import_module(module_name)
+        original = getattr(module, name)
+
+        def slow(*args: Any, **options: Any) -> Any:
+            teller.tell("phase", place)
+            for _ in range(5):
+                time.sleep(seconds)
+            return original(*args, **options)
+
+        setattr(module, name, slow)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "lmft_job.recipe.find_sources",
+        "lmft_job.ingredients.prepare",
+        "lmft_job.recipe.make_model",
+        "lmft_job.start.evaluate_held_out",
+        "lmft_job.start.answer_prompts",
+        "lmft_job.training.build_trainer",
+        "lmft_job.training.evaluate_held_out",
+        "lmft_job.finish.answers_after",
+        "lmft_job.finish.save_model",
+        "lmft_job.finish.render_page",
+    ],
+)
+def test_a_stop_in_any_phase_exits_75_within_seconds_and_the_next_start_finishes(
+    place: str, tmp_path: Path, calm: tuple[Path, dict[str, Any]]
+) -> None:
+    spec = toy_spec(tmp_path)
+    child = attempt(tmp_path, spec, patch=hold_up(place))
+    child.until(f"phase {place}")
+    asked = time.monotonic()
+    child.signal(TERM)
+    assert child.wait() == 75, child.log.read_text()[-2000:]
+    assert time.monotonic() - asked < 10
+    assert child.result["reason"] == "Interrupted"
+    assert not (run_folder(tmp_path) / "report.json").exists()
+    complete(tmp_path, spec, 2)
+    assert outcome(tmp_path) == calm[1]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that nothing disturbed."""
+    home = tmp_path_factory.mktemp("calm")
+    complete(home, toy_spec(home))
+    return home, outcome(home)
+
+
+def test_a_stop_in_a_step_saves_it_and_the_report_says_where_the_run_went_on(
+    tmp_path: Path, calm: tuple[Path, dict[str, Any]]
+) -> None:
+    spec = toy_spec(tmp_path)
+    child = attempt(tmp_path, spec, patch=slow_uploads(0.02))
+    child.until("step 8 ")
+    child.signal(TERM)
+    assert child.wait() == 75
+    saved = child.result["checkpoint"]["step"]
+    assert saved >= 8
+    assert f"checkpoint {saved}" in child.lines
+    last = complete(tmp_path, spec, 2)
+    counts = last.result["counts"]
+    assert counts["resumedFromStep"] == saved
+    assert counts["lostSteps"] == 0
+    assert outcome(tmp_path) == calm[1]
+
+
+def test_a_stop_while_modules_are_imported_exits_75() -> None:
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmft_job.pod", "--run-file", "/nowhere", "--termination-log", os.devnull],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+    while not _handles_term(process.pid) and time.monotonic() - started < 20:
+        time.sleep(0.002)
+    process.send_signal(TERM)
+    assert process.wait(timeout=20) == 75
+
+
+def _handles_term(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (TERM - 1) & 1)
+
+
+def test_inside_a_deferral_a_signal_is_only_noted() -> None:
+    interrupt = Interrupt()
+    with interrupt.deferred():
+        interrupt._handle(TERM, None)
+        assert interrupt.requested
+    with pytest.raises(Exception, match="SIGTERM"):
+        interrupt.check()
+
+
+def test_outside_a_signal_stops_at_once_and_no_broad_except_can_swallow_it() -> None:
+    interrupt = Interrupt()
+    with pytest.raises(StopNow):
+        try:
+            interrupt._handle(TERM, None)
+        except Exception:  # noqa: BLE001 - what careless libraries do
+            pytest.fail("swallowed")
