@@ -86,6 +86,8 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.persistence.finalizer = f"{GROUP}/unused"
     ours.persistence.diffbase_storage = _NoEssence()
     ours.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    # With a list of namespaces kopf would list and watch all namespaces of the cluster, for which there is no right.
+    ours.scanning.disabled = bool(settings.watch.namespaces)
     ours.networking.request_timeout = settings.api.request_timeout_seconds
     ours.networking.connect_timeout = settings.api.connect_timeout_seconds
     ours.networking.error_backoffs = _Endless()

@@ -21,7 +21,8 @@ from lmft_api.validation import Problem, parse_spec, spec_problems
 from lmft_operator import manifests, metrics, policy, status
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.decide import Decision, Notice, decide
+from lmft_operator.course import Decision, Notice, notice_of
+from lmft_operator.decide import decide
 from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
 from lmft_operator.facts import Key, Observed, RunFacts
 from lmft_operator.logs import about
@@ -46,6 +47,7 @@ class Reconciler:
         self._posting: set[asyncio.Task[None]] = set()
         self._reports: dict[Key, ProgressReport] = {}
         self.enqueue: Callable[[Key], None] = lambda key: None
+        self.backlog: Callable[[], int] = lambda: 0
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """A pod's newest report; it is worked in at the next look."""
@@ -114,9 +116,12 @@ class Reconciler:
         if decision.create is not None and spec is not None:
             refused = await self._create(run, spec, decision.create)
             if refused is not None:
-                waiting = status.change(status.parse(run.status), {"model": decision.status.model})
-                await self._write(run, refused(waiting), decision)
+                before = status.parse(run.status)
+                await self._write(run, refused(status.change(before, {"model": decision.status.model})), decision)
                 return REFUSED_SECONDS
+            if self.backlog() > 0 and not status.parse(run.status).attempts:
+                # In a burst Jobs come before words: the status follows when no run waits for its first look.
+                return 0.001
         await self._write(run, decision.status, decision)
         return decision.look_again
 
@@ -163,9 +168,11 @@ class Reconciler:
             self._count(run.key, before, after)
             for waiting in self._cache.dependants(run.key):
                 self.enqueue(waiting)
+            same = status.reason(after) == status.reason(decision.status)
+            notice = decision.notice if same else notice_of(before, after)
+            if notice is not None:
+                self._post(run, notice)
         self._cache.settle(run.uid, [a.number for a in after.attempts or () if a.end_time is not None])
-        if decision.notice is not None and status.reason(after) == decision.notice.reason:
-            self._post(run, decision.notice)
 
     def _with_job_names(self, run: RunFacts, after: LMFineTuneStatus) -> LMFineTuneStatus:
         """Attempts under the names that their Jobs really have."""

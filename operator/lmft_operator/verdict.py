@@ -21,7 +21,7 @@ _DISRUPTIONS = frozenset(
 )
 _SECRETS = re.compile(
     r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?i:[_a-z]*[\"']?\s*[=:]\s*(?:bearer\s+)?)[^\s,\"']+"
+    r"|(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
 )
 
 

@@ -1,0 +1,131 @@
+"""A decision in the making, and the arithmetic on it that more than one step needs."""
+
+from dataclasses import dataclass, field
+
+from lmft_api.reasons import REASONS, Phase, Reason
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import Attempt, ConditionStatus, LMFineTuneStatus
+from lmft_operator import status
+from lmft_operator.facts import Observed, PodFacts, seconds
+from lmft_operator.manifests import Plan
+from lmft_operator.settings import OperatorSettings
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An Event to post about the run."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is wanted. ``look_again``: seconds until time alone may change it."""
+
+    status: LMFineTuneStatus
+    create: Plan | None = None
+    delete_jobs: tuple[str, ...] = ()
+    delete_run: bool = False
+    notice: Notice | None = None
+    look_again: float | None = None
+
+
+@dataclass
+class Course:
+    """A decision in the making."""
+
+    seen: Observed
+    spec: LMFineTuneSpec
+    settings: OperatorSettings
+    status: LMFineTuneStatus
+    create: Plan | None = None
+    delete: list[str] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    closed: Notice | None = None
+
+    def look(self, seconds: float | None) -> None:
+        """Ask to be called again after some seconds; None asks for nothing."""
+        if seconds is not None:
+            self.looks.append(max(0.0, seconds))
+
+    def say(self, state: ConditionStatus, reason: Reason, message: str, phase: Phase) -> None:
+        """Set the Succeeded condition."""
+        run = self.seen.run
+        self.status = status.with_condition(self.status, state, reason, message, phase, self.seen.now, run.generation)
+
+    def wait(self, reason: Reason, message: str, phase: Phase = Phase.PENDING) -> None:
+        """The run goes on; this is where it is."""
+        self.say(ConditionStatus.UNKNOWN, reason, message, phase)
+
+    def end(self, reason: Reason, message: str) -> None:
+        """The run is over."""
+        done = reason == Reason.COMPLETED
+        self.say(
+            ConditionStatus.TRUE if done else ConditionStatus.FALSE,
+            reason,
+            message or REASONS[reason].cause,
+            Phase.SUCCEEDED if done else Phase.FAILED,
+        )
+        if self.status.completion_time is None:
+            self.status = status.change(self.status, {"completion_time": status.timestamp(self.seen.now)})
+
+    def decision(self, before: LMFineTuneStatus) -> Decision:
+        """The finished decision; the end of an attempt is worth the Event more than what comes after it."""
+        notice = notice_of(before, self.status)
+        if self.closed is not None and not status.ended(self.status):
+            notice = self.closed
+        look = min(self.looks, default=None)
+        return Decision(self.status, self.create, tuple(self.delete), False, notice, look)
+
+
+def newest_attempt(course: Course) -> Attempt | None:
+    """The attempt with the highest number."""
+    return course.status.attempts[-1] if course.status.attempts else None
+
+
+def max_retries(course: Course) -> int:
+    """Failures that are followed by another attempt."""
+    chosen = course.spec.max_retries
+    return course.settings.retries.default_max_retries if chosen is None else chosen
+
+
+def deadline(course: Course) -> int | None:
+    """Longest running time over all attempts, seconds: the manifest's, or the most that policy allows."""
+    most = course.settings.policy.for_namespace(course.seen.run.key.namespace).max_deadline_seconds
+    return course.spec.active_deadline_seconds if course.spec.active_deadline_seconds is not None else most
+
+
+def time_left(course: Course, pod: PodFacts | None = None) -> float | None:
+    """Running time left under the deadline, seconds; None without one, or while nothing runs that could use it."""
+    limit = deadline(course)
+    if limit is None:
+        return None
+    left = float(limit - (course.status.usage.seconds if course.status.usage else 0))
+    if pod is not None and pod.started is not None:
+        return left - (course.seen.now - pod.started)
+    return left if left <= 0 or pod is None else None
+
+
+def since(timestamp: str | None) -> float:
+    """UNIX seconds of a time in the status; 0 for none."""
+    return seconds(timestamp) or 0.0
+
+
+def linked(course: Course, reason: Reason, message: str) -> str:
+    """A message with the address of the page that explains its reason, where one is configured."""
+    url = course.settings.documentation_url
+    return f"{message} See {url}#{reason.value.lower()}" if url and reason != Reason.COMPLETED else message
+
+
+def notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
+    """One Event for each change of phase or reason; the first Pending goes without saying."""
+    old, new = status.condition(before), status.condition(after)
+    if new is None or (old is not None and old.reason == new.reason and before.phase == after.phase):
+        return None
+    if old is None and new.reason == Reason.PENDING:
+        return None
+    quiet = {Reason.PREPARING, Reason.TRAINING, Reason.EVALUATING, Reason.COMPLETED, Reason.PENDING, Reason.QUEUED}
+    quiet |= {Reason.SUSPENDED}
+    return Notice(new.reason not in quiet, new.reason, new.message)

@@ -1,0 +1,131 @@
+"""A world for the pure decisions: a run, its Jobs and Pods, a clock; the status goes round as on a cluster."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lmft_api.result import Result, encode
+from lmft_api.run import Stage
+from lmft_api.status import LMFineTuneStatus
+from lmft_api.validation import parse_spec
+from lmft_operator import manifests, status
+from lmft_operator.course import Decision
+from lmft_operator.decide import decide
+from lmft_operator.facts import JobFacts, Key, Observed, PodFacts, RunFacts, Source, Warning
+from lmft_operator.settings import OperatorSettings, parse
+
+START = 1_800_000_000.0
+SPEC: dict[str, Any] = {
+    "model": {"name": "distilbert/distilgpt2"},
+    "dataset": {"name": "dany0407/eli5_category"},
+    "output": {"uri": "s3://models/team-a"},
+}
+
+
+class World:
+    """Holds what a cluster would; ``step()`` decides and carries out."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.now = START
+        self.spec: dict[str, Any] = SPEC | spec
+        self.settings: OperatorSettings = parse("{}")
+        self.status = LMFineTuneStatus()
+        self.generation = 1
+        self.deleting = False
+        self.jobs: dict[str, JobFacts] = {}
+        self.pods: dict[str, PodFacts] = {}
+        self.warnings: dict[str, Warning] = {}
+        self.source: Source | None = None
+        self.problems: tuple[str, ...] = ()
+        self.created: list[manifests.Plan] = []
+        self.events: list[tuple[str, str]] = []
+        self.run_deleted = False
+        self.writes = 0
+
+    def observed(self) -> Observed:
+        run = RunFacts(
+            Key("team-a", "eli5"), "0123456789ab", "1", self.generation, START, self.deleting,
+            json.dumps(self.spec), json.dumps(self.status.to_json()),
+        )  # fmt: skip
+        jobs, pods = tuple(self.jobs.values()), tuple(self.pods.values())
+        return Observed(run, self.now, jobs, pods, self.warnings, self.source)
+
+    def decide(self) -> Decision:
+        spec = manifests.with_defaults(parse_spec(self.spec), self.settings)
+        return decide(self.observed(), spec, self.problems, self.settings)
+
+    def step(self) -> Decision:
+        """Decide and do what was decided, as a cluster without news would show it."""
+        decision = self.decide()
+        for name in decision.delete_jobs:
+            del self.jobs[name]
+        if decision.create is not None:
+            plan = decision.create
+            self.created.append(plan)
+            self.jobs[plan.name] = JobFacts(
+                plan.name, f"job-{plan.attempt}", "1", "0123456789ab", plan.attempt, plan.stage, self.now, plan.gpus
+            )
+        if decision.status.to_json() != self.status.to_json():
+            self.writes += 1
+        self.status = decision.status
+        if decision.notice is not None:
+            self.events.append((decision.notice.reason, decision.notice.message))
+        self.run_deleted = self.run_deleted or decision.delete_run
+        return decision
+
+    def later(self, seconds: float) -> Decision:
+        self.now += seconds
+        return self.step()
+
+    # ---- what the cluster does
+
+    def pod(self, attempt: int = 1, **facts: Any) -> PodFacts:
+        """Show the pod of an attempt, or change what is shown."""
+        name = f"pod-{attempt}"
+        before = self.pods.get(name) or PodFacts(name, name, "1", "0123456789ab", attempt, "Pending", self.now)
+        self.pods[name] = replace(before, **facts)
+        return self.pods[name]
+
+    def run_pod(self, attempt: int = 1) -> Decision:
+        self.pod(attempt, phase="Running", started=self.now, node="node-7", unschedulable="", waiting_reason="")
+        return self.step()
+
+    def end_pod(self, attempt: int = 1, code: int = 0, said: Result | str | None = None, **facts: Any) -> Decision:
+        """The container ends with a code and a result, a log's tail, or nothing."""
+        words = encode(said).decode() if isinstance(said, Result) else said or ""
+        started = self.pods[f"pod-{attempt}"].started if f"pod-{attempt}" in self.pods else self.now
+        phase = "Failed" if code else "Succeeded"
+        values = {"started": started or self.now, "finished": self.now} | facts
+        self.pod(attempt, phase=phase, exit_code=code, last_words=words, **values)
+        return self.step()
+
+    def close_job(self, attempt: int = 1, **facts: Any) -> None:
+        name = next(name for name, job in self.jobs.items() if job.attempt == attempt)
+        self.jobs[name] = replace(self.jobs[name], ended=self.now, **facts)
+
+    # ---- what a person sees
+
+    @property
+    def reason(self) -> str | None:
+        return status.reason(self.status)
+
+    @property
+    def message(self) -> str:
+        condition = status.condition(self.status)
+        return condition.message if condition else ""
+
+    @property
+    def succeeded(self) -> str | None:
+        condition = status.condition(self.status)
+        return condition.status.value if condition else None
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [plan.stage for plan in self.created]
+
+
+@pytest.fixture(name="World")
+def world_class() -> type[World]:
+    return World

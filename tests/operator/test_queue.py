@@ -1,0 +1,150 @@
+"""The work queue: nothing lost, nothing twice at a time, everything in its time."""
+
+import asyncio
+import time
+
+import pytest
+
+from lmft_operator.queue import WorkQueue
+
+
+class Bench:
+    """A queue at work, with a log of what it did."""
+
+    def __init__(self, workers: int = 4, **settings: float) -> None:
+        self.queue: WorkQueue[str] = WorkQueue(**settings)
+        self.workers = workers
+        self.log: list[tuple[str, float]] = []
+        self.busy: set[str] = set()
+        self.most = 0
+        self.seconds = 0.0
+        self.answers: dict[str, list[float | None | Exception]] = {}
+
+    async def work(self, key: str) -> float | None:
+        assert key not in self.busy, "one look at a time"
+        self.busy.add(key)
+        self.most = max(self.most, len(self.busy))
+        self.log.append((key, time.monotonic()))
+        await asyncio.sleep(self.seconds)
+        self.busy.discard(key)
+        answer = self.answers.get(key, [None])
+        found = answer.pop(0) if answer else None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def __aenter__(self) -> "Bench":
+        self.task = asyncio.create_task(self.queue.run(self.work, self.workers))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self.task
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for key, _ in self.log]
+
+
+async def test_a_key_added_many_times_while_it_waits_is_worked_on_once():
+    bench = Bench()
+    for _ in range(10):
+        bench.queue.add("a")
+    async with bench:
+        await asyncio.sleep(0.02)
+    assert bench.keys == ["a"]
+
+
+async def test_a_key_added_while_it_is_worked_on_comes_once_more():
+    bench = Bench()
+    bench.seconds = 0.05
+    async with bench:
+        bench.queue.add("a")
+        await asyncio.sleep(0.02)
+        for _ in range(5):
+            bench.queue.add("a")
+        await asyncio.sleep(0.15)
+    assert bench.keys == ["a", "a"]
+
+
+async def test_keys_are_worked_on_side_by_side_up_to_the_workers():
+    bench = Bench(workers=3)
+    bench.seconds = 0.02
+    async with bench:
+        for number in range(9):
+            bench.queue.add(f"k{number}")
+        await asyncio.sleep(0.15)
+    assert sorted(bench.keys) == sorted(f"k{number}" for number in range(9))
+    assert bench.most == 3
+
+
+async def test_a_delay_is_kept_and_the_shortest_counts():
+    bench = Bench()
+    async with bench:
+        started = time.monotonic()
+        bench.queue.add("a", 5)
+        bench.queue.add("a", 0.05)
+        bench.queue.add("a", 3)
+        await asyncio.sleep(0.15)
+    assert bench.keys == ["a"]
+    assert 0.045 <= bench.log[0][1] - started < 0.14
+
+
+async def test_a_look_now_replaces_a_look_later():
+    bench = Bench()
+    async with bench:
+        bench.queue.add("a", 0.05)
+        bench.queue.add("a")
+        await asyncio.sleep(0.15)
+    assert bench.keys == ["a"]
+
+
+async def test_the_work_itself_makes_the_next_appointment():
+    bench = Bench()
+    bench.answers["a"] = [0.03, 0.03, None]
+    async with bench:
+        bench.queue.add("a")
+        await asyncio.sleep(0.2)
+    assert bench.keys == ["a", "a", "a"]
+
+
+async def test_what_fails_comes_back_later_and_later():
+    bench = Bench(base=0.02, most=0.08)
+    bench.answers["a"] = [RuntimeError(), RuntimeError(), RuntimeError(), None]
+    async with bench:
+        bench.queue.add("a")
+        await asyncio.sleep(0.4)
+    gaps = [after - before for (_, before), (_, after) in zip(bench.log, bench.log[1:], strict=False)]
+    assert len(bench.log) == 4
+    assert gaps[0] >= 0.009
+    assert gaps[2] >= 0.03
+
+
+async def test_a_failing_key_holds_up_no_other():
+    bench = Bench(workers=1, base=0.5)
+    bench.answers["bad"] = [RuntimeError()]
+    async with bench:
+        bench.queue.add("bad")
+        bench.queue.add("good")
+        await asyncio.sleep(0.05)
+    assert bench.keys == ["bad", "good"]
+
+
+async def test_a_forgotten_key_loses_its_appointment():
+    bench = Bench()
+    async with bench:
+        bench.queue.add("a", 0.03)
+        bench.queue.forget("a")
+        await asyncio.sleep(0.08)
+    assert bench.keys == []
+
+
+async def test_five_thousand_appointments_are_all_kept():
+    bench = Bench(workers=8)
+    async with bench:
+        for number in range(5000):
+            bench.queue.add(f"k{number}", 0.01 + (number % 7) / 100)
+        await asyncio.sleep(0.5)
+    assert len(set(bench.keys)) == len(bench.keys) == 5000
+    assert (len(bench.queue), bench.queue.delayed) == (0, 0)
