@@ -1,0 +1,203 @@
+"""What the operator may do, asked of a real API server, and that it suffices for its work."""
+
+import base64
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster.chart.server import ROOT, RUN, Server
+
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+RESOURCES = (
+    ("lmfinetune.dev", "lmfinetunes", ""),
+    ("lmfinetune.dev", "lmfinetunes", "status"),
+    ("lmfinetune.dev", "lmfinetunes", "finalizers"),
+    ("batch", "jobs", ""),
+    ("batch", "jobs", "status"),
+    ("", "pods", ""),
+    ("", "pods", "log"),
+    ("", "pods", "exec"),
+    ("", "pods", "status"),
+    ("", "events", ""),
+    ("", "secrets", ""),
+    ("", "configmaps", ""),
+    ("", "namespaces", ""),
+    ("", "nodes", ""),
+    ("", "serviceaccounts", ""),
+    ("", "serviceaccounts", "token"),
+    ("", "persistentvolumeclaims", ""),
+    ("apps", "deployments", ""),
+    ("rbac.authorization.k8s.io", "roles", ""),
+    ("apiextensions.k8s.io", "customresourcedefinitions", ""),
+    ("authentication.k8s.io", "tokenreviews", ""),
+)
+NAMESPACED = {
+    "lmfinetunes": {"get", "list", "watch", "delete"},
+    "lmfinetunes/status": {"patch"},
+    "lmfinetunes/finalizers": {"update"},
+    "jobs": {"create", "get", "list", "watch", "delete"},
+    "pods": {"get", "list", "watch"},
+    "events": {"get", "list", "watch", "create", "patch"},
+}
+CLUSTER_WIDE = {"customresourcedefinitions": {"list", "watch"}, "tokenreviews": {"create"}}
+
+
+def allowed(server: Server, account: str, namespace: str) -> dict[str, set[str]]:
+    """What an account may do in a namespace ("" for all of them), by the API server's own review of each pair."""
+    asked = [(group, resource, sub, verb) for group, resource, sub in RESOURCES for verb in VERBS]
+    reviews = [
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": account,
+                "groups": ["system:serviceaccounts", "system:authenticated"],
+                "resourceAttributes": {
+                    "group": group,
+                    "resource": resource,
+                    "subresource": sub,
+                    "verb": verb,
+                    "namespace": namespace,
+                },
+            },
+        }
+        for group, resource, sub, verb in asked
+    ]
+    template = '{.status.allowed}{"\\n"}'
+    answers = server.run(
+        "kubectl", "create", "-f", "-", "-o", f"jsonpath={template}", stdin=yaml.safe_dump_all(reviews)
+    ).split()
+    assert len(answers) == len(asked)
+    found: dict[str, set[str]] = {}
+    for (_, resource, sub, verb), answer in zip(asked, answers, strict=True):
+        if answer == "true":
+            found.setdefault(f"{resource}/{sub}" if sub else resource, set()).add(verb)
+    return found
+
+
+def test_serving_the_whole_cluster_takes_these_rights_and_no_others(server: Server) -> None:
+    namespace = server.namespace()
+    server.install(namespace)
+    account = f"system:serviceaccount:{namespace}:lmft-lmfinetune"
+
+    assert allowed(server, account, "") == NAMESPACED | CLUSTER_WIDE
+    assert allowed(server, account, "default") == NAMESPACED | CLUSTER_WIDE
+
+
+def test_serving_some_namespaces_takes_no_rights_elsewhere(server: Server) -> None:
+    served, other, namespace = server.namespace(), server.namespace(), server.namespace()
+    server.install(namespace, "--set", f"watchNamespaces={{{served}}}")
+    account = f"system:serviceaccount:{namespace}:lmft-lmfinetune"
+
+    assert allowed(server, account, served) == NAMESPACED | CLUSTER_WIDE
+    for elsewhere in (other, namespace, "kube-system", ""):
+        assert allowed(server, account, elsewhere) == CLUSTER_WIDE
+
+
+def test_people_with_the_clusters_own_edit_role_may_use_runs(server: Server) -> None:
+    namespace = server.namespace()
+    server.install(namespace)
+    view, edit = (
+        {
+            tuple(rule["verbs"])
+            for rule in server.there("clusterrole", f"{namespace}-lmft-lmfinetune-{role}")["rules"]
+            if rule["resources"] == ["lmfinetunes"]
+        }
+        for role in ("view", "edit")
+    )
+
+    assert view == {("get", "list", "watch")}
+    assert edit == {("create", "update", "patch", "delete", "deletecollection")}
+
+
+@contextmanager
+def operator(server: Server, namespace: str, folder: Path) -> Iterator[str]:
+    """The operator as a process here, with the settings, the certificate and the rights that the chart gives it."""
+    tls = server.there("secret", "lmft-lmfinetune-progress-tls", namespace)["data"]
+    for name, content in tls.items():
+        (folder / name).write_bytes(base64.b64decode(content))
+    text = server.there("configmap", "lmft-lmfinetune-config", namespace)["data"]["config.yaml"]
+    config = yaml.safe_load(text.replace("/etc/lmft-operator-tls", str(folder)))
+    config["http"]["port"], config["progress"]["port"] = 18080, 18443
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    token = server.run("kubectl", "create", "token", "lmft-lmfinetune", "-n", namespace).strip()
+    access = yaml.safe_load(server.kubeconfig.read_text())
+    access["users"][0]["user"] = {"token": token}
+    (folder / "access.yaml").write_text(yaml.safe_dump(access))
+    environment = os.environ | {
+        "KUBECONFIG": str(folder / "access.yaml"),
+        "LMFT_OPERATOR_CONFIG": str(folder / "config.yaml"),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator")),
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmft_operator.main"], env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            yield "http://127.0.0.1:18080"
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["the whole cluster", "one namespace"])
+def test_the_operator_does_its_work_with_these_rights(server: Server, tmp_path: Path, mode: str) -> None:
+    served, namespace = server.namespace(), server.namespace()
+    watched = [] if mode == "the whole cluster" else ["--set", f"watchNamespaces={{{served}}}"]
+    server.install(namespace, "--set", "defaults.output.uri=s3://models", *watched)
+    server.established()
+
+    template = {"image": "docker.io/someone/else:1"}
+    refused = RUN | {"metadata": {"name": "refused"}, "spec": RUN["spec"] | {"podTemplate": template}}
+
+    with operator(server, namespace, tmp_path) as address:
+        server.apply(RUN, namespace=served)
+        eventually(lambda: jobs(server, served), "a Job of the run")
+        eventually(lambda: server.there("lmft", "eli5", served).get("status"), "a status")
+        server.apply(refused, namespace=served)
+        eventually(lambda: events(server, served), "an Event about the refusal")
+        host = f"lmft-lmfinetune-progress.{namespace}.svc"
+        assert refusal(host, tmp_path / "ca.crt", token="not.a.token") == 401
+        server.run("kubectl", "delete", "lmft", "eli5", "-n", served)
+        with urllib.request.urlopen(f"{address}/metrics") as answer:
+            metrics = answer.read().decode()
+
+    assert [line for line in metrics.splitlines() if 'code="403"' in line] == []
+    assert "forbidden" not in (tmp_path / "log").read_text().lower()
+
+
+def refusal(host: str, authority: Path, token: str) -> int:
+    """Status of a progress report under a token, sent over TLS as a pod would, to the operator here."""
+    context = ssl.create_default_context(cafile=str(authority))
+    connection = http.client.HTTPSConnection(host)
+    connection.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", 18443)), server_hostname=host)
+    connection.request("POST", "/", b"{}", {"Authorization": f"Bearer {token}"})
+    return connection.getresponse().status
+
+
+def jobs(server: Server, namespace: str) -> list[str]:
+    return server.run("kubectl", "get", "jobs", "-n", namespace, "-o", "name").split()
+
+
+def events(server: Server, namespace: str) -> list[str]:
+    selector = "involvedObject.kind=LMFineTune"
+    return server.run("kubectl", "get", "events", "-n", namespace, "--field-selector", selector, "-o", "name").split()
