@@ -4,12 +4,14 @@ import base64
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from cluster.chart.process import METRICS_PORT, PROGRESS_PORT, eventually, jobs, operator
 from cluster.chart.server import CHART, CRD, FULL, ROOT, RUN, Json, Server
 
 
@@ -193,3 +195,54 @@ def test_the_operators_pod_is_admitted_to_a_restricted_namespace(server: Server)
     )
 
     assert answer.strip() == "pod/probe"
+
+
+@pytest.mark.parametrize("helm", ["helm", "helm3"])
+def test_a_run_in_flight_keeps_its_job_through_an_upgrade(server: Server, tmp_path: Path, helm: str) -> None:
+    namespace = server.namespace()
+    server.install(namespace, "--set", "defaults.output.uri=s3://models", helm=helm)
+    server.established()
+    server.apply(RUN, namespace=namespace)
+    with operator(server, namespace, tmp_path):
+        eventually(lambda: jobs(server, namespace), "a Job of the run")
+        eventually(lambda: server.there("lmft", "eli5", namespace).get("status"), "a status")
+    (before,) = jobs(server, namespace)
+    uid = server.there("job", before.split("/")[1], namespace)["metadata"]["uid"]
+
+    chart = changed_chart(tmp_path, add_column)
+    # What a new run would get differs; the old one has its Job.
+    changes = ["--set", "job.image.tag=v2,job.gpuResourceName=amd.com/gpu,defaults.output.uri=s3://others"]
+    server.install(namespace, *changes, helm=helm, chart=chart)
+    with operator(server, namespace, tmp_path):
+        server.apply(RUN | {"metadata": {"name": "later"}}, namespace=namespace)
+        eventually(lambda: len(jobs(server, namespace)) == 2, "a Job of the later run")
+
+    assert server.there("job", before.split("/")[1], namespace)["metadata"]["uid"] == uid
+    images = server.run("kubectl", "get", "jobs", "-n", namespace, "-o", "jsonpath={..image}").split()
+    assert [image.split(":")[1] for image in images] == ["0.1.0", "v2"]
+
+
+def test_helm_test_passes_a_working_operator_and_none_with_another_certificate(server: Server, tmp_path: Path) -> None:
+    namespace = server.namespace()
+    server.install(namespace)
+    server.established()
+    # What the chart's test pod would run, with every name leading to the operator here.
+    here = (
+        "import socket; look_up = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, *rest, **named: look_up('127.0.0.1', *rest, **named)"
+    )
+    program = f"{here}\n{(CHART / 'files/helm_test.py').read_text()}"
+    host = f"lmft-lmfinetune-progress.{namespace}.svc"
+    environment = {"METRICS_URL": f"http://any:{METRICS_PORT}", "PROGRESS_CA": str(tmp_path / "ca.crt")}
+
+    def helm_test(name: str) -> subprocess.CompletedProcess[str]:
+        urls = environment | {"PROGRESS_URL": f"https://{name}:{PROGRESS_PORT}"}
+        return subprocess.run([sys.executable, "-c", program], env=urls, capture_output=True, text=True, check=False)
+
+    with operator(server, namespace, tmp_path):
+        good, bad = helm_test(host), helm_test("somewhere.else.svc")
+
+    assert good.returncode == 0, good.stderr
+    assert "strangers are refused" in good.stdout
+    assert bad.returncode != 0
+    assert "certificate verify failed" in bad.stderr

@@ -1,22 +1,15 @@
 """What the operator may do, asked of a real API server, and that it suffices for its work."""
 
-import base64
 import http.client
-import os
 import socket
 import ssl
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from cluster.chart.server import ROOT, RUN, Server
+from cluster.chart.process import PROGRESS_PORT, events, eventually, jobs, operator
+from cluster.chart.server import RUN, Server
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 RESOURCES = (
@@ -121,44 +114,6 @@ def test_people_with_the_clusters_own_edit_role_may_use_runs(server: Server) -> 
     assert edit == {("create", "update", "patch", "delete", "deletecollection")}
 
 
-@contextmanager
-def operator(server: Server, namespace: str, folder: Path) -> Iterator[str]:
-    """The operator as a process here, with the settings, the certificate and the rights that the chart gives it."""
-    tls = server.there("secret", "lmft-lmfinetune-progress-tls", namespace)["data"]
-    for name, content in tls.items():
-        (folder / name).write_bytes(base64.b64decode(content))
-    text = server.there("configmap", "lmft-lmfinetune-config", namespace)["data"]["config.yaml"]
-    config = yaml.safe_load(text.replace("/etc/lmft-operator-tls", str(folder)))
-    config["http"]["port"], config["progress"]["port"] = 18080, 18443
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    token = server.run("kubectl", "create", "token", "lmft-lmfinetune", "-n", namespace).strip()
-    access = yaml.safe_load(server.kubeconfig.read_text())
-    access["users"][0]["user"] = {"token": token}
-    (folder / "access.yaml").write_text(yaml.safe_dump(access))
-    environment = os.environ | {
-        "KUBECONFIG": str(folder / "access.yaml"),
-        "LMFT_OPERATOR_CONFIG": str(folder / "config.yaml"),
-        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator")),
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lmft_operator.main"], env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            yield "http://127.0.0.1:18080"
-        finally:
-            process.terminate()
-            process.wait(15)
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
-        time.sleep(0.2)
-    return found
-
-
 @pytest.mark.parametrize("mode", ["the whole cluster", "one namespace"])
 def test_the_operator_does_its_work_with_these_rights(server: Server, tmp_path: Path, mode: str) -> None:
     served, namespace = server.namespace(), server.namespace()
@@ -189,15 +144,6 @@ def refusal(host: str, authority: Path, token: str) -> int:
     """Status of a progress report under a token, sent over TLS as a pod would, to the operator here."""
     context = ssl.create_default_context(cafile=str(authority))
     connection = http.client.HTTPSConnection(host)
-    connection.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", 18443)), server_hostname=host)
+    connection.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", PROGRESS_PORT)), server_hostname=host)
     connection.request("POST", "/", b"{}", {"Authorization": f"Bearer {token}"})
     return connection.getresponse().status
-
-
-def jobs(server: Server, namespace: str) -> list[str]:
-    return server.run("kubectl", "get", "jobs", "-n", namespace, "-o", "name").split()
-
-
-def events(server: Server, namespace: str) -> list[str]:
-    selector = "involvedObject.kind=LMFineTune"
-    return server.run("kubectl", "get", "events", "-n", namespace, "--field-selector", selector, "-o", "name").split()

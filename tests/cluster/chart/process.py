@@ -1,0 +1,63 @@
+"""The operator as a process beside the API server, with what the chart gives it; no pods are run."""
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster.chart.server import ROOT, Server
+
+METRICS_PORT, PROGRESS_PORT = 18080, 18443
+
+
+@contextmanager
+def operator(server: Server, namespace: str, folder: Path) -> Iterator[str]:
+    """The operator as a process here, with the settings, the certificate and the rights that the chart gives it."""
+    tls = server.there("secret", "lmft-lmfinetune-progress-tls", namespace)["data"]
+    for name, content in tls.items():
+        (folder / name).write_bytes(base64.b64decode(content))
+    text = server.there("configmap", "lmft-lmfinetune-config", namespace)["data"]["config.yaml"]
+    config = yaml.safe_load(text.replace("/etc/lmft-operator-tls", str(folder)))
+    config["http"]["port"], config["progress"]["port"] = METRICS_PORT, PROGRESS_PORT
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    token = server.run("kubectl", "create", "token", "lmft-lmfinetune", "-n", namespace).strip()
+    access = yaml.safe_load(server.kubeconfig.read_text())
+    access["users"][0]["user"] = {"token": token}
+    (folder / "access.yaml").write_text(yaml.safe_dump(access))
+    environment = os.environ | {
+        "KUBECONFIG": str(folder / "access.yaml"),
+        "LMFT_OPERATOR_CONFIG": str(folder / "config.yaml"),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator")),
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmft_operator.main"], env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            yield f"http://127.0.0.1:{METRICS_PORT}"
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+        time.sleep(0.2)
+    return found
+
+
+def jobs(server: Server, namespace: str) -> list[str]:
+    return server.run("kubectl", "get", "jobs", "-n", namespace, "-o", "name").split()
+
+
+def events(server: Server, namespace: str) -> list[str]:
+    selector = "involvedObject.kind=LMFineTune"
+    return server.run("kubectl", "get", "events", "-n", namespace, "--field-selector", selector, "-o", "name").split()
