@@ -42,7 +42,8 @@ class Masker:
         """Inputs and labels of one block of ids (1-D, int64); labels are -100 where nothing is to be predicted."""
         length = len(ids)
         # random_raw's stream is part of numpy's compatibility promise; the distributions built on it are not.
-        raw = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, row, 0]).random_raw(2 * length)
+        key, counter = np.array([self.seed, epoch], np.uint64), np.array([0, 0, row, 0], np.uint64)
+        raw = np.random.Philox(key=key, counter=counter).random_raw(2 * length)
         chosen = raw[:length] < np.uint64(int(self.probability * 2**64))
         chosen &= ~np.isin(ids, self.special_ids)
         fate, substitute = raw[length:] >> np.uint64(32), raw[length:] & np.uint64(0xFFFFFFFF)

@@ -1,0 +1,46 @@
+"""Settings and preparation in one call, for the tests of the data path."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmft_api.settings import Settings, resolve
+from lmft_api.spec import LMFineTuneSpec
+from lmft_job.data.prepared import Prepared, prepare
+from lmft_job.storage import Store
+
+
+def settings_of(dataset: dict[str, Any], task: str = "CausalLM", seed: int = 42, vocabulary: int = 400) -> Settings:
+    """Resolved settings of a small run that trains its tokenizer."""
+    kind = {"CausalLM": "gpt2", "MaskedLM": "roberta", "SequenceClassification": "distilbert"}[task]
+    model = {"fromConfig": {"model_type": kind}, "tokenizer": {"trainVocabSize": vocabulary}}
+    manifest = {"task": task, "model": model, "dataset": dataset, "training": {"seed": seed}}
+    return resolve(LMFineTuneSpec.model_validate_json(json.dumps(manifest)))
+
+
+def prepare_toy(
+    dataset: dict[str, Any],
+    cache: Path,
+    task: str = "CausalLM",
+    *,
+    seed: int = 42,
+    tokenizer: Any | None = None,
+    store: Store | None = None,
+    max_positions: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Prepared:
+    """Prepare a data set the way the recipe does."""
+    settings = settings_of(dataset, task, seed)
+    return prepare(settings, tokenizer, store=store, cache=cache, max_positions=max_positions, check=check)
+
+
+def write_lines(path: Path, *rows: Any) -> str:
+    """JSON lines in a file; its address."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return f"file://{path}"
+
+
+def json_data(*addresses: str, **more: Any) -> dict[str, Any]:
+    """``spec.dataset`` for JSON files."""
+    return {"files": list(addresses), "format": "json", **more}
