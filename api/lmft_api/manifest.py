@@ -1,9 +1,11 @@
 """Reading manifests by the rules of the YAML reader that kubectl uses, so that both see the same values.
 
 Go's reader takes ``2e-5`` for a number and ``yes`` for a boolean, and writes ``8.0`` as ``8``; PyYAML by itself
-differs in the first and the last. Timestamps stay text in both.
+differs in the first and the last. Timestamps stay text in both. Only one thing is stricter here: a key that stands
+twice is a mistake, where kubectl silently takes the last.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,16 +32,25 @@ class _GoLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
     def construct_go_float(self, node: yaml.ScalarNode) -> Any:
-        value = float(self.construct_scalar(node).replace("_", ""))
+        text = self.construct_scalar(node)
+        if text.lower().endswith((".inf", ".nan")):
+            raise yaml.constructor.ConstructorError(None, None, f"{text} cannot be written as JSON", node.start_mark)
+        value = float(text.replace("_", ""))
+        if math.isinf(value):
+            return text  # Go leaves a number that is too large as text.
         # Go writes a float without a fraction as an integer when it turns YAML into JSON.
         return int(value) if value.is_integer() and abs(value) < 1e21 else value
 
-    def construct_go_int(self, node: yaml.ScalarNode) -> int:
+    def construct_go_int(self, node: yaml.ScalarNode) -> int | float | str:
         text = self.construct_scalar(node).replace("_", "").lower()
         sign = -1 if text.startswith("-") else 1
         digits = text.lstrip("+-")
         base = {"0x": 16, "0b": 2, "0o": 8}.get(digits[:2], 8 if len(digits) > 1 and digits[0] == "0" else 10)
-        return sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
+        value = sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
+        if -(2**63) <= value < 2**64:
+            return value
+        # What does not fit into 64 bits is a float to Go, or text when it is not decimal.
+        return float(value) if base == 10 else str(node.value)
 
     def construct_go_bool(self, node: yaml.ScalarNode) -> bool:
         return self.construct_scalar(node).lower() in ("y", "yes", "true", "on")
@@ -52,6 +63,8 @@ class _GoLoader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(
                         None, None, f'the key "{key_node.value}" stands twice', key_node.start_mark
                     )
+                if key_node.tag == "tag:yaml.org,2002:null":
+                    raise yaml.constructor.ConstructorError(None, None, "a key must not be null", key_node.start_mark)
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
@@ -60,6 +73,7 @@ for _tag, _pattern, _first in (
     ("bool", r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "yYnNtTfFoO"),
     ("int", r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$", "-+0123456789"),
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("merge", r"^<<$", "<"),
 ):
@@ -92,6 +106,18 @@ def read_documents(path: Path) -> Iterator[Document]:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
     except (RecursionError, ValueError) as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
+
+
+def read_yaml(text: str) -> Any:
+    """One document by the same rules, for settings files.
+
+    Raises:
+        ValueError: it is not YAML; says where.
+    """
+    try:
+        return yaml.load(text, Loader=_GoLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(_explain(error)) from error
 
 
 def _explain(error: yaml.YAMLError) -> str:

@@ -165,7 +165,7 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, patt
         near = difflib.get_close_matches(str(value), choices.replace(" or ", ", ").split(", "), 1, 0.5)
         return f"must be one of {choices}, not {_quoted(value)}" + (f"; did you mean {near[0]}?" if near else "")
     if kind in ("int_type", "int_parsing", "int_from_float"):
-        return f"must be a whole number, not {_kind_of(value)}"
+        return f"must be a whole number, not {value if isinstance(value, float) else _kind_of(value)}"
     if kind == "bool_type":
         return f"must be true or false, not {_kind_of(value)}"
     if kind in ("greater_than_equal", "less_than_equal"):
@@ -176,10 +176,11 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, patt
     if kind == "string_too_short":
         return "must not be empty"
     if kind in plural:
-        bound = context.get("max_length", context.get("min_length"))
-        return f"must have {plural[kind]} {bound} entries, not {context.get('actual_length')}"
-    type_name = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}.get(kind)
-    return f"must be {type_name}, not {_kind_of(value)}" if type_name else fallback
+        count = context.get("max_length", context.get("min_length"))
+        entries = "entry" if count == 1 else "entries"
+        return f"must have {plural[kind]} {count} {entries}, not {context.get('actual_length')}"
+    wanted = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}.get(kind)
+    return f"must be {wanted}, not {_kind_of(value)}" if wanted else fallback
 
 
 def _metadata_problems(metadata: Any) -> Iterator[Problem]:
