@@ -23,6 +23,9 @@ COPY api/lmft_api /app/lmft_api
 COPY operator/lmft_operator /app/lmft_operator
 # Compiled ahead, by content rather than by time: the root file system is read-only in the pod.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
+# The numeric user has no name, and libraries ask for one.
+ENV HOME=/tmp \
+    USER=lmft
 LABEL org.opencontainers.image.title="lmfinetune-operator" \
       org.opencontainers.image.description="Watches LMFineTune resources and runs their Jobs"
 USER 65532:65532
@@ -41,6 +44,7 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 # Caches lie in one folder that the pod makes writable. transformers' own progress callback is switched off, for it posts
 # within the training step; ours reports from a thread of its own. The tokenizers use all cores: nothing forks after them.
 ENV HOME=/tmp \
+    USER=lmft \
     XDG_CACHE_HOME=/cache \
     HF_HOME=/cache/huggingface \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \

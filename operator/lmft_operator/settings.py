@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from lmft_api.base import ApiModel
+from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
 
 CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
@@ -282,9 +281,9 @@ def load(path: str | None = None) -> OperatorSettings:
 def parse(text: str, name: str = "settings") -> OperatorSettings:
     """Settings from YAML text; ``name`` is what messages call it."""
     try:
-        body: Any = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as problem:
-        raise SettingsError(f"{name}: not YAML: {problem}") from problem
+        body: Any = read_yaml(text)
+    except ValueError as problem:
+        raise SettingsError(f"{name} {problem}") from problem
     try:
         # By way of JSON: strict types take enums from JSON text, not from Python strings.
         return OperatorSettings.model_validate_json(json.dumps(body or {}))
