@@ -1,27 +1,49 @@
-"""The checkpoint protocol: what a complete checkpoint is, which is the newest that can be trusted, which may go.
+"""Checkpoints in storage: written whole or not at all, verified before they are believed, pruned manifest first.
 
-Layout below a run: ``checkpoints/attempt-0002/step-00000400/{files…, MANIFEST.json}``. A checkpoint exists when its
-manifest does (see :mod:`lmft_job.storage.folders`). An attempt writes and removes only in folders of its own number and
-below, so that a pod that outlived its node cannot touch what its successor saved; it reads all.
+An attempt writes in its own folder only, so that a pod thought dead cannot touch its successor's checkpoints; it reads
+those of all. Layout below a run's folder: ``checkpoints/attempt-0002/step-00000400/{files…, MANIFEST.json}``.
 """
 
 import os
 import re
 import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from lmft_job.storage import MANIFEST, Check, DamagedFolderError, Store, fetch_verified, publish_folder
+from lmft_job.errors import InterruptedRunError, JobError, RefusedError, UnavailableError
+from lmft_job.storage import (
+    MANIFEST,
+    Check,
+    DamagedFolderError,
+    Store,
+    disk_error,
+    fetch_verified,
+    join_key,
+    publish_folder,
+)
 
-FOLDER = "checkpoints"
-_KEY = re.compile(rf"({FOLDER}/attempt-(\d{{4,}})/step-(\d{{8,}}))/(.+)")
+Say = Callable[[str], None]
+
+_FOLDER = "checkpoints"
+_LOCATION = re.compile(rf"({_FOLDER}/attempt-(\d+)/step-(\d+))/(.+)")
+_POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Checkpoint:
-    """A checkpoint in storage: its attempt, the optimiser steps it holds, its key prefix and its address."""
+    """A complete checkpoint in storage. The order is the lineage: a later attempt began from what was newest then.
+
+    Attributes:
+        attempt: which attempt wrote it, from 1.
+        step: optimizer steps done.
+        prefix: its folder, relative to the run's.
+        uri: its address, for people.
+    """
 
     attempt: int
     step: int
@@ -30,148 +52,290 @@ class Checkpoint:
 
 
 def prefix_of(attempt: int, step: int) -> str:
-    """Key prefix of a checkpoint within its run."""
-    return f"{FOLDER}/attempt-{attempt:04d}/step-{step:08d}"
-
-
-def publish(store: Store, folder: Path, attempt: int, step: int, check: Check | None = None) -> Checkpoint:
-    """Store a folder as a checkpoint: objects first, the manifest last.
-
-    Raises:
-        JobError: storage refused or failed; then there is no such checkpoint.
-    """
-    prefix = prefix_of(attempt, step)
-    publish_folder(store, prefix, folder, {"attempt": attempt, "step": step}, check)
-    return Checkpoint(attempt, step, prefix, store.url(prefix))
+    """Folder of a checkpoint, relative to the run's."""
+    return f"{_FOLDER}/attempt-{attempt:04d}/step-{step:08d}"
 
 
 def complete(store: Store) -> list[Checkpoint]:
-    """All checkpoints that have a manifest, the furthest first; of equal ones that of the latest attempt."""
-    return _sorted(store, {key: names for key, names in _folders(store).items() if MANIFEST in names})
+    """All checkpoints that have a manifest, newest first; not verified."""
+    return _survey(store)[0]
 
 
-def newest_verified(
-    store: Store, destination: Path, say: Callable[[str], None], check: Check | None = None
-) -> Checkpoint | None:
-    """Fetch the furthest checkpoint whose every file matches its manifest; None when there is none.
+def newest_verified(store: Store, destination: Path, say: Say, check: Check | None = None) -> Checkpoint | None:
+    """Fetches the newest complete checkpoint into a folder, every file compared with its SHA-256.
+
+    Damaged ones are passed over, each with a line that says why.
 
     Args:
-        store: of the run.
-        destination: folder that holds it afterwards.
-        say: gets a line about each one that is damaged and passed over.
-        check: called between blocks; may raise to stop.
+        store: rooted at the run's folder.
+        destination: replaced; does not exist afterwards when there is no good checkpoint.
+        say: takes the lines for people.
+        check: called between chunks; what it raises ends the download (an interrupt, for instance).
+
+    Raises:
+        UnavailableError: storage failed after its retries. That says nothing about a checkpoint, so none is passed
+            over for it.
     """
-    for checkpoint in complete(store):
+    passed_over: set[str] = set()
+    while True:
+        # Listed anew each time: an attempt before us may still be publishing and pruning.
+        candidates = [found for found in complete(store) if found.prefix not in passed_over]
+        if not candidates:
+            return None
+        candidate = candidates[0]
         try:
-            if fetch_verified(store, checkpoint.prefix, destination, check) is not None:
-                return checkpoint
-        except DamagedFolderError as damage:
-            say(f"the checkpoint at step {checkpoint.step} is passed over: {damage} ({checkpoint.uri})")
-    return None
+            manifest = fetch_verified(store, candidate.prefix, destination, check)
+            if manifest is not None:
+                labels = {"attempt": candidate.attempt, "step": candidate.step}
+                if {name: manifest.labels.get(name) for name in labels} != labels:
+                    shutil.rmtree(destination, ignore_errors=True)
+                    raise DamagedFolderError(f"{MANIFEST} belongs to another checkpoint")
+                return candidate
+            problem = "it was being removed"
+        except DamagedFolderError as error:
+            problem = str(error)
+        passed_over.add(candidate.prefix)
+        before = candidates[1] if len(candidates) > 1 else None
+        follow = (
+            f"trying step {before.step} (attempt {before.attempt}) instead" if before else "there is none before it"
+        )
+        say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) passed over: {problem}; {follow}")
 
 
-def prune(store: Store, keep: int, attempt: int | None = None) -> list[Checkpoint]:
-    """Remove all but the furthest ``keep`` checkpoints, manifest first; returns what was removed.
+def publish(store: Store, folder: Path, attempt: int, step: int, check: Check | None = None) -> Checkpoint:
+    """Stores a checkpoint folder, its manifest last; it exists for readers from that moment on.
 
-    With an attempt only folders of this and earlier attempts are touched, else all, incomplete ones included.
+    Raises:
+        RefusedError: when the attempt has published another checkpoint of this step: two processes believe that they
+            are this attempt.
     """
-    folders = _folders(store)
-    whole = _sorted(store, {key: names for key, names in folders.items() if MANIFEST in names})
-    kept = {checkpoint.prefix for checkpoint in whole[:keep]}
-    gone = [c for c in whole[keep:] if attempt is None or c.attempt <= attempt]
-    for checkpoint in gone:
-        _remove(store, checkpoint.prefix, folders[checkpoint.prefix, checkpoint.attempt, checkpoint.step])
-    for (prefix, number, _), names in folders.items():
-        # What an earlier attempt left half-sent; this attempt's own may be on its way.
-        if MANIFEST not in names and prefix not in kept and (attempt is None or number < attempt):
-            _remove(store, prefix, names)
-    return gone
+    prefix = prefix_of(attempt, step)
+    if not publish_folder(store, prefix, folder, {"attempt": attempt, "step": step}, check):
+        raise RefusedError(
+            store.purpose.denied,
+            f"{store.url(prefix)} was already written with other content: another process runs as attempt {attempt}. "
+            "Stop it, or start a new attempt.",
+        )
+    return Checkpoint(attempt, step, prefix, store.url(prefix))
+
+
+def prune(store: Store, keep: int, attempt: int) -> int:
+    """Removes all but the newest checkpoints, and what earlier attempts left incomplete.
+
+    Each loses its manifest first, so that a reader never takes a half-removed one for whole. Attempts after ours are
+    out of sight: a pod thought dead must not remove what its successor wrote.
+
+    Args:
+        keep: how many complete checkpoints stay, at least 1.
+        attempt: our own attempt.
+
+    Returns:
+        How many complete checkpoints were removed.
+    """
+    whole, keys = _survey(store)
+    ours = [found for found in whole if found.attempt <= attempt]
+    old = ours[max(keep, 1) :]
+    known = {found.prefix for found in whole}
+    abandoned = [
+        prefix for prefix, number in keys.attempts.items() if prefix not in known and number < attempt and ours[:1]
+    ]
+    for prefix in [*(found.prefix for found in reversed(old)), *abandoned]:
+        store.delete(sorted(keys.below[prefix], key=lambda key: not key.endswith("/" + MANIFEST)))
+    return len(old)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Keys of all checkpoint folders, complete or not: keys by folder, and each folder's attempt."""
+
+    below: dict[str, list[str]]
+    attempts: dict[str, int]
+
+
+def _survey(store: Store) -> tuple[list[Checkpoint], _Keys]:
+    below: dict[str, list[str]] = {}
+    attempts: dict[str, int] = {}
+    whole = []
+    for item in store.list(f"{_FOLDER}/"):
+        match = _LOCATION.fullmatch(item.key)
+        if not match:
+            continue
+        prefix, attempt, step, name = match[1], int(match[2]), int(match[3]), match[4]
+        below.setdefault(prefix, []).append(item.key)
+        attempts[prefix] = attempt
+        if name == MANIFEST:
+            whole.append(Checkpoint(attempt, step, prefix, store.url(prefix)))
+    return sorted(whole, reverse=True), _Keys(below, attempts)
 
 
 class CheckpointUploader:
-    """Sends checkpoints beside training, one at a time; a failure is raised where it is next looked at.
+    """Publishes checkpoints beside training: one upload in flight, old ones pruned after each.
+
+    A failure is never lost: it is raised by the next ``submit``, ``check``, ``wait``, or by leaving the ``with`` block.
 
     Args:
-        store: of the run.
-        attempt: number of this attempt.
+        store: rooted at the run's folder.
+        attempt: our attempt; we write in its folder only.
         keep: how many complete checkpoints stay.
-        arrived: called, in the sending thread, when one is complete in storage.
+        say: takes lines for people, called from the upload's thread.
+        published: called in the upload's thread with each checkpoint that is complete.
     """
 
-    def __init__(self, store: Store, attempt: int, keep: int, arrived: Callable[[Checkpoint], None]) -> None:
-        self._store, self._attempt, self._keep, self._arrived = store, attempt, keep, arrived
+    def __init__(
+        self,
+        store: Store,
+        attempt: int,
+        keep: int,
+        say: Say,
+        published: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    ) -> None:
+        self.newest: Checkpoint | None = None
+        self._store = store
+        self._attempt = attempt
+        self._keep = keep
+        self._say = say
+        self._published = published
         self._thread: threading.Thread | None = None
+        self._step = 0
         self._failure: BaseException | None = None
+        self._deadline: float | None = None
+        self._stop = threading.Event()
+
+    def __enter__(self) -> "CheckpointUploader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.wait()
+            return
+        # The block's own error matters most; the upload still ends well if it can, and its failure is told beside it.
+        try:
+            self.wait()
+        except JobError as failure:
+            error.add_note(f"The checkpoint upload failed too: {failure}")
+            self._say(str(failure))
 
     def submit(self, folder: Path, step: int) -> None:
-        """Send a folder; waits for the one before. The folder may be removed as soon as this returns.
+        """Publishes a checkpoint folder in the background, after the upload before it.
+
+        The folder's files are linked aside first, so the caller may remove it at once.
 
         Raises:
-            JobError: what went wrong with the one before.
+            JobError: the failure of the upload before it.
+            InterruptedRunError: when the time set by ``limit`` is over.
         """
         self.wait()
-        snapshot = folder.with_name(f".sending-{step}")
-        shutil.rmtree(snapshot, ignore_errors=True)
-        _link_tree(folder, snapshot)
-        self._thread = threading.Thread(target=self._send, args=(snapshot, step), name="upload")
+        try:
+            snapshot = _snapshot(folder)
+        except OSError as error:
+            raise disk_error(error, folder) from error
+        self._step = step
+        self._thread = threading.Thread(
+            target=self._upload, args=(snapshot, step), name=f"checkpoint-{step}", daemon=True
+        )
         self._thread.start()
 
-    def wait(self) -> None:
-        """Until nothing is on its way.
-
-        Raises:
-            JobError: what went wrong; raised once.
-        """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        failure, self._failure = self._failure, None
-        if failure is not None:
+    def check(self) -> None:
+        """Raises the failure of an upload that has ended; cheap enough for every step."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
             raise failure
 
-    def _send(self, snapshot: Path, step: int) -> None:
+    def wait(self) -> Checkpoint | None:
+        """Waits for the upload in flight and returns the newest checkpoint that this attempt has published.
+
+        Raises:
+            JobError: the upload's failure.
+            InterruptedRunError: when the time set by ``limit`` is over; the upload is abandoned, what it had sent is
+                removed or ignored, and the checkpoint before it stays the newest.
+        """
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            left = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+            if left <= 0:
+                self._stop.set()
+                raise InterruptedRunError(self._abandoned())
+            thread.join(min(_POLL_SECONDS, left))
+        self._thread = None
+        self.check()
+        return self.newest
+
+    def limit(self, seconds: float) -> None:
+        """From now on no wait, nor one that has begun, lasts longer than this in all. For a signal handler."""
+        self._deadline = time.monotonic() + seconds
+
+    def _upload(self, snapshot: Path, step: int) -> None:
         try:
-            checkpoint = publish(self._store, snapshot, self._attempt, step)
-            self._arrived(checkpoint)
-            prune(self._store, self._keep, self._attempt)
-        except BaseException as failure:  # noqa: BLE001 - carried over to the thread that trains
-            self._failure = failure
+            self.newest = publish(self._store, snapshot, self._attempt, step, self._unless_stopped)
+        except JobError as error:
+            self._failure = _with_what_is_kept(error, step, self.newest)
+            return
+        except BaseException as error:  # raised again in the training thread, by check()
+            self._failure = error
+            return
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
-
-
-_Folders = dict[tuple[str, int, int], list[str]]
-
-
-def _folders(store: Store) -> _Folders:
-    """Names of the objects of each checkpoint folder, by prefix, attempt and step."""
-    folders: _Folders = {}
-    for info in store.list(FOLDER + "/"):
-        if match := _KEY.fullmatch(info.key):
-            prefix, attempt, step, name = match.groups()
-            folders.setdefault((prefix, int(attempt), int(step)), []).append(name)
-    return folders
-
-
-def _sorted(store: Store, folders: _Folders) -> list[Checkpoint]:
-    found = [Checkpoint(attempt, step, prefix, store.url(prefix)) for prefix, attempt, step in folders]
-    return sorted(found, key=lambda c: (c.step, c.attempt), reverse=True)
-
-
-def _remove(store: Store, prefix: str, names: list[str]) -> None:
-    """The manifest by itself first: a half-removed checkpoint must not look complete."""
-    if MANIFEST in names:
-        store.delete([f"{prefix}/{MANIFEST}"])
-    store.delete([f"{prefix}/{name}" for name in names if name != MANIFEST])
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    """A second name for every file, or a copy where the file system has no links."""
-
-    def link(one: str, other: str) -> None:
         try:
-            os.link(one, other)
-        except OSError:
-            shutil.copyfile(one, other)
+            self._published(self.newest)
+            prune(self._store, self._keep, self._attempt)
+        except JobError as error:
+            # The checkpoint is safe, which is what matters; the next prune finds the same old ones again.
+            self._say(f"old checkpoints were not removed: {error}")
+        except BaseException as error:  # as above
+            self._failure = error
 
-    shutil.copytree(source, target, copy_function=link)
+    def _unless_stopped(self) -> None:
+        if self._stop.is_set():
+            raise InterruptedRunError(self._abandoned())
+
+    def _abandoned(self) -> str:
+        kept = f"step {self.newest.step} is the newest in storage" if self.newest else "this attempt has stored none"
+        return f"the upload of checkpoint {self._step} did not end within the grace period; {kept}"
+
+
+def _with_what_is_kept(error: JobError, step: int, newest: Checkpoint | None) -> JobError:
+    """The same failure, and for people: which checkpoint it hit, and which one the next attempt starts from."""
+    if not isinstance(error, UnavailableError):
+        return error
+    kept = f"kept: the checkpoint of step {newest.step}" if newest else "this attempt had stored no checkpoint before"
+    told = UnavailableError(f"checkpoint of step {step} was not stored ({kept}). {error}", error.reason)
+    told.__cause__ = error
+    return told
+
+
+def _snapshot(folder: Path) -> Path:
+    """The same files under another folder beside it: hard links, or copies where the disk has none."""
+    snapshot = Path(tempfile.mkdtemp(prefix=".upload-", dir=folder.parent))
+    try:
+        shutil.copytree(folder, snapshot, copy_function=_link_or_copy, dirs_exist_ok=True)
+    except BaseException:
+        shutil.rmtree(snapshot, ignore_errors=True)
+        raise
+    return snapshot
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def remove_all(store: Store) -> None:
+    """Removes every checkpoint of a run, for starting over."""
+    keys = [item.key for item in store.list(f"{_FOLDER}/")]
+    store.delete(sorted(keys, key=lambda key: not key.endswith("/" + MANIFEST)))
+
+
+def clean_up(store: Store, attempt: int, say: Say) -> None:
+    """Removes what killed writers of earlier attempts left half-sent; a storage that forbids looking is no failure.
+
+    Only folders of earlier attempts are touched.
+    """
+    try:
+        for number in range(1, attempt):
+            store.abort_incomplete(join_key(_FOLDER, f"attempt-{number:04d}") + "/")
+    except RefusedError as error:
+        say(f"incomplete uploads were not looked for: {error}")

@@ -6,7 +6,8 @@ the SHA-256 of every file. What has no manifest does not exist; what does not ma
 
 import re
 import shutil
-from fnmatch import translate
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -163,8 +164,7 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     """
     literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     inside = store.list(literal if literal == pattern else literal.rpartition("/")[0] + "/" * ("/" in literal))
-    matcher = re.compile(_pattern(pattern))
-    found = [item for item in inside if matcher.fullmatch(item.key)]
+    found = [item for item in inside if item.key == pattern or _matches(item.key.split("/"), pattern.split("/"))]
     if found:
         return found
     folder = literal.rpartition("/")[0]
@@ -178,18 +178,13 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     )
 
 
-def _pattern(pattern: str) -> str:
-    """A glob as a regular expression in which only ``**`` crosses levels."""
-    if not re.search(r"[*?\[]", pattern):
-        return re.escape(pattern)
-    levels = []
-    for level in pattern.split("/"):
-        if level == "**":
-            levels.append("(?:[^/]+/)*")
-        else:
-            inner = translate(level).removeprefix("(?s:").removesuffix(r")\Z")
-            levels.append(inner.replace(".*", "[^/]*").replace("(?>.*?", "(?>[^/]*?") + "/")
-    return "".join(levels).removesuffix("/")
+def _matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a key's levels match a pattern's; only ``**`` crosses levels."""
+    if not patterns:
+        return not levels
+    if patterns[0] == "**":
+        return any(_matches(levels[skipped:], patterns[1:]) for skipped in range(len(levels) + 1))
+    return bool(levels) and fnmatchcase(levels[0], patterns[0]) and _matches(levels[1:], patterns[1:])
 
 
 def _inside(folder: Path, name: str) -> Path:
