@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lmft_api.reasons import ExitCode, Reason
-from lmft_api.result import Result
+from lmft_api.result import Counts, Result
+from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, JobError
 from lmft_job.interrupt import INTERRUPT, StopNow
 
@@ -48,6 +49,23 @@ def conclude(run: Callable[[], Result]) -> Ending:
         words = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {words[0] if words else ''}"
         return _failed(BUG_EXIT, Reason.INTERNAL_ERROR, f"an unexpected error: {said}; the traceback is in the log")
+
+
+def with_progress(ending: Ending, context: RunContext | None) -> Result:
+    """Add what is known of the attempt to a result that has nothing but words."""
+    result = ending.result
+    if context is None or ending.exit_code == ExitCode.DONE:
+        return result
+    progress = context.progress
+    counts = Counts(
+        steps=progress.step,
+        total_steps=progress.total,
+        resumed_from_step=progress.resumed_from_step,
+        lost_steps=progress.lost_steps,
+    )
+    return result.model_copy(
+        update={"checkpoint": progress.checkpoint, "counts": counts, "adjustments": progress.adjustments or None}
+    )
 
 
 def _failed(code: int, reason: Reason, message: str, problems: tuple[str, ...] = ()) -> Ending:

@@ -18,6 +18,7 @@ from lmft_job.metrics import load_metric
 
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
 Beat = Callable[[], None]
+Items = Callable[[dict[str, torch.Tensor]], float | None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def evaluate_held_out(
     batch_size: int,
     arithmetic: Arithmetic,
     beat: Beat = lambda: None,
+    items_of: Items = lambda batch: None,
 ) -> HeldOutFigures:
     """Evaluate a model.
 
@@ -80,6 +82,9 @@ def evaluate_held_out(
         batch_size: rows in a batch.
         arithmetic: device and precision.
         beat: called after every batch; what it raises ends the evaluation.
+        items_of: by how many items Trainer divides a batch's summed loss; None for the mean over its targets. It
+            counts the first token of a row too for models whose loss it does not know to shift (GPT-2 among them),
+            which makes its ``eval_loss`` smaller by one part in the block size.
 
     Raises:
         DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
@@ -87,6 +92,7 @@ def evaluate_held_out(
     losses: list[float] = []
     counts: list[int] = []
     sizes: list[int] = []
+    items: list[float] = []
     guesses: list[int] = []
     truths: list[int] = []
     was_training = model.training
@@ -107,6 +113,7 @@ def evaluate_held_out(
                     losses.append(loss * targets)
                     counts.append(targets)
                     sizes.append(len(labels))
+                    items.append(float(items_of(batch) or targets))
                 if task == Task.SEQUENCE_CLASSIFICATION:
                     guesses += outputs.logits.argmax(-1).tolist()
                     truths += labels.tolist()
@@ -114,7 +121,7 @@ def evaluate_held_out(
     finally:
         model.train(was_training)
     figures = load_metric("perplexity").compute(losses=losses, counts=counts)
-    trainer_loss = math.fsum(_weighted(losses, counts, sizes)) / sum(sizes)
+    trainer_loss = math.fsum(_weighted(losses, items, sizes)) / sum(sizes)
     if task == Task.SEQUENCE_CLASSIFICATION:
         accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
         return HeldOutFigures(figures["loss"], trainer_loss, accuracy=accuracy)
@@ -131,8 +138,8 @@ def count_targets(labels: torch.Tensor, task: Task) -> int:
     return int((labels != -100).sum())
 
 
-def _weighted(losses: Sequence[float], counts: Sequence[int], sizes: Sequence[int]) -> list[float]:
-    return [loss / count * size for loss, count, size in zip(losses, counts, sizes, strict=True)]
+def _weighted(losses: Sequence[float], items: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    return [loss / count * size for loss, count, size in zip(losses, items, sizes, strict=True)]
 
 
 def _batches(rows: Dataset[Any], collate: Collate, batch_size: int, device: torch.device) -> Any:

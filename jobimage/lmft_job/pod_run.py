@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lmft_api.reasons import ExitCode, Reason
-from lmft_api.result import Counts, Result, encode
+from lmft_api.result import Result, encode
 from lmft_api.run import RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
 from lmft_job.broadcast import Broadcast
-from lmft_job.conclude import Ending, conclude
+from lmft_job.conclude import conclude, with_progress
 from lmft_job.console import ConsoleObserver
 from lmft_job.context import RunContext, quiet_libraries
 from lmft_job.errors import InvalidError
@@ -45,7 +45,7 @@ def run_attempt(arguments: list[str]) -> int:
 
         ending = conclude(run)
         context = contexts[0] if contexts else None
-        result = _with_checkpoint(ending, context)
+        result = with_progress(ending, context)
         if ending.exit_code == ExitCode.INTERRUPTED:
             # Nobody types a command in a pod: the operator starts the next attempt.
             step = result.checkpoint.step if result.checkpoint else None
@@ -106,23 +106,6 @@ def _read_run_file(path: Path) -> RunFile:
     except ValidationError as error:
         problems = [f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in error.errors()]
         raise InvalidError(problems) from error
-
-
-def _with_checkpoint(ending: Ending, context: RunContext | None) -> Result:
-    """Add what is known of the attempt to a result that has nothing but words."""
-    result = ending.result
-    if context is None or ending.exit_code == ExitCode.DONE:
-        return result
-    progress = context.progress
-    counts = Counts(
-        steps=progress.step,
-        total_steps=progress.total,
-        resumed_from_step=progress.resumed_from_step,
-        lost_steps=progress.lost_steps,
-    )
-    return result.model_copy(
-        update={"checkpoint": progress.checkpoint, "counts": counts, "adjustments": progress.adjustments or None}
-    )
 
 
 def _write_result(result: Result, options: argparse.Namespace) -> None:

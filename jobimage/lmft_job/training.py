@@ -20,10 +20,11 @@ from lmft_api.spec import Optimizer, Precision, Scheduler, Task, Weights
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import safe_globals
 
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import DivergedError
-from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, evaluate_held_out
+from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, Items, evaluate_held_out
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch, simulate_shortage
 from lmft_job.observer import Observer
@@ -43,6 +44,9 @@ class Uploads(Protocol):
 
     def submit(self, folder: Path, step: int) -> None:
         """Send one; waits for the one before."""
+
+    def check(self) -> None:
+        """Raise the failure of one, if there was one."""
 
     def wait(self) -> None:
         """Until all are there."""
@@ -143,11 +147,12 @@ class Run:
         self.state = state
         self.total = planned_steps(job)
         self.tokens_per_second: float | None = None
+        self.items_of: Items = lambda batch: None
         self._pending: list[torch.Tensor] = []
         self._step_loss: torch.Tensor | None = None
         self._step_tokens = 0
         self._mark = self._flushed = self._saved = time.monotonic()
-        self._saved_step = 0
+        self.saved_step = 0
 
     # What is due
 
@@ -160,7 +165,7 @@ class Run:
     def checkpoint_due(self, step: int, epoch: float) -> bool:
         """By steps, or at each epoch and by the clock; and at the end. Never twice for a step."""
         policy = self.job.settings.checkpoint
-        if step == self._saved_step:
+        if step == self.saved_step:
             return False
         if step >= self.total:
             return True
@@ -201,6 +206,7 @@ class Run:
         if self.job.arithmetic.device.type == "cpu" or now - self._flushed >= _FLUSH_SECONDS:
             self.flush()
         loss = self.state.losses[-1] if self.state.losses else None
+        self.job.uploads.check()
         self.job.beat(step)
         self.job.observer.step(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
 
@@ -223,7 +229,7 @@ class Run:
     def diverged(self, what: str) -> DivergedError:
         """The error, with what is left and what to do."""
         kept = (
-            f"the checkpoint of step {self._saved_step} is kept" if self._saved_step else "no checkpoint was made yet"
+            f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
         )
         return DivergedError(
             f"{what}; {kept}. Lower spec.training.learningRate, or set warmupPercent or precision FP32."
@@ -247,6 +253,7 @@ class Run:
             batch_size=job.batch.rows,
             arithmetic=job.arithmetic,
             beat=beat,
+            items_of=self.items_of,
         )
         measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
@@ -269,13 +276,33 @@ class Run:
         if best.is_dir():
             shutil.copytree(best, folder / BEST_FOLDER)
         self.job.uploads.submit(folder, step)
-        self._saved_step = step
+        self.saved_step = step
         self._mark = self._saved = time.monotonic()
 
     def resumed(self, step: int) -> None:
         """Training begins, from a checkpoint of this step or from 0."""
-        self._saved_step = step
+        self.saved_step = step
         self._mark = self._saved = time.monotonic()
+
+
+def draw_as_trainer_does() -> None:
+    """One draw from the global generator, which a plain Trainer's evaluation costs (its DataLoader's base seed).
+
+    Without it the dropout masks after the first evaluation would not be those of the plain recipe.
+    """
+    torch.empty((), dtype=torch.int64).random_()
+
+
+def draw_in_checkpoint(folder: Path) -> None:
+    """The same draw, in the random state that a checkpoint holds."""
+    path = folder / "rng_state.pth"
+    with safe_globals():
+        states = torch.load(path, weights_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(states["cpu"])
+        draw_as_trainer_does()
+        states["cpu"] = torch.random.get_rng_state()
+    torch.save(states, path)
 
 
 class EvaluationStopped(Exception):
@@ -300,6 +327,7 @@ class RunTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Our figures under Trainer's name, for the user's callbacks."""
         figures = self.run.measure(self.state.global_step, self.state.epoch or 0.0)
+        draw_as_trainer_does()
         metrics = {"eval_loss": figures.loss}
         if figures.perplexity is not None:
             metrics["eval_perplexity"] = figures.perplexity
@@ -327,7 +355,8 @@ class RunTrainer(Trainer):
         self.run.saved(Path(self.args.output_dir) / f"checkpoint-{step}", step)
 
     def _stop_for_interrupt(self) -> None:
-        self._save_checkpoint(self.model, None)
+        if self.run.saved_step != self.state.global_step:
+            self._save_checkpoint(self.model, None)
         self.run.job.uploads.wait()
         self.run.job.interrupt.check()
 
@@ -391,6 +420,7 @@ def build_trainer(job: Job, run: Run) -> RunTrainer:
         callbacks=[flow, *job.callbacks],
     )
     trainer.run = run
+    run.items_of = lambda batch: trainer._get_num_items_in_batch([batch], job.arithmetic.device)
     flow.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -424,6 +454,7 @@ def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Tr
             if run.evaluation_due(step, epoch):
                 # The run was stopped between this step and its evaluation.
                 _evaluate_first(run, step, epoch)
+                draw_in_checkpoint(checkpoint)
             if run.finished(step):
                 return Trained(state, step, run.total, epoch)
             trainer.train(resume_from_checkpoint=str(checkpoint))

@@ -7,7 +7,6 @@ from types import TracebackType
 from lmft_api.status import CheckpointStatus
 from lmft_job.checkpoints import Checkpoint, CheckpointUploader, prune
 from lmft_job.context import RunContext
-from lmft_job.errors import JobError
 from lmft_job.outcome import now
 from lmft_job.storage import Store
 
@@ -18,14 +17,18 @@ class Uploads:
     def __init__(self, context: RunContext, store: Store, attempt: int) -> None:
         self._context = context
         self._store = store
-        self._uploader = CheckpointUploader(
-            store, attempt, keep=context.settings.checkpoint.keep, arrived=self._arrived
-        )
+        self._attempt = attempt
+        keep = context.settings.checkpoint.keep
+        self._uploader = CheckpointUploader(store, attempt, keep, context.observer.note, self._published)
 
     def submit(self, folder: Path, step: int) -> None:
         """Send one; waits for the one before, and raises its failure."""
         self._uploader.submit(folder, step)
         shutil.rmtree(folder)
+
+    def check(self) -> None:
+        """Raise the failure of an upload, if there was one."""
+        self._uploader.check()
 
     def wait(self) -> None:
         """Until all are there; raises what failed."""
@@ -34,9 +37,9 @@ class Uploads:
     def keep_last(self) -> None:
         """After success only the newest stays."""
         self._uploader.wait()
-        prune(self._store, keep=1)
+        prune(self._store, 1, self._attempt)
 
-    def _arrived(self, checkpoint: Checkpoint) -> None:
+    def _published(self, checkpoint: Checkpoint) -> None:
         self._context.progress.checkpoint = CheckpointStatus(step=checkpoint.step, uri=checkpoint.uri, time=now())
         self._context.observer.checkpoint(checkpoint.step)
 
@@ -46,9 +49,4 @@ class Uploads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._uploader.wait()
-        except JobError:
-            # What ended the run comes first; a failed upload would only hide it.
-            if error is None:
-                raise
+        self._uploader.__exit__(kind, error, trace)

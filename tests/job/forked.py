@@ -16,7 +16,7 @@ from typing import Any
 from lmft_api.run import RunFile
 from lmft_api.validation import parse_spec
 from lmft_job.broadcast import Broadcast
-from lmft_job.conclude import conclude
+from lmft_job.conclude import conclude, with_progress
 from lmft_job.context import RunContext
 from lmft_job.data import prepared  # noqa: F401 - imported here, once, rather than in every child
 from lmft_job.interrupt import INTERRUPT
@@ -180,20 +180,27 @@ def _child(
         teller.tell("hung", message)
         os._exit(7)
 
-    def context() -> RunContext:
-        file = RunFile(name=name, namespace="team", uid=UID, attempt=number, spec=parse_spec(spec), **run_file)
-        return RunContext(file, True, folder, home / "cache", home / "secrets", Broadcast([teller]), hung, again)
+    contexts: list[RunContext] = []
 
-    def again() -> None:
+    def start() -> int:
+        def recipe() -> Any:
+            file = RunFile(name=name, namespace="team", uid=UID, attempt=number, spec=parse_spec(spec), **run_file)
+            observer = Broadcast([teller])
+            contexts.append(
+                RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart)
+            )
+            return run(contexts[-1])
+
+        ending = conclude(recipe)
+        teller.tell("result", json.dumps(with_progress(ending, contexts[-1]).to_json()))
+        return ending.exit_code
+
+    def restart() -> None:
         # Stands for replacing the process: the next try starts from what is in storage.
         teller.tell("restart")
-        ending = conclude(lambda: run(context()))
-        teller.tell("result", json.dumps(ending.result.to_json()))
-        os._exit(ending.exit_code)
+        os._exit(start())
 
-    ending = conclude(lambda: run(context()))
-    teller.tell("result", json.dumps(ending.result.to_json()))
-    return ending.exit_code
+    return start()
 
 
 def complete(home: Path, spec: dict[str, Any], number: int = 1, **options: Any) -> Child:

@@ -119,6 +119,8 @@ def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = toy_spec(tmp_path)
+    # Dropout draws other masks for other batches.
+    spec["model"]["fromConfig"] |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     complete(tmp_path, spec, name="calm")
     monkeypatch.setenv("LMFT_TESTING", "1")
     monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "2")
@@ -163,10 +165,12 @@ def test_no_batch_is_smaller_than_one() -> None:
 
 def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_the_log(tmp_path: Path) -> None:
     def hang(teller: Any) -> None:
+        import sys
         import time
 
         from lmft_job.training import RunTrainer
 
+        sys.stderr = open(2, "w")  # noqa: PTH123, SIM115 - pytest's own stderr stays with the parent
         original = RunTrainer.training_step
 
         def training_step(self: Any, *args: Any, **options: Any) -> Any:
@@ -179,20 +183,20 @@ def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_th
     child = attempt(tmp_path, toy_spec(tmp_path, training={"watchdogSeconds": 2}), patch=hang)
     assert child.wait() == 7
     assert child.said("hung hung: nothing moved")
-    log = child.log.read_text()
-    assert "most recent call first" in log
-    assert "training_step" in log
+    stacks = child.log.read_text()
+    assert "most recent call first" in stacks
+    assert "in training_step" in stacks
 
 
 def test_early_stopping_and_best_weights_keep_the_best(tmp_path: Path) -> None:
     spec = toy_spec(
         tmp_path,
-        training={"epochs": 12, "learningRate": "0.1", "earlyStoppingPatience": 2},
+        training={"epochs": 8, "learningRate": "0.3", "earlyStoppingPatience": 1, "scheduler": "Constant"},
         output={"weights": "Best"},
     )
     complete(tmp_path, spec)
     report = json.loads((run_folder(tmp_path) / "report.json").read_text())
     losses = [evaluation["evalLoss"] for evaluation in report["evaluations"]]
     assert report["training"]["steps"] < report["training"]["totalSteps"]
-    assert len(losses) - 1 - losses.index(min(losses)) == 2
+    assert len(losses) - 1 - losses.index(min(losses)) == 1
     assert report["results"]["evalLoss"] == min(losses)
