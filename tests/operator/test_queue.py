@@ -18,7 +18,7 @@ class Bench:
         self.busy: set[str] = set()
         self.most = 0
         self.seconds = 0.0
-        self.answers: dict[str, list[float | None | Exception]] = {}
+        self.answers: dict[str, list[float | Exception | None]] = {}
 
     async def work(self, key: str) -> float | None:
         assert key not in self.busy, "one look at a time"

@@ -1,5 +1,6 @@
 """Arithmetic on the status: bounds, merges, the smallest patch."""
 
+import itertools
 import json
 
 import pytest
@@ -49,7 +50,7 @@ def test_evaluations_are_thinned_evenly_and_keep_first_and_last(count):
     kept = status.merged_evaluations([], [evaluation(step) for step in range(count)])
     assert len(kept) <= MAX_EVALUATIONS_KEPT
     assert (kept[0].step, kept[-1].step) == (0, count - 1)
-    gaps = {b.step - a.step for a, b in zip(kept, kept[1:-1], strict=False)}
+    gaps = {b.step - a.step for a, b in itertools.pairwise(kept[:-1])}
     assert len(gaps) <= 1
 
 

@@ -1,0 +1,139 @@
+"""Suspending, time limits, queues, preparation, refusals, and what a run waits for."""
+
+import pytest
+from cluster.operator.plane import DONE, JOBS, eventually
+
+from lmft_api.reasons import Reason
+from lmft_api.result import Result
+
+GPU = {"resources": {"gpusPerNode": 1}}
+QUEUE = {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}
+
+
+def test_suspend_takes_the_job_away_and_false_goes_on(new_run, api):
+    run = new_run()
+    run.runs()
+    run.wait("Training")
+    run.change(suspend=True)
+    run.wait("Suspended")
+    eventually(lambda: not api.items(JOBS.format(run.namespace)), "no Job")
+    eventually(lambda: run.status()["attempts"][0].get("endTime"), "the attempt's end")
+    run.change(suspend=False)
+    run.ends(2, said=DONE)
+    status = run.wait("Completed")
+    assert status["attempts"][0]["reason"] == "Suspended"
+    assert "failures" not in status
+
+
+def test_the_deadline_ends_a_run(new_run):
+    run = new_run(activeDeadlineSeconds=2)
+    run.runs()
+    run.wait("DeadlineExceeded", 10)
+
+
+def test_time_to_live_removes_the_resource(new_run, api):
+    run = new_run(ttlSecondsAfterFinished=1)
+    run.ends(said=DONE)
+    eventually(lambda: api.get(run.path) is None, "the resource gone")
+
+
+def test_a_queue_controller_decides_when_the_job_starts(new_run, api):
+    run = new_run(**QUEUE)
+    job = run.job()
+    assert job["spec"]["suspend"] is True
+    run.wait("Queued")
+    api.patch(f"{JOBS.format(run.namespace)}/{job['metadata']['name']}", {"spec": {"suspend": False}})
+    run.ends(said=DONE)
+    run.wait("Completed")
+
+
+def test_a_gpu_is_asked_for_only_after_the_preparation(new_run):
+    run = new_run(**GPU)
+    prepare = run.job()
+    assert prepare["metadata"]["labels"]["lmfinetune.dev/stage"] == "Prepare"
+    assert "limits" not in prepare["spec"]["template"]["spec"]["containers"][0]["resources"]
+    run.runs()
+    run.wait("Preparing")
+    run.ends(said=DONE)
+    train = run.job(2)
+    assert train["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    run.ends(2, said=DONE)
+    run.wait("Completed")
+
+
+def test_a_wrong_manifest_fails_in_preparation_for_the_price_of_a_cpu(new_run):
+    run = new_run(**GPU)
+    run.ends(code=3, said=Result(reason=Reason.MODEL_NOT_FOUND, message="No such model."))
+    run.wait("ModelNotFound")
+    assert len(run.jobs()) == 1
+
+
+def test_a_run_starts_from_the_model_of_another_one_when_that_is_done(new_run):
+    base = new_run()
+    run = new_run(base.namespace, "next", resumeFrom={"name": "eli5"})
+    run.wait("Pending")
+    assert run.jobs() == []
+    base.ends(said=DONE)
+    run.ends(said=DONE)
+    assert run.wait("Completed")["provenance"]["resumedFrom"] == "s3://models/test/model"
+
+
+REFUSED = [
+    ({"podTemplate": {"image": "evil.example.com/x"}}, "policy.images"),
+    ({"output": {"uri": "s3://models/a", "credentialsSecretRef": {"name": "admin"}}}, "policy.secrets"),
+    ({"podTemplate": {"serviceAccountName": "admin"}}, "policy.serviceAccounts"),
+    ({"training": {"trainerClass": "a.B"}}, "policy.userCode"),
+    ({"dataset": {"files": ["file:///etc/lmft/secrets/output/*"], "format": "text"}}, "volumes"),
+    ({"output": {"weights": "Last"}}, "spec.output.uri"),
+]
+
+
+@pytest.mark.parametrize(("spec", "rule"), REFUSED)
+def test_what_policy_forbids_starts_nothing_and_names_the_rule(new_run, spec, rule):
+    run = new_run(**spec)
+    run.wait("InvalidSpec")
+    assert run.condition()["status"] == "False"
+    assert rule in run.condition()["message"]
+    assert run.jobs() == []
+
+
+def test_a_refused_manifest_goes_on_when_it_is_mended(new_run):
+    run = new_run(podTemplate={"image": "evil.example.com/x"})
+    run.wait("InvalidSpec")
+    run.change(podTemplate={"image": None})
+    run.ends(said=DONE)
+    run.wait("Completed")
+
+
+def test_a_quota_is_explained_and_clears_by_itself(new_run, api):
+    namespace = api.namespace()
+    quota = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    api.call("POST", quota, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    eventually(lambda: api.call("GET", f"{quota}/none").get("status", {}).get("hard"), "a quota that counts")
+    run = new_run(namespace)
+    run.wait("QuotaExceeded", 10)
+    assert "none" in run.condition()["message"]
+    api.call("DELETE", f"{quota}/none")
+    run.ends(said=DONE)
+    run.wait("Completed", 60)
+
+
+def test_a_missing_service_account_is_named(new_run):
+    run = new_run(podTemplate={"serviceAccountName": "lmft-nobody"})
+    eventually(lambda: "lmft-nobody" in run.condition().get("message", ""), "the account's name in the message")
+    assert run.reason() == "Pending"
+
+
+WAITS = [
+    ({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "ImagePullFailed"),
+    ({"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}}, "SecretNotFound"),
+]
+
+
+@pytest.mark.parametrize(("state", "reason"), WAITS)
+def test_what_kubelet_waits_for_is_explained_and_clears(new_run, state, reason):
+    run = new_run()
+    run.show(1, "Pending", state)
+    run.wait(reason, 5)
+    run.runs()
+    run.wait("Training", 5)
