@@ -1,0 +1,235 @@
+"""A cluster with a real kubelet: the one that LMFT_E2E_KUBECONFIG names (kind in CI), else a local one of our own."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[3]
+CLUSTER = ROOT / "tests/cluster/local/cluster"
+BIN = Path(
+    os.environ.get("LMFT_CLUSTER_BIN")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmft-cluster"
+)
+SOURCES = {
+    "operator": ("Dockerfile", "requirements/operator.txt", "api", "operator"),
+    "job": ("Dockerfile", "requirements/job.txt", "api", "jobimage"),
+    "stub": ("tests/cluster/node/stub",),
+}
+Json = dict[str, Any]
+T = TypeVar("T")
+numbers = count(1)
+
+
+def tool(name: str) -> str:
+    """A program of the local cluster, or of the PATH."""
+    own = BIN / name
+    return str(own) if own.exists() else shutil.which(name) or name
+
+
+def eventually(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """What ``look`` gives once it gives something."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.25)
+    raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+@dataclass
+class Node:
+    """How to reach the cluster, its images and its S3 server."""
+
+    kubeconfig: str
+    images: dict[str, str]
+    s3_endpoint: str
+    s3_key: str = "test"
+    s3_secret: str = "testsecret"
+    local: bool = True
+    namespaces: list[str] = field(default_factory=list)
+
+    def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"KUBECONFIG": self.kubeconfig}
+        result = subprocess.run(
+            [tool(command[0]), *command[1:]], input=text, env=environment, capture_output=True, text=True, check=False
+        )
+        if check and result.returncode:
+            raise AssertionError(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
+        return result
+
+    def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
+        return self.run("kubectl", *arguments, text=text, check=check).stdout
+
+    def read(self, *arguments: str) -> Json:
+        """An object or a list as JSON; empty when it does not exist."""
+        found = self.kubectl("get", "--ignore-not-found", "-o", "json", *arguments)
+        parsed: Json = json.loads(found) if found.strip() else {}
+        return parsed
+
+    def team(self, **labels: str) -> "Team":
+        """A new namespace in which restricted pods alone are admitted, with the Secret of the storage."""
+        name = f"team-{os.getpid()}-{next(numbers)}"
+        marks = {"pod-security.kubernetes.io/enforce": "restricted"} | labels
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": marks}}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "lmft-s3", "namespace": name},
+            "stringData": {"AWS_ACCESS_KEY_ID": self.s3_key, "AWS_SECRET_ACCESS_KEY": self.s3_secret},
+        }
+        for body in (namespace, secret):
+            self.kubectl("apply", "-f", "-", text=json.dumps(body))
+        self.namespaces.append(name)
+        return Team(self, name)
+
+
+@dataclass
+class Team:
+    """A namespace, and the runs in it."""
+
+    node: Node
+    namespace: str
+
+    def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
+        return self.node.kubectl("-n", self.namespace, *arguments, text=text, check=check)
+
+    def read(self, *arguments: str) -> Json:
+        return self.node.read("-n", self.namespace, *arguments)
+
+    def stub(self, name: str, orders: Any = None, **spec: Any) -> "Run":
+        """A run of the stub image that does what ``orders`` say."""
+        template = spec.pop("podTemplate", {})
+        body = {
+            "model": {"name": "stub/model"},
+            "dataset": {"builtin": "PythonDocs"},
+            "sample": {"prompts": [json.dumps(orders or {})]},
+            "podTemplate": {"image": self.node.images["stub"], **template},
+            **spec,
+        }
+        return self.apply(name, body)
+
+    def apply(self, name: str, spec: Json) -> "Run":
+        body = {
+            "apiVersion": "lmfinetune.dev/v1alpha1",
+            "kind": "LMFineTune",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+        self.kubectl("apply", "-f", "-", text=json.dumps(body))
+        return Run(self, name)
+
+
+@dataclass
+class Run:
+    """An LMFineTune."""
+
+    team: Team
+    name: str
+
+    @property
+    def body(self) -> Json:
+        return self.team.read("lmft", self.name)
+
+    @property
+    def status(self) -> Json:
+        found: Json = self.body.get("status") or {}
+        return found
+
+    @property
+    def condition(self) -> Json:
+        return next((c for c in self.status.get("conditions", []) if c["type"] == "Succeeded"), {})
+
+    def until(self, *reasons: str, seconds: float = 60) -> Json:
+        """The condition, once it has one of these reasons."""
+
+        def look() -> Json | None:
+            found = self.condition
+            return found if found.get("reason") in reasons else None
+
+        try:
+            return eventually(look, f"{self.name} becomes {' or '.join(reasons)}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {json.dumps(self.status, indent=1)}") from None
+
+    def pods(self) -> list[Json]:
+        items: list[Json] = self.team.read("pods", "-l", f"lmfinetune.dev/run-uid={self.body['metadata']['uid']}")[
+            "items"
+        ]
+        return items
+
+    def jobs(self) -> list[Json]:
+        items: list[Json] = self.team.read("jobs", "-l", f"lmfinetune.dev/run-uid={self.body['metadata']['uid']}")[
+            "items"
+        ]
+        return items
+
+    def running_pod(self, attempt: int = 1, seconds: float = 60) -> str:
+        """Name of the attempt's pod once its container runs."""
+
+        def look() -> str | None:
+            for pod in self.pods():
+                labels = pod["metadata"]["labels"]
+                states = [s["state"] for s in pod.get("status", {}).get("containerStatuses", [])]
+                if labels.get("lmfinetune.dev/attempt") == str(attempt) and any("running" in s for s in states):
+                    return str(pod["metadata"]["name"])
+            return None
+
+        return eventually(look, f"the pod of attempt {attempt} of {self.name} runs", seconds)
+
+    def events(self) -> list[tuple[str, str]]:
+        """Reason and message of the Events about the run, oldest first."""
+        found = self.team.read(
+            "events", "--field-selector", f"involvedObject.kind=LMFineTune,involvedObject.name={self.name}"
+        )
+        items = sorted(found["items"], key=lambda e: e["metadata"]["creationTimestamp"])
+        return [(event["reason"], event["message"]) for event in items]
+
+
+def content_tag(paths: Iterable[str]) -> str:
+    """A tag that changes with the content of files and folders."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = [ROOT / path] if (ROOT / path).is_file() else sorted((ROOT / path).rglob("*"))
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def local_node() -> Node:
+    """Start the local cluster, unless it runs, and give it the images."""
+    subprocess.run([CLUSTER, "up"], check=True)
+    folder = Path(os.environ.get("LMFT_CLUSTER_DIR", "/tmp/lmft-cluster"))
+    images = {}
+    known = subprocess.run(
+        [tool("ctr"), "--address", str(folder / "containerd.sock"), "--namespace", "k8s.io", "images", "ls", "-q"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for target, sources in SOURCES.items():
+        tag = images[target] = f"localhost/lmft-{target}:{content_tag(sources)}"
+        if tag not in known:
+            context = ROOT / "tests/cluster/node/stub" if target == "stub" else ROOT
+            subprocess.run([CLUSTER, "image", target, tag, context], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([CLUSTER, "load", tag], check=True)
+    return Node(str(folder / "admin.conf"), images, "http://10.245.0.1:7070")
+
+
+def given_node(kubeconfig: str) -> Node:
+    """A cluster that somebody else brought up, with the images loaded and an S3 server that pods reach."""
+    images = {target: os.environ[f"LMFT_E2E_{target.upper()}_IMAGE"] for target in SOURCES}
+    return Node(
+        kubeconfig,
+        images,
+        os.environ["LMFT_E2E_S3_ENDPOINT"],
+        os.environ["LMFT_E2E_S3_KEY"],
+        os.environ["LMFT_E2E_S3_SECRET"],
+        local=False,
+    )
