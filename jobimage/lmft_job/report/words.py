@@ -113,14 +113,17 @@ def outcome(report: Report) -> str:
         moved = _movement("Held-out loss", results.baseline_eval_loss, results.eval_loss, figure)
     else:
         moved = ""
-    took = f"in {duration(seconds_in_all(report))} " if report.timings else ""
+    has_figures = bool(moved)
     where = "on a CPU" if report.device.upper() == "CPU" else f"on one {report.device}"
-    again = (
-        f", in attempt {report.attempt}, which went on from a checkpoint" if report.training.resumed_from_step else ""
-    )
-    if not moved:
-        return f"Trained for {quantity(report.training.steps, 'steps')} {took}{where}{again}."
-    return f"{moved} on {held_out(report)} {took}{where}{again}."
+    resumed, took = report.training.resumed_from_step, duration(seconds_in_all(report)) if report.timings else ""
+    if resumed:
+        # The clock ran for the last attempt only; the sentence must not pass it off as the whole run's.
+        last = f"; attempt {report.attempt} went on from step {count(resumed)}" + (f" and took {took}" if took else "")
+    else:
+        where, last = (f"in {took} {where}" if took else where), ""
+    moved = moved or f"Trained for {quantity(report.training.steps, 'steps')}"
+    measured = f" on {held_out(report)}" if has_figures else ""
+    return f"{moved}{measured} {where}{last}."
 
 
 def _movement(what: str, before: float | None, after: float, show: Callable[[float], str]) -> str:
