@@ -356,6 +356,10 @@ def test_the_code_to_load_the_model_is_three_lines_that_compile(report: Report) 
     assert len(shown.code.splitlines()) == 3
 
 
+def test_the_example_generates_no_more_than_the_run_did() -> None:
+    assert "max_new_tokens=100" in usage(causal_report()).code
+
+
 def test_a_model_in_a_folder_is_loaded_from_its_path() -> None:
     assert "model='/srv/my models/reviews/model'" in usage(classification_report()).code
 

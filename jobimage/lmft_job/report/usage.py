@@ -14,6 +14,7 @@ _FALLBACK_PROMPT = {
     Task.MASKED_LM: "The sky is <mask>.",
     Task.SEQUENCE_CLASSIFICATION: "What a pleasant surprise!",
 }
+_NEW_TOKENS = 20
 PIPELINES = {
     Task.CAUSAL_LM: "text-generation",
     Task.MASKED_LM: "fill-mask",
@@ -41,7 +42,11 @@ def usage(report: Report, place: str | None = None) -> Usage:
         uri = unquote(urlsplit(uri).path)
     prompt = report.results.samples[0].prompt if report.results.samples else _FALLBACK_PROMPT[report.task]
     call = f"pipe({prompt[:PROMPT_LENGTH]!r})"
-    if report.task == Task.MASKED_LM:
+    if report.task == Task.CAUSAL_LM:
+        # The pipeline's own default may go beyond the positions that a small model has.
+        length = report.settings.get("sample.max_new_tokens", _NEW_TOKENS)
+        call = f"pipe({prompt[:PROMPT_LENGTH]!r}, max_new_tokens={length})"
+    elif report.task == Task.MASKED_LM:
         call = f"pipe({prompt[:PROMPT_LENGTH]!r}.replace('<mask>', pipe.tokenizer.mask_token))"
     lines = [
         "from transformers import pipeline",
