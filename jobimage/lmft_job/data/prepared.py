@@ -109,8 +109,9 @@ def prepare(
                 )
             except InvalidError as error:
                 raise InvalidError([*spec_problems, *error.problems], error.reason) from error
-            fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions)
-            if not spec_problems:
+            fingerprint = ""
+            if not spec_problems:  # otherwise the data is only looked at, to tell what is wrong with it too
+                fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions)
                 found = reopen(fingerprint, settings, tokenizer, store=store, cache=cache, check=check, say=say)
                 if found is not None:
                     return found

@@ -75,10 +75,6 @@ def open_source(
         return Files(_resolve(spec.files, scratch, credentials, check), spec.format)
     if spec.name is None:
         raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
-    if spec.name.startswith(("s3://", "file://")):
-        raise InvalidError(
-            [f"spec.dataset.name: {spec.name!r} is an address, not a hub id; name files there under spec.dataset.files"]
-        )
     return Hub(spec.name, spec.config, spec.revision, hub_token)
 
 
@@ -158,11 +154,8 @@ def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Ch
                     store.get_file(item.key, target, check)
                     found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
             else:
-                path = Path(unquote(rest)).absolute()  # file://data/x.jsonl is relative to the current folder
-                store = open_store("file:///", purpose="dataset", field=where)
-                for item in expand(store, str(path).lstrip("/")):
-                    local = _readable(Path("/") / item.key, where)
-                    found.setdefault(str(local), DataFile(local, f"file://{local}"))
+                for path in _local(Path(unquote(rest)).absolute(), where):  # file://data/x.jsonl is relative
+                    found.setdefault(str(path), DataFile(path, f"file://{path}"))
         except InvalidError as error:
             invalid += error.problems
         except RefusedError as error:
@@ -174,17 +167,33 @@ def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Ch
     return list(found.values())
 
 
-def _readable(path: Path, where: str) -> Path:
-    real = path.resolve()
-    if any(real.is_relative_to(folder) for folder in _PRIVATE):
+def _local(pattern: Path, where: str) -> list[Path]:
+    """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
+    from glob import glob
+
+    _refuse_private(pattern, where)
+    found = [Path(name) for name in sorted(glob(str(pattern), recursive=True)) if not Path(name).is_dir()]
+    if not found:
+        folder = pattern.parent
+        there = sorted(entry.name for entry in folder.iterdir())[:10] if folder.is_dir() else []
+        hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
+        raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
+    for path in found:
+        _refuse_private(path.resolve(), where)
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise RefusedError(
+                Reason.DATASET_ACCESS_DENIED,
+                f"{where}: {path} cannot be read ({error.strerror}). Check who may read it.",
+            ) from error
+    return found
+
+
+def _refuse_private(path: Path, where: str) -> None:
+    if any(path.is_relative_to(folder) for folder in _PRIVATE):
         raise InvalidError([f"{where}: {path} lies outside of what a data set may read"])
-    try:
-        with real.open("rb"):
-            return path
-    except OSError as error:
-        raise RefusedError(
-            Reason.DATASET_ACCESS_DENIED, f"{where}: {path} cannot be read ({error.strerror}). Check who may read it."
-        ) from error
 
 
 class Hub:
