@@ -27,7 +27,7 @@ setup: .venv/.ready ## Make the virtual environment
 
 .PHONY: demo
 demo: setup ## Fine-tune on the Python language reference, without any network
-	$(BIN)/python -m lmft_job.cli demo --overwrite
+	$(BIN)/python -m lmft_job.cli demo
 
 .PHONY: test
 test: setup ## Tests without a cluster and without a network
