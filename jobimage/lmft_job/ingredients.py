@@ -18,6 +18,7 @@ from lmft_job.models import (
     load_tokenizer,
     position_limit,
     ready_tokenizer,
+    require_head,
 )
 from lmft_job.sampling import check_prompts
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
@@ -116,7 +117,9 @@ def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
             return load_config(sources.model.path, task, "spec.model.name", trust_remote_code=trust, labels=labels)
         return fresh_config(spec.from_config or {}, vocabulary, labels)
 
-    limit = position_limit(configure(tokenizer, None), tokenizer)
+    sketch = configure(tokenizer, None)
+    require_head(task, sketch)
+    limit = position_limit(sketch, tokenizer)
     problems: list[str] = []
     if tokenizer is not None:
         problems += _problems_of_prompts(context, tokenizer, limit)

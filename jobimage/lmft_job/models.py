@@ -125,6 +125,20 @@ def fresh_config(given: dict[str, Any], tokenizer: Any | None, labels: Sequence[
     return config
 
 
+def require_head(task: Task, config: Any) -> None:
+    """Refuse a model type that has no head for the task, before anything is downloaded or tokenised for it.
+
+    Raises:
+        InvalidError: when transformers knows none. Remote code brings its own and is not looked at.
+    """
+    factory = getattr(transformers, _AUTO_CLASSES[task])
+    carried = (getattr(config, "auto_map", None) or {}).get(_AUTO_CLASSES[task])
+    if type(config) not in factory._model_mapping and carried is None:
+        raise InvalidError(
+            [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
+        )
+
+
 def build_model(
     task: Task,
     config: Any,
@@ -149,6 +163,7 @@ def build_model(
     Raises:
         InvalidError: no such head for this model, weights that are missing or do not fit.
     """
+    require_head(task, config)
     factory = getattr(transformers, _AUTO_CLASSES[task])
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
@@ -172,10 +187,6 @@ def build_model(
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        if "Unrecognized configuration class" in str(error):
-            raise InvalidError(
-                [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
-            ) from error
         raise InvalidError([f"{field}: the model cannot be built ({_first_line(error)})"]) from error
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))

@@ -228,9 +228,7 @@ class Run:
 
     def diverged(self, what: str) -> DivergedError:
         """The error, with what is left and what to do."""
-        kept = (
-            f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
-        )
+        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
         return DivergedError(
             f"{what}; {kept}. Lower spec.training.learningRate, or set warmupPercent or precision FP32."
         )

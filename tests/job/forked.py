@@ -146,7 +146,9 @@ class Child:
         return any(text in line for line in self.lines)
 
 
-def attempt(home: Path, spec: dict[str, Any], number: int = 1, *, name: str = "toy", patch: Any = None, **run_file: Any) -> Child:
+def attempt(
+    home: Path, spec: dict[str, Any], number: int = 1, *, name: str = "toy", patch: Any = None, **run_file: Any
+) -> Child:
     """Start an attempt; ``patch`` is called in the child with its teller, before anything runs."""
     read, write = os.pipe()
     log = home / f"{name}-{number}.log"
@@ -162,6 +164,8 @@ def attempt(home: Path, spec: dict[str, Any], number: int = 1, *, name: str = "t
         out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # pytest's own streams stay with the parent.
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         code = _child(home, spec, number, name, patch, run_file, _Teller(write))
     finally:
         os._exit(code)
@@ -186,9 +190,7 @@ def _child(
         def recipe() -> Any:
             file = RunFile(name=name, namespace="team", uid=UID, attempt=number, spec=parse_spec(spec), **run_file)
             observer = Broadcast([teller])
-            contexts.append(
-                RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart)
-            )
+            contexts.append(RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart))
             return run(contexts[-1])
 
         ending = conclude(recipe)

@@ -165,12 +165,10 @@ def test_no_batch_is_smaller_than_one() -> None:
 
 def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_the_log(tmp_path: Path) -> None:
     def hang(teller: Any) -> None:
-        import sys
         import time
 
         from lmft_job.training import RunTrainer
 
-        sys.stderr = open(2, "w")  # noqa: PTH123, SIM115 - pytest's own stderr stays with the parent
         original = RunTrainer.training_step
 
         def training_step(self: Any, *args: Any, **options: Any) -> Any:

@@ -1,0 +1,158 @@
+"""``lmft`` as a person types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job.forked import toy_spec
+from lmft_job.interrupt import INTERRUPT
+from lmft_job.local import LocalOptions, run_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+def lmft(*words: str, cwd: Path, entry: str = "cli") -> subprocess.CompletedProcess[str]:
+    """Run a command."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(cwd / "cache")}
+    command = [sys.executable, "-m", f"lmft_job.{entry}", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def manifest(home: Path, **sections: object) -> Path:
+    """A toy run as a file; without output, which is the command's to choose."""
+    spec = toy_spec(home, **sections)
+    del spec["output"]
+    body = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": "toy"}, "spec": spec}
+    path = home / "toy.yaml"
+    path.write_text(json.dumps(body))  # YAML too, and every text in quotes
+    return path
+
+
+def test_validate_lists_every_problem_of_every_document_in_under_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "team.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n---\n"
+        "apiVersion: lmfinetune.dev/v1alpha1\nkind: LMFineTune\nmetadata: {name: eli5}\n"
+        "spec:\n  model: {name: a/b, fromConfig: {model_type: gpt2}}\n"
+        "  dataset: {name: c/d, textFeild: x}\n  training: {learningRate: 2e-5}\n"
+    )
+    began = time.monotonic()
+    done = lmft("validate", str(path), cwd=tmp_path)
+    seconds = time.monotonic() - began
+    assert done.returncode == 2
+    assert "document 2, LMFineTune/eli5: 3 problems" in done.stdout
+    assert "did you mean textField?" in done.stdout
+    assert 'must be quoted text such as "2e-5"' in done.stdout
+    assert "name and fromConfig exclude each other" in done.stdout
+    assert seconds < 3  # well under one on an idle machine; this one may be shared
+
+
+def test_no_library_that_trains_is_imported_to_validate(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lmft_job.validate import report_problems; import lmft_job.commands;"
+        f"report_problems([Path({str(ROOT / 'examples' / 'quickstart.yaml')!r})]);"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'boto3', 'kubernetes') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_examples_are_valid_and_the_demo_is_the_quickstart(tmp_path: Path) -> None:
+    examples = sorted((ROOT / "examples").glob("*.yaml"))
+    done = lmft("validate", *map(str, examples), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert len(examples) >= 8
+    packaged = ROOT / "jobimage" / "lmft_job" / "demo.yaml"
+    assert packaged.read_bytes() == (ROOT / "examples" / "quickstart.yaml").read_bytes()
+
+
+def test_version_is_told(tmp_path: Path) -> None:
+    done = lmft("--version", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("text", ["", "a: b\n", "{", "- 1\n"])
+def test_what_is_no_run_is_refused_without_a_traceback(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    done = lmft("run", str(path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "wrong.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_here(home: Path, path: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``lmft run`` without the seconds that importing torch takes: a forked child of this process."""
+    out, err = home / "stdout", home / "stderr"
+    pid = os.fork()
+    if not pid:
+        code = 99
+        try:
+            for number, file in ((1, out), (2, err)):
+                os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            os.chdir(home)
+            os.environ["LMFT_CACHE"] = str(home / "cache")
+            INTERRUPT.install()
+            code = run_manifest(path, LocalOptions(**options))
+        finally:
+            os._exit(code)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return subprocess.CompletedProcess([], status, out.read_text(), err.read_text())
+
+
+def test_a_run_goes_to_its_folder_and_a_finished_one_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    home = tmp_path / "with space"
+    home.mkdir()
+    path = manifest(home)
+    done = run_here(home, path, output="my out")
+    assert done.returncode == 0, done.stderr
+    folder = home / "my out" / "default" / "runs" / "toy"
+    assert (folder / "report.json").is_file()
+    assert "perplexity" in done.stdout
+    assert "\x1b" not in done.stdout
+    again = run_here(home, path, output="my out")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+    before = (folder / "report.json").stat().st_mtime_ns
+    assert run_here(home, path, output="my out", overwrite=True).returncode == 0
+    assert (folder / "report.json").stat().st_mtime_ns > before
+
+
+def test_another_spec_under_the_name_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    unfinished = manifest(tmp_path, training={"learningRate": "10", "maxGradNorm": "1000000"})
+    folder = tmp_path / "runs" / "default" / "runs" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"name": "toy", "specHash": "another"}))
+    done = run_here(tmp_path, unfinished)
+    assert done.returncode == 2
+    assert "another spec" in done.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    path = manifest(tmp_path, training={"epochs": 40})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "lmft_job.cli", "run", str(path)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "saved" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "go on with the same command" in rest
+    assert f"lmft run {path}" in rest
+    done = run_here(tmp_path, path)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from step" in done.stdout

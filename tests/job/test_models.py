@@ -1,0 +1,141 @@
+"""Models and tokenizers: found or clearly not found, built or clearly refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from job.hub_double import hub_double
+from lmft_api.spec import Task
+from lmft_job.data import tokenizers
+from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.model_source import fetch_source
+from lmft_job.models import build_model, fresh_config, load_config, load_tokenizer, position_limit, ready_tokenizer
+
+TINY = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
+ASK = """
+import json, sys
+from pathlib import Path
+from lmft_job.errors import JobError
+from lmft_job.model_source import fetch_source
+for name, revision in json.loads(sys.argv[1]):
+    try:
+        fetch_source(name, Path("unused"), field="spec.model.name", revision=revision)
+    except JobError as error:
+        print(json.dumps([error.reason, error.exit_code, str(error)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """Trained on a few words."""
+    return tokenizers.train(iter([["the river of Ghent is wide and cold"] * 4]), 300, Task.CAUSAL_LM)
+
+
+def test_what_the_hub_answers_decides_between_not_found_denied_and_unavailable(tmp_path: Path) -> None:
+    asked = [
+        ("answer/401", None),
+        ("answer/403", None),
+        ("answer/404", None),
+        ("answer/503", None),
+        ("answer/404", "lost"),
+    ]
+    with hub_double() as address:
+        environment = {
+            **os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }  # fmt: skip
+        answers = subprocess.run(
+            [sys.executable, "-c", ASK, json.dumps(asked)], env=environment, capture_output=True, text=True, timeout=100
+        )
+    rows = [json.loads(line) for line in answers.stdout.splitlines()]
+    assert [row[0] for row in rows] == [
+        "ModelNotFound", "ModelAccessDenied", "ModelNotFound", "StorageUnavailable", "ModelNotFound",
+    ], answers.stderr  # fmt: skip
+    assert [row[1] for row in rows] == [3, 3, 3, 6, 3]
+    assert all("spec.model.name" in row[2] and "\n" not in row[2] for row in rows)
+    assert "token" in rows[1][2]
+    assert "revision" in rows[4][2]
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="no folder"):
+        fetch_source(f"file://{tmp_path}/nothing", tmp_path, field="spec.model.name")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"n_layer": 1}, "model_type: is missing"),
+        ({"model_type": "gtp2"}, "did you mean gpt2"),
+        ({**TINY, "n_layr": 1}, "n_layr: gpt2 has no such setting; did you mean n_layer"),
+        ({**TINY, "vocab_size": 10}, "vocab_size: 10 is less than"),
+        ({**TINY, "n_layer": "one"}, "spec.model.fromConfig: gpt2 does not accept it"),
+    ],
+)
+def test_a_wrong_config_is_refused_with_the_remedy(given: dict[str, Any], words: str, tokenizer: Any) -> None:
+    with pytest.raises(InvalidError) as caught:
+        fresh_config(given, tokenizer, None)
+    assert words in str(caught.value)
+
+
+def test_a_fresh_config_takes_vocabulary_and_ids_from_the_tokenizer(tokenizer: Any) -> None:
+    config = fresh_config(TINY, tokenizer, None)
+    assert config.vocab_size == len(tokenizer)
+    assert config.eos_token_id == config.pad_token_id == tokenizer.eos_token_id
+
+
+def test_end_of_text_pads_where_there_is_no_padding_token(tokenizer: Any) -> None:
+    bare = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
+    assert ready_tokenizer(bare, Task.CAUSAL_LM).pad_token_id == bare.eos_token_id
+
+
+def test_masked_lm_needs_a_mask_token(tokenizer: Any) -> None:
+    with pytest.raises(InvalidError, match="mask token"):
+        ready_tokenizer(tokenizer, Task.MASKED_LM)
+
+
+def test_a_half_precision_checkpoint_is_trained_in_fp32(tokenizer: Any, tmp_path: Path) -> None:
+    config = fresh_config(TINY, tokenizer, None)
+    transformers.GPT2LMHeadModel(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_config(tmp_path, Task.CAUSAL_LM, "spec.model.name", trust_remote_code=False, labels=None)
+    model = build_model(Task.CAUSAL_LM, loaded, tokenizer, tmp_path, "spec.model.name", seed=1)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_pickled_weights_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    config = fresh_config(TINY, tokenizer, None)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(InvalidError, match="safetensors"):
+        build_model(Task.CAUSAL_LM, config, tokenizer, tmp_path, "spec.model.name", seed=1)
+
+
+def test_a_task_without_a_head_for_the_model_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InvalidError, match=r"spec\.task: MaskedLM does not go with a model of type gpt2"):
+        build_model(
+            Task.MASKED_LM, fresh_config(TINY, tokenizer, None), tokenizer, None, "spec.model.fromConfig", seed=1
+        )
+
+
+def test_a_model_that_carries_its_own_code_is_refused_unless_trusted(tmp_path: Path) -> None:
+    body = {"model_type": "homemade", "auto_map": {"AutoConfig": "code.HomeConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(body))
+    with pytest.raises(InvalidError, match="code that its repository carries"):
+        load_config(tmp_path, Task.CAUSAL_LM, "spec.model.name", trust_remote_code=False, labels=None)
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="tokenizer cannot be loaded"):
+        load_tokenizer(tmp_path, "spec.model.name")
+
+
+def test_roberta_numbers_positions_after_the_padding_id(tokenizer: Any) -> None:
+    config = transformers.RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    assert position_limit(config, None) == 512
+    assert position_limit(transformers.GPT2Config(n_positions=64), tokenizer) == 64

@@ -1,0 +1,173 @@
+"""The whole recipe on toy models: figures that can be recomputed, stages, user code, and refusals that cost nothing."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from job.forked import attempt, complete, run_folder, toy_spec
+from lmft_api.run import Stage
+from lmft_job.data.rows import BlockRows
+
+
+def report_of(home: Path, name: str = "toy") -> dict[str, Any]:
+    """The run's report.json."""
+    return dict(json.loads((run_folder(home, name) / "report.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A causal run that is done, and its last child."""
+    home = tmp_path_factory.mktemp("done")
+    child = complete(home, toy_spec(home))
+    return home, child
+
+
+def test_every_figure_of_the_report_can_be_recomputed_with_transformers_alone(done: tuple[Path, Any]) -> None:
+    home, _ = done
+    report, folder = report_of(home), run_folder(home) / "model"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    [prepared] = (home / "cache" / "prepared").iterdir()
+    rows = BlockRows(prepared / "eval.arrow")
+    blocks = torch.tensor([rows[index]["input_ids"].tolist() for index in range(len(rows))])
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=blocks).logits[:, :-1].flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits.double(), blocks[:, 1:].flatten()).item()
+    results = report["results"]
+    assert results["evalLoss"] == pytest.approx(loss, abs=1e-5)
+    assert results["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+    assert report["evaluations"][-1]["perplexity"] == results["perplexity"]
+    assert report["dataset"]["evalBlocks"] == len(rows)
+    assert report["training"]["tokens"] == 2 * report["dataset"]["trainTokens"]
+    [sample] = results["samples"]
+    torch.manual_seed(report["provenance"]["seed"])
+    prompt = tokenizer(sample["prompt"], return_tensors="pt")
+    output = model.generate(**prompt, do_sample=True, max_new_tokens=6, top_k=50, top_p=0.95)
+    new = output[0, prompt["input_ids"].shape[1] :]
+    assert sample["after"] == tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def test_the_model_folder_loads_as_a_pipeline_and_carries_a_card(done: tuple[Path, Any]) -> None:
+    folder = run_folder(done[0]) / "model"
+    generate = transformers.pipeline("text-generation", model=str(folder), device="cpu")
+    assert generate("The river", max_new_tokens=3)[0]["generated_text"].startswith("The river")
+    assert "perplexity" in (folder / "README.md").read_text().lower()
+    assert (run_folder(done[0]) / "report.html").read_text().startswith("<!")
+
+
+def test_a_finished_run_answers_with_its_result_at_once(done: tuple[Path, Any]) -> None:
+    home, first = done
+    again = attempt(home, toy_spec(home), 2)
+    assert again.wait() == 0
+    assert again.result["results"] == first.result["results"]
+    assert not any(line.startswith(("step", "baseline")) for line in again.lines)
+
+
+def test_only_the_last_checkpoint_stays_after_success(done: tuple[Path, Any]) -> None:
+    manifests = list(run_folder(done[0]).glob("checkpoints/*/*/MANIFEST.json"))
+    assert [path.parent.name for path in manifests] == [f"step-{report_of(done[0])['training']['steps']:08d}"]
+
+
+def test_prepare_and_train_give_the_figures_of_one_go(done: tuple[Path, Any], tmp_path: Path) -> None:
+    spec = toy_spec(tmp_path)
+    prepared = complete(tmp_path, spec, stage=Stage.PREPARE)
+    assert prepared.result["provenance"]["datasetFingerprint"]
+    assert not any(line.startswith(("step", "baseline")) for line in prepared.lines)
+    (tmp_path / "texts.jsonl").unlink()  # the train stage does not look at the source again
+    complete(tmp_path, spec, 2, stage=Stage.TRAIN)
+    assert report_of(tmp_path)["results"]["perplexity"] == report_of(done[0])["results"]["perplexity"]
+
+
+def test_classification_reports_accuracy_and_labels(tmp_path: Path) -> None:
+    complete(tmp_path, toy_spec(tmp_path, "SequenceClassification", checkpoint={"everySteps": 50}))
+    results = report_of(tmp_path)["results"]
+    assert 0 <= results["accuracy"] <= 1
+    assert "perplexity" not in results
+    assert results["samples"][0]["after"].split(" ")[0] in ("cold", "warm")
+    classify = transformers.pipeline("text-classification", model=str(run_folder(tmp_path) / "model"), device="cpu")
+    assert classify("The river")[0]["label"] in ("cold", "warm")
+
+
+def test_user_code_runs_only_where_it_is_allowed(tmp_path: Path) -> None:
+    spec = toy_spec(
+        tmp_path,
+        "SequenceClassification",
+        training={
+            "maxSteps": 4,
+            "trainerClass": "examples.user_trainer.SmoothedLossTrainer",
+            "callbacks": ["examples.user_trainer.PrintEveryEpoch"],
+        },
+    )
+    del spec["training"]["epochs"]
+    refused = attempt(tmp_path, spec)
+    assert refused.wait() == 2
+    assert "spec.training.trainerClass" in refused.result["message"]
+    assert "spec.training.callbacks[0]" in refused.result["message"]
+    assert not run_folder(tmp_path).exists()
+
+    def find_examples(teller: Any) -> None:
+        import sys
+
+        sys.path.insert(0, str(Path(__file__).parents[2]))
+
+    child = complete(tmp_path, spec, 2, patch=find_examples, allow_user_code=True)
+    assert "done after 4 steps" in child.log.read_text()
+
+
+def test_a_gpu_that_is_not_there_is_missed_in_a_pod(tmp_path: Path) -> None:
+    child = attempt(tmp_path, toy_spec(tmp_path, resources={"gpusPerNode": 1}))
+    assert child.wait() == 3
+    assert child.result["reason"] == "AcceleratorMissing"
+
+
+WRONG = {
+    "unknown model type": ({"model": {"fromConfig": {"model_type": "gtp2"}}}, 2, "did you mean gpt2"),
+    "unknown setting": ({"model": {"fromConfig": {"model_type": "gpt2", "n_layr": 2}}}, 2, "did you mean n_layer"),
+    "no such folder": ({"model": {"name": "file:///nowhere"}}, 3, "no folder"),
+    "head missing": ({"task": "MaskedLM", "sample": {"prompts": []}}, 2, "does not go with a model of type gpt2"),
+    "no mask": (
+        {
+            "model": {"fromConfig": {"model_type": "roberta", "hidden_size": 32, "num_attention_heads": 2}},
+            "task": "MaskedLM",
+            "sample": {"prompts": ["The river"]},
+        },
+        2,
+        "has no <mask>",
+    ),
+    "prompt too long": ({"sample": {"prompts": ["river " * 80]}}, 2, "spec.sample.prompts[0]: has"),
+    "block too large": ({"dataset": {"blockSize": 512}}, 2, "spec.dataset.blockSize: 512"),
+    "remote code": ({"model": {"trustRemoteCode": True}}, 2, "spec.model.trustRemoteCode"),
+    "callback": ({"training": {"callbacks": ["json.JSONDecoder"]}}, 2, "spec.training.callbacks[0]"),
+    "text field": ({"dataset": {"textField": "body"}}, 2, "spec.dataset.textField"),
+    "label field": ({"task": "SequenceClassification"}, 2, "spec.dataset.labelField"),
+    "split": ({"dataset": {"split": "train[200:]"}}, 2, "no rows to train on"),
+    "too little text": ({"dataset": {"split": "train[:2]", "blockSize": 48}}, 2, "fewer than one block"),
+    "missing file": ({"dataset": {"files": ["file:///nowhere/x.jsonl"]}}, 3, "spec.dataset.files[0]"),
+    "unwritable output": ({"output": {"uri": "file:///dev/null/out"}}, 3, "spec.output.uri"),
+    "no output": ({"output": {}}, 2, "spec.output.uri"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_work_is_told_with_its_field_and_leaves_nothing_half_written(case: str, tmp_path: Path) -> None:
+    changes, code, words = WRONG[case]
+    spec = toy_spec(tmp_path)
+    for name, change in changes.items():
+        spec[name] = {**spec[name], **change} if isinstance(change, dict) and change else change
+    if "name" in spec["model"]:
+        spec["model"] = {"name": spec["model"]["name"]}
+    if case == "label field":
+        spec["dataset"] |= {"labelField": "mood"}
+        del spec["dataset"]["blockSize"]
+    child = attempt(tmp_path, spec)
+    assert child.wait() == code, child.log.read_text()[-1500:]
+    assert words in child.result["message"]
+    assert "Traceback" not in child.log.read_text()
+    assert not (run_folder(tmp_path) / "model").exists()
+    datasets = tmp_path / "out" / "team" / "datasets"
+    assert all((folder / "MANIFEST.json").exists() for folder in datasets.glob("*"))
