@@ -207,7 +207,7 @@ class Hub:
         self._config = config
         self._token = hub_token.read_text().strip() if hub_token is not None and hub_token.is_file() else None
         self._revision = revision
-        self.identity = f"hub:{name}:{config}:{self._commit() or revision}"
+        self.identity = f"hub:{name}:{config}:{self._commit() or self._cached()}"
 
     def _commit(self) -> str | None:
         """The commit on the hub; None offline, where only what is cached can be had."""
@@ -222,6 +222,16 @@ class Hub:
             raise hub_error(error, self.title, self._revision, self._token is not None) from error
         self._revision = commit
         return commit
+
+    def _cached(self) -> str:
+        """What names the data in the local cache."""
+        import datasets
+
+        try:
+            builder = datasets.load_dataset_builder(self.title, self._config, revision=self._revision)
+        except Exception as error:
+            raise hub_error(error, self.title, self._revision, self._token is not None, "") from error
+        return f"{builder.hash}"
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
         """Download (or take from the cache) and stream."""
@@ -281,7 +291,8 @@ def hub_error(
     def met(*kinds: type[BaseException]) -> bool:
         return any(isinstance(link, kinds) for link in chain)
 
-    if met(hub.OfflineModeIsEnabled):
+    # datasets raises a ConnectionError of its own that names the kind.
+    if met(hub.OfflineModeIsEnabled) or any("OfflineModeIsEnabled" in str(link) for link in chain):
         return UnavailableError(
             f"spec.dataset.name: {name!r} is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE). "
             "Switch it on, or fill the cache first.",
