@@ -23,7 +23,6 @@ from lmft_job.storage import (
     Store,
     disk_error,
     fetch_verified,
-    join_key,
     publish_folder,
 )
 
@@ -197,6 +196,7 @@ class CheckpointUploader:
         self._published = published
         self._thread: threading.Thread | None = None
         self._step = 0
+        self._cleaned = False
         self._failure: BaseException | None = None
         self._deadline: float | None = None
         self._stop = threading.Event()
@@ -272,7 +272,7 @@ class CheckpointUploader:
         except JobError as error:
             self._failure = _with_what_is_kept(error, step, self.newest)
             return
-        except BaseException as error:  # raised again in the training thread, by check()
+        except BaseException as error:  # noqa: BLE001 - raised again in the training thread, by check()
             self._failure = error
             return
         finally:
@@ -280,10 +280,13 @@ class CheckpointUploader:
         try:
             self._published(self.newest)
             prune(self._store, self._keep, self._attempt)
+            if not self._cleaned:
+                self._cleaned = True  # once: if the keys may not list uploads, saying so once is enough
+                clean_up(self._store, self._attempt)
         except JobError as error:
             # The checkpoint is safe, which is what matters; the next prune finds the same old ones again.
-            self._say(f"old checkpoints were not removed: {error}")
-        except BaseException as error:  # as above
+            self._say(f"checkpoint {step} is stored, but not everything old could be removed: {error}")
+        except BaseException as error:  # noqa: BLE001 - as above
             self._failure = error
 
     def _unless_stopped(self) -> None:
@@ -329,13 +332,9 @@ def remove_all(store: Store) -> None:
     store.delete(sorted(keys, key=lambda key: not key.endswith("/" + MANIFEST)))
 
 
-def clean_up(store: Store, attempt: int, say: Say) -> None:
-    """Removes what killed writers of earlier attempts left half-sent; a storage that forbids looking is no failure.
+def clean_up(store: Store, attempt: int) -> int:
+    """Removes what killed writers left half-sent in the folders of this attempt and of earlier ones.
 
-    Only folders of earlier attempts are touched.
+    To be called while nothing of this attempt is on its way. Returns how many uploads there were.
     """
-    try:
-        for number in range(1, attempt):
-            store.abort_incomplete(join_key(_FOLDER, f"attempt-{number:04d}") + "/")
-    except RefusedError as error:
-        say(f"incomplete uploads were not looked for: {error}")
+    return sum(store.abort_incomplete(f"{_FOLDER}/attempt-{number:04d}/") for number in range(1, attempt + 1))

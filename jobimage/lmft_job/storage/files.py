@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from lmft_job.storage.base import (
     CHUNK_BYTES,
     Check,
     ObjectInfo,
     ObjectMissingError,
     Purpose,
+    Store,
     disk_error,
     join_key,
     require_inside,
@@ -27,7 +30,7 @@ _TEMPORARY = ".lmft-part-"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
 
 
-class FileStore:
+class FileStore(Store):
     """See ``lmft_job.storage.Store``."""
 
     def __init__(self, root: Path, purpose: Purpose) -> None:
@@ -35,6 +38,7 @@ class FileStore:
         self.purpose = purpose
         self.uri = root.as_uri()
 
+    @override
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
         target = self._path(key)
         with path.open("rb") as source, self._writing(target) as (file, temporary):
@@ -43,6 +47,7 @@ class FileStore:
             os.replace(temporary, target)
         return digest
 
+    @override
     def put_bytes(self, key: str, data: bytes) -> None:
         target = self._path(key)
         with self._writing(target) as (file, temporary):
@@ -50,6 +55,7 @@ class FileStore:
             _sync(file)
             os.replace(temporary, target)
 
+    @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
         target = self._path(key)
         try:
@@ -61,6 +67,7 @@ class FileStore:
             return self.get_bytes(key) == data
         return True
 
+    @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
         source = self._path(key)
         try:
@@ -72,6 +79,7 @@ class FileStore:
         with opened, written_whole(path) as file:
             return copy_stream(opened, file, check)
 
+    @override
     def get_bytes(self, key: str) -> bytes | None:
         path = self._path(key)
         try:
@@ -81,6 +89,7 @@ class FileStore:
         except OSError as error:
             raise disk_error(error, path, self.purpose) from error
 
+    @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         top = self._path(folder) if folder else self.root
@@ -97,6 +106,7 @@ class FileStore:
             raise disk_error(error, top, self.purpose) from error
         return sorted(found, key=lambda item: item.key)
 
+    @override
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             path = self._path(key)
@@ -106,6 +116,7 @@ class FileStore:
             except OSError as error:
                 raise disk_error(error, path, self.purpose) from error
 
+    @override
     def abort_incomplete(self, prefix: str = "") -> int:
         top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
         left = [path for path, _ in _walk(top) if path.name.startswith(_TEMPORARY)]
@@ -114,14 +125,17 @@ class FileStore:
             self._remove_empty(path.parent)
         return len(left)
 
+    @override
     def probe_write(self) -> None:
         key = f"probe-{uuid.uuid4().hex}"
         self.put_bytes(key, b"probe")
         self.delete([key])
 
+    @override
     def child(self, prefix: str) -> "FileStore":
         return FileStore(self._path(prefix.strip("/")), self.purpose)
 
+    @override
     def url(self, key: str) -> str:
         return self._path(key.strip("/")).as_uri() if key.strip("/") else self.uri
 

@@ -19,10 +19,11 @@ from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutErr
 from s3transfer.exceptions import CancelledError
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
+from typing_extensions import override
 from urllib3.exceptions import ProtocolError
 
 from lmft_job.errors import RefusedError, UnavailableError
-from lmft_job.storage.base import Check, ObjectInfo, Purpose, disk_error, join_key, require_inside
+from lmft_job.storage.base import Check, ObjectInfo, Purpose, Store, disk_error, join_key, require_inside
 from lmft_job.storage.files import written_whole
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
 
@@ -59,7 +60,7 @@ class S3Settings:
     attempts: int = _ATTEMPTS
 
 
-class S3Store:
+class S3Store(Store):
     """See ``lmft_job.storage.Store``."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, purpose: Purpose, settings: S3Settings) -> None:
@@ -102,9 +103,11 @@ class S3Store:
                 f"{purpose.uri_field}: AWS_ENDPOINT_URL is no address such as https://storage.example:9000 ({error}); "
                 f"see {purpose.credentials_field}.",
             ) from error
-        client.meta.events.register_last("needs-retry.s3", _retry_too_many_requests(client.meta.config.retries))
+        events: Any = client.meta.events
+        events.register_last("needs-retry.s3", _retry_too_many_requests(_attempts(settings)))
         return cls(client, bucket, prefix, purpose, settings)
 
+    @override
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
         try:
             with path.open("rb") as file, self._translated("write", key):
@@ -117,10 +120,12 @@ class S3Store:
         except OSError as error:
             raise disk_error(error, path) from error
 
+    @override
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._translated("write", key):
             self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
 
+    @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
         full = self._full(key)
         for _ in range(self._settings.attempts):
@@ -129,6 +134,9 @@ class S3Store:
                     self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
                     return True
                 except ClientError as error:
+                    if code_of(error) == "NotImplemented":
+                        # A service without conditional puts. Each attempt writes in a folder of its own all the same.
+                        return self._put_if_not_seen(key, data)
                     if status_of(error) not in (409, 412):
                         raise
             # Someone was first, maybe an earlier try of this very request whose answer was lost: what is there tells.
@@ -137,6 +145,7 @@ class S3Store:
                 return present == data
         raise UnavailableError(f"{self.purpose.uri_field}: {self.url(key)} comes and goes; another run writes there.")
 
+    @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
         with written_whole(path) as file, self._translated("read", key):
             sink = _HashingWriter(file, check)
@@ -145,6 +154,7 @@ class S3Store:
                 _result_of(future, sink)
             return sink.digest.hexdigest()
 
+    @override
     def get_bytes(self, key: str) -> bytes | None:
         with self._translated("read", key):
             try:
@@ -159,6 +169,7 @@ class S3Store:
                     return None
                 raise
 
+    @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         root = f"{self._prefix}/" if self._prefix else ""
         found = []
@@ -172,6 +183,7 @@ class S3Store:
                         found.append(ObjectInfo(key, item["Size"]))
         return sorted(found, key=lambda item: item.key)
 
+    @override
     def delete(self, keys: Iterable[str]) -> None:
         # One by one: the order is a promise, and not every service has the request that deletes many.
         for key in keys:
@@ -182,6 +194,7 @@ class S3Store:
                     if code_of(error) not in ABSENT_CODES:
                         raise
 
+    @override
     def abort_incomplete(self, prefix: str = "") -> int:
         root = f"{self._prefix}/" if self._prefix else ""
         aborted = 0
@@ -200,17 +213,26 @@ class S3Store:
                             raise
         return aborted
 
+    @override
     def probe_write(self) -> None:
         key = f"probe-{uuid.uuid4().hex}"
         self.put_bytes(key, b"probe")
         self.delete([key])
 
+    @override
     def child(self, prefix: str) -> "S3Store":
         below = join_key(self._prefix, require_inside(prefix.strip("/"), self.purpose))
         return S3Store(self._client, self._bucket, below, self.purpose, self._settings)
 
+    @override
     def url(self, key: str) -> str:
         return f"s3://{join_key(self._bucket, self._prefix, key)}"
+
+    def _put_if_not_seen(self, key: str, data: bytes) -> bool:
+        present = self.get_bytes(key)
+        if present is None:
+            self.put_bytes(key, data)
+        return present in (None, data)
 
     def _full(self, key: str) -> str:
         return join_key(self._prefix, require_inside(key, self.purpose))
@@ -218,7 +240,8 @@ class S3Store:
     def _translated(self, doing: str, key: str) -> Any:
         return translated(self.purpose, self.url(key), doing, self._endpoint)
 
-    def _transfers(self) -> TransferManager:
+    def _transfers(self) -> Any:
+        """A manager for one file; Any because its stubs want files where it takes any stream."""
         part, connections = self._settings.part_bytes, self._settings.connections
         return TransferManager(
             self._client,
@@ -305,7 +328,7 @@ def _client_config(settings: S3Settings) -> Config:
         "tcp_keepalive": True,
         "retries": {
             "mode": "standard",
-            "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or settings.attempts),
+            "total_max_attempts": _attempts(settings),
         },
     }
     # Only what a request must have: several services refuse the newer checksums. TLS or the signed body guards the
@@ -317,15 +340,18 @@ def _client_config(settings: S3Settings) -> Config:
     return Config(**options)
 
 
-def _retry_too_many_requests(retries: Any) -> Callable[..., float | None]:
+def _attempts(settings: S3Settings) -> int:
+    return int(os.environ.get("AWS_MAX_ATTEMPTS") or settings.attempts)
+
+
+def _retry_too_many_requests(most: int) -> Callable[..., float | None]:
     """botocore's standard mode goes by the error's code and lets a bare 429 pass; some services answer just that."""
-    most = int(retries["total_max_attempts"])
 
     # The names are botocore's: it calls with keywords.
     def pause_seconds(response: Any = None, attempts: int = 1, **_: object) -> float | None:
         if response is None or response[0].status_code != 429 or attempts >= most:
             return None
-        return random.random() * min(2**attempts, _LONGEST_PAUSE_SECONDS)
+        return random.random() * float(min(2**attempts, _LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, no secret
 
     return pause_seconds
 

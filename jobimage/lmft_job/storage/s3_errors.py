@@ -33,7 +33,7 @@ _WRONG_REGION = frozenset(
 _FULL = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
 _TRANSIENT = frozenset(
     {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
-    | {"ConditionalRequestConflict", "OperationAborted", "TooManyRequests", "RequestLimitExceeded"}
+    | {"ConditionalRequestConflict", "OperationAborted", "TooManyRequests", "NoSuchUpload"}
 )
 _KEPT = "What was complete before is kept, and the next attempt goes on from there."
 
@@ -91,7 +91,7 @@ def _of_answer(error: ClientError, purpose: Purpose, url: str, doing: str, endpo
         bucket = url.removeprefix("s3://").partition("/")[0]
         return RefusedError(
             purpose.not_found,
-            f"{purpose.uri_field}: there is no bucket {bucket!r} at {endpoint}. Create it, or mend {purpose.uri_field}.",
+            f"{purpose.uri_field}: there is no bucket {bucket!r} at {endpoint}. Create it, or mend the address.",
         )
     if code in ABSENT_CODES:
         return ObjectMissingError(purpose.not_found, f"{purpose.uri_field}: there is no object {url} at {endpoint}.")
