@@ -48,6 +48,7 @@ format: setup ## Format the code
 .PHONY: generate
 generate: setup ## Write again what is generated from the types
 	$(BIN)/python -m lmft_api.crd > charts/lmfinetune/files/crd.yaml
+	$(BIN)/python -m lmft_api.reference docs
 
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/

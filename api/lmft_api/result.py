@@ -5,6 +5,8 @@ worth and what does not fit is left out or cut. The whole of it is in report.jso
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -14,7 +16,10 @@ from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results
 
 MAX_BYTES = 4096
-MAX_MESSAGE = 1200
+MAX_MESSAGE_BYTES = 1600
+PROVENANCE_BYTES = 400
+"""Kept free by samples: provenance is small, and worth more than the end of a sample."""
+SHORTEST_SAMPLE = 8
 ELLIPSIS = "…"
 
 
@@ -57,31 +62,29 @@ class Result(ApiModel):
 def encode(result: Result) -> bytes:
     """The result in at most 4,096 bytes of valid JSON, filled in the order of worth."""
     whole = result.to_json()
-    samples = (whole.get("results") or {}).pop("samples", None)
+    results = whole.get("results", {})
+    samples = results.pop("samples", [])
     body: dict[str, Any] = {"reason": whole["reason"]}
-    if whole.get("results"):
-        body["results"] = whole["results"]
-    message = _shorten(whole.get("message", ""), MAX_MESSAGE)
-    body["message"] = _longest(message, lambda text: _fits({**body, "message": text}))
+    for key, value in results.items():
+        body = _with(body, "results", {**body.get("results", {}), key: value})
+    body["message"] = _longest(
+        whole.get("message", ""),
+        lambda text: len(_dump(text)) <= MAX_MESSAGE_BYTES and _fits({**body, "message": text}),
+    )
     for key in ("checkpoint", "counts", "adjustments"):
-        if key in whole and _fits({**body, key: whole[key]}):
-            body[key] = whole[key]
-    if samples:
-        body.setdefault("results", {})["samples"] = _cut_samples(body, samples)
-        if not body["results"]["samples"]:
-            del body["results"]["samples"]
-    provenance = whole.get("provenance") or {}
-    for part in ({key: value for key, value in provenance.items() if key != "versions"}, provenance):
-        if part and _fits({**body, "provenance": part}):
-            body["provenance"] = part
+        if key in whole:
+            body = _with(body, key, whole[key])
+    if cut := _cut_samples(body, samples):
+        body["results"] = {**body.get("results", {}), "samples": cut}
+    provenance = whole.get("provenance", {})
+    body = _with(body, "provenance", {key: value for key, value in provenance.items() if key != "versions"})
+    body = _with(body, "provenance", provenance)
     kept: list[dict[str, Any]] = []
-    for evaluation in reversed(whole.get("evaluations") or []):
+    for evaluation in reversed(whole.get("evaluations", [])):
         if not _fits({**body, "evaluations": [evaluation, *kept]}):
             break
         kept.insert(0, evaluation)
-    if kept:
-        body["evaluations"] = kept
-    return _dump(body)
+    return _dump(_with(body, "evaluations", kept))
 
 
 def decode(message: str) -> Result | None:
@@ -93,46 +96,54 @@ def decode(message: str) -> Result | None:
 
 
 def _cut_samples(body: dict[str, Any], samples: list[dict[str, str]]) -> list[dict[str, str]]:
-    """All samples with their texts cut to one common length, or as many as fit when even that is too long."""
+    """All samples with their texts cut to one common length, or as many as fit when even that is too short."""
 
-    def fits(chosen: list[dict[str, str]]) -> bool:
-        # Leave room for the counts of what follows; provenance is small and worth more than the end of a sample.
-        return _fits({**body, "results": {**body["results"], "samples": chosen}}, reserve=400)
+    def cut(count: int, length: int) -> list[dict[str, str]]:
+        return [{key: _shorten(text, length) for key, text in sample.items()} for sample in samples[:count]]
 
+    def fits(count: int, length: int) -> bool:
+        results = {**body.get("results", {}), "samples": cut(count, length)}
+        return _fits({**body, "results": results}, reserve=PROVENANCE_BYTES)
+
+    longest = max((len(text) for sample in samples for text in sample.values()), default=0)
     for count in range(len(samples), 0, -1):
-        low, high, best = 8, max(len(text) for sample in samples for text in sample.values()), None
-        while low <= high:
-            middle = (low + high) // 2
-            cut = [{key: _shorten(text, middle) for key, text in sample.items()} for sample in samples[:count]]
-            if fits(cut):
-                low, best = middle + 1, cut
-            else:
-                high = middle - 1
-        if best is not None:
-            return best
+        if fits(count, SHORTEST_SAMPLE):
+            return cut(count, _largest(SHORTEST_SAMPLE, longest, partial(fits, count)))
     return []
 
 
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + ELLIPSIS
+def _with(body: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The body with one more part, or as it was when the part is empty or does not fit."""
+    wider = {**body, key: value}
+    return wider if value and _fits(wider) else body
 
 
-def _longest(text: str, fits: Any) -> str:
-    if fits(text):
-        return text
-    low, high = 0, len(text)
+def _longest(text: str, fits: Callable[[str], bool]) -> str:
+    """As much of the beginning of a text as fits."""
+    length = _largest(0, len(text), lambda length: fits(_shorten(text, length)))
+    return _shorten(text, length)
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to ``high`` that fits; ``low`` is taken for granted."""
     while low < high:
         middle = (low + high + 1) // 2
-        if fits(_shorten(text, middle)):
+        if fits(middle):
             low = middle
         else:
             high = middle - 1
-    return _shorten(text, low) if low else ""
+    return low
+
+
+def _shorten(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    return text[: length - 1].rstrip() + ELLIPSIS if length else ""
 
 
 def _fits(body: dict[str, Any], reserve: int = 0) -> bool:
     return len(_dump(body)) <= MAX_BYTES - reserve
 
 
-def _dump(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

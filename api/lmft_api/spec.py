@@ -185,7 +185,7 @@ class Dataset(ApiModel):
     block_size: Annotated[int, Field(ge=8, le=131_072)] | None = None
     """Tokens in a block, for CausalLM and MaskedLM. Default: 128."""
     mask_probability: Decimal | None = None
-    """Share of the tokens to mask, for MaskedLM. Default: 0.15."""
+    """Share of the tokens to mask, for MaskedLM. Default: "0.15"."""
     credentials_secret_ref: SecretRef | None = None
     """Secret with AWS_* keys for s3:// files."""
 
@@ -229,7 +229,7 @@ class Training(ApiModel):
     precision: Precision | None = None
     """Auto takes BF16 where the device has it, else FP32. Default: Auto."""
     gradient_checkpointing: bool | None = None
-    """Recompute activations to save memory, about a third slower. Default: off."""
+    """Recompute activations to save memory, about a third slower. Default: false."""
     max_grad_norm: Decimal | None = None
     """Gradient clipping by norm, quoted. Default: "1.0"."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None

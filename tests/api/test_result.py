@@ -1,0 +1,136 @@
+"""The termination message: always valid, never too long, the worthiest first."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from lmft_api.reasons import Reason
+from lmft_api.result import ELLIPSIS, MAX_BYTES, Result, decode, encode
+
+ALPHABETS = ["abc ", '"\\/\b\n\t', "äöüß", "日本語", "😀👩‍👩‍👧", "\u0000\u001f\u007f", "\u2028\ufeff"]
+
+
+def text(generator: random.Random, longest: int) -> str:
+    alphabet = generator.choice([*ALPHABETS, "".join(ALPHABETS)])
+    return "".join(generator.choice(alphabet) for _ in range(generator.randint(0, longest)))
+
+
+def random_result(seed: int) -> Result:
+    generator = random.Random(seed)
+    samples = [
+        {"prompt": text(generator, 600), "before": text(generator, 1500), "after": text(generator, 1500)}
+        for _ in range(generator.randint(0, 16))
+    ]
+    return Result.model_validate(
+        {
+            "reason": generator.choice(list(Reason)),
+            "message": text(generator, 4000),
+            "results": {
+                "perplexity": "49.61",
+                "modelURI": "s3://m/" + "m" * generator.randint(0, 900),
+                "samples": samples,
+            },
+            "checkpoint": {"step": 400, "uri": "s3://c/" + "c" * generator.randint(0, 900)},
+            "counts": {"steps": 420, "lostSteps": 20},
+            "adjustments": [text(generator, 200) for _ in range(generator.randint(0, 16))],
+            "provenance": {"specHash": "a" * 64, "versions": {f"library{n}": "1.2.3" for n in range(32)}},
+            "evaluations": [{"step": n, "epoch": "1", "evalLoss": "3.9"} for n in range(generator.randint(0, 200))],
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_result_becomes_valid_json_of_at_most_4096_bytes(seed: int):
+    result = random_result(seed)
+
+    message = encode(result)
+
+    assert len(message) <= MAX_BYTES == 4096
+    decoded = decode(message.decode())
+    assert decoded is not None
+    assert decoded.reason == result.reason
+    assert decoded.results is not None
+    assert decoded.results.perplexity == "49.61"
+    assert decoded.results.model_uri == result.results.model_uri
+
+
+@pytest.mark.parametrize("seed", range(0, 150, 7))
+def test_what_is_left_out_is_worth_less_than_what_is_kept(seed: int):
+    message = json.loads(encode(random_result(seed)))
+
+    kept = [key for key in ("counts", "provenance", "evaluations") if key in message]
+    evaluations = message.get("evaluations", [])
+    assert kept[:1] == ["counts"]
+    assert [entry["step"] for entry in evaluations] == sorted(entry["step"] for entry in evaluations)
+
+
+def test_a_small_result_is_kept_whole():
+    result = Result.parse(
+        {
+            "reason": "Completed",
+            "message": "done",
+            "results": {"perplexity": "2", "samples": [{"prompt": "p", "before": "b", "after": "a"}]},
+            "evaluations": [{"step": 1, "epoch": "1", "evalLoss": "1"}],
+            "provenance": {"seed": 1, "versions": {"torch": "2"}},
+        }
+    )
+
+    assert decode(encode(result).decode()) == result
+
+
+def test_long_samples_are_cut_evenly_with_an_ellipsis_and_none_is_lost():
+    samples = [{"prompt": f"prompt {n}", "before": "b" * 3000, "after": "a" * 3000} for n in range(8)]
+
+    decoded = decode(encode(Result.parse({"reason": "Completed", "results": {"samples": samples}})).decode())
+
+    assert decoded is not None
+    kept = decoded.results.samples
+    assert [sample.prompt for sample in kept] == [f"prompt {n}" for n in range(8)]
+    assert len({len(part) for sample in kept for part in (sample.before, sample.after)}) == 1
+    assert all(sample.after.endswith(ELLIPSIS) and len(sample.after) > 150 for sample in kept)
+
+
+def test_the_newest_evaluations_are_kept():
+    evaluations = [{"step": n, "epoch": "1", "evalLoss": "1"} for n in range(500)]
+
+    kept = json.loads(encode(Result.parse({"reason": "Completed", "evaluations": evaluations})))["evaluations"]
+
+    assert 20 < len(kept) < 500
+    assert [entry["step"] for entry in kept] == list(range(500 - len(kept), 500))
+
+
+def test_the_end_of_a_message_goes_before_its_beginning():
+    decoded = decode(encode(Result(reason=Reason.INVALID_SPEC, message="first problem, " + "x" * 5000)).decode())
+
+    assert decoded is not None
+    assert decoded.message.startswith("first problem, ")
+    assert decoded.message.endswith(ELLIPSIS)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "Traceback (most recent call last):",
+        "{",
+        '{"reason": "Unheard"}',
+        "[]",
+        "null",
+        '{"reason": "Completed", "x": 1}',
+    ],
+)
+def test_a_message_that_is_no_result_is_none(message: str):
+    assert decode(message) is None
+
+
+def test_uris_too_long_for_the_message_do_not_take_the_reason_with_them():
+    results: dict[str, Any] = {"perplexity": "2", "modelURI": "s3://" + "m" * 2043, "reportURI": "s3://" + "r" * 2043}
+
+    message = encode(Result.parse({"reason": "Completed", "message": "x" * 900, "results": results}))
+
+    decoded = decode(message.decode())
+    assert len(message) <= MAX_BYTES
+    assert decoded is not None
+    assert decoded.results.perplexity == "2"

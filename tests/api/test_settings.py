@@ -1,0 +1,108 @@
+"""Defaults: the tutorials' numbers by task, and what a manifest says instead."""
+
+from typing import Any
+
+import pytest
+
+from lmft_api.run import MUTABLE_FIELDS, RunFile, run_id, spec_hash
+from lmft_api.settings import resolve
+from lmft_api.spec import LMFineTuneSpec
+
+PLAIN: dict[str, Any] = {"model": {"name": "gpt2"}, "dataset": {"name": "a/b"}}
+
+
+def spec(**fields: Any) -> LMFineTuneSpec:
+    return LMFineTuneSpec.parse(PLAIN | fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "causal", "masked", "classification"),
+    [
+        ("dataset.split", "train", "train", "train"),
+        ("dataset.text_field", "text", "text", "text"),
+        ("dataset.label_field", None, None, "label"),
+        ("dataset.test_percent", 20, 20, 20),
+        ("dataset.block_size", 128, 128, None),
+        ("dataset.mask_probability", None, 0.15, None),
+        ("training.epochs", 3, 3, 2),
+        ("training.max_steps", None, None, None),
+        ("training.learning_rate", 2e-5, 2e-5, 2e-5),
+        ("training.weight_decay", 0.01, 0.01, 0.0),
+        ("training.per_device_batch_size", 8, 8, 8),
+        ("training.gradient_accumulation_steps", 1, 1, 1),
+        ("training.warmup_percent", 0, 0, 0),
+        ("training.scheduler", "Linear", "Linear", "Linear"),
+        ("training.optimizer", "AdamW", "AdamW", "AdamW"),
+        ("training.precision", "Auto", "Auto", "Auto"),
+        ("training.gradient_checkpointing", False, False, False),
+        ("training.max_grad_norm", 1.0, 1.0, 1.0),
+        ("training.seed", 42, 42, 42),
+        ("training.watchdog_seconds", 1800, 1800, 1800),
+        ("evaluation.every_steps", None, None, None),
+        ("checkpoint.every_minutes", 10, 10, 10),
+        ("checkpoint.keep", 2, 2, 2),
+        ("sample.max_new_tokens", 100, 100, 100),
+        ("sample.top_k", 50, 3, 50),
+        ("sample.top_p", 0.95, 0.95, 0.95),
+        ("output.weights", "Last", "Last", "Last"),
+        ("resources.gpus", 0, 0, 0),
+    ],
+)
+def test_defaults_are_the_tutorials_numbers(name: str, causal: Any, masked: Any, classification: Any):
+    for task, wanted in (("CausalLM", causal), ("MaskedLM", masked), ("SequenceClassification", classification)):
+        assert resolve(spec(task=task)).flat().get(name) == wanted, task
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "wanted"),
+    [
+        ({"dataset": {"builtin": "PythonDocs"}}, "dataset.text_field", "answers.text"),
+        ({"dataset": {"name": "a", "evalSplit": "test"}}, "dataset.test_percent", None),
+        ({"dataset": {"name": "a", "blockSize": 64}}, "dataset.block_size", 64),
+        ({"training": {"maxSteps": 7}}, "training.epochs", None),
+        ({"training": {"maxSteps": 7}}, "training.max_steps", 7),
+        ({"training": {"learningRate": "1e-3"}}, "training.learning_rate", 1e-3),
+        ({"training": {"weightDecay": "0"}}, "training.weight_decay", 0.0),
+        ({"training": {"seed": 0}}, "training.seed", 0),
+        ({"training": {"warmupPercent": 0}}, "training.warmup_percent", 0),
+        ({"training": {"callbacks": ["a.B"]}}, "training.callbacks", ["a.B"]),
+        ({"checkpoint": {"everySteps": 5, "keep": 1}}, "checkpoint.every_steps", 5),
+        ({"sample": {"prompts": ["x"], "topP": "1"}}, "sample.top_p", 1.0),
+        ({"task": "MaskedLM", "sample": {"topK": 5}}, "sample.top_k", 5),
+        ({"resources": {"gpusPerNode": 1}}, "resources.gpus", 1),
+        (
+            {"output": {"uri": "s3://abc", "pushToHub": {"repository": "a/b"}}, "hubTokenSecretRef": {"name": "h"}},
+            "output.push_to_hub",
+            "a/b",
+        ),
+    ],
+)
+def test_what_the_manifest_says_wins(given: dict[str, Any], name: str, wanted: Any):
+    assert resolve(spec(**given)).flat().get(name) == wanted
+
+
+def test_the_report_lists_where_the_data_comes_from():
+    flat = resolve(spec(dataset={"files": ["s3://abc/d"], "format": "text"})).flat()
+
+    assert (flat["model.name"], flat["dataset.files"], flat["dataset.format"]) == ("gpt2", ["s3://abc/d"], "text")
+
+
+def test_the_hash_of_a_spec_ignores_what_may_change_and_sees_what_may_not():
+    changes = {"suspend": True, "ttlSecondsAfterFinished": 1, "activeDeadlineSeconds": 1, "maxRetries": 1}
+
+    assert set(changes) == set(MUTABLE_FIELDS)
+    assert spec_hash(spec(**changes)) == spec_hash(spec())
+    assert spec_hash(spec(training={"seed": 1})) != spec_hash(spec())
+    assert spec_hash(LMFineTuneSpec.parse(dict(reversed(PLAIN.items())))) == spec_hash(spec())
+
+
+def test_two_runs_of_one_name_have_different_folders_of_bounded_length():
+    assert run_id("eli5", "0123456789abcdef") == "eli5-01234567"
+    assert run_id("eli5", "fedcba98") != run_id("eli5", "01234567")
+    assert len(run_id("a" * 253, "0123456789")) == 209
+
+
+def test_the_run_file_survives_its_way_as_json():
+    run = RunFile(name="a", namespace="b", uid="c", attempt=2, spec=spec(suspend=False))
+
+    assert RunFile.parse(run.to_json()) == run
