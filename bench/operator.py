@@ -122,7 +122,8 @@ async def bare(api: Api, count: int) -> float:
 
 async def clear(api: Api, namespace: str, path: str) -> None:
     query = "?propagationPolicy=Background"
-    await api.call("DELETE", path.format(namespace) + query)
+    for kind in dict.fromkeys((path, JOBS)):
+        await api.call("DELETE", kind.format(namespace) + query)
     await api.call("DELETE", f"/api/v1/namespaces/{namespace}/pods?gracePeriodSeconds=0")
     while (await api.call("GET", JOBS.format(namespace) + "?limit=1")).get("items"):
         await asyncio.sleep(0.5)

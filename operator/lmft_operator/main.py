@@ -45,7 +45,6 @@ async def run(settings: OperatorSettings) -> None:
     queue: WorkQueue[Key] = WorkQueue()
     reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)))
     reconciler.enqueue = queue.add
-    reconciler.backlog = lambda: len(queue)
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
     metrics.QUEUE_READY.set_function(lambda: len(queue))

@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,8 @@ from lmft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
 COMPONENT = "lmfinetune-operator"
+BURST, BURST_SECONDS, BURST_PATIENCE = 20, 0.5, 15.0
+"""So many Jobs in so many seconds are a burst; a first status waits for its end, but no longer than that."""
 REFUSED_SECONDS = 15.0
 """How soon a Job that admission refused is tried again."""
 
@@ -45,9 +48,9 @@ class Reconciler:
         self._cluster, self._cache, self._settings = cluster, cache, settings
         self._progress_ca = progress_ca
         self._posting: set[asyncio.Task[None]] = set()
+        self._created: deque[float] = deque(maxlen=BURST)
         self._reports: dict[Key, ProgressReport] = {}
         self.enqueue: Callable[[Key], None] = lambda key: None
-        self.backlog: Callable[[], int] = lambda: 0
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """A pod's newest report; it is worked in at the next look."""
@@ -119,11 +122,20 @@ class Reconciler:
                 before = status.parse(run.status)
                 await self._write(run, refused(status.change(before, {"model": decision.status.model})), decision)
                 return REFUSED_SECONDS
-            if self.backlog() > 0 and not status.parse(run.status).attempts:
-                # In a burst Jobs come before words: the status follows when no run waits for its first look.
-                return 0.001
+        if self._words_can_wait(seen, decision):
+            return BURST_SECONDS
         await self._write(run, decision.status, decision)
         return decision.look_again
+
+    def _words_can_wait(self, seen: Observed, decision: Decision) -> bool:
+        """Whether Jobs come before words: in a burst the first status of a run waits until no more Jobs are created.
+
+        The API server is what limits a burst, and a status is half of what it is asked for. A Job that exists is known
+        by its label, so nothing rests on the status having been written.
+        """
+        burst = len(self._created) == BURST and time.monotonic() - self._created[0] < BURST_SECONDS
+        first = decision.status.attempts is not None and not status.parse(seen.run.status).attempts
+        return burst and first and not status.ended(decision.status) and seen.now - seen.run.created < BURST_PATIENCE
 
     async def _delete_job(self, key: Key, name: str, uid: str) -> None:
         try:
@@ -144,6 +156,7 @@ class Reconciler:
         except (ForbiddenError, InvalidObjectError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return functools.partial(_refused, run=run, words=str(problem))
+        self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.wrote(created["metadata"]["uid"], created["metadata"]["resourceVersion"])
         self._cache.job_seen(created, watched=False)

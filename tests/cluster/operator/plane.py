@@ -81,6 +81,15 @@ class Api:
                 return None
             raise
 
+    def reachable(self) -> bool:
+        """Whether the API server answers and is ready."""
+        request = urllib.request.Request(self._access.server + "/readyz")
+        try:
+            with urllib.request.urlopen(request, context=self._access.tls, timeout=5):
+                return True
+        except OSError:
+            return False
+
     def items(self, path: str) -> list[Json]:
         found: list[Json] = self.call("GET", path)["items"]
         return found

@@ -110,6 +110,7 @@ def test_an_api_server_that_goes_away_and_comes_back_costs_nothing(own, api, com
     time.sleep(5)
     assert own.ask("/healthz") == 200
     component("start", "apiserver")
+    eventually(api.reachable, "the API server", 60)
     running.ends(said=DONE)
     running.wait("Completed", 60)
     waiting.ends(said=DONE)
