@@ -7,6 +7,7 @@ known would take a running attempt for a deleted one.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from lmft_api import PLURAL
 from lmft_operator.cache import Cache
@@ -22,7 +23,9 @@ async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqu
     everywhere: list[str | None] = [None]
     for namespace in namespaces or everywhere:
         # Children last: a Job listed before its run would count as nobody's.
-        for kind, seen in ((PLURAL, cache.run_seen), ("jobs", cache.job_seen), ("pods", cache.pod_seen)):
+        # What a list shows says nothing about the watch, so it does not count as seen there.
+        runs, jobs = partial(cache.run_seen, watched=False), partial(cache.job_seen, watched=False)
+        for kind, seen in ((PLURAL, runs), ("jobs", jobs), ("pods", cache.pod_seen)):
             uids: list[str] = []
             version = 0
             async for items, listed in cluster.pages(kind, namespace):
