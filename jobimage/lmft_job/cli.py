@@ -2,21 +2,21 @@
 
 import sys
 
-from lmft_job.interrupt import INTERRUPT, StopNow
+from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT, StopNow
 
 _LONG_COMMANDS = frozenset({"run", "demo"})
 
 
 def main() -> None:
     """Run a command and exit with its code."""
-    if _LONG_COMMANDS.intersection(sys.argv[1:]):
-        INTERRUPT.install()
     try:
+        if _LONG_COMMANDS.intersection(sys.argv[1:]):
+            INTERRUPT.install()
         from lmft_job.commands import app
 
         app()
     except StopNow:
-        sys.exit(75)
+        sys.exit(INTERRUPTED_EXIT)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lmft_api.spec import Task
-from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from lmft_api.spec import Task
+from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
 from lmft_job.metrics import load_metric
 
@@ -63,7 +64,7 @@ class Arithmetic:
 
 def evaluate_held_out(
     model: torch.nn.Module,
-    rows: Dataset[Any],
+    rows: Rows,
     collate: Collate,
     task: Task,
     *,
@@ -142,12 +143,16 @@ def _weighted(losses: Sequence[float], items: Sequence[float], sizes: Sequence[i
     return [loss / count * size for loss, count, size in zip(losses, items, sizes, strict=True)]
 
 
-def _batches(rows: Dataset[Any], collate: Collate, batch_size: int, device: torch.device) -> Any:
+def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:
     # A DataLoader draws its workers' base seed from the global generator unless it is given one of its own.
-    order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)  # type: ignore[arg-type]
+    order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)
     pinned = device.type == "cuda"
-    loader = DataLoader(
-        rows, batch_sampler=order, collate_fn=collate, pin_memory=pinned, generator=torch.Generator().manual_seed(0)
+    loader: DataLoader[Any] = DataLoader(
+        rows,  # type: ignore[arg-type]
+        batch_sampler=order,
+        collate_fn=collate,
+        pin_memory=pinned,
+        generator=torch.Generator().manual_seed(0),
     )
     for batch in loader:
         yield {key: value.to(device, non_blocking=pinned) for key, value in batch.items()}

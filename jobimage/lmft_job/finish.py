@@ -1,4 +1,4 @@
-"""How a run ends: final figures, answers, and what it leaves in storage. ``report.json`` comes last and completes it."""
+"""How a run ends: final figures, answers, and what it leaves in storage. ``report.json`` comes last."""
 
 import shutil
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from lmft_job.report.page import render_page
 from lmft_job.sampling import answer_prompts
 from lmft_job.start import REPORT, Attempt, Before, Resumed, device_name, precision_name
 from lmft_job.storage import Store, put_folder
-from lmft_job.training import BEST_FOLDER, Job, Trained
+from lmft_job.training import Trained
+from lmft_job.training_run import BEST_FOLDER, Job
 
 MODEL = "model"
 PAGE = "report.html"

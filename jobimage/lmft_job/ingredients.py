@@ -1,10 +1,11 @@
-"""What a run trains with: tokenizer, data, model. Found in the hub, in storage, or staged by the run's prepare stage."""
+"""What a run trains with: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from lmft_api.reasons import Reason
 from lmft_api.run import Stage
 from lmft_job.context import RunContext

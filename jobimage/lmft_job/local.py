@@ -147,4 +147,4 @@ def _restart() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
-    os.execv(sys.executable, [sys.executable, "-m", "lmft_job.cli", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "lmft_job.cli", *arguments])  # noqa: S606 - ourselves, anew

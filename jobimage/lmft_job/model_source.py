@@ -65,9 +65,8 @@ def fetch_source(
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
         return SourceFolder(path)
     if source.startswith("s3://"):
-        if not fetch_folder(open_store(source, credentials, purpose="model", field=field), destination, check=check):
-            raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: "{source}" holds no files. Check the address.')
-        return SourceFolder(destination)
+        store = open_store(source, credentials, purpose="model", field=field)
+        return SourceFolder(fetch_folder(store, "", destination, check))
     patterns = [p for p in _WANTED if weights or p != "*.safetensors"] + (_CODE if with_code else [])
     from huggingface_hub import snapshot_download
 
@@ -102,7 +101,8 @@ def hub_error(error: BaseException, source: str, field: str, revision: str | Non
     if any(isinstance(link, missing) for link in chain) or status in (401, 404):
         return RefusedError(
             Reason.MODEL_NOT_FOUND,
-            f"{what} is not on the hub, or the token may not see it. Check the spelling, or set spec.hubTokenSecretRef.",
+            f"{what} is not on the hub, or the token may not see it. Check the spelling, or set "
+            "spec.hubTokenSecretRef.",
         )
     if any(isinstance(link, hub.OfflineModeIsEnabled) for link in chain) or _offline():
         return RefusedError(

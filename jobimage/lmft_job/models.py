@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import AutoConfig, AutoTokenizer
+
 from lmft_api.spec import Task
 from lmft_job.errors import InvalidError
 from lmft_job.report.model import ModelSummary
-from transformers import AutoConfig, AutoTokenizer
 
 _AUTO_CLASSES = {
     Task.CAUSAL_LM: "AutoModelForCausalLM",
@@ -38,7 +39,8 @@ def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False)
     if not getattr(tokenizer, "is_fast", False):
         raise InvalidError(
             [
-                f"{field}: its tokenizer {type(tokenizer).__name__} has no fast version. Name another in spec.model.tokenizer."
+                f"{field}: its tokenizer {type(tokenizer).__name__} has no fast version. "
+                "Name another in spec.model.tokenizer."
             ]
         )
     return tokenizer
@@ -82,8 +84,8 @@ def load_config(folder: Path, task: Task, field: str, *, trust_remote_code: bool
         if "trust_remote_code" in str(error):
             raise InvalidError(
                 [
-                    f"{field}: this model runs code that its repository carries. Choose one that transformers knows, or set "
-                    "spec.model.trustRemoteCode and have it allowed (policy, or --allow-remote-code)."
+                    f"{field}: this model runs code that its repository carries. Choose one that transformers knows, "
+                    "or set spec.model.trustRemoteCode and have it allowed (policy, or --allow-remote-code)."
                 ]
             ) from error
         raise InvalidError([f"{field}: its configuration cannot be used ({_first_line(error)})."]) from error
@@ -225,7 +227,8 @@ def _vocabulary_settings(given: dict[str, Any], reference: Any, tokenizer: Any) 
     if not isinstance(size, int) or size < len(tokenizer):
         raise InvalidError(
             [
-                f"spec.model.fromConfig.vocab_size: {size} is less than the tokenizer's {len(tokenizer)} tokens; remove it"
+                f"spec.model.fromConfig.vocab_size: {size} is less than the tokenizer's {len(tokenizer)} "
+                "tokens; remove it"
             ]
         )
     found: dict[str, Any] = {"vocab_size": size}

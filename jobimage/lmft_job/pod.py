@@ -6,21 +6,21 @@ importing torch takes seconds.
 
 import sys
 
-from lmft_job.interrupt import INTERRUPT
+from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT
 
 
 def main() -> None:
     """Run and exit with the code of the ending."""
-    INTERRUPT.install()
-    from lmft_job.interrupt import StopNow
-
     try:
+        INTERRUPT.install()
         from lmft_job.pod_run import run_attempt
 
         code = run_attempt(sys.argv[1:])
-    except StopNow:
-        # Stopped before there was anything to conclude.
-        code = 75
+    except BaseException:
+        # Stopped before there was anything to conclude; an import may have made another error of it.
+        if not INTERRUPT.requested:
+            raise
+        code = INTERRUPTED_EXIT
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)

@@ -8,6 +8,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Result, encode
 from lmft_api.run import RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
@@ -19,7 +21,6 @@ from lmft_job.errors import InvalidError
 from lmft_job.interrupt import INTERRUPT
 from lmft_job.observer import Observer
 from lmft_job.progress import Endpoint, ProgressReporter
-from pydantic import ValidationError
 
 _SCRUBBED = "[redacted]"
 
@@ -82,7 +83,7 @@ def _context(options: argparse.Namespace, observer: Observer, arguments: list[st
         INTERRUPT.check()
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "lmft_job.pod", *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", "lmft_job.pod", *arguments])  # noqa: S606 - ourselves, anew
 
     return RunContext(
         run=_read_run_file(options.run_file),

@@ -3,6 +3,7 @@
 import shutil
 
 import torch
+
 from lmft_api.result import Result
 from lmft_api.run import Stage
 from lmft_job import finish, start
@@ -12,7 +13,8 @@ from lmft_job.journal import Journal
 from lmft_job.memory import Adjustment, Batch
 from lmft_job.models import summarise
 from lmft_job.outcome import completed
-from lmft_job.training import Job, arithmetic_for, train
+from lmft_job.training import arithmetic_for, train
+from lmft_job.training_run import Job
 from lmft_job.uploads import Uploads
 from lmft_job.user_code import load_user_code, refuse_forbidden_code
 

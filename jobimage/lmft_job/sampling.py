@@ -1,12 +1,12 @@
-"""Prompts answered by the model, the same way before and after training. Seeded, and without touching the global RNG."""
+"""Prompts answered by the model, the same way before and after training. Seeded; the global RNG is left alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
 from lmft_api.settings import SampleSettings
 from lmft_api.spec import Task
-
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation import Arithmetic
 

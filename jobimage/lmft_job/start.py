@@ -19,7 +19,7 @@ from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
 from lmft_job.sampling import answer_prompts
 from lmft_job.storage import Store
-from lmft_job.training import Job
+from lmft_job.training_run import Job
 
 REPORT = "report.json"
 RUN_MARKER = "run.json"

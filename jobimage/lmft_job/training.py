@@ -5,101 +5,45 @@ leaves the random state alone, and what a checkpoint holds is enough to go on bi
 """
 
 import json
-import math
 import os
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from lmft_api.settings import Settings
-from lmft_api.spec import Optimizer, Precision, Scheduler, Task, Weights
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import safe_globals
 
+from lmft_api.settings import Settings
+from lmft_api.spec import Optimizer, Precision, Scheduler
 from lmft_job.data.rows import EpochSampler
-from lmft_job.errors import DivergedError
-from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, Items, evaluate_held_out
-from lmft_job.interrupt import Interrupt
-from lmft_job.memory import Batch, simulate_shortage
-from lmft_job.observer import Observer
+from lmft_job.evaluation import Arithmetic
+from lmft_job.memory import simulate_shortage
 from lmft_job.report.model import Resume
-from lmft_job.run_state import Measured, RunState
+from lmft_job.run_state import RunState
+from lmft_job.training_run import BEST_FOLDER, TRAINER_FOLDER, EvaluationStopped, Job, Run, planned_steps
 
-BEST_FOLDER = "best"
 LOG_EVERY = 50
-_FLUSH_SECONDS = 0.25
 
 _SCHEDULERS = {Scheduler.LINEAR: "linear", Scheduler.COSINE: "cosine", Scheduler.CONSTANT: "constant_with_warmup"}
 _OPTIMIZERS = {Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
-
-
-class Uploads(Protocol):
-    """Where finished checkpoint folders go; they belong to it from then on."""
-
-    def submit(self, folder: Path, step: int) -> None:
-        """Send one; waits for the one before."""
-
-    def check(self) -> None:
-        """Raise the failure of one, if there was one."""
-
-    def wait(self) -> None:
-        """Until all are there."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that training needs.
-
-    Attributes:
-        settings: resolved.
-        model: to train, in FP32.
-        tokenizer: saved with checkpoints.
-        train_rows: map-style, indexed by ``epoch * length + row``.
-        eval_rows: map-style.
-        collate: rows to a batch, for both.
-        arithmetic: device and precision.
-        batch: rows in a forward pass, and passes in a step.
-        folder: scratch space.
-        uploads: takes checkpoints.
-        interrupt: the wish to stop.
-        observer: hears of steps, evaluations.
-        beat: tells the watchdog and the journal that something moved; takes the step.
-        trainer_class: Trainer, or the user's subclass.
-        callbacks: the user's.
-    """
-
-    settings: Settings
-    model: Any
-    tokenizer: Any
-    train_rows: Dataset[Any]
-    eval_rows: Dataset[Any]
-    collate: Collate
-    arithmetic: Arithmetic
-    batch: Batch
-    folder: Path
-    uploads: Uploads
-    interrupt: Interrupt
-    observer: Observer
-    beat: Callable[[int], None] = lambda step: None
-    trainer_class: type[Trainer] = Trainer
-    callbacks: list[TrainerCallback] = field(default_factory=list)
 
 
 def training_arguments(job: Job) -> TrainingArguments:
     """The tutorial's arguments; evaluation, saving and the epoch's order are ours, so Trainer's are off."""
     training = job.settings.training
     on_gpu = job.arithmetic.device.type == "cuda"
-    optimizer = {} if training.optimizer == Optimizer.ADAMW else {"optim": _OPTIMIZERS[training.optimizer]}
+    optimizer: dict[str, Any] = {}
+    if training.optimizer != Optimizer.ADAMW:
+        # Trainer's own default is the AdamW that the installed torch does best.
+        optimizer["optim"] = _OPTIMIZERS[training.optimizer]
     # The kubeflow integration of Trainer posts synchronously; the job reports progress from a thread of its own.
     os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")
     return TrainingArguments(
-        output_dir=str(job.folder / "trainer"),
+        output_dir=str(job.folder / TRAINER_FOLDER),
         num_train_epochs=training.epochs or 1,
         max_steps=training.max_steps or -1,
         per_device_train_batch_size=job.batch.rows,
@@ -127,162 +71,6 @@ def training_arguments(job: Job) -> TrainingArguments:
     )
 
 
-def planned_steps(job: Job) -> int:
-    """Optimiser steps of the whole run."""
-    training = job.settings.training
-    return training.max_steps or (training.epochs or 1) * steps_per_epoch(job)
-
-
-def steps_per_epoch(job: Job) -> int:
-    """Optimiser steps in one pass over the data; the last one may be smaller."""
-    rows = len(job.train_rows)  # type: ignore[arg-type]
-    return math.ceil(math.ceil(rows / job.batch.rows) / job.batch.accumulation)
-
-
-class Run:
-    """The state of one training run, and what is to happen at which step; :class:`RunTrainer` calls it."""
-
-    def __init__(self, job: Job, state: RunState) -> None:
-        self.job = job
-        self.state = state
-        self.total = planned_steps(job)
-        self.tokens_per_second: float | None = None
-        self.items_of: Items = lambda batch: None
-        self._pending: list[torch.Tensor] = []
-        self._step_loss: torch.Tensor | None = None
-        self._step_tokens = 0
-        self._mark = self._flushed = self._saved = time.monotonic()
-        self.saved_step = 0
-
-    # What is due
-
-    def evaluation_due(self, step: int, epoch: float) -> bool:
-        """After every n-th step or each epoch, and at the end."""
-        every = self.job.settings.evaluation.every_steps
-        regular = step % every == 0 if every else float(epoch).is_integer()
-        return (regular or step >= self.total) and not self.state.evaluated(step)
-
-    def checkpoint_due(self, step: int, epoch: float) -> bool:
-        """By steps, or at each epoch and by the clock; and at the end. Never twice for a step."""
-        policy = self.job.settings.checkpoint
-        if step == self.saved_step:
-            return False
-        if step >= self.total:
-            return True
-        if policy.every_steps:
-            return step % policy.every_steps == 0
-        return float(epoch).is_integer() or time.monotonic() - self._saved >= 60 * policy.every_minutes
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether the evaluations say that going on is of no use."""
-        return self.state.exhausted(self.job.settings.training.early_stopping_patience)
-
-    def finished(self, step: int) -> bool:
-        """Whether nothing is left to train."""
-        return step >= self.total or self.stopped_early
-
-    # What happens in a step
-
-    def micro_batch(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """A forward and backward pass is done; its loss is already scaled to its share of the step."""
-        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
-        ids = inputs.get("input_ids")
-        self._step_tokens += ids.numel() if isinstance(ids, torch.Tensor) else 0
-
-    def step_done(self, step: int, epoch: float, learning_rate: float) -> None:
-        """An optimiser step is done."""
-        now = time.monotonic()
-        elapsed, self._mark = now - self._mark, now
-        self.state.seconds += elapsed
-        self.state.tokens += self._step_tokens
-        rate = self._step_tokens / elapsed if elapsed > 0 else 0.0
-        self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate
-        self._step_tokens = 0
-        if self._step_loss is not None:
-            self._pending.append(self._step_loss)
-            self._step_loss = None
-        # Reading a loss waits for the device; on a GPU a few reads a second are enough.
-        if self.job.arithmetic.device.type == "cpu" or now - self._flushed >= _FLUSH_SECONDS:
-            self.flush()
-        loss = self.state.losses[-1] if self.state.losses else None
-        self.job.uploads.check()
-        self.job.beat(step)
-        self.job.observer.step(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
-
-    def flush(self) -> None:
-        """Read the losses of the steps since the last time.
-
-        Raises:
-            DivergedError: when one of them is NaN or infinite.
-        """
-        self._flushed = time.monotonic()
-        if not self._pending:
-            return
-        values = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
-        self._pending.clear()
-        for value in values:
-            self.state.losses.append(value)
-            if not math.isfinite(value):
-                raise self.diverged(f"the training loss became {value} at step {len(self.state.losses)}")
-
-    def diverged(self, what: str) -> DivergedError:
-        """The error, with what is left and what to do."""
-        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
-        return DivergedError(
-            f"{what}; {kept}. Lower spec.training.learningRate, or set warmupPercent or precision FP32."
-        )
-
-    def measure(self, step: int, epoch: float) -> HeldOutFigures:
-        """Evaluate the held-out rows and note the figures; the weights too, when they are the best and wanted."""
-        job = self.job
-        self.flush()
-
-        def beat() -> None:
-            job.beat(step)
-            if job.interrupt.requested:
-                raise EvaluationStopped
-
-        figures = evaluate_held_out(
-            job.model,
-            job.eval_rows,
-            job.collate,
-            job.settings.task,
-            batch_size=job.batch.rows,
-            arithmetic=job.arithmetic,
-            beat=beat,
-            items_of=self.items_of,
-        )
-        measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)
-        self.state.evaluations.append(measured)
-        if job.settings.output.weights == Weights.BEST and self.state.best() is measured:
-            job.model.save_pretrained(job.folder / BEST_FOLDER)
-        job.observer.evaluation(measured.evaluation())
-        self._mark = time.monotonic()
-        return figures
-
-    def ready_to_save(self, step: int) -> None:
-        """Raises DivergedError rather than let a checkpoint hold weights that are no numbers."""
-        self.flush()
-        if not all(bool(torch.isfinite(weight).all()) for weight in self.job.model.parameters()):
-            raise self.diverged(f"weights became NaN or infinite by step {step}")
-
-    def saved(self, folder: Path, step: int) -> None:
-        """A checkpoint lies in a folder; complete it and send it."""
-        self.state.save(folder)
-        best = self.job.folder / BEST_FOLDER
-        if best.is_dir():
-            shutil.copytree(best, folder / BEST_FOLDER)
-        self.job.uploads.submit(folder, step)
-        self.saved_step = step
-        self._mark = self._saved = time.monotonic()
-
-    def resumed(self, step: int) -> None:
-        """Training begins, from a checkpoint of this step or from 0."""
-        self.saved_step = step
-        self._mark = self._saved = time.monotonic()
-
-
 def draw_as_trainer_does() -> None:
     """One draw from the global generator, which a plain Trainer's evaluation costs (its DataLoader's base seed).
 
@@ -294,17 +82,13 @@ def draw_as_trainer_does() -> None:
 def draw_in_checkpoint(folder: Path) -> None:
     """The same draw, in the random state that a checkpoint holds."""
     path = folder / "rng_state.pth"
-    with safe_globals():
+    with safe_globals():  # type: ignore[no-untyped-call]
         states = torch.load(path, weights_only=True)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(states["cpu"])
         draw_as_trainer_does()
         states["cpu"] = torch.random.get_rng_state()
     torch.save(states, path)
-
-
-class EvaluationStopped(Exception):
-    """A stop was asked for while evaluating; what was counted so far is dropped."""
 
 
 class RunTrainer(Trainer):
@@ -350,7 +134,7 @@ class RunTrainer(Trainer):
         step = self.state.global_step
         self.run.ready_to_save(step)
         super()._save_checkpoint(model, trial)
-        self.run.saved(Path(self.args.output_dir) / f"checkpoint-{step}", step)
+        self.run.saved(self.run.job.folder / TRAINER_FOLDER / f"checkpoint-{step}", step)
 
     def _stop_for_interrupt(self) -> None:
         if self.run.saved_step != self.state.global_step:
@@ -368,7 +152,7 @@ class Flow(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step's clock starts here."""
-        self.run._mark = time.monotonic()
+        self.run.start_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Evaluation and checkpoint that fall on an epoch's last step wait for the epoch's end, in this order."""
@@ -418,7 +202,12 @@ def build_trainer(job: Job, run: Run) -> RunTrainer:
         callbacks=[flow, *job.callbacks],
     )
     trainer.run = run
-    run.items_of = lambda batch: trainer._get_num_items_in_batch([batch], job.arithmetic.device)
+
+    def items_of(batch: dict[str, torch.Tensor]) -> float | None:
+        items = trainer._get_num_items_in_batch([batch], job.arithmetic.device)
+        return None if items is None else float(items)
+
+    run.items_of = items_of
     flow.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from job.forked import toy_spec
+
 from lmft_job.interrupt import INTERRUPT
 from lmft_job.local import LocalOptions, run_manifest
 
@@ -138,7 +139,7 @@ def test_another_spec_under_the_name_of_an_unfinished_run_is_refused(tmp_path: P
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    path = manifest(tmp_path, training={"epochs": 40})
+    path = manifest(tmp_path, training={"epochs": 12})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "lmft_job.cli", "run", str(path)]
     process = subprocess.Popen(

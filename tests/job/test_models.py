@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from job.hub_double import hub_double
+
 from lmft_api.spec import Task
 from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError, RefusedError

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from job.forked import UID, toy_spec
+
 from lmft_api.result import decode
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from job.forked import attempt, complete, run_folder, toy_spec
+
 from lmft_api.run import Stage
 from lmft_job.data.rows import BlockRows
 

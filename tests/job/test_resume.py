@@ -7,7 +7,14 @@ import pytest
 from job.forked import KILL, attempt, complete, outcome, slow_uploads, toy_spec
 
 # What is waited for, and how often at most it may come before the kill.
-MOMENTS = [("step", 6), ("step", 6), ("put checkpoints", 20), ("put checkpoints", 20), ("evaluation", 1), ("checkpoint", 1)]
+MOMENTS = [
+    ("step", 6),
+    ("step", 6),
+    ("put checkpoints", 20),
+    ("put checkpoints", 20),
+    ("evaluation", 1),
+    ("checkpoint", 1),
+]
 
 
 @pytest.mark.parametrize("task", ["CausalLM", "MaskedLM"])

@@ -9,8 +9,9 @@ import pytest
 import torch
 import transformers
 from job.forked import attempt, complete, outcome, run_folder, toy_spec
-from lmft_job.memory import Batch
+
 from lmft_job.errors import AcceleratorMemoryError
+from lmft_job.memory import Batch
 from lmft_job.run_state import LOSSES_FILE, RunState
 
 
@@ -178,7 +179,7 @@ def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_th
 
         RunTrainer.training_step = training_step  # type: ignore[method-assign]
 
-    child = attempt(tmp_path, toy_spec(tmp_path, training={"watchdogSeconds": 2}), patch=hang)
+    child = attempt(tmp_path, toy_spec(tmp_path, training={"watchdogSeconds": 5}), patch=hang)
     assert child.wait() == 7
     assert child.said("hung hung: nothing moved")
     stacks = child.log.read_text()

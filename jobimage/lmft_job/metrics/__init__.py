@@ -12,7 +12,7 @@ def load_metric(name: str) -> Any:
     ``evaluate.load`` would copy the script into a cache and ask the hub about it first; the module's class is what it
     would return in the end, so it is made here directly, and works on a read-only disk without network.
     """
-    from evaluate.loading import import_main_class  # type: ignore[attr-defined]
+    from evaluate.loading import import_main_class
 
     path = f"lmft_job.metrics.{name}.{name}"
     if not (_FOLDER / name / f"{name}.py").is_file():

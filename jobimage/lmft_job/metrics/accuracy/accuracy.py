@@ -14,7 +14,7 @@ Returns:
 """
 
 
-class Accuracy(evaluate.Metric):
+class Accuracy(evaluate.Metric):  # type: ignore[misc]
     """Share of rows labelled right."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -21,7 +21,7 @@ Returns:
 """
 
 
-class Perplexity(evaluate.Metric):
+class Perplexity(evaluate.Metric):  # type: ignore[misc]
     """See the module's text."""
 
     def _info(self) -> evaluate.MetricInfo:
