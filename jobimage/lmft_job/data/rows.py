@@ -25,6 +25,18 @@ def narrowest(vocabulary: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
 
 
+def _arrow(values: Ids) -> pa.Array:
+    """Numbers as Arrow without a copy (``pa.array`` would import pandas first, half a second)."""
+    flat = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
+
+
+def _numpy(values: pa.Array) -> Ids:
+    """Numbers of Arrow, without nulls, as numpy without a copy."""
+    kind = values.type.to_pandas_dtype()
+    return np.frombuffer(values.buffers()[1], kind, len(values), values.offset * np.dtype(kind).itemsize)
+
+
 class BlockWriter:
     """Cuts a stream of ids into blocks of equal length and writes them as they come; the remainder is dropped."""
 
@@ -63,7 +75,7 @@ class BlockWriter:
         self._file.close()
 
     def _write(self, flat: Ids) -> None:
-        values = pa.array(flat)
+        values = _arrow(flat)
         lists = pa.FixedSizeListArray.from_arrays(values, self._size)
         self._stream.write_batch(pa.record_batch([lists], schema=self._schema))
         self.blocks += len(lists)
@@ -107,8 +119,10 @@ class RowWriter:
     def _write(self) -> None:
         offsets = np.zeros(len(self._rows) + 1, np.int32)
         np.cumsum([len(row) for row in self._rows], out=offsets[1:])
-        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(self._rows)))
-        self._stream.write_batch(pa.record_batch([lists, pa.array(self._labels, pa.int32())], schema=self._schema))
+        lists = pa.ListArray.from_arrays(_arrow(offsets), _arrow(np.concatenate(self._rows)))
+        self._stream.write_batch(
+            pa.record_batch([lists, _arrow(np.array(self._labels, np.int32))], schema=self._schema)
+        )
         self._rows, self._labels = [], []
 
     def __enter__(self) -> "RowWriter":
@@ -159,8 +173,7 @@ class BlockRows(Rows):
         super()._open()
         self._views: list[Ids] = []
         for batch in self._batches:
-            values = batch.column(0).flatten().to_numpy(zero_copy_only=True)
-            self._views.append(values.reshape(batch.num_rows, -1))
+            self._views.append(_numpy(batch.column(0).values).reshape(batch.num_rows, -1))
 
     def block(self, row: int) -> Ids:
         """Ids of one block, int64 of block_size, in memory of its own."""
@@ -184,18 +197,20 @@ class LabelledRows(Rows):
 
     def _open(self) -> None:
         super()._open()
-        self._views = [batch.column(0) for batch in self._batches]
-        self._labels = [batch.column(1).to_numpy() for batch in self._batches]
+        lists = [batch.column(0) for batch in self._batches]
+        self._views = [(_numpy(column.offsets), _numpy(column.values)) for column in lists]
+        self._labels = [_numpy(batch.column(1)) for batch in self._batches]
 
     def __getitem__(self, index: int) -> Item:
         batch, row = divmod(index % self._length, BATCH_ROWS)
-        ids = self._views[batch][row].values.to_numpy().astype(np.int64)
+        offsets, values = self._views[batch]
+        ids = values[offsets[row] : offsets[row + 1]].astype(np.int64)
         return {"input_ids": ids, "labels": int(self._labels[batch][row])}
 
     @property
     def tokens(self) -> int:
         """Tokens in all rows."""
-        return int(sum(len(view.flatten()) for view in self._views))
+        return int(sum(len(values) for _, values in self._views))
 
 
 class EpochSampler(Sampler[int]):
