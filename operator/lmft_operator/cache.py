@@ -65,6 +65,18 @@ class Cache:
             return None
         return facts.key
 
+    def run_written(self, body: JsonObject) -> None:
+        """The API server's answer to a write of ours to a run: newest facts, which the watch has yet to show."""
+        facts = run_facts(body)
+        self._expect(self.runs.get(facts.key), facts)
+        self.run_seen(body, watched=False)
+
+    def job_written(self, body: JsonObject) -> None:
+        """The same for a Job."""
+        facts = job_facts(body)
+        self._expect(self._jobs[facts.run_uid].get(facts.uid), facts)
+        self.job_seen(body, watched=False)
+
     def run_gone(self, body: JsonObject) -> Key | None:
         """A run was deleted."""
         facts = run_facts(body)
@@ -215,16 +227,17 @@ class Cache:
             del pods[pod.uid]
             self._drop_child(pod.uid)
 
-    def wrote(self, uid: str, version: str) -> None:
-        """Expect the watch to show this version."""
-        self.unseen[uid] = (int(version), time.monotonic())
-
     def prune(self) -> None:
         """Drop tombstones and warnings that have served their time."""
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
         recent = time.time() - 3600
         self._warnings = {uid: w for uid, w in self._warnings.items() if uid in self._child_of and w.time > recent}
+
+    def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
+        # The watch may be faster than the answer: then there is nothing left to wait for.
+        if before is None or before.uid != facts.uid or _newer(facts, before):
+            self.unseen[facts.uid] = (int(facts.version), time.monotonic())
 
     def _arrived(self, uid: str, version: str) -> None:
         expected = self.unseen.get(uid)

@@ -158,8 +158,7 @@ class Reconciler:
             return functools.partial(_refused, run=run, words=str(problem))
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
-        self._cache.wrote(created["metadata"]["uid"], created["metadata"]["resourceVersion"])
-        self._cache.job_seen(created, watched=False)
+        self._cache.job_written(created)
         return None
 
     async def _settle_name(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -176,8 +175,7 @@ class Reconciler:
         patch = status.merge_patch(before.to_json(), after.to_json())
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
-            self._cache.wrote(run.uid, answer["metadata"]["resourceVersion"])
-            self._cache.run_seen(answer, watched=False)
+            self._cache.run_written(answer)
             self._count(run.key, before, after)
             for waiting in self._cache.dependants(run.key):
                 self.enqueue(waiting)

@@ -75,10 +75,21 @@ def test_an_echo_of_ones_own_write_is_no_news():
 
 def test_a_write_is_expected_until_the_watch_shows_it_or_a_newer_one():
     cache = Cache()
-    cache.wrote("u1", "7")
+    cache.run_seen(body(5))
+    cache.run_written(body(7))
     cache.run_seen(body(6))
     assert "u1" in cache.unseen
     cache.run_seen(body(8))
+    assert cache.unseen == {}
+
+
+def test_a_watch_that_is_faster_than_the_answer_leaves_nothing_to_wait_for():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(7))
+    cache.job_written(job(7))
+    cache.run_seen(body(8))
+    cache.run_written(body(8))
     assert cache.unseen == {}
 
 
