@@ -51,6 +51,7 @@ class S3Settings:
         connect_seconds: how long to wait for a connection, each attempt.
         read_seconds: how long to wait for the next byte of an answer, each attempt.
         attempts: tries of a request, the first included; AWS_MAX_ATTEMPTS overrides it.
+        listing_page: objects asked for at a time; services give at most 1,000.
     """
 
     part_bytes: int = 16 * _MEBIBYTE
@@ -58,6 +59,7 @@ class S3Settings:
     connect_seconds: float = _CONNECT_SECONDS
     read_seconds: float = _READ_SECONDS
     attempts: int = _ATTEMPTS
+    listing_page: int = 1000
 
 
 class S3Store(Store):
@@ -175,7 +177,7 @@ class S3Store(Store):
         found = []
         with self._translated("list", prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=root + prefix
+                Bucket=self._bucket, Prefix=root + prefix, PaginationConfig={"PageSize": self._settings.listing_page}
             ):
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(root)

@@ -1,0 +1,35 @@
+"""Fixtures of the job's tests that need a process of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from job import s3server
+
+from lmft_job.storage import Store, open_store
+
+
+def pytest_report_header() -> str:
+    return s3server.describe()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3server.S3Server]:
+    """A real S3 server with the bucket ``models``."""
+    with s3server.running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_store(s3: s3server.S3Server, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The bucket's root, for stores below it: one client, since making one takes a while."""
+    return open_store(f"s3://{s3server.BUCKET}", s3.secret(tmp_path_factory.mktemp("secret")))
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store of each kind with a folder of its own."""
+    if request.param == "file":
+        return open_store((tmp_path / "out put").as_uri())
+    root: Store = request.getfixturevalue("s3_store")
+    return root.child(f"{tmp_path.name}/deeper")
