@@ -1,0 +1,447 @@
+"""The checkpoint protocol: whole or not there, verified before it is believed, fenced, pruned, never silent."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from job.faults import Fault, Proxy, every, proxy, small_disk
+from job.s3server import BUCKET, S3Server
+
+from lmft_api.reasons import ExitCode, Reason
+from lmft_job import checkpoints
+from lmft_job.checkpoints import Checkpoint, CheckpointUploader, newest_verified, prune, publish
+from lmft_job.errors import InterruptedRunError, RefusedError, UnavailableError
+from lmft_job.storage import MANIFEST, Store, open_store
+from lmft_job.storage.base import PURPOSES
+from lmft_job.storage.s3 import S3Settings, S3Store
+
+PART = 5 * 1024 * 1024
+
+
+def folder(home: Path, step: int) -> Path:
+    """A checkpoint as a Trainer leaves it: files, and a folder in it."""
+    made = home / f"checkpoint-{step}"
+    (made / "extra").mkdir(parents=True)
+    (made / "model.safetensors").write_bytes(b"%d " % step * 1000)
+    (made / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    (made / "extra" / "rng_state.pth").write_bytes(bytes([step % 256]) * 100)
+    return made
+
+
+def publish_steps(store: Store, home: Path, *steps: int, attempt: int = 1) -> list[Checkpoint]:
+    made = []
+    for step in steps:
+        source = folder(home, step)
+        made.append(publish(store, source, attempt, step))
+        shutil.rmtree(source)
+    return made
+
+
+def content(where: Path) -> dict[str, bytes]:
+    return {path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+
+
+def steps(store: Store) -> list[tuple[int, int]]:
+    return [(found.attempt, found.step) for found in checkpoints.complete(store)]
+
+
+def test_the_newest_checkpoint_comes_back_byte_for_byte(store: Store, tmp_path: Path) -> None:
+    wanted = content(folder(tmp_path / "wanted", 40))
+    publish_steps(store, tmp_path, 20, 40)
+    said: list[str] = []
+
+    found = newest_verified(store, tmp_path / "resume", said.append)
+
+    assert found == Checkpoint(
+        1, 40, "checkpoints/attempt-0001/step-00000040", store.url("checkpoints/attempt-0001/step-00000040")
+    )
+    assert content(tmp_path / "resume") == wanted
+    assert said == []
+
+
+def test_without_a_checkpoint_there_is_none_and_no_folder(store: Store, tmp_path: Path) -> None:
+    assert newest_verified(store, tmp_path / "resume", print) is None
+    assert not (tmp_path / "resume").exists()
+
+
+def test_the_manifest_names_size_and_sha256_of_every_file(store: Store, tmp_path: Path) -> None:
+    [made] = publish_steps(store, tmp_path, 20)
+
+    manifest = json.loads(store.get_bytes(f"{made.prefix}/{MANIFEST}") or b"")
+
+    assert manifest["format"] == 1
+    assert manifest["labels"] == {"attempt": 1, "step": 20}
+    assert sorted(manifest["files"]) == ["extra/rng_state.pth", "model.safetensors", "trainer_state.json"]
+    assert manifest["files"]["model.safetensors"]["size"] == 3000
+    assert len(manifest["files"]["model.safetensors"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncate", "model.safetensors has 100 bytes, its manifest says 3,000"),
+        ("alter", "model.safetensors was altered: its SHA-256 is not the manifest's"),
+        ("remove", "model.safetensors is missing"),
+        ("garble the manifest", "MANIFEST.json is damaged"),
+        ("swap the manifest", "MANIFEST.json belongs to another checkpoint"),
+        ("another format", "MANIFEST.json has format 99, this version reads 1"),
+        ("name a file outside", "MANIFEST.json names '../../../escaped', which lies outside the folder"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
+    store: Store, tmp_path: Path, damage: str, said: str
+) -> None:
+    before, newest = publish_steps(store, tmp_path, 20, 40)
+    weights, manifest = f"{newest.prefix}/model.safetensors", f"{newest.prefix}/{MANIFEST}"
+    data, body = store.get_bytes(weights) or b"", json.loads(store.get_bytes(manifest) or b"")
+    match damage:
+        case "truncate":
+            store.put_bytes(weights, data[:100])
+        case "alter":
+            store.put_bytes(weights, data[:-1] + b"!")
+        case "remove":
+            store.delete([weights])
+        case "garble the manifest":
+            store.put_bytes(manifest, b'{"format": 1, "files": {"model.saf')
+        case "swap the manifest":
+            store.put_bytes(manifest, store.get_bytes(f"{before.prefix}/{MANIFEST}") or b"")
+            for name in ("model.safetensors", "trainer_state.json", "extra/rng_state.pth"):
+                store.put_bytes(f"{newest.prefix}/{name}", store.get_bytes(f"{before.prefix}/{name}") or b"")
+        case "another format":
+            store.put_bytes(manifest, json.dumps({**body, "format": 99}).encode())
+        case _:
+            files = {**body["files"], "../../../escaped": body["files"]["model.safetensors"]}
+            store.put_bytes(manifest, json.dumps({**body, "files": files}).encode())
+    lines: list[str] = []
+
+    found = newest_verified(store, tmp_path / "resume", lines.append)
+
+    assert found == before
+    assert json.loads((tmp_path / "resume" / "trainer_state.json").read_text()) == {"global_step": 20}
+    [line] = lines
+    assert line.startswith(f"checkpoint of step 40 (attempt 1) passed over: {said}")
+    assert line.endswith("; trying step 20 (attempt 1) instead")
+
+
+def test_when_all_are_damaged_it_says_so_and_starts_afresh(store: Store, tmp_path: Path) -> None:
+    for made in publish_steps(store, tmp_path, 20, 40):
+        store.delete([f"{made.prefix}/trainer_state.json"])
+    lines: list[str] = []
+
+    assert newest_verified(store, tmp_path / "resume", lines.append) is None
+    assert len(lines) == 2
+    assert lines[1].endswith("passed over: trainer_state.json is missing; there is none before it")
+    assert not (tmp_path / "resume").exists()
+
+
+def test_what_has_no_manifest_does_not_exist(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 20)
+    store.put_file("checkpoints/attempt-0001/step-00000040/model.safetensors", folder(tmp_path, 40) / MODEL)
+
+    assert steps(store) == [(1, 20)]
+
+
+MODEL = "model.safetensors"
+
+
+def test_a_later_attempt_goes_before_a_higher_step(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 20, 60)
+    publish_steps(store, tmp_path, 40, attempt=2)
+
+    assert steps(store) == [(2, 40), (1, 60), (1, 20)]
+
+
+def test_pruning_keeps_the_newest_and_sweeps_what_earlier_attempts_left(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 20, 40)
+    store.put_bytes("checkpoints/attempt-0001/step-00000060/model.safetensors", b"half-sent")
+    publish_steps(store, tmp_path, 60, 80, attempt=2)
+    store.put_bytes("checkpoints/attempt-0002/step-00000100/model.safetensors", b"on its way")
+
+    assert prune(store, 2, attempt=2) == 2
+
+    assert steps(store) == [(2, 80), (2, 60)]
+    assert [item.key for item in store.list("checkpoints/attempt-0001/")] == []
+    assert store.list("checkpoints/attempt-0002/step-00000100/"), "our own unfinished upload is left alone"
+
+
+def test_pruning_takes_the_manifest_first(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_steps(store, tmp_path, 20, 40)
+    removed: list[str] = []
+    original = type(store).delete
+
+    def noted(self: Store, keys: Iterator[str]) -> None:
+        for key in keys:
+            removed.append(key)
+            original(self, [key])
+
+    monkeypatch.setattr(type(store), "delete", noted)
+    prune(store, 1, attempt=1)
+
+    assert removed[0] == "checkpoints/attempt-0001/step-00000020/MANIFEST.json"
+    assert len(removed) == 4
+
+
+def test_an_attempt_thought_dead_cannot_touch_its_successors_checkpoints(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 20)
+    [successor] = publish_steps(store, tmp_path, 40, attempt=2)
+
+    publish_steps(store, tmp_path, 60)
+    prune(store, 1, attempt=1)
+
+    assert steps(store) == [(2, 40), (1, 60)]
+    assert newest_verified(store, tmp_path / "resume", print) == successor
+
+
+def test_two_processes_that_are_the_same_attempt_notice(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path / "one", 20)
+    other = folder(tmp_path / "two", 20)
+    (other / MODEL).write_bytes(b"other weights")
+
+    with pytest.raises(RefusedError, match="another process runs as attempt 1"):
+        publish(store, other, 1, 20)
+
+
+def test_publishing_the_same_checkpoint_again_is_fine(store: Store, tmp_path: Path) -> None:
+    [made] = publish_steps(store, tmp_path / "one", 20)
+
+    assert publish_steps(store, tmp_path / "two", 20) == [made]
+
+
+def test_an_uploader_publishes_beside_training_and_prunes(store: Store, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    with CheckpointUploader(store, 1, 2, print, lambda made: told.append(made.step)) as uploader:
+        for step in (20, 40, 60):
+            source = folder(tmp_path, step)
+            uploader.submit(source, step)
+            shutil.rmtree(source)  # as the Trainer does with its own old ones
+
+    assert told == [20, 40, 60]
+    assert steps(store) == [(1, 60), (1, 40)]
+    assert uploader.newest is not None
+    assert uploader.newest.step == 60
+    assert [path.name for path in tmp_path.glob(".upload-*")] == [], "no snapshot is left on this disk"
+
+
+def test_the_first_upload_sweeps_what_killed_writers_left_half_sent(
+    s3: S3Server, s3_store: Store, tmp_path: Path
+) -> None:
+    store = s3_store.child(tmp_path.name)
+    for attempt in (1, 3):
+        key = f"{tmp_path.name}/checkpoints/attempt-{attempt:04d}/step-00000020/model.safetensors"
+        s3.client().create_multipart_upload(Bucket=BUCKET, Key=key)
+
+    with CheckpointUploader(store, 2, 2, print) as uploader:
+        uploader.submit(folder(tmp_path, 40), 40)
+
+    assert store.abort_incomplete("checkpoints/attempt-0001/") == 0
+    assert store.abort_incomplete("checkpoints/attempt-0003/") == 1, "a successor's uploads are not ours to end"
+
+
+class Gate:
+    """Lets a test hold uploads of a file store where they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from lmft_job.storage.files import FileStore
+
+        self.open, self.reached = threading.Event(), threading.Event()
+        original = FileStore.put_if_absent
+
+        def put_if_absent(store: FileStore, key: str, data: bytes) -> bool:
+            self.reached.set()
+            assert self.open.wait(30)
+            return original(store, key, data)
+
+        monkeypatch.setattr(FileStore, "put_if_absent", put_if_absent)
+
+
+def test_one_upload_is_in_flight_and_the_next_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, store = Gate(monkeypatch), open_store((tmp_path / "out").as_uri())
+    with CheckpointUploader(store, 1, 5, print) as uploader:
+        begin = time.monotonic()
+        uploader.submit(folder(tmp_path, 20), 20)
+        assert time.monotonic() - begin < 2, "training goes on at once"
+        assert gate.reached.wait(10)
+        second = threading.Thread(target=uploader.submit, args=(folder(tmp_path, 40), 40))
+        second.start()
+        second.join(0.3)
+        waited = second.is_alive()
+        gate.open.set()
+        second.join(10)
+
+    assert waited
+    assert steps(store) == [(1, 40), (1, 20)]
+
+
+def test_an_upload_that_outlasts_the_grace_period_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, store = Gate(monkeypatch), open_store((tmp_path / "out").as_uri())
+    uploader = CheckpointUploader(store, 1, 5, print)
+    uploader.submit(folder(tmp_path, 20), 20)
+    threading.Timer(0.2, uploader.limit, [0.3]).start()  # as a signal handler would, while we wait
+    begin = time.monotonic()
+
+    with pytest.raises(InterruptedRunError) as caught:
+        uploader.wait()
+
+    gate.open.set()
+    assert time.monotonic() - begin < 5
+    assert caught.value.exit_code == ExitCode.INTERRUPTED
+    assert str(caught.value) == (
+        "the upload of checkpoint 20 did not end within the grace period; this attempt has stored none"
+    )
+
+
+def quick_store(endpoint: str, s3: S3Server, home: Path) -> Store:
+    settings = S3Settings(part_bytes=PART, connect_seconds=0.5, read_seconds=0.5, attempts=2)
+    return S3Store.connect(BUCKET, home.name, PURPOSES["output"], s3.secret(home / "secret", None, endpoint), settings)
+
+
+@pytest.fixture
+def trouble(s3: S3Server) -> Iterator[Proxy]:
+    with proxy(s3.endpoint) as between:
+        yield between
+
+
+def test_a_failed_upload_is_told_at_the_next_look_with_what_is_kept(
+    s3: S3Server, trouble: Proxy, tmp_path: Path
+) -> None:
+    store = quick_store(trouble.endpoint, s3, tmp_path)
+    uploader = CheckpointUploader(store, 1, 2, print)
+    uploader.submit(folder(tmp_path, 20), 20)
+    uploader.wait()
+    trouble.rule = every(1, Fault.UNAVAILABLE)
+    uploader.submit(folder(tmp_path, 40), 40)
+
+    with pytest.raises(UnavailableError) as caught:
+        uploader.submit(folder(tmp_path, 60), 60)
+
+    assert (caught.value.exit_code, caught.value.reason) == (ExitCode.UNAVAILABLE, Reason.STORAGE_UNAVAILABLE)
+    assert str(caught.value).startswith("checkpoint of step 40 was not stored (kept: the checkpoint of step 20). ")
+    assert "kept answering 503" in str(caught.value)
+    trouble.rule = lambda request: None
+    assert steps(store) == [(1, 20)]
+
+
+def test_a_failed_upload_is_told_when_the_block_ends_and_never_hides_its_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")
+    store = open_store((tmp_path / "file" / "out").as_uri())
+    said: list[str] = []
+
+    with pytest.raises(RefusedError), CheckpointUploader(store, 1, 2, said.append) as uploader:
+        uploader.submit(folder(tmp_path, 20), 20)
+
+    def train() -> None:
+        with CheckpointUploader(store, 1, 2, said.append) as uploader:
+            uploader.submit(folder(tmp_path, 40), 40)
+            raise ValueError("training broke")
+
+    with pytest.raises(ValueError, match="training broke") as caught:
+        train()
+
+    assert "The checkpoint upload failed too: spec.output.uri: " in caught.value.__notes__[0]
+    assert len(said) == 1
+
+
+def test_a_full_disk_keeps_the_checkpoints_before(tmp_path: Path) -> None:
+    large = folder(tmp_path, 40)
+    (large / MODEL).write_bytes(bytes(8 * 1024 * 1024))
+    with small_disk(tmp_path / "small") as disk:
+        store = open_store((disk / "out").as_uri())
+        uploader = CheckpointUploader(store, 1, 2, print)
+        uploader.submit(folder(tmp_path, 20), 20)
+        uploader.submit(large, 40)
+        with pytest.raises(
+            UnavailableError, match=r"step 40 was not stored \(kept: the checkpoint of step 20\)"
+        ) as caught:
+            uploader.wait()
+        found = newest_verified(store, tmp_path / "resume", print)
+
+    assert caught.value.exit_code == ExitCode.UNAVAILABLE
+    assert found is not None
+    assert found.step == 20
+
+
+def test_a_failing_storage_is_no_reason_to_pass_a_checkpoint_over(s3: S3Server, trouble: Proxy, tmp_path: Path) -> None:
+    store = quick_store(trouble.endpoint, s3, tmp_path)
+    publish_steps(store, tmp_path, 20, 40)
+    trouble.rule = lambda request: Fault.UNAVAILABLE if request.path.endswith(MODEL) else None
+    said: list[str] = []
+
+    with pytest.raises(UnavailableError):
+        newest_verified(store, tmp_path / "resume", said.append)
+
+    assert said == []
+
+
+def test_every_tenth_request_failing_and_connections_cut_change_nothing(
+    s3: S3Server, trouble: Proxy, tmp_path: Path
+) -> None:
+    faults = [every(10, Fault.UNAVAILABLE), every(7, Fault.CUT_ANSWER), every(9, Fault.LOST_ANSWER)]
+    trouble.rule = lambda request: next(filter(None, [rule(request) for rule in faults]), None)
+    settings = S3Settings(part_bytes=PART, attempts=10)
+    secret = s3.secret(tmp_path / "secret", None, trouble.endpoint)
+    store = S3Store.connect(BUCKET, tmp_path.name, PURPOSES["output"], secret, settings)
+    wanted = folder(tmp_path / "wanted", 80)
+
+    with CheckpointUploader(store, 1, 2, print) as uploader:
+        for step in (20, 40, 60, 80):
+            uploader.submit(folder(tmp_path, step), step)
+    found = newest_verified(store, tmp_path / "resume", print)
+
+    assert len(trouble.made) > 5
+    assert found == uploader.newest
+    assert content(tmp_path / "resume") == content(wanted)
+    assert steps(store) == [(1, 80), (1, 60)]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from lmft_job.checkpoints import publish
+from lmft_job.storage import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+for step in range(1, 10_000):
+    publish(store, Path(sys.argv[2]), 1, step)
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_writer_killed_at_any_moment_leaves_only_whole_checkpoints(
+    request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path, kind: str
+) -> None:
+    uri = (tmp_path / "out").as_uri() if kind == "file" else f"s3://{BUCKET}/{tmp_path.name}"
+    source = folder(tmp_path, 1)
+    (source / MODEL).write_bytes(os.urandom(300_000))
+    command = [sys.executable, "-c", WRITER, uri, str(source)]
+    environment = {**os.environ, **s3.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as writer:
+        assert writer.stdout
+        told = 0
+        for line in writer.stdout:
+            told = int(line) if line != "ready\n" else 0
+            if told == 3:
+                break
+        time.sleep(0.013)  # somewhere in the fourth or fifth
+        writer.send_signal(signal.SIGKILL)
+        told = max([told, *(int(line) for line in writer.stdout if line.strip().isdigit())])
+    store = open_store((tmp_path / "out").as_uri()) if kind == "file" else quick_store(s3.endpoint, s3, tmp_path)
+    said: list[str] = []
+
+    found = newest_verified(store, tmp_path / "resume", said.append)
+
+    assert found is not None
+    assert told <= found.step <= told + 1, "what was told to be stored is there"
+    assert content(tmp_path / "resume") == content(source)
+    assert said == []
