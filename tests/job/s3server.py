@@ -151,7 +151,8 @@ def _people_of_moto(program: Path | None, endpoint: str, folder: Path) -> S3Serv
     server = S3Server(endpoint, owner, reader, folder)
     server.client().create_bucket(Bucket=BUCKET)
     # From now on moto checks signatures and rights.
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=b"0", method="POST"))
+    plain = {"Content-Type": "text/plain"}
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", plain, method="POST"))
     return server
 
 
