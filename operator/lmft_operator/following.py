@@ -4,7 +4,7 @@ from lmft_api.reasons import Phase, Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Preparation
 from lmft_api.status import Attempt
-from lmft_operator import manifests, status
+from lmft_operator import manifests, status, waiting
 from lmft_operator.attempts import settle_provenance
 from lmft_operator.course import Course, deadline, linked, max_retries, since, time_left
 from lmft_operator.manifests import Plan
@@ -45,7 +45,8 @@ def next_attempt(course: Course, last: Attempt | None, problems: tuple[str, ...]
     if model_uri is not None and course.status.provenance is not None:
         provenance = status.change(course.status.provenance, {"resumed_from": model_uri})
         course.status = status.change(course.status, {"provenance": provenance})
-    course.wait(Reason.PENDING, f"Waiting for the pod of attempt {plan.attempt} to start.")
+    wait = waiting.at_creation(plan.attempt, queued=manifests.queued(course.spec, course.settings))
+    course.wait(wait.reason, wait.message)
 
 
 def _given_up(course: Course, last: Attempt) -> bool:

@@ -49,6 +49,7 @@ async def run(settings: OperatorSettings) -> None:
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
     metrics.QUEUE_READY.set_function(lambda: len(queue))
+    metrics.UNSEEN.set_function(lambda: len(cache.unseen))
     metrics.QUEUE_DELAYED.set_function(lambda: queue.delayed)
     server = await http.serve(
         http.probe_routes(lambda: health.live(cache.unseen.values(), cluster.last_answer), health.ready),

@@ -78,6 +78,12 @@ def image_of(spec: LMFineTuneSpec, settings: OperatorSettings) -> str:
     return (spec.pod_template.image if spec.pod_template else None) or settings.job.image
 
 
+def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
+    """Whether a queue controller decides when the Job starts."""
+    labels = (spec.pod_template.labels if spec.pod_template else None) or {}
+    return QUEUE_LABEL in labels or QUEUE_LABEL in settings.job.labels
+
+
 def build(
     plan: Plan, run: RunFacts, spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, ca: str | None
 ) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def build(
             "spec": _pod(plan, spec, settings, template, CA_ANNOTATION in handed),
         },
     }
-    if QUEUE_LABEL in labels:
+    if queued(spec, settings):
         job["suspend"] = True
     return {
         "apiVersion": "batch/v1",

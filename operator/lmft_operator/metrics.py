@@ -14,6 +14,7 @@ RECONCILE_SECONDS = Histogram(
 )
 QUEUE_READY = Gauge("lmft_queue_ready", "Runs that wait for a look.")
 QUEUE_DELAYED = Gauge("lmft_queue_delayed", "Runs with an appointment.")
+UNSEEN = Gauge("lmft_watch_unseen", "Writes of ours that the watch has not shown yet.")
 ATTEMPTS = Counter("lmft_attempts_ended", "Attempts that ended.", ["namespace", "reason"])
 PROGRESS = Counter("lmft_progress_reports", "Progress reports of pods, taken or refused and why.", ["outcome"])
 SECONDS = Counter("lmft_run_seconds", "Running time of ended attempts.", ["namespace"])

@@ -33,7 +33,7 @@ def explain(
 ) -> Wait:
     """What attempt ``number`` waits for; ``warnings`` by the UID of their object."""
     if job is not None and job.suspended:
-        return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
+        return at_creation(number, queued=True)
     if pod is None or pod.gone:
         return _without_pod(_fresh(warnings, job.uid if job else "", now), number, now)
     if pod.unschedulable:
@@ -49,18 +49,21 @@ def explain(
         missing = _SECRET_MISSING.search(warning.message)
         reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
         return Wait(reason, f"{warning.reason}: {warning.message}", warning.time + NEWS_SECONDS - now)
-    return _quiet(number)
+    return at_creation(number, queued=False)
 
 
 def _without_pod(warning: Warning | None, number: int, now: float) -> Wait:
     if warning is None or warning.reason != "FailedCreate":
-        return _quiet(number)
+        return at_creation(number, queued=False)
     quota = "exceeded quota" in warning.message or "failed quota" in warning.message
     reason = Reason.QUOTA_EXCEEDED if quota else Reason.PENDING
     return Wait(reason, f"The pod cannot be created: {warning.message}", warning.time + NEWS_SECONDS - now)
 
 
-def _quiet(number: int) -> Wait:
+def at_creation(number: int, *, queued: bool) -> Wait:
+    """What the Job of an attempt waits for as long as nothing else is known."""
+    if queued:
+        return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
     return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")
 
 

@@ -365,6 +365,7 @@ def test_an_old_warning_is_no_news(World):
 def test_a_job_held_by_a_queue_is_left_alone(World):
     world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
     world.step()
+    assert world.reason == "Queued"
     world.close_job(suspended=True)
     world.step()
     assert (world.reason, world.status.phase) == ("Queued", "Pending")

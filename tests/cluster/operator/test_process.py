@@ -99,7 +99,10 @@ def test_two_hundred_runs_at_once_all_get_their_jobs(own, api):
     runs = [Run(api, namespace, f"run-{number}").create() for number in range(200)]
     path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
     eventually(lambda: len(api.items(path)) == 200, "200 Jobs", 60)
-    eventually(lambda: all(r["status"].get("attempts") for r in api.items(runs[0].path.rsplit("/", 1)[0])), "statuses")
+    whole = runs[0].path.rsplit("/", 1)[0]
+    eventually(lambda: all(r.get("status", {}).get("attempts") for r in api.items(whole)), "statuses", 60)
+    # Every write comes back through the watch, or the operator would take the watch for dead.
+    eventually(lambda: "lmft_watch_unseen 0.0" in own.metrics(), "all writes seen", 20)
 
 
 def test_an_api_server_that_goes_away_and_comes_back_costs_nothing(own, api, component):
