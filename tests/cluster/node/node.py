@@ -160,15 +160,14 @@ class Run:
             raise AssertionError(f"{error}; it is {json.dumps(self.status, indent=1)}") from None
 
     def pods(self) -> list[Json]:
-        items: list[Json] = self.team.read("pods", "-l", f"lmfinetune.dev/run-uid={self.body['metadata']['uid']}")[
-            "items"
-        ]
-        return items
+        return self._children("pods")
 
     def jobs(self) -> list[Json]:
-        items: list[Json] = self.team.read("jobs", "-l", f"lmfinetune.dev/run-uid={self.body['metadata']['uid']}")[
-            "items"
-        ]
+        return self._children("jobs")
+
+    def _children(self, kind: str) -> list[Json]:
+        uid = self.body["metadata"]["uid"]
+        items: list[Json] = self.team.read(kind, "-l", f"lmfinetune.dev/run-uid={uid}").get("items", [])
         return items
 
     def running_pod(self, attempt: int = 1, seconds: float = 60) -> str:
@@ -189,7 +188,7 @@ class Run:
         found = self.team.read(
             "events", "--field-selector", f"involvedObject.kind=LMFineTune,involvedObject.name={self.name}"
         )
-        items = sorted(found["items"], key=lambda e: e["metadata"]["creationTimestamp"])
+        items = sorted(found.get("items", []), key=lambda e: e["metadata"]["creationTimestamp"])
         return [(event["reason"], event["message"]) for event in items]
 
 

@@ -85,7 +85,7 @@ def test_deletion_takes_jobs_and_pods_along_and_the_name_is_free_at_once(team: T
     second.until("Completed", seconds=90)
     assert second.status["attempts"][0]["number"] == 1
     selector = f"lmfinetune.dev/run-uid={uid}"
-    eventually(lambda: not team.read("jobs,pods", "-l", selector)["items"], "the old Job and pod are gone", 60)
+    eventually(lambda: not team.read("jobs,pods", "-l", selector).get("items"), "the old Job and pod are gone", 60)
 
 
 def test_the_resource_goes_when_its_time_is_over(team: Team) -> None:
