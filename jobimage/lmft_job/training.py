@@ -4,6 +4,7 @@ The loss curve is Trainer's own. What is ours: losses of every step are kept, a 
 leaves the random state alone, and what a checkpoint holds is enough to go on bit-equal on a CPU.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -24,9 +25,11 @@ from lmft_job.evaluation import Arithmetic
 from lmft_job.memory import simulate_shortage
 from lmft_job.report.model import Resume
 from lmft_job.run_state import RunState
+from lmft_job.storage import disk_error
 from lmft_job.training_run import BEST_FOLDER, TRAINER_FOLDER, EvaluationStopped, Job, Run, planned_steps
 
 LOG_EVERY = 50
+_FULL_BELOW_BYTES = 1 << 20
 
 _SCHEDULERS = {Scheduler.LINEAR: "linear", Scheduler.COSINE: "cosine", Scheduler.CONSTANT: "constant_with_warmup"}
 _OPTIMIZERS = {Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
@@ -133,7 +136,10 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         self.run.ready_to_save(step)
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            raise _disk_trouble(error, self.run.job.folder) from error
         self.run.saved(self.run.job.folder / TRAINER_FOLDER / f"checkpoint-{step}", step)
 
     def _stop_for_interrupt(self) -> None:
@@ -141,6 +147,15 @@ class RunTrainer(Trainer):
             self._save_checkpoint(self.model, None)
         self.run.job.uploads.wait()
         self.run.job.interrupt.check()
+
+
+def _disk_trouble(error: Exception, folder: Path) -> Exception:
+    """A full disk in our words, whichever way the libraries that write put it; any other error as it is."""
+    if isinstance(error, OSError):
+        return disk_error(error, folder)
+    if "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BELOW_BYTES:
+        return disk_error(OSError(errno.ENOSPC, str(error)), folder)
+    return error
 
 
 class Flow(TrainerCallback):

@@ -187,6 +187,28 @@ def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_th
     assert "in training_step" in stacks
 
 
+def test_a_full_disk_ends_the_attempt_as_one_worth_another_and_keeps_what_was_stored(tmp_path: Path) -> None:
+    def fill_up(teller: Any) -> None:
+        import errno
+
+        from transformers import PreTrainedModel
+
+        original = PreTrainedModel.save_pretrained
+
+        def save_pretrained(self: Any, folder: Any, *args: Any, **options: Any) -> Any:
+            if "checkpoint-10" in str(folder):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(self, folder, *args, **options)
+
+        PreTrainedModel.save_pretrained = save_pretrained  # type: ignore[method-assign]
+
+    child = attempt(tmp_path, toy_spec(tmp_path), patch=fill_up)
+    assert child.wait() == 6
+    assert "no space left" in child.result["message"]
+    assert child.result["checkpoint"]["step"] == 5
+    assert complete(tmp_path, toy_spec(tmp_path), 2).said("resumed from step 5")
+
+
 def test_early_stopping_and_best_weights_keep_the_best(tmp_path: Path) -> None:
     spec = toy_spec(
         tmp_path,
