@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lmft_api import __version__
+
 app = typer.Typer(
     help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
     no_args_is_help=True,
@@ -21,12 +23,7 @@ Output = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            typer.echo(version("lmfinetune"))
-        except PackageNotFoundError:
-            typer.echo("0 (checkout)")
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -81,8 +78,9 @@ def watch(
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
     """Follow a run in the cluster until it ends."""
-    from lmft_job.watch.follow import WatchError, follow
     from rich.console import Console
+
+    from lmft_job.watch.follow import WatchError, follow
 
     try:
         succeeded = follow(name, namespace, context, Console())

@@ -60,6 +60,7 @@ class RunContext:
     interrupt: Interrupt = INTERRUPT
     timings: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    _store: Store | None = None
 
     @property
     def settings(self) -> Settings:
@@ -71,7 +72,10 @@ class RunContext:
         uri = self.settings.output.uri
         if uri is None:
             raise InvalidError(["spec.output.uri: is not set, and the platform has no default; set s3:// or file://"])
-        return open_store(uri, self.secret("output")).child(self.run.namespace)
+        if self._store is None:
+            # Making a client of S3 takes a while.
+            self._store = open_store(uri, self.secret("output")).child(self.run.namespace)
+        return self._store
 
     def run_store(self) -> Store:
         """Storage of this run."""

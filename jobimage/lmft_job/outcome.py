@@ -7,13 +7,14 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from lmft_api import __version__
 from lmft_api.reasons import Reason
 from lmft_api.result import Counts, Result
 from lmft_api.run import RunFile, spec_hash
 from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results, SampleResult
 from lmft_job.report.model import Evaluation, Report, ReportProvenance
 
-_LIBRARIES = ("lmfinetune", "torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy")
+_LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy")
 
 
 def now() -> str:
@@ -23,13 +24,12 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Python's and the libraries' that decide the figures."""
-    found = {"python": python_version()}
+    found = {"python": python_version(), "lmfinetune": __version__}
     for name in _LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            # Run from a checkout: the commit stands for the version.
-            continue
+            found[name] = "not installed"
     return found
 
 

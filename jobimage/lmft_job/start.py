@@ -91,6 +91,9 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
 def begin_attempt(context: RunContext, store: Store) -> Attempt:
     """Number of this attempt: the operator's in a cluster, counted on a laptop."""
     earlier = known_attempts(store)
+    for known in earlier:
+        # Parts that a killed attempt had sent cost money until somebody removes them.
+        store.abort_incomplete(f"checkpoints/attempt-{known:04d}/")
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
     return Attempt(number, {key: step for key, step in earlier.items() if key != number})
 

@@ -1,7 +1,7 @@
 """Finding the text of a row: a dotted path into structs and lists of structs; lists of strings become one text."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -13,7 +13,7 @@ def pick(row: Any, path: Sequence[str]) -> Any:
     """The value at a path; through a list, the list of its elements' values. None where the path ends early."""
     value = row
     for depth, name in enumerate(path):
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             value = value.get(name)
         elif isinstance(value, list):
             found = [pick(entry, path[depth:]) for entry in value]
@@ -36,7 +36,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, list):
         parts = [text for text in map(as_text, value) if text is not None]
         return " ".join(parts) or None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         raise WrongKindError(f"a struct with the fields {', '.join(sorted(map(str, value)))}; name one of them")
     raise WrongKindError(f"{type(value).__name__} values, not text")
 
@@ -44,8 +44,8 @@ def as_text(value: Any) -> str | None:
 def paths(row: Any, prefix: str = "") -> Iterable[str]:
     """Every dotted path of a row that ends in something other than a struct."""
     if isinstance(row, list):
-        row = next((entry for entry in row if isinstance(entry, Mapping)), None)
-    if isinstance(row, Mapping) and row:
+        row = next((entry for entry in row if isinstance(entry, dict)), None)
+    if isinstance(row, dict) and row:
         for name, value in row.items():
             yield from paths(value, f"{prefix}.{name}" if prefix else str(name))
     elif prefix:
