@@ -6,7 +6,6 @@ start() { # component
   running "$1" && return
   mkdir -p "$DIR/run" "$DIR/logs"
   cd "$DIR"
-
   "run_$1"
 }
 
@@ -19,6 +18,14 @@ spawn() { # component command…
 
 running() { # component
   local pid; pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null
+}
+
+# The first component that was started and is no longer there.
+ended() {
+  local file
+  for file in "$DIR"/run/*.pid; do
+    [ ! -e "$file" ] || running "$(basename "$file" .pid)" || { basename "$file" .pid; return; }
+  done
 }
 
 stop() { # component   SIGTERM, ten seconds, SIGKILL
