@@ -2,9 +2,12 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from job.forked import KILL, attempt, complete, outcome, slow_uploads, toy_spec
+from job.faults import Fault, Request, proxy
+from job.forked import KILL, UID, attempt, complete, outcome, slow_uploads, toy_spec
+from job.s3server import BUCKET, S3Server
 
 # What is waited for, and how often at most it may come before the kill.
 MOMENTS = [
@@ -38,3 +41,48 @@ def test_a_run_killed_at_ten_random_moments_ends_bit_equal(task: str, tmp_path: 
     assert {"step", "put checkpoints"} <= set(killed_in)
     assert last.said("resumed from step")
     assert outcome(tmp_path) == outcome(tmp_path, "calm")
+
+
+def test_a_run_on_s3_survives_kills_during_uploads_failing_requests_and_cut_connections(
+    tmp_path: Path, s3: S3Server
+) -> None:
+    complete(tmp_path, toy_spec(tmp_path), name="calm")
+    spec = toy_spec(tmp_path, output={"uri": f"s3://{BUCKET}/{tmp_path.name}"})
+
+    def every_tenth(request: Request) -> Fault | None:
+        return (Fault.UNAVAILABLE if request.number % 20 else Fault.CUT_REQUEST) if request.number % 10 == 0 else None
+
+    with proxy(s3.endpoint, every_tenth) as between:
+        s3.secret(tmp_path / "secrets" / "output", endpoint=between.endpoint)
+        for number, objects in ((1, 3), (2, 15)):
+            child = attempt(tmp_path, spec, number, patch=announce_puts)
+            for line in child.events():
+                objects -= line.startswith("put") and "checkpoints/" in line
+                if not objects:
+                    child.signal(KILL)
+                    break
+            assert child.wait() == -KILL
+        complete(tmp_path, spec, 3)
+        assert len(between.made) > 5
+    # The bucket as a folder, to be compared with the calm run's.
+    client, folder = s3.client(), tmp_path / "out" / "team" / "runs" / f"toy-{UID[:8]}"
+    prefix = f"{tmp_path.name}/team/runs/{folder.name}/"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
+        for item in page["Contents"]:
+            path = folder / item["Key"].removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(BUCKET, item["Key"], str(path))
+    assert outcome(tmp_path) == outcome(tmp_path, "calm")
+
+
+def announce_puts(teller: Any) -> None:
+    """A patch: every file that goes to S3 is announced."""
+    from lmft_job.storage.s3 import S3Store
+
+    original = S3Store.put_file
+
+    def put_file(self: Any, key: str, path: Path, check: Any = None) -> str:
+        teller.tell("put", key)
+        return original(self, key, path, check)
+
+    S3Store.put_file = put_file  # type: ignore[method-assign]
