@@ -6,7 +6,8 @@ Every contender runs in a process of its own on the same generated corpus (60,00
 the same trained tokenizer. Ours is timed whole: hashing and reading the file, split, tokenising, packing, writing.
 The tutorial is timed for its two ``map`` calls alone, once in one process and once with its ``num_proc=4``, and the
 faster counts. Bare is the fast tokenizer's own call over texts in memory, its ids read out; core, an upper bound, its
-fastest call with the ids thrown away. Memory is the peak resident set of ours, at the corpus and at ten times that. (-P: bench/operator.py would shadow the standard library's.)
+fastest call with the ids thrown away. Memory is the peak resident set of ours, at the corpus and at ten times that.
+(-P: bench/operator.py would shadow the standard library's.)
 """
 
 import argparse
