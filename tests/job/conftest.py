@@ -1,5 +1,6 @@
 """Fixtures of the job's tests that need a process of their own."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from job import s3server
 
 from lmft_job.storage import Store, open_store
+
+# Tests fork attempts off this process; pools of threads that it had started would be missing, and waited for, there.
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
 def pytest_report_header() -> str:
