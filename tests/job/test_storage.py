@@ -15,7 +15,7 @@ from lmft_job.storage import ObjectMissingError, Store, expand, fetch_folder, op
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 
-LARGE = 20 * 1024 * 1024 + 17  # two parts
+LARGE = 20 * 1024 * 1024 + 17  # three parts
 
 
 def written(path: Path, data: bytes) -> Path:

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,13 @@ def test_trouble_on_every_third_request_changes_nothing(
     assert (tmp_path / "copy").read_bytes() == large.read_bytes()
     assert [item.key for item in store.list()] == ["MANIFEST.json", "weights"]
     assert store.abort_incomplete() == 0
+
+
+def test_a_file_of_more_parts_than_connections_comes_whole(opened: Opener, large: Path, tmp_path: Path) -> None:
+    store = opened(settings=replace(PATIENT, connections=1))
+
+    assert store.put_file("weights", large) == store.get_file("weights", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == large.read_bytes()
 
 
 def test_a_small_object_survives_an_answer_cut_in_the_middle(opened: Opener, trouble: Proxy) -> None:

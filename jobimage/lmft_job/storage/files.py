@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -189,7 +190,7 @@ def copy_stream(source: BinaryIO, target: BinaryIO, check: Check | None) -> str:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path) -> Iterator[BufferedRandom]:
     """A local file to write that takes its name only when the block ends well; local disk errors in words."""
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
@@ -203,7 +204,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         raise disk_error(error, path) from error
 
 
-def _create(path: Path) -> BinaryIO:
+def _create(path: Path) -> BufferedRandom:
     """Opens a new file; makes its folder, again if a delete by another attempt has just removed the empty one."""
     for _ in range(3):
         try:
@@ -211,10 +212,10 @@ def _create(path: Path) -> BinaryIO:
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is needed", str(path.parent)) from error
         try:
-            return path.open("xb")
+            return path.open("x+b")
         except FileNotFoundError:
             continue
-    return path.open("xb")
+    return path.open("x+b")
 
 
 def _link_or_create(temporary: Path, target: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """s3:// storage by boto3: any service that speaks S3.
 
 Transfers run through s3transfer (parallel parts, retried each, incomplete uploads aborted) with streams of our own at
-the ends, so that a file's SHA-256 is computed in the one read that sends it, or in order as it comes in.
+the ends, so that a file's SHA-256 is computed in the one read that sends it, and a transfer can be stopped.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ class S3Settings:
         listing_page: objects asked for at a time; services give at most 1,000.
     """
 
-    part_bytes: int = 16 * _MEBIBYTE
-    connections: int = 8
+    part_bytes: int = 8 * _MEBIBYTE
+    connections: int = 10
     connect_seconds: float = _CONNECT_SECONDS
     read_seconds: float = _READ_SECONDS
     attempts: int = _ATTEMPTS
@@ -150,11 +150,13 @@ class S3Store(Store):
     @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
         with written_whole(path) as file, self._translated("read", key):
-            sink = _HashingWriter(file, check)
+            sink = _CheckedFile(file, check)
             with self._transfers() as transfers:
                 future = transfers.download(self._bucket, self._full(key), sink)
                 _result_of(future, sink)
-            return sink.digest.hexdigest()
+            # Of what lies in the file now, whatever order its parts came in.
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @override
     def get_bytes(self, key: str) -> bytes | None:
@@ -251,9 +253,8 @@ class S3Store(Store):
                 multipart_threshold=part,
                 multipart_chunksize=part,
                 max_request_concurrency=connections,
-                # Bodies wait in memory: at most this many parts, in either direction.
+                # Parts to send wait in memory: at most this many.
                 max_in_memory_upload_chunks=connections + 2,
-                max_in_memory_download_chunks=connections + 2,
                 num_download_attempts=self._settings.attempts,
                 io_chunksize=_MEBIBYTE,
             ),
@@ -276,18 +277,29 @@ class _HashingReader:
         return data
 
 
-class _HashingWriter:
-    """A stream without seek, which makes s3transfer write it in order; hashes what passes."""
+class _CheckedFile:
+    """A file to write at any place, as parts come in any order.
+
+    With seek on purpose: given a stream without it, s3transfer 0.19 waits for itself for ever once a file has more
+    parts than may lie in memory.
+    """
 
     def __init__(self, file: BinaryIO, check: Check | None) -> None:
-        self.digest = hashlib.sha256()
         self.stopped_by: BaseException | None = None
         self._file = file
         self._check = check
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
     def write(self, data: bytes) -> int:
         _ask(self, self._check)
-        self.digest.update(data)
         return self._file.write(data)
 
 
@@ -301,7 +313,7 @@ class _Size(BaseSubscriber):
         future.meta.provide_transfer_size(self._size)
 
 
-def _ask(stream: "_HashingReader | _HashingWriter", check: Check | None) -> None:
+def _ask(stream: "_HashingReader | _CheckedFile", check: Check | None) -> None:
     """Runs the caller's check in a transfer thread and remembers what it raised."""
     if check is None:
         return
@@ -312,7 +324,7 @@ def _ask(stream: "_HashingReader | _HashingWriter", check: Check | None) -> None
         raise
 
 
-def _result_of(future: Any, stream: "_HashingReader | _HashingWriter") -> None:
+def _result_of(future: Any, stream: "_HashingReader | _CheckedFile") -> None:
     """Waits for a transfer; when the caller's check stopped it, raises what the check raised."""
     try:
         future.result()

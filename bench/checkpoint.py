@@ -1,0 +1,159 @@
+"""What checkpoints cost: transfer against boto3's own defaults, and training with checkpoints against none.
+
+    python -P bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12] [--only transfer|training]
+
+Everything runs against one local S3 server (see tests/job/s3server.py), contenders taking turns in one run, each first
+in every other round, in memory (/dev/shm) where there is some, so that the disk does not decide. Transfer: one file, up
+and down, by our store, which computes its SHA-256, and by ``upload_file`` and ``download_file`` as boto3 comes, alone
+and with the SHA-256 that would have to follow. Ratios are of medians, ours over
+theirs in MiB/s; above 1 is faster. Training: the quickstart's model with checkpoints to S3 every N steps and without,
+as whole processes; the ratio is of the training phase's wall time as the report states it, with its uploads.
+(-P: bench/operator.py would shadow the standard library's.)
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = [str(ROOT / folder) for folder in ("api", "jobimage", "tests")]
+sys.path[:0] = PACKAGES
+MEBIBYTE = 1024 * 1024
+NEVER = 10_000_000
+
+
+def transfer(server: Any, home: Path, mebibytes: int, rounds: int) -> None:
+    """Up and down, ours against boto3's defaults."""
+    from job.s3server import BUCKET
+
+    from lmft_job.storage import open_store, sha256_of
+
+    source, copy = home / "source", home / "copy"
+    with source.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(MEBIBYTE))
+    store = open_store(f"s3://{BUCKET}", server.secret(home / "secret"))
+    client = server.client()
+
+    def theirs_up() -> None:
+        client.upload_file(str(source), BUCKET, "theirs")
+
+    def theirs_down() -> None:
+        client.download_file(BUCKET, "theirs", str(copy))
+
+    def theirs_up_hashed() -> None:
+        theirs_up()
+        sha256_of(source)
+
+    def theirs_down_hashed() -> None:
+        theirs_down()
+        sha256_of(copy)
+
+    print(f"{mebibytes} MiB, {rounds} rounds, {os.cpu_count()} cores")
+    for way, ours, plain, hashed in (
+        ("upload", lambda: store.put_file("ours", source), theirs_up, theirs_up_hashed),
+        ("download", lambda: store.get_file("ours", copy), theirs_down, theirs_down_hashed),
+    ):
+        taken = in_turns({"ours": ours, "boto3": plain, "boto3 + SHA-256": hashed}, rounds)
+        speed = {name: mebibytes / statistics.median(seconds) for name, seconds in taken.items()}
+        said = ", ".join(f"{name} {value:.0f} MiB/s" for name, value in speed.items())
+        against = [speed["ours"] / speed[name] for name in ("boto3", "boto3 + SHA-256")]
+        print(f"{way}: {said}; ratio {against[0]:.2f} to boto3, {against[1]:.2f} to boto3 + SHA-256", flush=True)
+
+
+def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; the order turns about, and a first round warms up uncounted."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        order = list(contenders) if number % 2 else list(reversed(contenders))
+        for name in order:
+            start = time.perf_counter()
+            contenders[name]()
+            if number:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def training(server: Any, home: Path, every: int, epochs: int, rounds: int) -> None:
+    """The training phase with checkpoints every N steps against none."""
+    phases: dict[str, list[float]] = {"none": [], "checkpoints": []}
+    total = 0
+
+    def run(name: str, steps: int) -> None:
+        nonlocal total
+        number = len(phases[name])
+        report = train_once(server, home / f"{name}-{number}", f"{name}-{number}", steps, epochs)
+        phases[name].append(report["timings"]["training"])
+        total = report["training"]["steps"]
+        print(f"  {name}: {phases[name][-1]:.1f} s for {total} steps", flush=True)
+
+    print(f"training, checkpoint every {every} steps against none, {rounds} rounds")
+    in_turns({"none": lambda: run("none", NEVER), "checkpoints": lambda: run("checkpoints", every)}, rounds)
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in phases.items()}
+    ratio = medians["checkpoints"] / medians["none"]
+    print(
+        f"training: {medians['checkpoints']:.1f} s with, {medians['none']:.1f} s without; ratio {ratio:.3f}; "
+        f"a checkpoint every {every * medians['none'] / total:.1f} s"
+    )
+
+
+def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> dict[str, Any]:
+    """One run in a process of its own; its report."""
+    import yaml
+    from job.s3server import BUCKET
+
+    manifest = yaml.safe_load((ROOT / "jobimage/lmft_job/demo.yaml").read_text())
+    manifest["metadata"]["name"] = name
+    spec = manifest["spec"]
+    spec["training"]["epochs"] = epochs
+    spec["evaluation"] = {"everySteps": NEVER}
+    spec["checkpoint"] = {"everySteps": every}
+    spec["output"] = {"uri": f"s3://{BUCKET}/{home.parent.name}"}
+    home.mkdir()
+    path = home / "manifest.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    environment = {
+        **os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(PACKAGES), "HF_HUB_OFFLINE": "1"
+    }  # fmt: skip
+    command = [sys.executable, "-P", "-m", "lmft_job.cli", "run", str(path)]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the run ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
+    key = f"{home.parent.name}/default/runs/{name}/report.json"
+    report: dict[str, Any] = json.loads(server.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    return report
+
+
+def main() -> None:
+    """Both parts, or one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mebibytes", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--every", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--only", choices=["transfer", "training"])
+    given = parser.parse_args()
+    from job import s3server
+
+    print(s3server.describe())
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="lmft-bench-", dir=memory) as name:
+        home = Path(name)
+        (home / "server").mkdir()
+        with s3server.running(home / "server") as server:
+            if given.only != "training":
+                transfer(server, home, given.mebibytes, given.rounds)
+            if given.only != "transfer":
+                training(server, home, given.every, given.epochs, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
