@@ -1,5 +1,6 @@
 """What a run is given: the manifest, where it runs, and who listens. The same for a laptop and a pod."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -126,3 +127,15 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def heed_cpu_quota(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
+    """No more threads than a container's CPU quota lets run: torch counts the node's cores, and they would queue up."""
+    if "OMP_NUM_THREADS" in os.environ or not quota_file.is_file():
+        return
+    quota, _, period = quota_file.read_text().strip().partition(" ")
+    if quota == "max":
+        return
+    import torch
+
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), math.ceil(int(quota) / int(period)))))

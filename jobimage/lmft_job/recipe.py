@@ -7,7 +7,7 @@ import torch
 from lmft_api.result import Result
 from lmft_api.run import Stage
 from lmft_job import finish, start
-from lmft_job.context import RunContext, quiet_transformers
+from lmft_job.context import RunContext, heed_cpu_quota, quiet_transformers
 from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
 from lmft_job.journal import Journal
 from lmft_job.memory import Adjustment, Batch
@@ -26,6 +26,7 @@ def run(context: RunContext) -> Result:
         JobError: whatever ends the run early, with its exit code and words for people.
     """
     quiet_transformers()
+    heed_cpu_quota()
     settings, observer = context.settings, context.observer
 
     # Check: what is forbidden, what is there already, and whether the result can be written at all

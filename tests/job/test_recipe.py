@@ -11,6 +11,7 @@ import transformers
 from job.forked import attempt, complete, run_folder, toy_spec
 
 from lmft_api.run import Stage
+from lmft_job.context import heed_cpu_quota
 from lmft_job.data.rows import BlockRows
 
 
@@ -124,6 +125,20 @@ def test_a_gpu_that_is_not_there_is_missed_in_a_pod(tmp_path: Path) -> None:
     child = attempt(tmp_path, toy_spec(tmp_path, resources={"gpusPerNode": 1}))
     assert child.wait() == 3
     assert child.result["reason"] == "AcceleratorMissing"
+
+
+@pytest.mark.parametrize(("quota", "threads"), [("max 100000", 4), ("150000 100000", 2), ("50000 100000", 1)])
+def test_a_cpu_quota_bounds_the_threads(
+    quota: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    heed_cpu_quota(tmp_path / "cpu.max")
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == threads
 
 
 WRONG = {
