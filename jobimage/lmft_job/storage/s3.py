@@ -4,21 +4,18 @@ Transfers run through s3transfer (parallel parts, retried each, incomplete uploa
 the ends, so that a file's SHA-256 is computed in the one read that sends it, and a transfer can be stopped.
 """
 
-import hashlib
 import os
 import random
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
-from s3transfer.exceptions import CancelledError
 from s3transfer.manager import TransferConfig, TransferManager
-from s3transfer.subscribers import BaseSubscriber
 from typing_extensions import override
 from urllib3.exceptions import ProtocolError
 
@@ -26,6 +23,7 @@ from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.storage.base import Check, ObjectInfo, Purpose, Store, disk_error, join_key, require_inside
 from lmft_job.storage.files import written_whole
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
+from lmft_job.storage.s3_streams import HashingFile, HashingReader, KnownSize, result_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -113,11 +111,11 @@ class S3Store(Store):
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
         try:
             with path.open("rb") as file, self._translated("write", key):
-                source = _HashingReader(file, check)
+                source = HashingReader(file, check)
                 size = os.fstat(file.fileno()).st_size
                 with self._transfers() as transfers:
-                    future = transfers.upload(source, self._bucket, self._full(key), subscribers=[_Size(size)])
-                    _result_of(future, source)
+                    future = transfers.upload(source, self._bucket, self._full(key), subscribers=[KnownSize(size)])
+                    result_of(future, source)
                 return source.digest.hexdigest()
         except OSError as error:
             raise disk_error(error, path) from error
@@ -150,13 +148,11 @@ class S3Store(Store):
     @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
         with written_whole(path) as file, self._translated("read", key):
-            sink = _CheckedFile(file, check)
+            sink = HashingFile(file, check)
             with self._transfers() as transfers:
                 future = transfers.download(self._bucket, self._full(key), sink)
-                _result_of(future, sink)
-            # Of what lies in the file now, whatever order its parts came in.
-            file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()
+                result_of(future, sink)
+            return sink.hexdigest()
 
     @override
     def get_bytes(self, key: str) -> bytes | None:
@@ -259,79 +255,6 @@ class S3Store(Store):
                 io_chunksize=_MEBIBYTE,
             ),
         )
-
-
-class _HashingReader:
-    """A stream without seek, which makes s3transfer read it once, in order; hashes what passes."""
-
-    def __init__(self, file: IO[bytes], check: Check | None) -> None:
-        self.digest = hashlib.sha256()
-        self.stopped_by: BaseException | None = None
-        self._file = file
-        self._check = check
-
-    def read(self, size: int = -1) -> bytes:
-        _ask(self, self._check)
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
-
-
-class _CheckedFile:
-    """A file to write at any place, as parts come in any order.
-
-    With seek on purpose: given a stream without it, s3transfer 0.19 waits for itself for ever once a file has more
-    parts than may lie in memory.
-    """
-
-    def __init__(self, file: BinaryIO, check: Check | None) -> None:
-        self.stopped_by: BaseException | None = None
-        self._file = file
-        self._check = check
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def write(self, data: bytes) -> int:
-        _ask(self, self._check)
-        return self._file.write(data)
-
-
-class _Size(BaseSubscriber):
-    """Tells s3transfer the size of a stream, so that it picks parts large enough for the largest files."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def on_queued(self, future: Any, **_: object) -> None:
-        future.meta.provide_transfer_size(self._size)
-
-
-def _ask(stream: "_HashingReader | _CheckedFile", check: Check | None) -> None:
-    """Runs the caller's check in a transfer thread and remembers what it raised."""
-    if check is None:
-        return
-    try:
-        check()
-    except BaseException as error:
-        stream.stopped_by = error
-        raise
-
-
-def _result_of(future: Any, stream: "_HashingReader | _CheckedFile") -> None:
-    """Waits for a transfer; when the caller's check stopped it, raises what the check raised."""
-    try:
-        future.result()
-    except (Exception, CancelledError):
-        if stream.stopped_by is not None:
-            raise stream.stopped_by from None
-        raise
 
 
 def _client_config(settings: S3Settings) -> Config:
