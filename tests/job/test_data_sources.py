@@ -174,7 +174,6 @@ def test_texts_come_in_the_order_asked_for_over_many_batches(tmp_path: Path, mon
     import numpy as np
 
     monkeypatch.setattr("lmft_job.data.texts.BATCH_CHARACTERS", 50)
-    monkeypatch.setattr("lmft_job.data.texts._RELEASE_BYTES", 100)
     written = [f"text number {number}" for number in range(300)]
     with TextWriter(tmp_path / "texts") as writer:
         writer.add(list(written[:150]))

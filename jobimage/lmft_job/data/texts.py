@@ -1,6 +1,7 @@
 """Texts on disk: one file of UTF-8, one of offsets, read at random without holding either in memory."""
 
-import mmap
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from lmft_job.data.splits import Indices
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_TEXTS = 2048
-_RELEASE_BYTES = 32 << 20
 
 
 class TextWriter:
@@ -42,13 +42,15 @@ class TextWriter:
 
 
 class Texts:
-    """Texts written by :class:`TextWriter`."""
+    """Texts written by :class:`TextWriter`.
+
+    They are read, not memory-mapped: at random, the kernel would map the pages around each text too, and the resident
+    set would grow to the size of the file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._offsets = np.memmap(folder / "offsets", np.int64, "r")
-        with (folder / "texts").open("rb") as source:
-            size = source.seek(0, 2)
-            self._bytes = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+        self._path = folder / "texts"
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -61,27 +63,29 @@ class Texts:
     def batches(self, rows: Indices) -> Iterator[list[str]]:
         """The texts of some rows, in their order, in batches of about a megabyte."""
         batch: list[str] = []
-        size = read = 0
-        for chunk in range(0, len(rows), BATCH_TEXTS):
-            wanted = rows[chunk : chunk + BATCH_TEXTS]
-            for start, end in zip(self._offsets[wanted].tolist(), self._offsets[wanted + 1].tolist(), strict=True):
-                batch.append(self._bytes[start:end].decode() if self._bytes else "")
-                size += end - start
-                if size >= BATCH_CHARACTERS or len(batch) == BATCH_TEXTS:
-                    yield batch
-                    read += size
-                    batch, size = [], 0
-                    if read >= _RELEASE_BYTES:
-                        read = 0
-                        self._release()
+        size = 0
+        with self._path.open("rb", buffering=0) as source:
+            descriptor = source.fileno()
+            for chunk in range(0, len(rows), BATCH_TEXTS):
+                wanted = rows[chunk : chunk + BATCH_TEXTS]
+                for start, end in zip(self._offsets[wanted].tolist(), self._offsets[wanted + 1].tolist(), strict=True):
+                    batch.append(_read(descriptor, start, end - start).decode())
+                    size += end - start
+                    if size >= BATCH_CHARACTERS or len(batch) == BATCH_TEXTS:
+                        yield batch
+                        batch, size = [], 0
         if batch:
             yield batch
-        self._release()
 
-    def _release(self) -> None:
-        # Pages of a mapped file count as ours once touched; give them back, or memory grows with the corpus.
-        if self._bytes is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._bytes.madvise(mmap.MADV_DONTNEED)
+
+def _read(descriptor: int, start: int, length: int) -> bytes:
+    data = os.pread(descriptor, length, start)
+    while len(data) < length:  # one call returns at most 2 GiB, or less when a signal arrives
+        more = os.pread(descriptor, length - len(data), start + len(data))
+        if not more:
+            raise OSError(errno.EIO, "the texts on their way were cut short")
+        data += more
+    return data
 
 
 def _utf8(text: str) -> bytes:
