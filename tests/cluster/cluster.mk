@@ -9,4 +9,5 @@ cluster-down: ## Stop it and delete its state
 
 .PHONY: e2e
 e2e: setup ## Tests against a real cluster, with the real images
-	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart tests/cluster/node
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart \
+	  tests/cluster/node/test_quickstart.py tests/cluster/node/test_pods.py

@@ -14,7 +14,7 @@ def test_the_quickstart_ends_with_its_figures_in_the_status(team: Team, s3) -> N
     run = Run(team, yaml.safe_load(manifest.read_text())["metadata"]["name"])
 
     # when it is waited for as the README says
-    team.kubectl("wait", "--for=condition=Succeeded", f"lmft/{run.name}", "--timeout=10m")
+    team.kubectl("wait", "--for=condition=Succeeded", f"lmft/{run.name}", "--timeout=20m")
 
     # then the status holds what came out
     status = run.status
