@@ -119,7 +119,7 @@ def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> d
     spec["output"] = {"uri": f"s3://{BUCKET}/{home.parent.name}"}
     home.mkdir()
     path = home / "manifest.yaml"
-    path.write_text(yaml.safe_dump(manifest))
+    path.write_text(json.dumps(manifest))  # also YAML, and it quotes every text
     environment = {
         **os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(PACKAGES), "HF_HUB_OFFLINE": "1"
     }  # fmt: skip
