@@ -55,8 +55,8 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
         reason=Reason.COMPLETED,
         message=_outcome(report),
         results=Results(
-            perplexity=number(figures.perplexity),
-            baseline_perplexity=number(figures.baseline_perplexity),
+            perplexity=number(figures.perplexity, 2),
+            baseline_perplexity=number(figures.baseline_perplexity, 2),
             eval_loss=number(figures.eval_loss),
             baseline_eval_loss=number(figures.baseline_eval_loss),
             accuracy=number(figures.accuracy),
@@ -94,17 +94,17 @@ def evaluation_result(evaluation: Evaluation) -> EvaluationResult:
     """An evaluation in the contract's words: decimals as text."""
     return EvaluationResult(
         step=evaluation.step,
-        epoch=number(evaluation.epoch) or "0",
+        epoch=number(evaluation.epoch, 2) or "0",
         train_loss=number(evaluation.train_loss),
         eval_loss=number(evaluation.eval_loss) or "0",
-        perplexity=number(evaluation.perplexity),
+        perplexity=number(evaluation.perplexity, 2),
         accuracy=number(evaluation.accuracy),
     )
 
 
-def number(value: float | None) -> str | None:
-    """A decimal as the status shows it: six significant digits."""
-    return None if value is None else f"{value:.6g}"
+def number(value: float | None, digits: int = 4) -> str | None:
+    """A decimal as the status shows it; live progress rounds alike, so that a figure stays as it was shown."""
+    return None if value is None else f"{value:.{digits}f}"
 
 
 def _cut(text: Any, length: int = 4096) -> Any:
