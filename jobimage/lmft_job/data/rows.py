@@ -4,6 +4,7 @@ The files are Arrow IPC streams, so ``datasets.Dataset.from_file`` opens them to
 :data:`BATCH_ROWS` rows, which makes finding a row a division.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class RowWriter:
         self.close()
 
 
-class Rows:
+class Rows(ABC):
     """Base of the data sets that a Trainer takes.
 
     An index may carry the epoch: ``epoch * len(rows) + row``, as :class:`EpochSampler` yields it. What a row looks like
@@ -151,8 +152,9 @@ class Rows:
     def __len__(self) -> int:
         return int(self._length)
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Item:
-        raise NotImplementedError
+        """The row of an index."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_batches", "_views", "_labels")}

@@ -1,0 +1,271 @@
+"""The state machine of a run: waiting, suspend, deadline, preparation and refusals, one situation a row."""
+
+import pytest
+
+from lmft_api.reasons import Reason
+from lmft_api.result import Counts, Result
+from lmft_api.run import Stage
+from lmft_api.status import CheckpointStatus, Results
+from lmft_operator.facts import Source, Warning
+from lmft_operator.settings import parse
+
+DONE = Result(
+    reason=Reason.COMPLETED,
+    message="Perplexity fell from 62.3 to 49.6.",
+    results=Results(perplexity="49.6", baseline_perplexity="62.3", model_uri="s3://m/model"),
+    counts=Counts(steps=100, total_steps=100),
+)
+
+
+def stopped(step: int | None = None) -> Result:
+    checkpoint = None if step is None else CheckpointStatus(step=step, uri=f"s3://c/{step}")
+    return Result(reason=Reason.INTERRUPTED, message="Stopped by SIGTERM.", checkpoint=checkpoint)
+
+
+# ---- what a run waits for
+
+PENDING = [
+    ({"unschedulable": "0/3 nodes have a free nvidia.com/gpu"}, Reason.UNSCHEDULABLE, "nvidia.com/gpu"),
+    ({"waiting_reason": "ImagePullBackOff", "waiting_message": "no such image"}, Reason.IMAGE_PULL_FAILED, "no such"),
+    ({"waiting_reason": "ErrImageNeverPull"}, Reason.IMAGE_PULL_FAILED, "ErrImageNeverPull"),
+    (
+        {"waiting_reason": "CreateContainerConfigError", "waiting_message": 'secret "lmft-x" not found'},
+        Reason.SECRET_NOT_FOUND,
+        "lmft-x",
+    ),
+    ({"waiting_reason": "CreateContainerError", "waiting_message": "no disk"}, Reason.PENDING, "no disk"),
+    ({"waiting_reason": "ContainerCreating"}, Reason.PENDING, "Waiting for the pod"),
+]
+
+
+@pytest.mark.parametrize(("facts", "reason", "words"), PENDING)
+def test_pending_is_explained_and_clears_by_itself(World, facts, reason, words):
+    world = World()
+    world.step()
+    world.pod(**facts)
+    world.step()
+    assert (world.succeeded, world.reason, world.status.phase) == ("Unknown", reason, "Pending")
+    assert words in world.message
+    world.run_pod()
+    assert world.reason == "Training"
+
+
+def test_a_quota_is_named_from_the_jobs_event(World):
+    world = World()
+    world.step()
+    world.warnings["job-1"] = Warning("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus', world.now)
+    world.step()
+    assert (world.reason, "exceeded quota: gpus" in world.message) == ("QuotaExceeded", True)
+    world.pod()
+    world.step()
+    assert world.reason == "Pending"
+
+
+def test_a_missing_secret_is_named_from_the_pods_event(World):
+    world = World()
+    world.step()
+    world.pod(waiting_reason="ContainerCreating")
+    world.warnings["pod-1"] = Warning("FailedMount", 'MountVolume.SetUp failed: secret "lmft-s3" not found', world.now)
+    world.step()
+    assert (world.reason, "lmft-s3" in world.message) == ("SecretNotFound", True)
+
+
+def test_an_old_warning_is_no_news(World):
+    world = World()
+    world.step()
+    world.pod()
+    world.warnings["pod-1"] = Warning("FailedMount", 'secret "lmft-s3" not found', world.now - 1000)
+    world.step()
+    assert world.reason == "Pending"
+
+
+def test_a_job_held_by_a_queue_is_left_alone(World):
+    world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
+    world.step()
+    assert world.reason == "Queued"
+    world.close_job(suspended=True)
+    world.step()
+    assert (world.reason, world.status.phase) == ("Queued", "Pending")
+    assert world.later(100_000).delete_jobs == ()
+
+
+def test_a_job_that_its_queue_takes_back_is_no_failure(World):
+    world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
+    world.step()
+    world.run_pod()
+    world.close_job(suspended=True)
+    world.end_pod(code=75, said=stopped(3))
+    assert (world.reason, len(world.created), world.status.attempts[0].end_time) == ("Queued", 1, None)
+
+
+# ---- suspend, deadline, time to live
+
+
+def test_suspend_stops_the_job_and_false_goes_on(World):
+    world = World()
+    world.step()
+    world.run_pod()
+    world.spec["suspend"] = True
+    assert world.step().delete_jobs == ("eli5-1",)
+    assert (world.reason, world.status.phase) == ("Suspended", "Suspended")
+    world.end_pod(code=75, said=stopped(7), deleted=world.now + 120)
+    assert (world.status.attempts[0].reason, world.status.interruptions) == ("Suspended", None)
+    assert world.later(1000).create is None
+    world.spec["suspend"] = False
+    world.step()
+    assert [plan.attempt for plan in world.created] == [1, 2]
+    assert world.status.checkpoint.step == 7
+
+
+def test_a_run_created_suspended_starts_nothing(World):
+    world = World(suspend=True)
+    world.step()
+    assert (world.created, world.reason, world.status.phase) == ([], "Suspended", "Suspended")
+
+
+def test_the_deadline_counts_running_time_over_all_attempts(World):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.now += 1000
+    world.run_pod()
+    world.now += 60
+    world.end_pod(code=75, said=stopped(5))
+    world.now += 500
+    decision = world.run_pod(2)
+    assert decision.look_again == pytest.approx(40)
+    world.later(41)
+    assert (world.succeeded, world.reason) == ("False", "DeadlineExceeded")
+    assert world.jobs.keys() == {"eli5-1"}
+
+
+def test_more_time_revives_a_run_that_used_its_own_up(World):
+    world = World(activeDeadlineSeconds=10)
+    world.step()
+    world.run_pod()
+    world.later(11)
+    assert world.reason == "DeadlineExceeded"
+    world.end_pod(code=75, said=stopped(5))
+    world.spec["activeDeadlineSeconds"], world.generation = 100, 2
+    world.step()
+    assert [plan.attempt for plan in world.created] == [1, 2]
+
+
+def test_the_policys_longest_time_is_the_deadline_of_runs_without_one(World):
+    world = World()
+    world.settings = parse("policy: {maxDeadlineSeconds: 30}")
+    world.step()
+    world.run_pod()
+    world.later(31)
+    assert world.reason == "DeadlineExceeded"
+
+
+def test_time_to_live_deletes_the_resource(World):
+    world = World(ttlSecondsAfterFinished=60)
+    world.step()
+    world.end_pod(said=DONE)
+    assert world.step().look_again == pytest.approx(60)
+    assert not world.run_deleted
+    world.later(61)
+    assert world.run_deleted
+
+
+# ---- preparation
+
+GPU = {"resources": {"gpusPerNode": 1}}
+STAGES = [
+    ({}, [Stage.ALL], [0]),
+    (GPU, [Stage.PREPARE, Stage.TRAIN], [0, 1]),
+    (GPU | {"preparation": "Auto"}, [Stage.PREPARE, Stage.TRAIN], [0, 1]),
+    (GPU | {"preparation": "Inline"}, [Stage.ALL], [1]),
+    ({"preparation": "Separate"}, [Stage.PREPARE, Stage.TRAIN], [0, 0]),
+]
+
+
+@pytest.mark.parametrize(("spec", "stages", "gpus"), STAGES)
+def test_a_gpu_is_taken_only_when_all_is_prepared(World, spec, stages, gpus):
+    world = World(**spec)
+    world.step()
+    for attempt in range(1, len(stages) + 1):
+        world.run_pod(attempt)
+        world.end_pod(attempt, said=DONE)
+    assert (world.stages, [plan.gpus for plan in world.created]) == (stages, gpus)
+    assert world.succeeded == "True"
+
+
+def test_preparing_is_shown_as_such(World):
+    world = World(**GPU)
+    world.step()
+    assert world.created[0].name == "eli5-1-prepare"
+    world.run_pod()
+    assert (world.reason, world.status.phase) == ("Preparing", "Preparing")
+
+
+def test_a_manifest_that_fails_in_preparation_takes_no_gpu(World):
+    world = World(**GPU)
+    world.step()
+    world.end_pod(code=3, said=Result(reason=Reason.DATASET_NOT_FOUND, message="No such data set."))
+    assert (world.reason, len(world.created)) == ("DatasetNotFound", 1)
+
+
+def test_gpu_seconds_count_only_attempts_with_a_gpu(World):
+    world = World(**GPU)
+    world.step()
+    for attempt, seconds in ((1, 30), (2, 100)):
+        world.run_pod(attempt)
+        world.now += seconds
+        world.end_pod(attempt, said=DONE)
+    assert (world.status.usage.seconds, world.status.usage.gpu_seconds) == (130, 100)
+
+
+def test_an_interrupted_training_is_not_prepared_again(World):
+    world = World(**GPU)
+    world.step()
+    world.end_pod(1, said=DONE)
+    world.end_pod(2, code=75, said=stopped(3))
+    assert world.stages == [Stage.PREPARE, Stage.TRAIN, Stage.TRAIN]
+
+
+# ---- refusals and other runs
+
+
+def test_an_invalid_manifest_starts_nothing_and_lists_every_problem(World):
+    world = World()
+    world.problems = ("spec.a: wrong", "spec.b: wrong too")
+    world.step()
+    assert (world.created, world.succeeded, world.reason) == ([], "False", "InvalidSpec")
+    assert world.message == "spec.a: wrong; spec.b: wrong too"
+    world.problems = ()
+    world.step()
+    assert (len(world.created), world.succeeded) == (1, "Unknown")
+    assert world.status.completion_time is None
+
+
+def test_a_policy_that_tightens_stops_the_next_attempt_not_the_running_one(World):
+    world = World()
+    world.step()
+    world.run_pod()
+    world.problems = ("spec.podTemplate.image: not allowed (policy.images)",)
+    world.step()
+    assert world.reason == "Training"
+    world.end_pod(code=75, said=stopped(1))
+    assert (world.reason, len(world.created)) == ("InvalidSpec", 1)
+
+
+SOURCES = [
+    (Source(False), "Unknown", "Pending", 0),
+    (Source(True), "Unknown", "Pending", 0),
+    (Source(True, ended=True), "False", "InvalidSpec", 0),
+    (Source(True, ended=True, model_uri="s3://m/model"), "Unknown", "Pending", 1),
+]
+
+
+@pytest.mark.parametrize(("source", "succeeded", "reason", "jobs"), SOURCES)
+def test_a_run_starts_from_another_ones_model_when_that_is_there(World, source, succeeded, reason, jobs):
+    world = World(resumeFrom={"name": "base"})
+    world.source = source
+    world.step()
+    assert (world.succeeded, world.reason, len(world.created)) == (succeeded, reason, jobs)
+    assert "base" in world.message or jobs
+    if jobs:
+        assert world.created[0].resume_model_uri == "s3://m/model"
+        assert world.status.provenance.resumed_from == "s3://m/model"
