@@ -225,10 +225,10 @@ class Run:
 
     def pod(self, attempt: int = 1) -> Json:
         """The Pod of an attempt, when it is there."""
-        job = self.job(attempt)["metadata"]["name"]
-        selector = f"?labelSelector=batch.kubernetes.io/job-name={job}"
+        job = self.job(attempt)["metadata"]  # by UID: the Pod of an earlier Job of this name may still be there
+        selector = f"?labelSelector=batch.kubernetes.io/controller-uid={job['uid']}"
         path = PODS.format(self.namespace) + selector
-        return eventually(lambda: next(iter(self.api.items(path)), None), f"pod of {job}")
+        return eventually(lambda: next(iter(self.api.items(path)), None), f"pod of {job['name']}")
 
     # ---- playing kubelet
 
