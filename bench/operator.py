@@ -8,7 +8,8 @@ one: no kubelet is needed, the bench plays it for a sample of the runs). The ope
 
 import sys
 
-sys.path.pop(0)  # this folder: its operator.py would shadow the standard library's
+if not sys.flags.safe_path:
+    sys.path.pop(0)  # this folder: its operator.py would shadow the standard library's
 
 import argparse
 import asyncio
