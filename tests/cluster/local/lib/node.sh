@@ -68,6 +68,7 @@ N
 }
 
 run_kubelet() {
+  # crashLoopBackOff: tests kill the operator more often than the five minutes between restarts would let them see.
   cat >kubelet.yaml <<N
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -82,6 +83,7 @@ clusterDNS: [$NODE_IP]
 clusterDomain: cluster.local
 resolvConf: ""
 evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available: 100Mi}
+crashLoopBackOff: {maxContainerRestartPeriod: 10s}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 N
