@@ -257,6 +257,6 @@ def trained_size(settings: Settings) -> int:
 
 def max_length(tokenizer: Any | None, max_positions: int | None) -> int | None:
     """Where texts are truncated: the smaller of the tokenizer's and the model's limit."""
-    own = getattr(tokenizer, "modelmax_length", None)
+    own = getattr(tokenizer, "model_max_length", None)
     limits = [limit for limit in (own, max_positions) if limit is not None and limit < 1 << 30]
     return int(min(limits)) if limits else None
