@@ -4,6 +4,7 @@ Format: ``{"trainerStatus": {"progressPercentage", "estimatedRemainingSeconds", 
 "lastUpdatedTime"}}``, posted to ``KUBEFLOW_TRAINER_SERVER_URL``; values are text.
 """
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -15,6 +16,17 @@ CA_VARIABLE = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 TOKEN_VARIABLE = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - its name
 MAX_BODY_BYTES = 16 * 1024
 MAX_METRICS = 64
+PHASE_METRIC = "phase"
+"""Metric that tells what the job does just now, a :class:`JobPhase`; sent at once when it changes."""
+
+
+class JobPhase(StrEnum):
+    """What the job does once model and data are there; values of the metric ``phase``."""
+
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SAMPLING = "Sampling"
+    SAVING = "Saving"
 
 
 class Metric(ApiModel):

@@ -24,6 +24,9 @@ SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
 """One folder each of output, dataset, model, hub; one file for each key of the Secret."""
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")
 
+KUBERNETES_GRACE_SECONDS = 30
+"""terminationGracePeriodSeconds of a pod that does not say."""
+
 RUN_LABEL = "lmfinetune.dev/run-uid"
 ATTEMPT_LABEL = "lmfinetune.dev/attempt"
 STAGE_LABEL = "lmfinetune.dev/stage"
@@ -58,6 +61,8 @@ class RunFile(ApiModel):
     """Folder of the model that spec.resumeFrom names."""
     image: str | None = None
     """Image of this attempt, for provenance."""
+    grace_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds from SIGTERM to SIGKILL: the pod's terminationGracePeriodSeconds. Default: in a pod Kubernetes' own."""
     spec: LMFineTuneSpec
     """The spec, with the platform's defaults filled in."""
 

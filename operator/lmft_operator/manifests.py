@@ -116,6 +116,7 @@ def build(
         allow_remote_code=rules.trust_remote_code,
         resume_model_uri=plan.resume_model_uri,
         image=image_of(spec, settings),
+        grace_seconds=settings.job.termination_grace_period_seconds,
         spec=spec,
     )
     handed = {RUN_ANNOTATION: json.dumps(run_file.to_json(), separators=(",", ":"), ensure_ascii=False)}
