@@ -1,17 +1,13 @@
 """The node, the release of the chart on it, and what is printed when a test fails."""
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from cluster.node.node import CLUSTER, ROOT, Node, Team, given_node, local_node
-
-BUCKET = "models"
+from cluster.node.node import CLUSTER, Node, Team, given_node, local_node
+from cluster.node.release import install, make_bucket, s3_client
 
 
 @pytest.fixture(scope="session")
@@ -28,50 +24,15 @@ def node() -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def s3(node: Node) -> Any:
     """The S3 server as a client outside the cluster sees it; it holds the bucket."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=os.environ.get("LMFT_E2E_S3_OUTSIDE", node.s3_endpoint),
-        aws_access_key_id=node.s3_key,
-        aws_secret_access_key=node.s3_secret,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=BUCKET)
+    client = s3_client(node)
+    make_bucket(client)
     return client
 
 
 @pytest.fixture(scope="session")
 def release(node: Node, s3: Any) -> Node:
     """The chart, installed with our images and storage; the stub image is allowed beside the job's."""
-
-    def image(reference: str) -> Any:
-        repository, _, tag = reference.rpartition(":")
-        return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
-
-    values = {
-        "image": image(node.images["operator"]),
-        "job": {
-            "image": image(node.images["job"]),
-            # The control plane shares the cores: two threads that wait for each other by spinning are slower than one.
-            "env": {"OMP_NUM_THREADS": "1"},
-            "terminationGracePeriodSeconds": 20,
-        },
-        "defaults": {
-            "output": {
-                "uri": f"s3://{BUCKET}",
-                "endpointURL": node.s3_endpoint,
-                "region": "us-east-1",
-                "credentialsSecretName": "lmft-s3",
-            }
-        },
-        "policy": {"images": [node.images["stub"], "localhost/absent:*"]},
-        "retries": {"initialSeconds": 1},
-    }
-    node.run(
-        "helm", "upgrade", "--install", "lmfinetune", str(ROOT / "charts/lmfinetune"), "-n", "lmft-system",
-        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values),
-    )  # fmt: skip
+    install(node)
     return node
 
 

@@ -3,8 +3,8 @@
 import json
 
 import yaml
-from cluster.node.conftest import BUCKET
 from cluster.node.node import ROOT, Run, Team
+from cluster.node.release import BUCKET
 
 
 def test_the_quickstart_ends_with_its_figures_in_the_status(team: Team, s3) -> None:

@@ -1,0 +1,61 @@
+"""The chart, installed on the node with our images, and the S3 server as a client outside the cluster sees it."""
+
+import json
+import os
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from cluster.node.node import ROOT, Node
+
+BUCKET = "models"
+
+
+def s3_client(node: Node, **options: Any) -> Any:
+    """A client of the S3 server; ``options`` are botocore's."""
+    return boto3.client(
+        "s3",
+        endpoint_url=os.environ.get("LMFT_E2E_S3_OUTSIDE", node.s3_endpoint),
+        aws_access_key_id=node.s3_key,
+        aws_secret_access_key=node.s3_secret,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, **options),
+    )
+
+
+def make_bucket(client: Any) -> None:
+    """The bucket of all runs, unless it is there."""
+    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=BUCKET)
+
+
+def install(node: Node) -> None:
+    """Install the chart, or bring it up to date; the stub image is allowed beside the job's."""
+
+    def image(reference: str) -> Any:
+        repository, _, tag = reference.rpartition(":")
+        return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+
+    values = {
+        "image": image(node.images["operator"]),
+        "job": {
+            "image": image(node.images["job"]),
+            # The control plane shares the cores: two threads that wait for each other by spinning are slower than one.
+            "env": {"OMP_NUM_THREADS": "1"},
+            "terminationGracePeriodSeconds": 20,
+        },
+        "defaults": {
+            "output": {
+                "uri": f"s3://{BUCKET}",
+                "endpointURL": node.s3_endpoint,
+                "region": "us-east-1",
+                "credentialsSecretName": "lmft-s3",
+            }
+        },
+        "policy": {"images": [node.images["stub"], "localhost/absent:*"]},
+        "retries": {"initialSeconds": 1},
+    }
+    node.run(
+        "helm", "upgrade", "--install", "lmfinetune", str(ROOT / "charts/lmfinetune"), "-n", "lmft-system",
+        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values),
+    )  # fmt: skip
