@@ -29,7 +29,7 @@ from lmft_job.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch
-from lmft_job.observer import SilentObserver
+from lmft_job.observer import Observer
 from lmft_job.run_state import RunState
 from lmft_job.training import arithmetic_for, build_trainer
 from lmft_job.training_run import Job, Run
@@ -102,7 +102,7 @@ def ours(options: argparse.Namespace, path: Path, folder: Path) -> float:
         settings=settings, model=model_of(options).to(device), tokenizer=None, train_rows=BlockRows(path),
         eval_rows=BlockRows(path), collate=stack_blocks, arithmetic=arithmetic_for(settings, device),
         batch=Batch(options.batch), folder=folder, uploads=NoUploads(), interrupt=Interrupt(),
-        observer=SilentObserver(), callbacks=[NoSaves()],
+        observer=Observer(), callbacks=[NoSaves()],
     )  # fmt: skip
     trainer = build_trainer(job, Run(job, RunState()))
     return timed(trainer, options.clock)

@@ -2,66 +2,65 @@
 
 from collections.abc import Sequence
 
-from lmft_api.spec import Task
-from lmft_job.observer import DataPrepared, Observer
+from typing_extensions import override
+
+from lmft_api.progress import JobPhase
+from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
 from lmft_job.report.model import Evaluation, Report
 
 
-class Broadcast:
+class Broadcast(Observer):
     """Passes every event on, in the order given."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
-        """See Observer."""
+    @override
+    def headline(self, headline: Headline) -> None:
         for observer in self._observers:
-            observer.headline(name, task, model, device, precision)
+            observer.headline(headline)
 
-    def data(self, figures: DataPrepared) -> None:
-        """See Observer."""
+    @override
+    def data(self, prepared: DataPrepared) -> None:
         for observer in self._observers:
-            observer.data(figures)
+            observer.data(prepared)
 
+    @override
+    def phase(self, phase: JobPhase) -> None:
+        for observer in self._observers:
+            observer.phase(phase)
+
+    @override
     def baseline(self, figures: Evaluation) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.baseline(figures)
 
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        loss: float | None,
-        learning_rate: float | None,
-        tokens_per_second: float | None,
-    ) -> None:
-        """See Observer."""
+    @override
+    def step(self, done: StepDone) -> None:
         for observer in self._observers:
-            observer.step(step, total, epoch, loss, learning_rate, tokens_per_second)
+            observer.step(done)
 
+    @override
     def evaluation(self, evaluation: Evaluation) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.evaluation(evaluation)
 
+    @override
     def checkpoint(self, step: int) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.checkpoint(step)
 
+    @override
     def note(self, text: str) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.note(text)
 
+    @override
     def interrupted(self, step: int | None, again: str) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.interrupted(step, again)
 
+    @override
     def done(self, report: Report) -> None:
-        """See Observer."""
         for observer in self._observers:
             observer.done(report)

@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
-from lmft_api.spec import Task
-from lmft_job.observer import DataPrepared
+from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
 from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
 from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity
 
@@ -25,7 +25,7 @@ PLAIN_EVERY_SECONDS = 15.0
 """In a file, a progress line at most this often."""
 
 
-class ConsoleObserver:
+class ConsoleObserver(Observer):
     """Prints a run's events; use it as a context manager, so that the bar is gone when an error is printed.
 
     On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run. Anywhere else every
@@ -61,49 +61,43 @@ class ConsoleObserver:
             self._progress.stop()
             self._progress = None
 
-    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
-        """See Observer."""
-        line = Text(f"  {one_line(name)}", style="bold")
-        line.append(f" · {task.value} · {one_line(model)} · {one_line(device)}, {precision}", style="not bold")
+    @override
+    def headline(self, headline: Headline) -> None:
+        line = Text(f"  {one_line(headline.name)}", style="bold")
+        model, device = one_line(headline.model), one_line(headline.device)
+        line.append(f" · {headline.task.value} · {model} · {device}, {headline.precision}", style="not bold")
         self._print(line)
 
-    def data(self, figures: DataPrepared) -> None:
-        """See Observer."""
-        data = figures.figures
+    @override
+    def data(self, prepared: DataPrepared) -> None:
+        data = prepared.figures
         rows = data.train_rows + data.eval_rows + data.dropped_rows
         parts = [
-            f"{quantity(rows, figures.noun)} → {count(data.train_rows)} train, {count(data.eval_rows)} held out"
+            f"{quantity(rows, prepared.noun)} → {count(data.train_rows)} train, {count(data.eval_rows)} held out"
             + (f", {count(data.dropped_rows)} dropped as empty" if data.dropped_rows else ""),
             quantity(data.train_tokens + (data.eval_tokens or 0), "tokens"),
         ]
-        if data.train_blocks is not None and figures.block_size is not None:
-            parts.append(f"{quantity(data.train_blocks + (data.eval_blocks or 0), 'blocks')} of {figures.block_size}")
-        parts.append("prepared before, reused" if figures.reused else duration(figures.seconds))
+        if data.train_blocks is not None and prepared.block_size is not None:
+            parts.append(f"{quantity(data.train_blocks + (data.eval_blocks or 0), 'blocks')} of {prepared.block_size}")
+        parts.append("prepared before, reused" if prepared.reused else duration(prepared.seconds))
         self._line("data", " · ".join(parts))
 
+    @override
     def baseline(self, figures: Evaluation) -> None:
-        """See Observer."""
         self._line("before", _quality(figures))
         self._pace.pause(self._now())
 
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        loss: float | None,
-        learning_rate: float | None,
-        tokens_per_second: float | None,
-    ) -> None:
-        """See Observer."""
+    @override
+    def step(self, done: StepDone) -> None:
+        step, total, epoch = done.step, done.total, done.epoch
         now = self._now()
         self._pace.step(step, now)
         self._epochs = epochs_in_all(step, total, epoch)
         current = min(self._epochs, int(epoch - 1e-9) + 1)
         left = self._pace.seconds_left(step, total)
         facts = [
-            f"loss {figure(loss, 3)}" if loss is not None else "",
-            f"{count(tokens_per_second)} tok/s" if tokens_per_second else "",
+            f"loss {figure(done.loss, 3)}" if done.loss is not None else "",
+            f"{count(done.tokens_per_second)} tok/s" if done.tokens_per_second else "",
             f"{clock(left)} left" if left is not None else "",
         ]
         shown = "  ".join(fact for fact in facts if fact)
@@ -113,34 +107,34 @@ class ConsoleObserver:
         elif self._plain_line_is_due(step, total, now):
             self._console.print(f"  {place}  {count(step)}/{count(total)}  {shown}")
 
+    @override
     def evaluation(self, evaluation: Evaluation) -> None:
-        """See Observer."""
         whole = abs(evaluation.epoch - round(evaluation.epoch)) < 1e-6
         place = f"epoch {round(evaluation.epoch)}" if whole else f"step {evaluation.step}"
         self._line(place, _quality(evaluation))
         self._pace.pause(self._now())
 
+    @override
     def checkpoint(self, step: int) -> None:
-        """See Observer."""
         self._checkpoint = step
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, saved=f"checkpoint {step} ✓")
         elif not self._live:
             self._line("saved", f"checkpoint {step}")
 
+    @override
     def note(self, text: str) -> None:
-        """See Observer."""
         self._line("note", text, style="yellow")
 
+    @override
     def interrupted(self, step: int | None, again: str) -> None:
-        """See Observer."""
         self.close()
         kept = "nothing to keep yet" if step is None else f"checkpoint {step} is saved"
         self._line("stopped", f"{kept}; go on with the same command:", style="yellow")
         self._line("", again)
 
+    @override
     def done(self, report: Report) -> None:
-        """See Observer."""
         self.close()
         self._figures(report.results)
         for sample in report.results.samples:

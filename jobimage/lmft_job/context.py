@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmft_api.run import RunFile, run_id
+from lmft_api.run import KUBERNETES_GRACE_SECONDS, RunFile, run_id
 from lmft_api.settings import Settings, resolve
 from lmft_api.status import CheckpointStatus
 from lmft_job.errors import InvalidError
+from lmft_job.grace import Grace
 from lmft_job.interrupt import INTERRUPT, Interrupt
 from lmft_job.observer import Observer
 from lmft_job.storage import Store, join_key, open_store
@@ -67,6 +68,13 @@ class RunContext:
     def settings(self) -> Settings:
         """The spec with every default filled in."""
         return resolve(self.run.spec)
+
+    @property
+    def grace(self) -> Grace | None:
+        """The time that a stop may take; None where nobody kills after it."""
+        if not self.in_pod:
+            return None
+        return Grace(self.run.grace_seconds or KUBERNETES_GRACE_SECONDS)
 
     def namespace_store(self) -> Store:
         """Storage of the namespace: runs and prepared data sets."""

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 
+from lmft_api.progress import JobPhase
 from lmft_api.spec import Weights
 from lmft_job.context import RunContext
 from lmft_job.evaluation import HeldOutFigures, evaluate_held_out
@@ -47,6 +48,7 @@ def final_figures(job: Job, trained: Trained) -> HeldOutFigures:
         return best.figures
     if trained.state.evaluated(trained.step):
         return trained.state.evaluations[-1].figures
+    job.observer.phase(JobPhase.EVALUATING)
     return evaluate_held_out(
         job.model,
         job.eval_rows,
@@ -60,6 +62,7 @@ def final_figures(job: Job, trained: Trained) -> HeldOutFigures:
 
 def answers_after(job: Job, trained: Trained, limit: int | None) -> list[str]:
     """Answers of the trained model, with the seed of those before."""
+    job.observer.phase(JobPhase.SAMPLING)
     return answer_prompts(
         job.model,
         job.tokenizer,
@@ -125,6 +128,7 @@ def compose_report(context: RunContext, job: Job, story: Story, store: Store) ->
 
 def save_model(job: Job, store: Store, report: Report) -> None:
     """Model, tokenizer and model card, as ``pipeline()`` loads them."""
+    job.observer.phase(JobPhase.SAVING)
     folder = job.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
     # Trainer switches the generation cache off for training; whoever loads the model wants it.

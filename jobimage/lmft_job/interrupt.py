@@ -8,7 +8,8 @@ import). Inside, only the wish is noted, and the training loop ends its step, sa
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,6 +17,7 @@ from lmft_job.errors import InterruptedRunError
 
 INTERRUPTED_EXIT = 75
 SECOND_CTRL_C_EXIT = 130
+_OURS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class StopNow(BaseException):
@@ -30,11 +32,19 @@ class Interrupt:
         self.signal_name = ""
         self._deferrals = 0
         self._ctrl_c = 0
+        self._listeners: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Take over SIGTERM and SIGINT."""
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGINT, self._handle)
+        """Take over SIGTERM and SIGINT, one that waits included (see :func:`replace_process`)."""
+        for number in _OURS:
+            signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+
+    def on_request(self, listener: Callable[[], None]) -> None:
+        """Call a listener when a stop is asked for, in the signal handler: it must be quick, and lock nothing."""
+        self._listeners.append(listener)
+        if self.requested:
+            listener()
 
     def check(self) -> None:
         """Raise InterruptedRunError when a stop was asked for."""
@@ -64,9 +74,24 @@ class Interrupt:
             if self._ctrl_c > 1:
                 # A person who presses twice wants the prompt back; what is in storage stays whole by protocol.
                 os._exit(SECOND_CTRL_C_EXIT)
+        if first:
+            for listener in self._listeners:
+                listener()
         if first and not self._deferrals:
             raise StopNow(self.words)
 
 
 INTERRUPT = Interrupt()
 """The process's own."""
+
+
+def replace_process(module: str, arguments: Sequence[str]) -> None:
+    """Become a fresh process that runs a module of ours; raises when a stop was asked for instead.
+
+    Signals wait across it: until the new process has its handlers they would kill it, or as PID 1 be lost.
+    """
+    INTERRUPT.check()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - ourselves, anew

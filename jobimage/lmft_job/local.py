@@ -16,7 +16,7 @@ from lmft_api.validation import parse_spec
 from lmft_job.conclude import conclude
 from lmft_job.console import ConsoleObserver
 from lmft_job.context import RunContext, quiet_libraries
-from lmft_job.interrupt import INTERRUPT
+from lmft_job.interrupt import replace_process
 from lmft_job.storage import Store
 from lmft_job.validate import is_foreign, problems_of, title_of, words
 
@@ -143,8 +143,4 @@ def _hung(message: str) -> None:
 
 
 def _restart() -> None:
-    INTERRUPT.check()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    arguments = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
-    os.execv(sys.executable, [sys.executable, "-m", "lmft_job.cli", *arguments])  # noqa: S606 - ourselves, anew
+    replace_process("lmft_job.cli", [argument for argument in sys.argv[1:] if argument != "--overwrite"])

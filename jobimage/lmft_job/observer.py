@@ -1,10 +1,29 @@
 """What the recipe tells people while it runs; the console and the progress reporter listen."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
+from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
 from lmft_job.report.model import DatasetFigures, Evaluation, Report
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The run begins.
+
+    Attributes:
+        name: of the run.
+        task: of the run.
+        model: for people, such as ``gpt2 (4 layers, 3.6M parameters, from config)``.
+        device: for people.
+        precision: FP32, BF16 or FP16.
+    """
+
+    name: str
+    task: Task
+    model: str
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -26,28 +45,44 @@ class DataPrepared:
     noun: str = "rows"
 
 
-class Observer(Protocol):
-    """Every method is cheap and never fails the run."""
+@dataclass(frozen=True)
+class StepDone:
+    """An optimiser step is done.
 
-    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
-        """The run begins; ``model`` is for people, such as ``gpt2 (4 layers, 3.6M parameters, from config)``."""
+    Attributes:
+        step: counts from 1 over all attempts.
+        total: steps planned.
+        epoch: epochs done.
+        loss: the newest known.
+        learning_rate: of the next step.
+        tokens_per_second: smoothed.
+    """
 
-    def data(self, figures: DataPrepared) -> None:
+    step: int
+    total: int
+    epoch: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+
+
+class Observer:
+    """Hears all and says nothing: listeners override what they care for. A method is cheap and never fails the run."""
+
+    def headline(self, headline: Headline) -> None:
+        """The run begins."""
+
+    def data(self, prepared: DataPrepared) -> None:
         """The data is ready."""
+
+    def phase(self, phase: JobPhase) -> None:
+        """The job begins to do something else."""
 
     def baseline(self, figures: Evaluation) -> None:
         """The held-out data was evaluated before training (step 0)."""
 
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        loss: float | None,
-        learning_rate: float | None,
-        tokens_per_second: float | None,
-    ) -> None:
-        """An optimiser step is done; loss and throughput are the newest known. Steps count from 1 over all attempts."""
+    def step(self, done: StepDone) -> None:
+        """An optimiser step is done."""
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """The held-out data was evaluated during or after training."""
@@ -63,42 +98,3 @@ class Observer(Protocol):
 
     def done(self, report: Report) -> None:
         """Finished; model and report lie at ``report.results.model_uri`` and ``report_uri``."""
-
-
-class SilentObserver:
-    """Hears all and says nothing; also a base for observers that care for a few events only."""
-
-    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
-        """See Observer."""
-
-    def data(self, figures: DataPrepared) -> None:
-        """See Observer."""
-
-    def baseline(self, figures: Evaluation) -> None:
-        """See Observer."""
-
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        loss: float | None,
-        learning_rate: float | None,
-        tokens_per_second: float | None,
-    ) -> None:
-        """See Observer."""
-
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """See Observer."""
-
-    def checkpoint(self, step: int) -> None:
-        """See Observer."""
-
-    def note(self, text: str) -> None:
-        """See Observer."""
-
-    def interrupted(self, step: int | None, again: str) -> None:
-        """See Observer."""
-
-    def done(self, report: Report) -> None:
-        """See Observer."""

@@ -4,6 +4,7 @@ Everything heavy is imported after the SIGTERM handler stands: Python as PID 1 i
 importing torch takes seconds.
 """
 
+import os
 import sys
 
 from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT
@@ -23,7 +24,8 @@ def main() -> None:
         code = INTERRUPTED_EXIT
     sys.stdout.flush()
     sys.stderr.flush()
-    sys.exit(code)
+    # At once: a normal exit would wait for the threads of an upload that was given up.
+    os._exit(code)
 
 
 if __name__ == "__main__":

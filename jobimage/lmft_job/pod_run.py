@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,21 +15,41 @@ from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Result, encode
 from lmft_api.run import RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
 from lmft_job.broadcast import Broadcast
-from lmft_job.conclude import conclude, with_progress
+from lmft_job.conclude import Ending, conclude, with_progress
 from lmft_job.console import ConsoleObserver
 from lmft_job.context import RunContext, quiet_libraries
 from lmft_job.errors import InvalidError
-from lmft_job.interrupt import INTERRUPT
+from lmft_job.grace import end_in_time
+from lmft_job.interrupt import replace_process
 from lmft_job.observer import Observer
 from lmft_job.progress import Endpoint, ProgressReporter
+from lmft_job.scrub import Scrubber
 
-_SCRUBBED = "[redacted]"
+
+class _LastWord:
+    """The termination message; whichever thread comes first has it."""
+
+    def __init__(self, path: Path, scrubber: Scrubber) -> None:
+        self._path = path
+        self._scrubber = scrubber
+        self._said = threading.Lock()
+
+    def say(self, result: Result) -> None:
+        if not self._said.acquire(blocking=False):
+            return
+        try:
+            self._path.write_text(self._scrubber.scrub(encode(result).decode()))
+        except OSError as error:
+            print(f"the termination message cannot be written: {error}", file=sys.stderr)
 
 
 def run_attempt(arguments: list[str]) -> int:
     """Run the attempt that the run file describes; returns the exit code. A result is written in every ending."""
     options = _options(arguments)
     quiet_libraries()
+    scrubber = Scrubber(options.secrets)
+    sys.stdout, sys.stderr = scrubber.stream(sys.stdout), scrubber.stream(sys.stderr)
+    last_word = _LastWord(options.termination_log, scrubber)
     with ExitStack() as stack:
         console = stack.enter_context(ConsoleObserver())
         observers: list[Observer] = [console]
@@ -38,23 +59,22 @@ def run_attempt(arguments: list[str]) -> int:
         contexts: list[RunContext] = []
 
         def run() -> Result:
-            context = _context(options, Broadcast(observers), arguments)
+            context = _context(options, Broadcast(observers), arguments, last_word)
             contexts.append(context)
             from lmft_job.recipe import run
 
             return run(context)
 
         ending = conclude(run)
-        context = contexts[0] if contexts else None
-        result = with_progress(ending, context)
+        result = with_progress(ending, contexts[0] if contexts else None)
+        last_word.say(result)
         if ending.exit_code == ExitCode.INTERRUPTED:
             # Nobody types a command in a pod: the operator starts the next attempt.
             step = result.checkpoint.step if result.checkpoint else None
             console.note(f"{result.message}; " + (f"checkpoint {step} is saved" if step else "nothing to keep yet"))
     if ending.exit_code != ExitCode.DONE:
         for problem in ending.problems:
-            print(_scrub(problem, options.secrets), file=sys.stderr)
-    _write_result(result, options)
+            print(problem, file=sys.stderr)
     return ending.exit_code
 
 
@@ -67,34 +87,33 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _context(options: argparse.Namespace, observer: Observer, arguments: list[str]) -> RunContext:
+def _context(options: argparse.Namespace, observer: Observer, arguments: list[str], last_word: _LastWord) -> RunContext:
     work: Path = options.work
     folder = work / "attempt"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    def hung(message: str) -> None:
-        # The main thread hangs, so nothing but this thread can say so.
-        _write_result(Result(reason=Reason.HUNG, message=message), options)
-        print(message, file=sys.stderr, flush=True)
-        os._exit(ExitCode.HUNG)
+    def end_now(result: Result, code: ExitCode) -> None:
+        # The main thread does not move, so nothing but the thread that calls this can say so.
+        last_word.say(result)
+        print(result.message, file=sys.stderr, flush=True)
+        os._exit(code)
 
-    def restart() -> None:
-        INTERRUPT.check()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "lmft_job.pod", *arguments])  # noqa: S606 - ourselves, anew
-
-    return RunContext(
+    context = RunContext(
         run=_read_run_file(options.run_file),
         in_pod=True,
         folder=folder,
         cache=Path(os.environ.get("LMFT_CACHE") or work / "cache"),
         secrets=options.secrets,
         observer=observer,
-        hung=hung,
-        restart=restart,
+        hung=lambda message: end_now(Result(reason=Reason.HUNG, message=message), ExitCode.HUNG),
+        restart=lambda: replace_process("lmft_job.pod", arguments),
     )
+    if grace := context.grace:
+        words = f"stopped by SIGTERM, and did not come to an end within {grace.for_all:g} seconds"
+        ending = Ending(ExitCode.INTERRUPTED, Result(reason=Reason.INTERRUPTED, message=words))
+        end_in_time(grace, lambda: end_now(with_progress(ending, context), ExitCode.INTERRUPTED))
+    return context
 
 
 def _read_run_file(path: Path) -> RunFile:
@@ -107,23 +126,3 @@ def _read_run_file(path: Path) -> RunFile:
     except ValidationError as error:
         problems = [f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in error.errors()]
         raise InvalidError(problems) from error
-
-
-def _write_result(result: Result, options: argparse.Namespace) -> None:
-    message = _scrub(encode(result).decode(), options.secrets)
-    try:
-        options.termination_log.write_text(message)
-    except OSError as error:
-        print(f"the termination message cannot be written: {error}", file=sys.stderr)
-
-
-def _scrub(text: str, secrets: Path) -> str:
-    """The text without the values of mounted Secrets, should an error of some library have quoted one."""
-    if not secrets.is_dir():
-        return text
-    for path in secrets.glob("*/*"):
-        if path.is_file():
-            value = path.read_text(errors="ignore").strip()
-            if len(value) >= 8 and "://" not in value:
-                text = text.replace(value, _SCRUBBED)
-    return text

@@ -18,17 +18,20 @@ from types import TracebackType
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from typing_extensions import override
+
 from lmft_api.progress import (
     CA_VARIABLE,
+    PHASE_METRIC,
     SERVER_URL_VARIABLE,
     TOKEN_VARIABLE,
+    JobPhase,
     Metric,
     ProgressMessage,
     TrainerStatus,
 )
-from lmft_api.spec import Task
-from lmft_job.observer import DataPrepared, SilentObserver
-from lmft_job.report.model import Evaluation, Report
+from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
+from lmft_job.report.model import Evaluation
 
 INTERVAL_SECONDS = 10.0
 TIMEOUT_SECONDS = 5.0
@@ -45,14 +48,25 @@ class ProgressState:
         self._first: tuple[int, float] | None = None
         self._step = self._total = 0
 
-    def step(self, step: int, total: int, epoch: float, figures: Mapping[str, float | None]) -> None:
+    def step(self, done: StepDone) -> None:
         """An optimiser step is done."""
         if self._first is None:
-            self._first = (step, self._clock())
-            if step > 1:
-                self._metrics["resumed_from_step"] = str(step - 1)
-        self._step, self._total = step, total
-        self.put(current_step=step, total_steps=total, current_epoch=epoch, **figures)
+            self._first = (done.step, self._clock())
+            if done.step > 1:
+                self.note("resumed_from_step", str(done.step - 1))
+        self._step, self._total = done.step, done.total
+        self.put(
+            current_step=done.step,
+            total_steps=done.total,
+            current_epoch=done.epoch,
+            loss=done.loss,
+            learning_rate=done.learning_rate,
+            tokens_per_second=done.tokens_per_second,
+        )
+
+    def note(self, name: str, text: str) -> None:
+        """Set a metric that is no number."""
+        self._metrics[name] = text
 
     def put(self, **figures: float | None) -> None:
         """Set metrics by name; None leaves the one before."""
@@ -110,12 +124,12 @@ class Endpoint:
             return str(error) or type(error).__name__
 
 
-class ProgressReporter(SilentObserver, AbstractContextManager["ProgressReporter"]):
+class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     """An observer that posts; every method only leaves figures behind and returns at once.
 
     Args:
         endpoint: where to post.
-        interval: seconds between two posts; an evaluation is posted at once.
+        interval: seconds between two posts; a change of phase, an evaluation and a checkpoint are posted at once.
         say: told once when reports stop getting through, and once when they do again.
     """
 
@@ -141,14 +155,23 @@ class ProgressReporter(SilentObserver, AbstractContextManager["ProgressReporter"
         self._wake.set()
         self._thread.join(TIMEOUT_SECONDS + LAST_TIMEOUT_SECONDS)
 
-    def headline(self, name: str, task: Task, model: str, device: str, precision: str) -> None:
+    @override
+    def headline(self, headline: Headline) -> None:
         """The run lives."""
         self._wake.set()
 
-    def data(self, figures: DataPrepared) -> None:
-        """The data is ready."""
+    @override
+    def data(self, prepared: DataPrepared) -> None:
         self._wake.set()
 
+    @override
+    def phase(self, phase: JobPhase) -> None:
+        """Posted at once: whoever waits for an evaluation should see that it is one."""
+        with self._lock:
+            self._state.note(PHASE_METRIC, phase.value)
+        self._wake.set()
+
+    @override
     def baseline(self, figures: Evaluation) -> None:
         """Baseline figures, under names of their own."""
         self._put(
@@ -158,20 +181,12 @@ class ProgressReporter(SilentObserver, AbstractContextManager["ProgressReporter"
         )
         self._wake.set()
 
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        loss: float | None,
-        learning_rate: float | None,
-        tokens_per_second: float | None,
-    ) -> None:
-        """An optimiser step."""
-        figures = {"loss": loss, "learning_rate": learning_rate, "tokens_per_second": tokens_per_second}
+    @override
+    def step(self, done: StepDone) -> None:
         with self._lock:
-            self._state.step(step, total, epoch, figures)
+            self._state.step(done)
 
+    @override
     def evaluation(self, evaluation: Evaluation) -> None:
         """An evaluation; posted at once."""
         self._put(
@@ -184,13 +199,11 @@ class ProgressReporter(SilentObserver, AbstractContextManager["ProgressReporter"
         )
         self._wake.set()
 
+    @override
     def checkpoint(self, step: int) -> None:
         """A checkpoint is complete; posted at once, for it is what a node's loss cannot take."""
         self._put(checkpoint_step=step)
         self._wake.set()
-
-    def done(self, report: Report) -> None:
-        """Nothing: the result travels in the termination message."""
 
     def _put(self, **figures: float | None) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
 from lmft_api.run import spec_hash
@@ -14,7 +15,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
 from lmft_job.ingredients import Ingredients
 from lmft_job.journal import known_attempts
-from lmft_job.observer import DataPrepared
+from lmft_job.observer import DataPrepared, Headline
 from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
 from lmft_job.sampling import answer_prompts
@@ -127,9 +128,8 @@ def tell_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmeti
         name = f"{summary.name.removesuffix(' (from config)')} ({', '.join(parts)}, from config)"
     else:
         name = f"{summary.name} ({', '.join(parts)})"
-    context.observer.headline(
-        context.run.name, context.settings.task, name, device_name(arithmetic), precision_name(arithmetic)
-    )
+    device, precision = device_name(arithmetic), precision_name(arithmetic)
+    context.observer.headline(Headline(context.run.name, context.settings.task, name, device, precision))
 
 
 def device_name(arithmetic: Arithmetic) -> str:
@@ -154,6 +154,7 @@ def measure_before(job: Job, store: Store, limit: int | None) -> Before:
         before = Before(HeldOutFigures(**body["figures"]), tuple(body["answers"]))
     else:
         beat = lambda: job.beat(0)  # noqa: E731
+        job.observer.phase(JobPhase.SAMPLING)
         answers = answer_prompts(
             job.model,
             job.tokenizer,
@@ -164,6 +165,7 @@ def measure_before(job: Job, store: Store, limit: int | None) -> Before:
             arithmetic=job.arithmetic,
             beat=beat,
         )
+        job.observer.phase(JobPhase.EVALUATING)
         figures = evaluate_held_out(
             job.model,
             job.eval_rows,

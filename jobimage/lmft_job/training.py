@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import safe_globals
 
+from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Optimizer, Precision, Scheduler
 from lmft_job.data.rows import EpochSampler
@@ -240,6 +241,7 @@ def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Tr
     if resume is not None:
         state.resumes.append(resume)
     run = Run(job, state)
+    job.observer.phase(JobPhase.TRAINING)
     with job.interrupt.deferred():
         trainer = build_trainer(job, run)
         if checkpoint is None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from transformers import Trainer, TrainerCallback
 
+from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Weights
 from lmft_job.data.rows import Rows
@@ -18,7 +19,7 @@ from lmft_job.errors import DivergedError
 from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, Items, evaluate_held_out
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch
-from lmft_job.observer import Observer
+from lmft_job.observer import Observer, StepDone
 from lmft_job.run_state import Measured, RunState
 
 BEST_FOLDER = "best"
@@ -163,7 +164,8 @@ class Run:
         loss = self.state.losses[-1] if self.state.losses else None
         self.job.uploads.check()
         self.job.beat(step)
-        self.job.observer.step(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
+        done = StepDone(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
+        self.job.observer.step(done)
 
     def flush(self) -> None:
         """Read the losses of the steps since the last time.
@@ -192,6 +194,7 @@ class Run:
         """Evaluate the held-out rows and note the figures; the weights too, when they are the best and wanted."""
         job = self.job
         self.flush()
+        job.observer.phase(JobPhase.EVALUATING)
 
         def beat() -> None:
             job.beat(step)
@@ -213,6 +216,7 @@ class Run:
         if job.settings.output.weights == Weights.BEST and self.state.best() is measured:
             job.model.save_pretrained(job.folder / BEST_FOLDER)
         job.observer.evaluation(measured.evaluation())
+        job.observer.phase(JobPhase.TRAINING)
         self._mark = time.monotonic()
         return figures
 

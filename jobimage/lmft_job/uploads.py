@@ -12,7 +12,7 @@ from lmft_job.storage import Store
 
 
 class Uploads:
-    """Sends finished checkpoint folders; leaving it waits for the one in flight."""
+    """Sends finished checkpoint folders; leaving it waits for the one in flight, after a SIGTERM in bounded time."""
 
     def __init__(self, context: RunContext, store: Store, attempt: int) -> None:
         self._context = context
@@ -20,6 +20,9 @@ class Uploads:
         self._attempt = attempt
         keep = context.settings.checkpoint.keep
         self._uploader = CheckpointUploader(store, attempt, keep, context.observer.note, self._published)
+        if grace := context.grace:
+            # An upload that storage never ends must not cost the attempt its last word.
+            context.interrupt.on_request(lambda: self._uploader.limit(grace.for_uploads))
 
     def submit(self, folder: Path, step: int) -> None:
         """Send one; waits for the one before, and raises its failure."""

@@ -20,7 +20,7 @@ from lmft_job.conclude import conclude, with_progress
 from lmft_job.context import RunContext
 from lmft_job.data import prepared  # noqa: F401 - imported here, once, rather than in every child
 from lmft_job.interrupt import INTERRUPT
-from lmft_job.observer import SilentObserver
+from lmft_job.observer import Observer
 from lmft_job.recipe import run
 
 UID = "12345678-aaaa"
@@ -68,7 +68,7 @@ def run_folder(home: Path, name: str = "toy") -> Path:
     return home / "out" / "team" / "runs" / f"{name}-12345678"
 
 
-class _Teller(SilentObserver):
+class _Teller(Observer):
     """Writes events into a pipe."""
 
     def __init__(self, pipe: int) -> None:
@@ -77,14 +77,17 @@ class _Teller(SilentObserver):
     def tell(self, *words: Any) -> None:
         os.write(self.pipe, (" ".join(map(str, words)) + "\n").encode())
 
-    def headline(self, *words: Any) -> None:
-        self.tell("headline", *words)
+    def headline(self, headline: Any) -> None:
+        self.tell("headline", headline.model)
+
+    def phase(self, phase: Any) -> None:
+        self.tell("phase", phase)
 
     def baseline(self, figures: Any) -> None:
         self.tell("baseline", figures.eval_loss)
 
-    def step(self, step: int, total: int, *rest: Any) -> None:
-        self.tell("step", step, total)
+    def step(self, done: Any) -> None:
+        self.tell("step", done.step, done.total)
 
     def evaluation(self, evaluation: Any) -> None:
         self.tell("evaluation", evaluation.step)

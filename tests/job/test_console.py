@@ -6,9 +6,11 @@ import re
 import pytest
 from job.report_samples import causal_report, classification_report, demo_report
 
+from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
+from lmft_job.broadcast import Broadcast
 from lmft_job.console import ConsoleObserver, Pace, epochs_in_all
-from lmft_job.observer import DataPrepared, Observer, SilentObserver
+from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
 from lmft_job.report.model import DatasetFigures, Evaluation, Report, SampleOutcome
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -41,13 +43,15 @@ class Clock:
 
 def play(observer: Observer, clock: Clock, report: Report) -> None:
     """A whole run of 348 steps in three epochs, 0.2 s a step."""
-    observer.headline("quickstart", Task.CAUSAL_LM, "gpt2 (4 layers, 3.6M parameters, from config)", "CPU", "FP32")
+    observer.headline(
+        Headline("quickstart", Task.CAUSAL_LM, "gpt2 (4 layers, 3.6M parameters, from config)", "CPU", "FP32")
+    )
     observer.data(DATA)
     observer.baseline(Evaluation(step=0, epoch=0.0, eval_loss=8.976, perplexity=7_912.2))
     observer.note("resumed from step 12; 3 steps repeated")
     for step in range(13, 349):
         clock.seconds += 0.2
-        observer.step(step, 348, step / 116, 4.31, 1e-4, 9_240.0)
+        observer.step(StepDone(step, 348, step / 116, 4.31, 1e-4, 9_240.0))
         if step % 116 == 0:
             clock.seconds += 5.0
             observer.evaluation(Evaluation(step=step, epoch=step / 116, eval_loss=5.36, perplexity=212.43))
@@ -132,7 +136,7 @@ def test_the_bar_is_gone_and_the_cursor_back_when_a_run_fails(clock: Clock, monk
 
     def fail() -> None:
         with ConsoleObserver(stream, now=clock) as observer:
-            observer.step(1, 10, 0.1, 4.0, 1e-4, None)
+            observer.step(StepDone(1, 10, 0.1, 4.0, 1e-4))
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
@@ -209,13 +213,26 @@ def test_addresses_are_not_wrapped_in_a_file(clock: Clock) -> None:
     assert f"  model     {place}" in plain_run(clock, report).splitlines()
 
 
-def test_the_silent_observer_hears_everything(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    observer = SilentObserver()
+def test_all_observers_hear_every_event_in_order(clock: Clock) -> None:
+    heard: list[str] = []
 
+    class Listener(Observer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getattribute__(self, event: str) -> object:
+            if event != "name" and not event.startswith("_"):
+                heard.append(f"{self.name} {event}")
+            return super().__getattribute__(event)
+
+    observer = Broadcast([Listener("first"), Listener("second")])
     play(observer, clock, demo_report())
+    observer.phase(JobPhase.SAVING)
     observer.interrupted(None, "again")
 
-    assert capsys.readouterr() == ("", "")
+    events = [name for name in vars(Observer) if not name.startswith("_")]
+    assert {line.removeprefix("first ") for line in heard[::2]} == set(events)
+    assert [line.replace("first", "second") for line in heard[::2]] == heard[1::2]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from job.forked import TERM, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 
+from lmft_job.grace import Grace
 from lmft_job.interrupt import Interrupt, StopNow
 
 
@@ -92,6 +93,52 @@ def test_a_stop_in_a_step_saves_it_and_the_report_says_where_the_run_went_on(
     assert outcome(tmp_path) == calm[1]
 
 
+def test_an_upload_that_storage_never_ends_is_given_up_within_the_grace_period(
+    tmp_path: Path, calm: tuple[Path, dict[str, Any]]
+) -> None:
+    def never_end_after_the_first(teller: Any) -> None:
+        from lmft_job.storage.files import FileStore
+
+        original = FileStore.put_if_absent
+
+        def put_if_absent(self: Any, key: str, data: bytes) -> bool:
+            if "/step-" in key and "/step-00000005/" not in key:
+                teller.tell("stuck")
+                time.sleep(600)
+            return original(self, key, data)
+
+        FileStore.put_if_absent = put_if_absent  # type: ignore[method-assign]
+
+    # given a run whose second checkpoint never arrives, and which waits for it with the third
+    spec = toy_spec(tmp_path)
+    child = attempt(tmp_path, spec, patch=never_end_after_the_first, grace_seconds=2)
+    child.until("stuck")
+    # when it is stopped
+    child.signal(TERM)
+    # then it ends by itself, says what is kept, and the next start goes on from there
+    assert child.wait() == 75
+    assert "did not end within the grace period; step 5 is the newest in storage" in child.result["message"]
+    assert child.result["checkpoint"]["step"] == 5
+    assert complete(tmp_path, spec, 2).result["counts"]["resumedFromStep"] == 5
+    assert outcome(tmp_path) == calm[1]
+
+
+def test_a_signal_that_comes_while_the_process_is_replaced_is_not_lost() -> None:
+    # given a process that is replaced by a fresh one, and a signal on the way, which kills or is lost by default
+    code = (
+        "import os, signal, sys\n"
+        "import lmft_job.interrupt as ours\n"
+        "execv = os.execv\n"
+        "os.execv = lambda *words: (os.kill(os.getpid(), signal.SIGTERM), execv(*words))\n"
+        "ours.INTERRUPT.install()\n"
+        "ours.replace_process('lmft_job.pod', ['--run-file', '/nowhere', '--termination-log', os.devnull])\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60
+    )
+    assert process.returncode == 75
+
+
 def test_a_stop_while_modules_are_imported_exits_75() -> None:
     started = time.monotonic()
     process = subprocess.Popen(
@@ -109,6 +156,22 @@ def _handles_term(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (TERM - 1) & 1)
+
+
+def test_listeners_hear_of_a_stop_before_and_after_it_was_asked_for() -> None:
+    interrupt, heard = Interrupt(), []
+    interrupt.on_request(lambda: heard.append("before"))
+    with interrupt.deferred():
+        interrupt._handle(TERM, None)
+        interrupt._handle(TERM, None)
+    interrupt.on_request(lambda: heard.append("after"))
+    assert heard == ["before", "after"]
+
+
+@pytest.mark.parametrize(("seconds", "uploads", "everything"), [(120, 105, 115), (30, 15, 25), (2, 1, 1.6)])
+def test_a_grace_period_leaves_time_to_say_how_it_ended(seconds: float, uploads: float, everything: float) -> None:
+    grace = Grace(seconds)
+    assert (grace.for_uploads, grace.for_all) == (uploads, everything)
 
 
 def test_inside_a_deferral_a_signal_is_only_noted() -> None:

@@ -1,44 +1,80 @@
 """The container's entry: a run file in, a termination message out, in every ending."""
 
+import hashlib
 import json
 import os
+import signal
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from job.faults import Fault, Request, proxy
 from job.forked import UID, toy_spec
+from job.s3server import BUCKET, S3Server
 
 from lmft_api.result import decode
+from lmft_job.pod import main
+
+
+class Pod:
+    """The container's entry in a forked child: torch is imported already."""
+
+    def __init__(
+        self, home: Path, run_file: dict[str, Any] | str, patch: Callable[[], None] = lambda: None, **environment: str
+    ) -> None:
+        (home / "run.json").write_text(run_file if isinstance(run_file, str) else json.dumps(run_file))
+        self.message, self._log = home / "termination-log", home / "log"
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            log = os.open(self._log, os.O_CREAT | os.O_WRONLY)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            os.environ |= environment
+            words = [
+                "--run-file", home / "run.json", "--termination-log", self.message, "--work", home / "work",
+                "--secrets", home / "secrets",
+            ]  # fmt: skip
+            sys.argv = ["lmft-job", *map(str, words)]
+            patch()
+            main()
+        finally:
+            os._exit(99)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def until(self, words: str) -> None:
+        """Wait for words in its log."""
+        while not (self._log.exists() and words in self.log):
+            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.log
+            time.sleep(0.01)
+
+    def end(self) -> tuple[int, Any]:
+        """Its exit code and the decoded termination message."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        assert len(self.message.read_bytes()) <= 4096
+        return status, decode(self.message.read_text())
 
 
 def pod(home: Path, run_file: dict[str, Any] | str) -> tuple[int, Any]:
-    """Run the entry in a forked child; its exit code and the decoded termination message."""
-    (home / "run.json").write_text(run_file if isinstance(run_file, str) else json.dumps(run_file))
-    message = home / "termination-log"
-    pid = os.fork()
-    if not pid:
-        code = 99
-        try:
-            log = os.open(home / "log", os.O_CREAT | os.O_WRONLY)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            from lmft_job.pod_run import run_attempt
+    """Run the entry to its end."""
+    return Pod(home, run_file).end()
 
-            words = [
-                "--run-file", home / "run.json", "--termination-log", message, "--work", home / "work",
-                "--secrets", home / "secrets",
-            ]  # fmt: skip
-            code = run_attempt([str(word) for word in words])
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert len(message.read_bytes()) <= 4096
-    return status, decode(message.read_text())
+
+def run_file(spec: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": "toy", "namespace": "team", "uid": UID, "spec": spec, **more}
 
 
 def test_a_run_file_becomes_a_result(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, training={"maxSteps": 6})
     del spec["training"]["epochs"]
-    code, result = pod(tmp_path, {"name": "toy", "namespace": "team", "uid": UID, "attempt": 1, "spec": spec})
+    code, result = pod(tmp_path, run_file(spec, attempt=1))
     assert code == 0
     assert result.reason == "Completed"
     assert float(result.results.perplexity) > 1
@@ -49,7 +85,7 @@ def test_a_run_file_becomes_a_result(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_work_says_so_in_its_message(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, dataset={"textField": "body"})
-    code, result = pod(tmp_path, {"name": "toy", "namespace": "team", "uid": UID, "spec": spec})
+    code, result = pod(tmp_path, run_file(spec))
     assert code == 2
     assert result.reason == "DatasetInvalid"
     assert "textField" in result.message
@@ -66,7 +102,67 @@ def test_a_secret_that_an_error_quotes_does_not_leave_the_pod(tmp_path: Path) ->
     secrets.mkdir(parents=True)
     (secrets / "token").write_text("hf_verysecretvalue\n")
     spec = toy_spec(tmp_path, dataset={"textField": "hf_verysecretvalue"})
-    code, result = pod(tmp_path, {"name": "toy", "namespace": "team", "uid": UID, "spec": spec})
+    code, result = pod(tmp_path, run_file(spec))
     assert code == 2
     assert "hf_verysecretvalue" not in result.message
     assert "hf_verysecretvalue" not in (tmp_path / "log").read_text()
+
+
+def test_a_secret_in_a_traceback_does_not_leave_the_pod_either(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets" / "output"
+    secrets.mkdir(parents=True)
+    (secrets / "AWS_SECRET_ACCESS_KEY").write_text("averysecretvalue")
+
+    def fail() -> None:
+        def train(*_: Any) -> None:
+            raise RuntimeError("a library says: key averysecretvalue is bad")
+
+        import lmft_job.recipe
+
+        lmft_job.recipe.train = train
+
+    child = Pod(tmp_path, run_file(toy_spec(tmp_path)), fail)
+    code, result = child.end()
+    assert (code, result.reason) == (1, "InternalError")
+    assert "key [redacted] is bad" in result.message
+    assert "RuntimeError: a library says: key [redacted] is bad" in child.log
+    assert "averysecretvalue" not in child.log
+
+
+def test_storage_that_falls_silent_does_not_keep_a_stopped_pod_beyond_its_grace_period(
+    tmp_path: Path, s3: S3Server
+) -> None:
+    spec = toy_spec(tmp_path, output={"uri": f"s3://{BUCKET}/{tmp_path.name}"})
+
+    def silent_after_the_first_checkpoint(request: Request) -> Fault | None:
+        return Fault.SILENT if request.method == "PUT" and "step-00000010" in request.path else None
+
+    with proxy(s3.endpoint, silent_after_the_first_checkpoint) as between:
+        s3.secret(tmp_path / "secrets" / "output", endpoint=between.endpoint)
+        child = Pod(tmp_path, run_file(spec, graceSeconds=4))
+        while not between.made:
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGTERM)
+        code, result = child.end()
+    assert (code, result.reason) == (75, "Interrupted")
+    assert "checkpoint 10 did not end within the grace period" in result.message
+    assert result.checkpoint.step == 5
+
+
+def test_a_library_that_holds_the_main_thread_does_not_hold_a_stopped_pod(tmp_path: Path) -> None:
+    def dig() -> None:
+        def find_sources(*_: Any) -> None:
+            print("digging", flush=True)
+            # One call into C that gives no signal handler a chance, for a minute if nothing ends the process.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 60_000_000)
+
+        import lmft_job.recipe
+
+        lmft_job.recipe.find_sources = find_sources
+
+    child = Pod(tmp_path, run_file(toy_spec(tmp_path), graceSeconds=2), dig)
+    child.until("digging")
+    os.kill(child.pid, signal.SIGTERM)
+    code, result = child.end()
+    assert (code, result.reason) == (75, "Interrupted")
+    assert result.message == "stopped by SIGTERM, and did not come to an end within 1.6 seconds"

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lmft_api.progress import ProgressMessage
+from lmft_api.progress import JobPhase, ProgressMessage
+from lmft_job.observer import StepDone
 from lmft_job.progress import Endpoint, ProgressReporter, ProgressState
 from lmft_job.report.model import Evaluation
 
@@ -31,7 +32,7 @@ def server(status: int = 200, silent: threading.Event | None = None) -> Iterator
             return None
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{http.server_port}/progress", taken
@@ -51,8 +52,8 @@ def test_a_report_has_the_trainers_format_and_the_pods_token(tmp_path):
     token.write_text("abc\n")
     with server() as (url, taken):
         with ProgressReporter(Endpoint(url, None, token), interval=60) as reporter:
-            reporter.step(1, 10, 0.1, 4.0, 2e-5, None)
-            reporter.step(5, 10, 0.5, 3.5, 1e-5, 1000.0)
+            reporter.step(StepDone(1, 10, 0.1, 4.0, 2e-5))
+            reporter.step(StepDone(5, 10, 0.5, 3.5, 1e-5, 1000.0))
             reporter.evaluation(Evaluation(step=5, epoch=0.5, eval_loss=3.0, perplexity=20.085))
     last = taken[-1]
     assert last["authorization"] == "Bearer abc"
@@ -72,7 +73,7 @@ def test_the_time_left_counts_only_the_steps_of_this_process():
     now = [0.0]
     state = ProgressState(clock=lambda: now[0])
     for step in range(401, 412):
-        state.step(step, 1000, step / 100, {})
+        state.step(StepDone(step, 1000, step / 100))
         now[0] += 2.0
     now[0] -= 2.0
     status = state.message().trainer_status
@@ -89,10 +90,21 @@ def test_a_server_that_never_answers_costs_no_step_any_time():
                 time.sleep(0.01)
             # when a post hangs, then a thousand steps pass without one of them waiting for it
             for step in range(1, 1001):
-                reporter.step(step, 1000, 0.0, 1.0, None, None)
+                reporter.step(StepDone(step, 1000, 0.0, 1.0))
             assert not released.is_set()
             assert len(taken) == 1
             released.set()
+
+
+def test_a_change_of_phase_is_posted_at_once():
+    with server() as (url, taken):
+        with ProgressReporter(Endpoint(url, None, None), interval=600) as reporter:
+            # Ten minutes lie between two reports; those of a change of phase do not wait for them.
+            for phase in JobPhase:
+                reporter.phase(phase)
+                while not taken or metrics(taken[-1]["body"]).get("phase") != phase:
+                    time.sleep(0.005)
+    assert ProgressMessage.model_validate(taken[-1]["body"]).trainer_status.metric("phase") == "Saving"
 
 
 def test_a_refusal_is_said_once_and_not_for_every_report():
