@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster.node.node import CLUSTER, Node, Team, given_node, local_node
+from cluster.node.node import CLUSTER, Node, Run, Team, given_node, local_node
 from cluster.node.release import install, make_bucket, s3_client
+from cluster.node.training import toy
 
 
 @pytest.fixture(scope="session")
@@ -37,19 +38,30 @@ def release(node: Node, s3: Any) -> Node:
 
 
 @pytest.fixture
-def team(release: Node, request: pytest.FixtureRequest) -> Iterator[Team]:
+def team(release: Node) -> Iterator[Team]:
     team = release.team()
-    request.node.team = team
     yield team
     release.kubectl("delete", "namespace", team.namespace, "--wait=false", check=False)
+
+
+@pytest.fixture(scope="session")
+def trainers(release: Node) -> Team:
+    """The namespace of the runs that train the same model, so that one can be held against another."""
+    return release.team()
+
+
+@pytest.fixture(scope="session")
+def reference(trainers: Team) -> Run:
+    """A run that nobody disturbs; others of its spec, disturbed, must end with its figures."""
+    return trainers.apply("undisturbed", toy())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
-    team = getattr(item, "team", None)
-    if report.when == "call" and report.failed and team is not None:
-        report.sections.append(("the namespace", diagnosis(team)))
+    if report.when == "call" and report.failed:
+        teams = [made for name in ("team", "trainers") if (made := getattr(item, "funcargs", {}).get(name))]
+        report.sections += [(f"namespace {team.namespace}", diagnosis(team)) for team in teams]
     return report
 
 

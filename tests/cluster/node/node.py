@@ -22,9 +22,11 @@ SOURCES = {
     "operator": ("Dockerfile", "requirements/operator.txt", "api", "operator"),
     "job": ("Dockerfile", "requirements/job.txt", "api", "jobimage"),
     "stub": ("tests/cluster/node/stub",),
+    "trainer": ("tests/cluster/node/trainer", "requirements/job.txt"),
 }
 Json = dict[str, Any]
 T = TypeVar("T")
+FOLDER = Path(os.environ.get("LMFT_CLUSTER_DIR", "/tmp/lmft-cluster"))
 numbers = count(1)
 
 
@@ -54,6 +56,8 @@ class Node:
     s3_key: str = "test"
     s3_secret: str = "testsecret"
     local: bool = True
+    shell: tuple[str, ...] = ()
+    """What runs a command on the node, where the node is not this machine."""
     namespaces: list[str] = field(default_factory=list)
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -73,6 +77,26 @@ class Node:
         found = self.kubectl("get", "--ignore-not-found", "-o", "json", *arguments)
         parsed: Json = json.loads(found) if found.strip() else {}
         return parsed
+
+    @property
+    def name(self) -> str:
+        """The only node's."""
+        return self.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+
+    def kubelet(self, verb: str) -> None:
+        """``stop`` or ``start`` kubelet; what it started goes on, as on a node that has lost its network."""
+        command = [CLUSTER, verb, "kubelet"] if self.local else [*self.shell, "systemctl", verb, "kubelet"]
+        subprocess.run(command, check=True)
+
+    def storage(self, verb: str) -> None:
+        """``stop`` or ``start`` the S3 server."""
+        subprocess.run([CLUSTER, verb, "s3"], check=True)
+
+    def kill(self, container: str) -> None:
+        """SIGKILL to everything in a container, behind kubelet's back."""
+        ctr = (*self.shell, "ctr") if self.shell else (tool("ctr"), "--address", str(FOLDER / "containerd.sock"))
+        command = [*ctr, "--namespace", "k8s.io", "tasks", "kill", "--all", "--signal", "KILL", container]
+        subprocess.run(command, check=True, capture_output=True)
 
     def team(self, **labels: str) -> "Team":
         """A new namespace in which restricted pods alone are admitted, with the Secret of the storage."""
@@ -206,19 +230,21 @@ def content_tag(paths: Iterable[str]) -> str:
 def local_node() -> Node:
     """Start the local cluster, unless it runs, and give it the images."""
     subprocess.run([CLUSTER, "up"], check=True)
-    folder = Path(os.environ.get("LMFT_CLUSTER_DIR", "/tmp/lmft-cluster"))
-    images = {}
+    images: dict[str, str] = {}
     known = subprocess.run(
-        [tool("ctr"), "--address", str(folder / "containerd.sock"), "--namespace", "k8s.io", "images", "ls", "-q"],
+        [tool("ctr"), "--address", str(FOLDER / "containerd.sock"), "--namespace", "k8s.io", "images", "ls", "-q"],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     for target, sources in SOURCES.items():
         tag = images[target] = f"localhost/lmft-{target}:{content_tag(sources)}"
         if tag not in known:
-            context = ROOT / "tests/cluster/node/stub" if target == "stub" else ROOT
-            subprocess.run([CLUSTER, "image", target, tag, context], check=True, stdout=subprocess.DEVNULL)
+            context = ROOT / sources[0] if sources[0].startswith("tests/") else ROOT
+            environment = os.environ | ({"JOB_IMAGE": images["job"]} if target == "trainer" else {})
+            subprocess.run(
+                [CLUSTER, "image", target, tag, context], check=True, stdout=subprocess.DEVNULL, env=environment
+            )
             subprocess.run([CLUSTER, "load", tag], check=True)
-    return Node(str(folder / "admin.conf"), images, "http://10.245.0.1:7070")
+    return Node(str(FOLDER / "admin.conf"), images, "http://10.245.0.1:7070")
 
 
 def given_node(kubeconfig: str) -> Node:
@@ -231,4 +257,5 @@ def given_node(kubeconfig: str) -> Node:
         os.environ["LMFT_E2E_S3_KEY"],
         os.environ["LMFT_E2E_S3_SECRET"],
         local=False,
+        shell=tuple(os.environ["LMFT_E2E_NODE_SHELL"].split()),
     )

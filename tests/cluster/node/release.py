@@ -9,6 +9,7 @@ from botocore.config import Config
 from cluster.node.node import ROOT, Node
 
 BUCKET = "models"
+DOCUMENTATION = "https://docs.example.com/troubleshooting"
 
 
 def s3_client(node: Node, **options: Any) -> Any:
@@ -29,8 +30,8 @@ def make_bucket(client: Any) -> None:
         client.create_bucket(Bucket=BUCKET)
 
 
-def install(node: Node) -> None:
-    """Install the chart, or bring it up to date; the stub image is allowed beside the job's."""
+def install(node: Node, **changes: Any) -> None:
+    """Install the chart, or bring it up to date; the tests' own images are allowed beside the job's."""
 
     def image(reference: str) -> Any:
         repository, _, tag = reference.rpartition(":")
@@ -52,10 +53,16 @@ def install(node: Node) -> None:
                 "credentialsSecretName": "lmft-s3",
             }
         },
-        "policy": {"images": [node.images["stub"], "localhost/absent:*"]},
-        "retries": {"initialSeconds": 1},
+        "policy": {
+            "images": [node.images["stub"], node.images["trainer"], "localhost/absent:*"],
+            "serviceAccounts": ["default", "trainer"],
+            "volumes": ["corpus"],
+            "envNames": ["TZ", "AWS_MAX_ATTEMPTS"],
+        },
+        "retries": {"initialSeconds": 1, "podEndMarginSeconds": 5},
+        "documentationURL": DOCUMENTATION,
     }
     node.run(
         "helm", "upgrade", "--install", "lmfinetune", str(ROOT / "charts/lmfinetune"), "-n", "lmft-system",
-        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values),
+        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values | changes),
     )  # fmt: skip
