@@ -11,3 +11,13 @@ cluster-down: ## Stop it and delete its state
 e2e: setup ## Tests against a real cluster, with the real images
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart \
 	  tests/cluster/node/test_quickstart.py tests/cluster/node/test_pods.py
+
+# Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… KUBELET_SECONDS=60 S3_SECONDS=30 API_SECONDS=120; LMFT_E2E_KEEP=1
+# leaves the node up.
+CHAOS_OPTIONS := seed:SEED faults:FAULTS runs:RUNS pause:PAUSE steps:STEPS kubelet-seconds:KUBELET_SECONDS \
+  s3-seconds:S3_SECONDS api-seconds:API_SECONDS
+
+.PHONY: chaos
+chaos: setup ## Faults at random moments over small runs on a real node: make chaos SEED=7
+	PYTHONPATH=tests $(BIN)/python -m cluster.chaos $(foreach option,$(CHAOS_OPTIONS),$(if \
+	  $($(word 2,$(subst :, ,$(option)))),--$(word 1,$(subst :, ,$(option))) $($(word 2,$(subst :, ,$(option))))))

@@ -1,0 +1,181 @@
+"""What was seen of the runs while faults came down on them, and what in it must not be. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Checkpoint = tuple[int, int]
+"""Attempt and step; the order is that in which runs resume."""
+
+RUN, ATTEMPT = "lmfinetune.dev/run-uid", "lmfinetune.dev/attempt"
+"""Labels of Jobs and pods."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """An attempt of which something may run.
+
+    Attributes:
+        attempt: its number.
+        fenced: seconds past the end of its pod's grace period, when the pod is marked for deletion; else None.
+    """
+
+    attempt: int
+    fenced: float | None = None
+
+
+def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[str, Any]], now: float) -> list[Live]:
+    """Attempts of one run whose pod runs, or whose Job may yet make one; oldest first.
+
+    Args:
+        jobs: of the run, as the API server gives them, listed before the pods.
+        pods: of the run.
+        now: UNIX seconds.
+    """
+    found: dict[int, Live] = {}
+    for job in jobs:
+        status = job.get("status", {})
+        over = any(c["type"] in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
+                   for c in status.get("conditions", ()) if c["status"] == "True")  # fmt: skip
+        counted = (
+            status.get("failed") or status.get("succeeded") or any(status.get("uncountedTerminatedPods", {}).values())
+        )
+        if not over and not counted and "deletionTimestamp" not in job["metadata"]:
+            found[number_of(job)] = Live(number_of(job))
+    for pod in pods:
+        number, deadline = number_of(pod), pod["metadata"].get("deletionTimestamp")
+        if _ended(pod):
+            found.pop(number, None)
+        else:
+            found[number] = Live(number, now - unix(deadline) if deadline else None)
+    return [found[number] for number in sorted(found)]
+
+
+def _ended(pod: Mapping[str, Any]) -> bool:
+    status = pod.get("status", {})
+    states = [entry.get("state", {}) for entry in status.get("containerStatuses", ())]
+    return status.get("phase") in ("Succeeded", "Failed") or any("terminated" in state for state in states)
+
+
+def number_of(body: Mapping[str, Any]) -> int:
+    """Which attempt a Job or a pod is."""
+    return int(body["metadata"]["labels"][ATTEMPT])
+
+
+def unix(timestamp: str) -> float:
+    """UNIX seconds of an RFC 3339 time."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def two_at_once(live: Sequence[Live], margin: float) -> str | None:
+    """What is wrong with the live attempts of a run, if anything.
+
+    One is allowed; and older ones whose pod did not end though its grace period and a margin are over, as on a node
+    that nobody hears of. These are fenced: each writes in a folder of its own.
+    """
+    unfenced = [a for a in live[:-1] if a.fenced is None or a.fenced < margin]
+    return f"attempts {[a.attempt for a in live]} are live at once" if unfenced else None
+
+
+@dataclass
+class RunHistory:
+    """One run, as far as it was watched.
+
+    Attributes:
+        every: steps between two checkpoints.
+        keep: complete checkpoints that stay while it runs.
+        there: complete checkpoints in storage when it was looked at last.
+        verified: complete checkpoints whose files were compared with their SHA-256.
+        looks: time of each look into storage that found another set of checkpoints than before, and the set.
+        steps: highest step that each attempt is known to have done.
+        resumed: step that each attempt is known to have gone on from.
+        fenced: attempts that ran beside a later one.
+        violations: what must not have been.
+    """
+
+    every: int
+    keep: int = 2
+    there: frozenset[Checkpoint] = frozenset()
+    verified: set[Checkpoint] = field(default_factory=set)
+    looks: list[tuple[float, frozenset[Checkpoint]]] = field(default_factory=list)
+    steps: dict[int, int] = field(default_factory=dict)
+    resumed: dict[int, int] = field(default_factory=dict)
+    fenced: set[int] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+
+    def storage_seen(self, now: float, found: frozenset[Checkpoint], done: bool) -> None:
+        """A look into storage: what was there must still be, or have been pruned for newer ones.
+
+        Args:
+            now: when the look began, UNIX seconds.
+            found: complete checkpoints.
+            done: whether the run's report is there, so that one checkpoint is enough.
+        """
+        keep = 1 if done else self.keep
+        for lost in sorted(self.there - found):
+            newer = [checkpoint for checkpoint in found if checkpoint > lost]
+            if len(newer) < keep:
+                self._wrong(f"checkpoint {name(lost)} is gone, though only {len(newer)} are newer")
+        if found != self.there:
+            self.looks.append((now, found))
+        for attempt, step in found:
+            self.reached(attempt, step)
+        self.there = found
+
+    def damaged(self, checkpoint: Checkpoint, what: str) -> None:
+        """A complete checkpoint is not what its manifest says."""
+        self._wrong(f"checkpoint {name(checkpoint)}: {what}")
+
+    def cluster_seen(self, live: Sequence[Live], margin: float) -> None:
+        """A look at Jobs and pods."""
+        self.fenced |= {attempt.attempt for attempt in live[:-1]}
+        if problem := two_at_once(live, margin):
+            self._wrong(problem)
+
+    def reached(self, attempt: int, step: int) -> None:
+        """An attempt is known to have done a step."""
+        self.steps[attempt] = max(step, self.steps.get(attempt, 0))
+
+    def repeated(self, attempts: Sequence[Mapping[str, Any]]) -> int:
+        """Steps that were done in vain, over all attempts of the status; notes what must not have been.
+
+        An attempt begins at the newest checkpoint that was seen before it started, or at a newer one. What the one
+        before had done beyond it is at most an interval, and the steps during the upload in flight: another interval,
+        for a checkpoint waits for the upload before it.
+        """
+        total = 0
+        for entry in attempts:
+            number = entry["number"]
+            reported = entry.get("resumedFromStep")
+            begun = self.resumed.get(number, reported)
+            if reported is not None and begun != reported:
+                self._wrong(f"attempt {number} went on from {begun}, its status says {reported}")
+            if begun is None:
+                if number not in self.steps:
+                    continue  # it ended before it trained
+                begun = 0
+            earlier = [other for other in self.steps if other < number]
+            if earlier:
+                total += max(0, self.steps[max(earlier)] - begun)
+            before = max((self.steps[other] for other in earlier), default=0)
+            worst = max(before - begun, entry.get("lostSteps") or 0)
+            if worst > 2 * self.every:
+                self._wrong(f"attempt {number} repeats {worst} steps, more than two intervals of {self.every}")
+            newest = self._newest_before(unix(entry["startTime"])) if entry.get("startTime") else None
+            if newest is not None and begun < newest[1] and not self.fenced:
+                self._wrong(f"attempt {number} went on from {begun}, though checkpoint {name(newest)} was there")
+        return total
+
+    def _newest_before(self, moment: float) -> Checkpoint | None:
+        known = [found for seen, found in self.looks if seen < moment]
+        return max(known[-1], default=None) if known else None
+
+    def _wrong(self, what: str) -> None:
+        if what not in self.violations:
+            self.violations.append(what)
+
+
+def name(checkpoint: Checkpoint) -> str:
+    """A checkpoint for people."""
+    return f"attempt-{checkpoint[0]:04d}/step-{checkpoint[1]:08d}"

@@ -1,0 +1,227 @@
+"""Runs under faults, beside the same runs left alone: every one must come to the same end."""
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from cluster.chaos.faults import Hands
+from cluster.chaos.history import RunHistory
+from cluster.chaos.observer import Observer
+from cluster.chaos.schedule import OUTAGES, Fault, Kind, schedule
+from cluster.node.node import Team
+
+Json = dict[str, Any]
+Say = Callable[[str], None]
+MARGIN = 30.0
+"""The chart's retries.podEndMarginSeconds."""
+PATIENCE = 900.0
+"""How long after the last fault all runs must have ended, seconds."""
+TARGET_PATIENCE = 300.0
+"""How long a fault waits for something that it can hit, seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        seed: of the schedule.
+        faults: how many.
+        runs: how many runs there are at a time.
+        durations: seconds of each outage.
+        pause: mean time between two faults, seconds.
+        steps: of each run.
+        every: steps between two checkpoints.
+        look: seconds between two samples.
+        tasks: the runs take turns.
+    """
+
+    seed: int
+    faults: int = 50
+    runs: int = 3
+    durations: dict[Kind, float] = field(default_factory=lambda: {Kind.KUBELET: 60.0, Kind.S3: 30.0, Kind.API: 120.0})
+    pause: float = 20.0
+    steps: int = 240
+    every: int = 20
+    look: float = 2.0
+    tasks: tuple[str, ...] = ("CausalLM", "MaskedLM")
+
+
+@dataclass
+class RunOutcome:
+    """How one run ended."""
+
+    name: str
+    task: str
+    status: Json
+    repeated: int
+    equal: bool
+    violations: list[str]
+
+
+@dataclass
+class Outcome:
+    """What was measured."""
+
+    plan: Plan
+    done: Counter[Kind] = field(default_factory=Counter)
+    runs: list[RunOutcome] = field(default_factory=list)
+    checkpoints: int = 0
+    samples: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def violations(self) -> list[str]:
+        """Everything that must not have been, by run."""
+        return [f"{run.name}: {problem}" for run in self.runs for problem in run.violations]
+
+
+def spec_of(task: str, plan: Plan) -> Json:
+    """A small run: about 1M parameters, minutes on one core, and checkpoints every few seconds."""
+    causal = task == "CausalLM"
+    sizes: Json = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 96, "n_positions": 64}
+    if not causal:
+        sizes = {
+            "model_type": "roberta", "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 96,
+            "intermediate_size": 384, "max_position_embeddings": 66,
+        }  # fmt: skip
+    return {
+        "task": task,
+        "model": {"fromConfig": sizes, "tokenizer": {"trainVocabSize": 600}},
+        "dataset": {"builtin": "PythonDocs", "textField": "answers.text", "testPercent": 5, "blockSize": 64},
+        "training": {"maxSteps": plan.steps, "learningRate": "1e-3", "perDeviceBatchSize": 8, "seed": 7},
+        "evaluation": {"everySteps": 4 * plan.every},
+        "checkpoint": {"everySteps": plan.every, "keep": 2},
+        "sample": {"prompts": ["The import statement" if causal else "The <mask> statement"], "maxNewTokens": 8},
+        # A killed container counts as a failure; so many faults are no run's everyday.
+        "maxRetries": 100,
+    }
+
+
+def measure(team: Team, plan: Plan, say: Say) -> Outcome:
+    """Faults by the plan's schedule over runs in a namespace; says what happens as it happens."""
+    began = time.monotonic()
+    outcome = Outcome(plan)
+    calm = undisturbed(team, plan, say)
+    hands = Hands(team.node, team.namespace)
+    with Observer(team, plan.every, MARGIN, hands.log, plan.look) as observer:
+        crowd = Crowd(team, plan, observer)
+        crowd.fill()
+        with restored(hands):
+            for fault in disturb(plan, hands, crowd, say):
+                outcome.done[fault.kind] += 1
+        say("no more faults; waiting for the runs to end")
+        until = time.monotonic() + PATIENCE
+        while observer.unfinished() and time.monotonic() < until:
+            crowd.check()
+            time.sleep(1)
+    observer.look()
+    for name, task in crowd.tasks.items():
+        outcome.runs.append(judge(name, task, observer, calm[task]))
+    outcome.checkpoints = sum(len(history.verified) for history in observer.histories.values())
+    outcome.samples = observer.samples
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def undisturbed(team: Team, plan: Plan, say: Say) -> dict[str, Json]:
+    """What comes out of one run of each task that is left alone."""
+    runs = {task: team.apply(f"calm-{task.lower()}", spec_of(task, plan)) for task in plan.tasks}
+    found = {}
+    for task, run in runs.items():
+        run.until("Completed", seconds=PATIENCE)
+        assert len(run.status["attempts"]) == 1, "the undisturbed run was disturbed"
+        observer = Observer(team, plan.every, MARGIN, lambda pod: "", plan.look)
+        observer.bodies[run.name] = run.body
+        found[task] = observer.folder(run.name).outcome()
+        say(f"undisturbed {task}: perplexity {found[task]['results']['perplexity']:.4f}")
+    return found
+
+
+@dataclass
+class Crowd:
+    """The runs that faults come down on: as many at a time as the plan says."""
+
+    team: Team
+    plan: Plan
+    observer: Observer
+    tasks: dict[str, str] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def fill(self) -> None:
+        """Start runs in the place of those that have ended."""
+        self.check()
+        unknown = [name for name in self.tasks if name not in self.observer.bodies]
+        ours = [name for name in self.observer.unfinished() if name in self.tasks]
+        for _ in range(self.plan.runs - len(ours) - len(unknown)):
+            number = next(self.numbers)
+            task = self.plan.tasks[number % len(self.plan.tasks)]
+            name = f"run-{number}"
+            self.team.apply(name, spec_of(task, self.plan))
+            self.tasks[name] = task
+
+    def check(self) -> None:
+        """Raise what ended the observer, if anything did."""
+        if self.observer.failure is not None:
+            raise self.observer.failure
+
+
+def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]:
+    """Do the faults of the schedule, each at its moment, and keep the crowd at its number; yields what was done."""
+    faults = schedule(plan.seed, plan.faults, plan.durations, plan.pause)
+    # Moments in seconds, the fault's number to tell equal ones apart, and whether it begins or ends then.
+    coming = [(fault.at, fault.number, True) for fault in faults]
+    zero = time.monotonic()
+    while coming:
+        moment, number, begins = heapq.heappop(coming)
+        while (now := time.monotonic() - zero) < moment:
+            if Kind.API not in hands.down:
+                crowd.fill()
+            time.sleep(min(1.0, moment - now))
+        fault = faults[number - 1]
+        if not begins:
+            hands.end(fault)
+            say(f"      {fault.kind}: over")
+        elif hit := hands.begin(fault, crowd.observer.targets()):
+            say(f"{number:2}/{plan.faults} {fault.kind}: {hit}")
+            if fault.kind in OUTAGES:
+                heapq.heappush(coming, (time.monotonic() - zero + fault.seconds, number, False))
+            yield fault
+        elif now < fault.at + TARGET_PATIENCE:
+            heapq.heappush(coming, (now + 0.5, number, True))
+        else:
+            say(f"{number:2}/{plan.faults} {fault.kind}: there was nothing to hit")
+
+
+@contextmanager
+def restored(hands: Hands) -> Iterator[None]:
+    """Whatever happens, nothing stays stopped."""
+    try:
+        yield
+    finally:
+        hands.restore()
+
+
+def judge(name: str, task: str, observer: Observer, calm: Json) -> RunOutcome:
+    """Compare a run with the one that was left alone, and gather what was wrong with it."""
+    body, history = observer.bodies.get(name, {}), observer.histories.get(name) or RunHistory(observer.every)
+    status = body.get("status", {})
+    repeated = history.repeated(status.get("attempts", []))
+    problems, equal = history.violations, False
+    if status.get("phase") != "Succeeded":
+        said = next(iter(status.get("conditions", [])), {})
+        problems.append(f"it is {said.get('reason')}: {said.get('message')}")
+    else:
+        found = observer.folder(name).outcome()
+        different = [key for key in calm if found[key] != calm[key]]
+        equal = not different
+        if different:
+            problems.append(f"{', '.join(different)} differ from the undisturbed run's")
+        if not history.there & history.verified:
+            problems.append("no verified checkpoint is left")
+    return RunOutcome(name, task, status, repeated, equal, problems)
