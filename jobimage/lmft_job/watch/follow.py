@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes import client, config, watch
@@ -15,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.status import ConditionStatus, LMFineTuneStatus
-from lmft_job.watch.view import EventLine, History, ended, line, picture, succeeded
+from lmft_job.watch.view import EventLine, History, closing, ended, line, picture, succeeded
 
 WATCH_SECONDS = 60
 PAUSE_SECONDS = 2.0
@@ -52,6 +53,8 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
                 console.print(text, soft_wrap=True, markup=False, highlight=False)
                 last = text
             if ended(status):
+                for text in closing(status) if live is None else ():
+                    console.print(text, soft_wrap=True)
                 outcome = succeeded(status)
                 return outcome is not None and outcome.status == ConditionStatus.TRUE
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
@@ -113,9 +116,14 @@ def _status(body: dict[str, Any]) -> LMFineTuneStatus:
 
 
 def _events(name: str, namespace: str) -> list[EventLine]:
-    found = client.CoreV1Api().list_namespaced_event(
-        namespace, field_selector=f"involvedObject.kind={KIND},involvedObject.name={name}"
-    )
+    """The Events about the run, oldest first; one that says so when they cannot be read, for the run matters more."""
+    try:
+        found = client.CoreV1Api().list_namespaced_event(
+            namespace, field_selector=f"involvedObject.kind={KIND},involvedObject.name={name}"
+        )
+    except (ApiException, HTTPError, OSError) as error:
+        why = error.reason if isinstance(error, ApiException) else error
+        return [EventLine(datetime.now(UTC).isoformat(), "Warning", "NoEvents", f"Events cannot be read: {why}")]
     lines = [
         EventLine(
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp).isoformat(),

@@ -127,12 +127,23 @@ def picture(
     parts += [_attempt(status)] if len(status.attempts or ()) > 1 else []
     parts += [_figures(status)] if status.results is not None else []
     parts += [_events(events)] if events else []
-    if ended(status) and status.results is not None:
-        parts += list(_samples(status))
-        for label, uri in (("model ", status.results.model_uri), ("report", status.results.report_uri)):
-            if uri:
-                parts.append(Text.assemble((f"{label} ", "dim"), uri))
-    return Group(*parts)
+    return Group(*parts, *closing(status))
+
+
+def closing(status: LMFineTuneStatus) -> list[Text]:
+    """What a run leaves when it is over: samples, and where model and report lie; nothing before that."""
+    results = status.results
+    if results is None or not ended(status):
+        return []
+    lines = []
+    for sample in results.samples or ():
+        lines.append(Text(f"“{sample.prompt}”", style="bold"))
+        lines.append(Text.assemble(("  before ▸ ", "dim"), sample.before or ""))
+        lines.append(Text.assemble(("  after  ▸ ", "dim"), sample.after or ""))
+    for label, uri in (("model ", results.model_uri), ("report", results.report_uri)):
+        if uri:
+            lines.append(Text.assemble((f"{label} ", "dim"), uri))
+    return lines
 
 
 def _attempt(status: LMFineTuneStatus) -> Text:
@@ -169,12 +180,3 @@ def _events(events: Sequence[EventLine]) -> Table:
             Text(event.time[11:19], style="dim"), Text(event.reason, style=style), Text(event.message, overflow="fold")
         )
     return table
-
-
-def _samples(status: LMFineTuneStatus) -> list[Text]:
-    lines = []
-    for sample in (status.results.samples if status.results else None) or ():
-        lines.append(Text(f"“{sample.prompt}”", style="bold"))
-        lines.append(Text.assemble(("  before ▸ ", "dim"), sample.before or ""))
-        lines.append(Text.assemble(("  after  ▸ ", "dim"), sample.after or ""))
-    return lines
