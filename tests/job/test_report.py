@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-import time
 from html.parser import HTMLParser
 
 import pytest
@@ -310,17 +309,15 @@ def test_nothing_but_nan_is_told_rather_than_drawn() -> None:
     assert "No loss was logged in this run." in page.text
 
 
-def test_a_huge_curve_makes_a_small_page_quickly() -> None:
+def test_a_huge_curve_makes_a_small_page() -> None:
     curve = training_curve(300_000, 9.0, 3.0, every=1)
     report = causal_report().model_copy(
         update={"evaluations": [Evaluation(step=n, epoch=n / 10, eval_loss=3.0) for n in range(1, 5_000)]}
     )
-    started = time.process_time()
 
     written = render_page(report, curve)
 
     assert len(written) < 600_000
-    assert time.process_time() - started < 5
 
 
 # Settings and use
