@@ -87,7 +87,8 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
 
         def run():  # type: ignore[no-untyped-def]
             context.overwrite = context.overwrite or (again_when_done and _is_finished(context.run_store()))
-            from lmft_job.recipe import run
+            with context.phase("imports"):
+                from lmft_job.recipe import run
 
             return run(context)
 

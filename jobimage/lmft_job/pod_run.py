@@ -61,7 +61,8 @@ def run_attempt(arguments: list[str]) -> int:
         def run() -> Result:
             context = _context(options, Broadcast(observers), arguments, last_word)
             contexts.append(context)
-            from lmft_job.recipe import run
+            with context.phase("imports"):
+                from lmft_job.recipe import run
 
             return run(context)
 
