@@ -1,0 +1,113 @@
+"""``lmft watch`` against a small stand-in for the API server that answers what a test needs; the real one is in e2e."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lmft_job.watch.follow import WatchError, follow
+
+DONE = {
+    "conditions": [
+        {"type": "Succeeded", "status": "True", "reason": "Completed", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ],
+    "results": {"perplexity": "49.61", "samples": [{"prompt": "The sky", "before": "qe", "after": "is blue"}]},
+}
+
+
+class ApiServer(ThreadingHTTPServer):
+    """Answers by path: a status code and a body."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.answers: dict[str, tuple[int, Any]] = {}
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, ApiServer)
+        code, body = server.answers.get(self.path.partition("?")[0], (404, {"kind": "Status", "reason": "NotFound"}))
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *words: object) -> None:
+        """Not into the test's output."""
+
+
+@pytest.fixture
+def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        access = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "team-a"}}],
+            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "users": [{"name": "me", "user": {}}],
+        }
+        (tmp_path / "config").write_text(json.dumps(access))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+        yield server
+        server.shutdown()
+
+
+def run(status: Any) -> tuple[int, Any]:
+    return 200, {"metadata": {"name": "eli5", "resourceVersion": "1"}, "status": status}
+
+
+def watch(server: ApiServer, *, terminal: bool) -> tuple[bool, str]:
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=terminal, color_system=None)
+    return follow("eli5", None, None, console), out.getvalue()
+
+
+PATH = "/apis/lmfinetune.dev/v1alpha1/namespaces/team-a/lmfinetunes/eli5"
+
+
+def test_events_that_may_not_be_read_are_said_and_the_run_is_shown_all_the_same(api_server: ApiServer) -> None:
+    api_server.answers = {
+        PATH: run(DONE),
+        "/api/v1/namespaces/team-a/events": (403, {"kind": "Status", "reason": "Forbidden"}),
+    }
+
+    succeeded, shown = watch(api_server, terminal=True)
+
+    assert succeeded
+    assert "Events cannot be read: Forbidden" in shown
+    assert "49.61" in shown
+
+
+def test_a_pipe_gets_the_samples_after_the_last_line(api_server: ApiServer) -> None:
+    api_server.answers = {PATH: run(DONE)}
+
+    succeeded, shown = watch(api_server, terminal=False)
+
+    assert succeeded
+    assert shown.splitlines() == [
+        "eli5 · Completed · perplexity 49.61",
+        "“The sky”",
+        "  before ▸ qe",
+        "  after  ▸ is blue",
+    ]
+
+
+def test_a_run_that_is_not_there_or_not_ours_to_see_is_said_so(api_server: ApiServer) -> None:
+    with pytest.raises(WatchError, match="there is no LMFineTune eli5 in namespace team-a"):
+        watch(api_server, terminal=False)
+
+    api_server.answers = {PATH: (403, {"kind": "Status", "reason": "Forbidden"})}
+    with pytest.raises(WatchError, match=r"the API server refuses: Forbidden\. Check your rights on lmfinetunes"):
+        watch(api_server, terminal=False)
