@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmft_job.data.rows import BlockWriter, Ids
+from lmft_job.data.words import WordTable
 
 Check = Callable[[], None]
 
@@ -24,8 +25,10 @@ def encoded(
 ) -> Iterator[tuple[Ids, npt.NDArray[np.int64]]]:
     """Ids of batches of texts, special tokens added as a call of the tokenizer would.
 
-    The tokenizer's Rust core is used directly: no attention masks, offsets or lists of lists are made, and no warning
-    that a text is longer than the model (packing cuts it, on purpose).
+    Words are looked up in a table of those seen (:mod:`lmft_job.data.words`) where the tokenizer allows it. Else, and
+    for texts to be truncated, the tokenizer's Rust core gets whole texts; it is used directly: no attention masks,
+    offsets or lists of lists are made, and no warning that a text is longer than the model (packing cuts it, on
+    purpose).
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -42,8 +45,19 @@ def encoded(
     core.no_padding()
     if max_length is None:
         core.no_truncation()
+        table = WordTable.of(core)
     else:
         core.enable_truncation(max_length)
+        table = None
+    if table is None:
+        yield from _whole(core, batches, check)
+        return
+    for batch in batches:
+        check()
+        yield table.encode(batch)
+
+
+def _whole(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[tuple[Ids, npt.NDArray[np.int64]]]:
     with ThreadPoolExecutor(1, "tokenize") as pool:
         # One batch is encoded (without Python's lock) while the ids of the one before are copied out.
         ahead = next(batches, None)
