@@ -56,6 +56,29 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "InternalError"
 
 
+FAILURES = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.MODEL_NOT_FOUND,
+        Reason.MODEL_ACCESS_DENIED,
+        Reason.DATASET_NOT_FOUND,
+        Reason.DATASET_ACCESS_DENIED,
+        Reason.DATASET_INVALID,
+        Reason.STORAGE_ACCESS_DENIED,
+        Reason.STORAGE_UNAVAILABLE,
+        Reason.ACCELERATOR_MISSING,
+        Reason.ACCELERATOR_OUT_OF_MEMORY,
+        Reason.OUT_OF_MEMORY,
+        Reason.DIVERGED,
+        Reason.HUNG,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.RETRIES_EXHAUSTED,
+        Reason.INTERNAL_ERROR,
+    }
+)
+"""Reasons of ``Succeeded=False``."""
+
+
 class ExitCode(IntEnum):
     """How the job's process ends."""
 

@@ -7,7 +7,7 @@ from lmft_api.run import Stage, spec_hash
 from lmft_api.settings import resolve
 from lmft_api.status import Attempt, Provenance
 from lmft_operator import manifests, status, verdict, waiting
-from lmft_operator.course import Course, Notice, deadline, linked, time_left
+from lmft_operator.course import ADJUSTED, Course, Notice, deadline, time_left
 from lmft_operator.facts import JobFacts, Observed, PodFacts
 from lmft_operator.verdict import Kind, Verdict
 
@@ -40,7 +40,7 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
     """Look after the open attempt; returns it, closed when it has ended."""
     seen = course.seen
     job = next((job for job in seen.jobs if job.attempt == attempt.number), None)
-    pod = _pod_of(seen, attempt.number)
+    pod = _pod_of(seen, job, attempt.number)
     outcome = verdict.judge(job, pod, seen.now)
     if outcome.kind == Kind.OPEN and pod is not None and pod.deleted is not None and not pod.ended:
         # A vanished node leaves its pods in Terminating; what is fenced in its own folder need not be waited for.
@@ -77,7 +77,8 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
     queued = job is not None and job.suspended
     stopping = pod is not None and pod.deleted is not None
     if pod is None or pod.started is None or queued:
-        wait = waiting.explain(job, pod, course.seen.warnings, course.seen.now, attempt.number)
+        wishes = manifests.wishes(course.spec, course.settings, job.gpus if job else 0)
+        wait = waiting.explain(job, pod, course.seen.warnings, wishes, course.seen.now, attempt.number)
         course.look(wait.seconds)
         course.wait(wait.reason, wait.message)
     elif stopping or job is None:
@@ -101,6 +102,7 @@ def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | N
     """Write down how an attempt ended, and end the run where that settles it."""
     if course.spec.suspend and outcome.kind == Kind.INTERRUPTED:
         outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")
+    earlier = {change for a in course.status.attempts or () for change in a.adjustments or ()}
     preparing = attempt.stage == Stage.PREPARE
     complete = outcome.kind == Kind.DONE and not preparing
     if outcome.result is not None:
@@ -115,18 +117,33 @@ def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | N
         course.status = status.change(course.status, {"interruptions": (course.status.interruptions or 0) + 1})
     if outcome.kind == Kind.RETRY:
         course.status = status.change(course.status, {"failures": (course.status.failures or 0) + 1})
-    if outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
-        changes = "".join(f" {change}" for change in attempt.adjustments or ())
-        words = f"Attempt {attempt.number}: {outcome.message}{changes}"
-        course.closed = Notice(outcome.reason != Reason.SUSPENDED, outcome.reason.value, words)
+    course.closed += _notices(attempt, outcome, earlier)
     if complete or outcome.kind == Kind.FINAL:
-        course.end(outcome.reason, linked(course, outcome.reason, outcome.message))
+        course.end(outcome.reason, outcome.message)
     return attempt
 
 
-def _pod_of(seen: Observed, number: int) -> PodFacts | None:
-    """The newest pod of an attempt; one that exists before one that is gone."""
-    pods = [pod for pod in seen.pods if pod.attempt == number]
+def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Notice]:
+    """What is worth an Event about the end of an attempt; adjustments of earlier attempts have had theirs."""
+    found = []
+    if new := [change for change in attempt.adjustments or () if change not in earlier]:
+        words = f"Attempt {attempt.number} went on with a smaller batch: {'; '.join(new)}. The effective batch stays."
+        found.append(Notice(True, ADJUSTED, words))
+    if outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
+        words = f"Attempt {attempt.number}: {outcome.message}"
+        found.append(Notice(outcome.reason != Reason.SUSPENDED, outcome.reason.value, words))
+    return found
+
+
+def _pod_of(seen: Observed, job: JobFacts | None, number: int) -> PodFacts | None:
+    """The newest pod of an attempt; one that exists before one that is gone.
+
+    Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before its
+    Job was started anew was stopped by the queue, and the Job makes another one.
+    """
+    pods = [pod for pod in seen.pods if pod.attempt == number and (job is None or pod.owner in ("", job.uid))]
+    if job is not None and job.started is not None:
+        pods = [pod for pod in pods if not pod.ended or pod.created >= job.started]
     return max(pods, key=lambda pod: (not pod.gone, pod.created), default=None)
 
 

@@ -1,5 +1,8 @@
 """The operator's picture of the cluster: fed by watches, by lists and by the answers to its own writes.
 
+A label is no proof: whoever may create Jobs or Pods, in whatever namespace, may label them with the UID of a run. A Job
+counts only when the run owns it, a Pod only when a Job does, and both only in the namespace of the run.
+
 Answers to writes enter at once, so a decision never rests on something older than what the operator itself did.
 Versions of objects only move forward; an object that was deleted does not come back with an older list.
 """
@@ -28,7 +31,7 @@ from lmft_operator.status import ended, parse
 
 TOMBSTONE_SECONDS = 600.0
 MAX_WARNINGS = 10_000
-Facts = TypeVar("Facts", RunFacts, JobFacts, PodFacts)
+Facts = TypeVar("Facts", JobFacts, PodFacts)
 
 
 class Cache:
@@ -90,6 +93,8 @@ class Cache:
     def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
         """A Job of ours as the API server has it now."""
         facts = job_facts(body)
+        if facts.owner != facts.run_uid:
+            return None
         if watched:
             self._arrived(facts.uid, facts.version)
         return self._child_seen(self._jobs[facts.run_uid], facts)
@@ -100,29 +105,33 @@ class Cache:
         self._bury(facts.uid)
         self._jobs[facts.run_uid].pop(facts.uid, None)
         self._drop_child(facts.uid)
-        return self._keys.get(facts.run_uid)
+        return self._key_in(facts)
 
     def pod_seen(self, body: JsonObject) -> Key | None:
         """A Pod of ours as the API server has it now."""
         facts = pod_facts(body)
+        if not facts.owner:
+            return None
         return self._child_seen(self._pods[facts.run_uid], facts)
 
     def pod_gone(self, body: JsonObject) -> Key | None:
         """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
         facts = pod_facts(body, gone=True)
         self._bury(facts.uid)
-        if facts.run_uid not in self._keys:
+        key = self._key_in(facts)
+        if key is None or not facts.owner:
             self._pods[facts.run_uid].pop(facts.uid, None)
             return None
         self._pods[facts.run_uid][facts.uid] = facts
-        return self._keys[facts.run_uid]
+        return key
 
     def warned(self, body: JsonObject) -> Key | None:
         """A Warning Event; only those about children of ours are kept."""
         about = body.get("involvedObject") or body.get("regarding") or {}
         uid = about.get("uid", "")
         run_uid = self._child_of.get(uid)
-        if run_uid is None or body.get("type") != "Warning":
+        key = self._keys.get(run_uid) if run_uid is not None else None
+        if key is None or body.get("type") != "Warning" or body["metadata"].get("namespace") != key.namespace:
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
         warning = Warning(
@@ -132,18 +141,24 @@ class Cache:
         if before is not None and before.time > warning.time:
             return None
         self._warnings[uid] = warning
-        return self._keys.get(run_uid)
+        return key
+
+    def _key_in(self, facts: JobFacts | PodFacts) -> Key | None:
+        """The run that a child's label names, if it lives in the same namespace."""
+        key = self._keys.get(facts.run_uid)
+        return key if key is not None and key.namespace == facts.namespace else None
 
     def _child_seen(self, siblings: dict[str, Facts], facts: Facts) -> Key | None:
-        run_uid = facts.run_uid if not isinstance(facts, RunFacts) else facts.uid
         before = siblings.get(facts.uid)
         if facts.uid in self._tombstones or (before is not None and not _newer(facts, before)):
             return None
+        if facts.run_uid in self._keys and self._key_in(facts) is None:
+            return None
         siblings[facts.uid] = facts
-        self._child_of[facts.uid] = run_uid
+        self._child_of[facts.uid] = facts.run_uid
         if before is not None and _alike(before, facts):
             return None
-        return self._keys.get(run_uid)
+        return self._key_in(facts)
 
     # ---- whole lists
 
@@ -166,12 +181,12 @@ class Cache:
         for run_uid, key in list(self._keys.items()):
             if kind == "jobs":
                 for job in list(self._jobs.get(run_uid, {}).values()):
-                    if self._stale(job, key.namespace, namespace, alive, version):
+                    if self._stale(job, job.namespace, namespace, alive, version):
                         del self._jobs[run_uid][job.uid]
                         keys.add(key)
             else:
                 for pod in list(self._pods.get(run_uid, {}).values()):
-                    if not pod.gone and self._stale(pod, key.namespace, namespace, alive, version):
+                    if not pod.gone and self._stale(pod, pod.namespace, namespace, alive, version):
                         self._pods[run_uid][pod.uid] = _gone(pod)
                         keys.add(key)
         return keys
@@ -189,8 +204,8 @@ class Cache:
         run = self.runs.get(key)
         if run is None:
             return None
-        jobs = tuple(self._jobs.get(run.uid, {}).values())
-        pods = tuple(self._pods.get(run.uid, {}).values())
+        jobs = tuple(job for job in self._jobs.get(run.uid, {}).values() if job.namespace == run.key.namespace)
+        pods = tuple(pod for pod in self._pods.get(run.uid, {}).values() if pod.namespace == run.key.namespace)
         uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
         return Observed(run, now, jobs, pods, warnings)

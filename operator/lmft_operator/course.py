@@ -4,11 +4,18 @@ from dataclasses import dataclass, field
 
 from lmft_api.reasons import REASONS, Phase, Reason
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.status import Attempt, ConditionStatus, LMFineTuneStatus
+from lmft_api.status import MAX_MESSAGE, Attempt, ConditionStatus, LMFineTuneStatus
 from lmft_operator import status
 from lmft_operator.facts import Observed, PodFacts, seconds
 from lmft_operator.manifests import Plan
 from lmft_operator.settings import OperatorSettings
+
+ADJUSTED = "Adjusted"
+"""Reason of the Event that tells what a job changed to go on."""
+EXPLAINED = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.IMAGE_PULL_FAILED, Reason.SECRET_NOT_FOUND, Reason.STALLED}
+)
+"""Reasons of waiting that ask for somebody's help."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +29,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is wanted. ``look_again``: seconds until time alone may change it."""
+    """What is wanted. ``look_again``: seconds until time alone may change it; ``closed``: Events about attempts."""
 
     status: LMFineTuneStatus
     create: Plan | None = None
     delete_jobs: tuple[str, ...] = ()
     delete_run: bool = False
-    notice: Notice | None = None
+    closed: tuple[Notice, ...] = ()
     look_again: float | None = None
 
 
@@ -43,7 +50,7 @@ class Course:
     create: Plan | None = None
     delete: list[str] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
-    closed: Notice | None = None
+    closed: list[Notice] = field(default_factory=list)
 
     def look(self, seconds: float | None) -> None:
         """Ask to be called again after some seconds; None asks for nothing."""
@@ -51,8 +58,10 @@ class Course:
             self.looks.append(max(0.0, seconds))
 
     def say(self, state: ConditionStatus, reason: Reason, message: str, phase: Phase) -> None:
-        """Set the Succeeded condition."""
+        """Set the Succeeded condition; what asks for somebody's help leads to the page that explains it."""
         run = self.seen.run
+        if state == ConditionStatus.FALSE or reason in EXPLAINED:
+            message = linked(self.settings, reason, message)
         self.status = status.with_condition(self.status, state, reason, message, phase, self.seen.now, run.generation)
 
     def wait(self, reason: Reason, message: str, phase: Phase = Phase.PENDING) -> None:
@@ -71,13 +80,10 @@ class Course:
         if self.status.completion_time is None:
             self.status = status.change(self.status, {"completion_time": status.timestamp(self.seen.now)})
 
-    def decision(self, before: LMFineTuneStatus) -> Decision:
-        """The finished decision; the end of an attempt is worth the Event more than what comes after it."""
-        notice = notice_of(before, self.status)
-        if self.closed is not None and not status.ended(self.status):
-            notice = self.closed
+    def decision(self) -> Decision:
+        """The finished decision."""
         look = min(self.looks, default=None)
-        return Decision(self.status, self.create, tuple(self.delete), False, notice, look)
+        return Decision(self.status, self.create, tuple(self.delete), False, tuple(self.closed), look)
 
 
 def newest_attempt(course: Course) -> Attempt | None:
@@ -113,18 +119,33 @@ def since(timestamp: str | None) -> float:
     return seconds(timestamp) or 0.0
 
 
-def linked(course: Course, reason: Reason, message: str) -> str:
+def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
     """A message with the address of the page that explains its reason, where one is configured."""
-    url = course.settings.documentation_url
-    return f"{message} See {url}#{reason.value.lower()}" if url and reason != Reason.COMPLETED else message
+    if not settings.documentation_url:
+        return message
+    address = f"{settings.documentation_url}#{reason.value.lower()}"
+    return f"{status.cut(message, MAX_MESSAGE - len(address) - 6)} See {address}"
 
 
-def notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
-    """One Event for each change of phase or reason; the first Pending goes without saying."""
+def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
+    """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough."""
+    change = _notice_of(before, after)
+    if status.ended(after):
+        closed = tuple(notice for notice in closed if notice.reason == ADJUSTED)
+    elif any(notice.reason != ADJUSTED for notice in closed):
+        change = None
+    return [*closed, *([change] if change is not None else ())]
+
+
+def _notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
+    """One Event for each change of phase or reason; the first Pending goes without saying, and so do evaluations."""
     old, new = status.condition(before), status.condition(after)
     if new is None or (old is not None and old.reason == new.reason and before.phase == after.phase):
         return None
     if old is None and new.reason == Reason.PENDING:
+        return None
+    training = {Reason.TRAINING, Reason.EVALUATING}
+    if old is not None and old.reason in training and new.reason in training and before.phase == after.phase:
         return None
     quiet = {Reason.PREPARING, Reason.TRAINING, Reason.EVALUATING, Reason.COMPLETED, Reason.PENDING, Reason.QUEUED}
     quiet |= {Reason.SUSPENDED}

@@ -9,7 +9,7 @@ from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import ConditionStatus, LMFineTuneStatus
 from lmft_operator import status
 from lmft_operator.attempts import adopt, follow
-from lmft_operator.course import Course, Decision, max_retries, newest_attempt, notice_of, since, time_left
+from lmft_operator.course import Course, Decision, linked, max_retries, newest_attempt, since, time_left
 from lmft_operator.facts import Observed
 from lmft_operator.following import next_attempt
 from lmft_operator.settings import OperatorSettings
@@ -35,7 +35,7 @@ def decide(
     if seen.run.deleting:
         return Decision(before)
     if spec is None:
-        return _invalid(seen, before, problems, None)
+        return _invalid(seen, before, problems, None, settings)
     course = Course(seen, spec, settings, before)
     if status.ended(before):
         if not _revived(course, problems):
@@ -43,29 +43,33 @@ def decide(
         course.wait(Reason.PENDING, "The run goes on.")
     attempt = newest_attempt(course)
     if attempt is None and problems and not seen.jobs:
-        return _invalid(seen, before, problems, spec)
+        return _invalid(seen, before, problems, spec, settings)
     course.status = status.change(course.status, {"completion_time": None, "model": status.model_column(spec)})
     # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
     while attempt is not None or (attempt := adopt(course, 0)) is not None:
         if attempt.end_time is None:
             attempt = follow(course, attempt)
         if attempt.end_time is None or status.ended(course.status):
-            return course.decision(before)
+            return course.decision()
         if (following := adopt(course, attempt.number)) is None:
             break
         attempt = following
     next_attempt(course, attempt, problems)
-    return course.decision(before)
+    return course.decision()
 
 
 def _invalid(
-    seen: Observed, before: LMFineTuneStatus, problems: tuple[str, ...], spec: LMFineTuneSpec | None
+    seen: Observed,
+    before: LMFineTuneStatus,
+    problems: tuple[str, ...],
+    spec: LMFineTuneSpec | None,
+    settings: OperatorSettings,
 ) -> Decision:
     """Nothing can be started; looked at afresh each time, so that a mended manifest or policy is enough."""
     look = _time_to_live(spec, before, seen.now)
     if look is not None and look <= 0:
         return Decision(before, delete_run=True)
-    message = "; ".join(problems)
+    message = linked(settings, Reason.INVALID_SPEC, "; ".join(problems))
     now, generation = seen.now, seen.run.generation
     after = status.with_condition(
         before, ConditionStatus.FALSE, Reason.INVALID_SPEC, message, Phase.FAILED, now, generation
@@ -73,7 +77,7 @@ def _invalid(
     if after.completion_time is None:
         after = status.change(after, {"completion_time": status.timestamp(now)})
         look = _time_to_live(spec, after, now)
-    return Decision(after, notice=notice_of(before, after), look_again=look)
+    return Decision(after, look_again=look)
 
 
 def _time_to_live(spec: LMFineTuneSpec | None, seen: LMFineTuneStatus, now: float) -> float | None:

@@ -5,6 +5,7 @@ objects. Times are UNIX seconds.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,7 +56,12 @@ class JobFacts:
     failed: bool = False
     reason: str = ""
     message: str = ""
+    started: float | None = None
+    """When it was started last; a queue that takes its place away and gives it back starts it anew."""
     ended: float | None = None
+    namespace: str = ""
+    owner: str = ""
+    """UID of the controller that its owner reference names: its run."""
 
     @property
     def finished(self) -> bool:
@@ -93,6 +99,7 @@ class PodFacts:
     owner: str = ""
     """UID of the controller that its owner reference names: its Job."""
     gone: bool = False
+    namespace: str = ""
 
     @property
     def ended(self) -> bool:
@@ -161,13 +168,17 @@ def job_facts(body: JsonObject) -> JobFacts:
         stage=_stage(labels),
         created=seconds(metadata.get("creationTimestamp")) or 0.0,
         gpus=_gpus(spec.get("template", {}).get("spec", {})),
-        suspended=bool(spec.get("suspend")),
+        # The condition goes a moment after the field, and until then the Job's pods are those of its time before.
+        suspended=bool(spec.get("suspend")) or "Suspended" in conditions,
         deleting="deletionTimestamp" in metadata,
         complete="Complete" in conditions,
         failed="Failed" in conditions,
         reason=end.get("reason", ""),
         message=end.get("message", ""),
+        started=seconds(status.get("startTime")),
         ended=seconds(end.get("lastTransitionTime")),
+        namespace=sys.intern(metadata["namespace"]),
+        owner=_owner(metadata),
     )
 
 
@@ -201,8 +212,9 @@ def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
         exit_code=ended.get("exitCode") if ended else None,
         exit_reason=(ended or {}).get("reason", ""),
         last_words=(ended or {}).get("message", ""),
-        owner=next((o["uid"] for o in metadata.get("ownerReferences", ()) if o.get("controller")), ""),
+        owner=_owner(metadata),
         gone=gone,
+        namespace=sys.intern(metadata["namespace"]),
     )
 
 
@@ -213,9 +225,13 @@ def seconds(timestamp: str | None) -> float | None:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
+def _owner(metadata: JsonObject) -> str:
+    return next((str(o["uid"]) for o in metadata.get("ownerReferences", ()) if o.get("controller")), "")
+
+
 def _attempt(labels: JsonObject) -> int:
     text = str(labels.get(ATTEMPT_LABEL, ""))
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def _stage(labels: JsonObject) -> Stage:

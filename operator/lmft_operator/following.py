@@ -6,7 +6,7 @@ from lmft_api.spec import Preparation
 from lmft_api.status import Attempt
 from lmft_operator import manifests, status, waiting
 from lmft_operator.attempts import settle_provenance
-from lmft_operator.course import Course, deadline, linked, max_retries, since, time_left
+from lmft_operator.course import Course, deadline, max_retries, since, time_left
 from lmft_operator.manifests import Plan
 
 MAX_UNREAD = 3
@@ -30,7 +30,7 @@ def next_attempt(course: Course, last: Attempt | None, problems: tuple[str, ...]
     left = time_left(course)
     if left is not None and left <= 0:
         words = f"The run has used its {deadline(course)} seconds (spec.activeDeadlineSeconds)."
-        course.end(Reason.DEADLINE_EXCEEDED, linked(course, Reason.DEADLINE_EXCEEDED, words))
+        course.end(Reason.DEADLINE_EXCEEDED, words)
         return
     if last is not None and _must_wait(course, last):
         return
@@ -55,19 +55,19 @@ def _given_up(course: Course, last: Attempt) -> bool:
     words = f"{last.reason}: {last.message}" if last.message else str(last.reason)
     if failures > retries and last.reason not in NOT_COUNTED:
         if retries == 0 and last.reason in Reason.__members__.values():
-            course.end(Reason(str(last.reason)), linked(course, Reason(str(last.reason)), last.message or ""))
+            course.end(Reason(str(last.reason)), last.message or "")
         else:
             text = f"{failures} attempts failed, spec.maxRetries is {retries}. The last one: {words}"
-            course.end(Reason.RETRIES_EXHAUSTED, linked(course, Reason.RETRIES_EXHAUSTED, text))
+            course.end(Reason.RETRIES_EXHAUSTED, text)
         return True
     idle = _idle_interruptions(course)
     if idle > course.settings.retries.max_idle_interruptions:
         text = f"Interrupted {idle} times in a row without a new checkpoint. The last time: {words}"
-        course.end(Reason.RETRIES_EXHAUSTED, linked(course, Reason.RETRIES_EXHAUSTED, text))
+        course.end(Reason.RETRIES_EXHAUSTED, text)
         return True
     if _trailing_unread(course) >= MAX_UNREAD:
         text = "The job ends well but leaves no result; is the image one of ours?"
-        course.end(Reason.INTERNAL_ERROR, linked(course, Reason.INTERNAL_ERROR, text))
+        course.end(Reason.INTERNAL_ERROR, text)
         return True
     return False
 

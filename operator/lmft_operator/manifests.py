@@ -25,6 +25,7 @@ from lmft_api.run import (
 )
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_operator.facts import RunFacts
+from lmft_operator.scheduling import Wishes
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -82,6 +83,16 @@ def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
     """Whether a queue controller decides when the Job starts."""
     labels = (spec.pod_template.labels if spec.pod_template else None) or {}
     return QUEUE_LABEL in labels or QUEUE_LABEL in settings.job.labels
+
+
+def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, gpus: int) -> Wishes:
+    """What the pod of an attempt asks of a node."""
+    template = spec.pod_template or PodTemplate()
+    return Wishes(
+        requests=_resources(gpus, spec.resources or Resources(), settings)["requests"],
+        selector=(template.node_selector or {}) | settings.job.node_selector,
+        tolerations=(*(settings.job.gpu_tolerations if gpus else ()), *(template.tolerations or ())),
+    )
 
 
 def build(
@@ -160,7 +171,7 @@ def _pod(
 ) -> dict[str, Any]:
     job, user = settings.job, settings.job.user_id
     volumes, mounts = _volumes(spec, settings, template, progress)
-    tolerations = [t.to_json() for t in (*(job.gpu_tolerations if plan.gpus else ()), *(template.tolerations or ()))]
+    asks = wishes(spec, settings, plan.gpus)
     pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
     security = {
         "runAsNonRoot": True,
@@ -175,7 +186,7 @@ def _pod(
         "image": template.image or job.image,
         "imagePullPolicy": job.image_pull_policy,
         "env": _env(settings, template, progress),
-        "resources": _resources(plan, spec.resources or Resources(), settings),
+        "resources": _without_empty(_resources(plan.gpus, spec.resources or Resources(), settings)),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -192,8 +203,8 @@ def _pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.termination_grace_period_seconds,
-            "nodeSelector": (template.node_selector or {}) | job.node_selector,
-            "tolerations": tolerations,
+            "nodeSelector": asks.selector,
+            "tolerations": [toleration.to_json() for toleration in asks.tolerations],
             "priorityClassName": template.priority_class_name,
             "runtimeClassName": template.runtime_class_name,
             "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull)],
@@ -236,17 +247,17 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
 
 
-def _resources(plan: Plan, wanted: Resources, settings: OperatorSettings) -> dict[str, Any]:
+def _resources(gpus: int, wanted: Resources, settings: OperatorSettings) -> dict[str, dict[str, str]]:
     defaults = settings.job.resources
     memory = wanted.memory or defaults.memory
-    gpu = {wanted.gpu_resource_name or settings.job.gpu_resource_name: str(plan.gpus)} if plan.gpus else {}
+    gpu = {wanted.gpu_resource_name or settings.job.gpu_resource_name: str(gpus)} if gpus else {}
     requests = {
         "cpu": wanted.cpu or defaults.cpu,
         "memory": memory,
         "ephemeral-storage": wanted.ephemeral_storage or defaults.ephemeral_storage,
     }
     limits = {"memory": memory}
-    return _without_empty({"requests": _without_empty(requests) | gpu, "limits": _without_empty(limits) | gpu})
+    return {"requests": _without_empty(requests) | gpu, "limits": _without_empty(limits) | gpu}
 
 
 def _volumes(

@@ -1,23 +1,14 @@
-"""What a pod reports while it runs: who may report for which run, and what becomes of it in the status. No I/O."""
+"""What a pod reports while it runs: who may report for which run, and its figures in the status. No I/O."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmft_api.progress import TrainerStatus
-from lmft_api.reasons import Phase, Reason
 from lmft_api.run import TOKEN_AUDIENCE
-from lmft_api.status import (
-    CheckpointStatus,
-    ConditionStatus,
-    EvaluationResult,
-    LMFineTuneStatus,
-    Progress,
-    Results,
-)
+from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results
 from lmft_operator import status as states
-from lmft_operator.facts import JobFacts, PodFacts, seconds
-from lmft_operator.settings import ProgressSettings
+from lmft_operator.facts import JobFacts, PodFacts
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -125,68 +116,20 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
     if saved is not None and (status.checkpoint is None or saved > status.checkpoint.step):
         uri = f"{run_folder}/checkpoints/attempt-{report.attempt:04d}/step-{saved:08d}"
         updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=states.timestamp(report.received))
+    begun = _integer(sent.metric("resumed_from_step"))
+    if begun is not None:
+        # An attempt that is killed leaves no result that would tell.
+        told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric("lost_steps"))}
+        updates["attempts"] = [
+            states.change(attempt, told) if attempt.number == report.attempt else attempt
+            for attempt in status.attempts or ()
+        ]
     return status.model_copy(update=updates)
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """A status with progress worked in, and the seconds until time alone may change it."""
-
-    status: LMFineTuneStatus
-    look_again: float | None = None
-
-
-def overlay(
-    wanted: LMFineTuneStatus, report: ProgressReport | None, now: float, settings: ProgressSettings, run_folder: str
-) -> Overlay:
-    """What a run's status becomes by its newest report: news at once, progress alone every ``patch_seconds``.
-
-    Args:
-        wanted: the status decided on, holding the progress that was written last.
-        report: of the run, whichever attempt; None when none came in since the operator started.
-        now: UNIX seconds.
-        settings: how often to patch, and when silence counts as a stall.
-        run_folder: address of the run's folder in storage.
-    """
-    condition, attempt = states.condition(wanted), next(reversed(wanted.attempts or []), None)
-    running = condition is not None and condition.reason in (Reason.TRAINING, Reason.PREPARING)
-    if condition is None or attempt is None or not running:
-        return Overlay(wanted)
-    if report is None or report.attempt != attempt.number:
-        return Overlay(_said(wanted, now))
-    after = merged(wanted, report, run_folder)
-    look: float | None = None
-    if not newsworthy(wanted, after):
-        written = seconds(wanted.progress.last_update_time if wanted.progress else None)
-        due = settings.patch_seconds - (report.received - written) if written is not None else 0.0
-        if due > 0:
-            after, look = wanted, due
-    silence = now - report.received
-    if silence >= settings.stale_seconds:
-        words = f"The pod runs but has not reported since {states.timestamp(report.received)}; see its log."
-        return Overlay(_conditioned(after, Reason.STALLED, words, now))
-    left = settings.stale_seconds - silence
-    return Overlay(_said(after, now), left if look is None else min(left, look))
-
-
-def _said(status: LMFineTuneStatus, now: float) -> LMFineTuneStatus:
-    """The condition's message by what is written of the progress, so that a decision made again says the same."""
-    condition, progress = states.condition(status), status.progress
-    if condition is None or condition.reason != Reason.TRAINING or progress is None or progress.step is None:
-        return status
-    return _conditioned(status, Reason.TRAINING, f"step {progress.step} of {progress.total_steps}", now)
-
-
-def _conditioned(status: LMFineTuneStatus, reason: Reason, message: str, now: float) -> LMFineTuneStatus:
-    condition = states.condition(status)
-    generation = (condition.observed_generation if condition else None) or status.observed_generation or 1
-    phase = status.phase or Phase.TRAINING
-    return states.with_condition(status, ConditionStatus.UNKNOWN, reason, message, phase, now, generation)
 
 
 def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
     """Whether a report changes more than the progress itself, so that it should not wait for the next patch."""
-    return before.evaluations != after.evaluations or before.results != after.results
+    return (before.evaluations, before.results, before.attempts) != (after.evaluations, after.results, after.attempts)
 
 
 def duration(seconds: int) -> str:

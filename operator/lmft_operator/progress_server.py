@@ -19,6 +19,8 @@ from lmft_operator.progress import Identity, ProgressReport, Refusal
 REVIEW_SECONDS = 60.0
 """How long a TokenReview is believed; a deleted pod is refused at once, for it is no longer known."""
 MAX_REVIEWS_KEPT = 10_000
+MAX_REVIEWS_AT_ONCE = 4
+"""Strangers' tokens must not take up the operator's connections to the API server."""
 MIN_SECONDS_BETWEEN_REPORTS = 0.5
 
 Key = TypeVar("Key")
@@ -46,6 +48,7 @@ class ProgressServer:
         self._review, self._admit, self._take, self._count, self._clock = review, admit, take, count, clock
         self._reviews: OrderedDict[bytes, tuple[float, Identity | Refusal]] = OrderedDict()
         self._last: OrderedDict[str, float] = OrderedDict()
+        self._reviewing = asyncio.Semaphore(MAX_REVIEWS_AT_ONCE)
 
     def application(self) -> web.Application:
         """The routes; any path takes a report, for the token says whose it is."""
@@ -74,25 +77,30 @@ class ProgressServer:
         now = self._clock()
         if now - self._last.get(pod.uid, 0.0) < MIN_SECONDS_BETWEEN_REPORTS:
             return Refusal(429, "rate")
+        _remember(self._last, pod.uid, now)  # before the body is read: what cannot be read counts too
         try:
             message = ProgressMessage.model_validate_json(await request.read())
         except web.HTTPRequestEntityTooLarge:
             return Refusal(413, "size")
         except ValidationError:
             return Refusal(422, "format")
-        _remember(self._last, pod.uid, now)
         self._take(who.namespace, ProgressReport(pod.run_uid, pod.attempt, now, message.trainer_status))
         return None
 
     async def _reviewed(self, token: str) -> Identity | Refusal:
-        """The review of a token, remembered for a while under its hash; refusals too, so that a flood stays cheap."""
+        """The review of a token, remembered for a while under its hash; refusals too, so that a flood stays cheap.
+
+        What the API server could not review is not remembered: it may answer the next time.
+        """
         key = hashlib.sha256(token.encode()).digest()
         now = self._clock()
         known = self._reviews.get(key)
         if known is not None and now - known[0] < REVIEW_SECONDS:
             return known[1]
-        found = await self._review(token)
-        _remember(self._reviews, key, (now, found))
+        async with self._reviewing:
+            found = await self._review(token)
+        if not isinstance(found, Refusal) or found.code < 500:
+            _remember(self._reviews, key, (now, found))
         return found
 
 

@@ -15,21 +15,23 @@ from typing import Any
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.reasons import Phase, Reason
-from lmft_api.run import RUN_LABEL, run_folder
+from lmft_api.run import run_folder
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import ConditionStatus, LMFineTuneStatus
 from lmft_api.validation import Problem, parse_spec, spec_problems
 from lmft_operator import manifests, metrics, policy, status
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.course import Decision, Notice, notice_of
+from lmft_operator.course import EXPLAINED, Decision, Notice, linked, notices
 from lmft_operator.decide import decide
 from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
-from lmft_operator.facts import Key, Observed, RunFacts
+from lmft_operator.facts import Key, Observed, RunFacts, job_facts
+from lmft_operator.live import Heard, overlay
 from lmft_operator.logs import about
 from lmft_operator.manifests import Plan
-from lmft_operator.progress import ProgressReport, overlay
+from lmft_operator.progress import ProgressReport
 from lmft_operator.settings import OperatorSettings
+from lmft_operator.waiting import with_remedy
 
 logger = logging.getLogger(__name__)
 COMPONENT = "lmfinetune-operator"
@@ -49,13 +51,17 @@ class Reconciler:
         self._progress_ca = progress_ca
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
-        self._reports: dict[Key, ProgressReport] = {}
+        self._heard: dict[Key, Heard] = {}
+        self._listening_since = time.time()
         self.enqueue: Callable[[Key], None] = lambda key: None
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """A pod's newest report; it is worked in at the next look."""
-        self._reports[key] = report
+        self._heard[key] = replace(self._heard_of(key), report=report)
         self.enqueue(key)
+
+    def _heard_of(self, key: Key) -> Heard:
+        return self._heard.get(key) or Heard(since=self._listening_since)
 
     async def __call__(self, key: Key) -> float | None:
         """One look at a run; returns the seconds until the next one is due, if time alone makes it due."""
@@ -76,7 +82,7 @@ class Reconciler:
     async def _look(self, key: Key) -> float | None:
         seen = self._cache.observe(key, time.time())
         if seen is None:
-            self._reports.pop(key, None)
+            self._heard.pop(key, None)
             return None
         spec, problems = _read(seen.run, self._settings)
         if spec is not None and spec.resume_from is not None:
@@ -98,13 +104,16 @@ class Reconciler:
 
     def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
         key, uid = seen.run.key, seen.run.uid
-        report = self._reports.get(key)
-        if report is not None and (report.run_uid != uid or status.ended(decision.status)):
-            del self._reports[key]
-            report = None
+        heard = self._heard_of(key)
+        if status.ended(decision.status) or (heard.report is not None and heard.report.run_uid != uid):
+            self._heard.pop(key, None)
+            heard = self._heard_of(key)
         uri = spec.output.uri if spec.output and spec.output.uri else ""
         folder = run_folder(uri, key.namespace, key.name, uid)
-        found = overlay(decision.status, report, seen.now, self._settings.progress, folder)
+        before = status.parse(seen.run.status)
+        found = overlay(before, decision.status, heard, seen.now, self._settings, folder)
+        if found.pace != heard.pace:
+            self._heard[key] = replace(heard, pace=found.pace)
         looks = [look for look in (decision.look_again, found.look_again) if look is not None]
         return replace(decision, status=found.status, look_again=min(looks, default=None))
 
@@ -155,7 +164,7 @@ class Reconciler:
             created = await self._settle_name(run, manifest, plan)
         except (ForbiddenError, InvalidObjectError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
-            return functools.partial(_refused, run=run, words=str(problem))
+            return functools.partial(_refused, run=run, settings=self._settings, words=str(problem))
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
@@ -164,7 +173,7 @@ class Reconciler:
     async def _settle_name(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
         """A Job of that name exists: ours from before a crash, or somebody else's, whom we step aside for."""
         existing = await self._cluster.get_job(run.key.namespace, plan.name)
-        if existing["metadata"].get("labels", {}).get(RUN_LABEL) == run.uid:
+        if job_facts(existing).owner == run.uid:
             return existing
         manifest["metadata"]["name"] = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
         return await self._cluster.create_job(manifest)
@@ -179,9 +188,7 @@ class Reconciler:
             self._count(run.key, before, after)
             for waiting in self._cache.dependants(run.key):
                 self.enqueue(waiting)
-            same = status.reason(after) == status.reason(decision.status)
-            notice = decision.notice if same else notice_of(before, after)
-            if notice is not None:
+            for notice in notices(before, after, decision.closed):
                 self._post(run, notice)
         self._cache.settle(run.uid, [a.number for a in after.attempts or () if a.end_time is not None])
 
@@ -254,14 +261,11 @@ def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | N
     return spec, tuple(str(problem) for problem in problems)
 
 
-def _refused(before: LMFineTuneStatus, run: RunFacts, words: str) -> LMFineTuneStatus:
-    quota = "exceeded quota" in words
+def _refused(before: LMFineTuneStatus, run: RunFacts, settings: OperatorSettings, words: str) -> LMFineTuneStatus:
+    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PENDING
+    message = with_remedy(reason, f"The Job cannot be created: {words}")
+    if reason in EXPLAINED:
+        message = linked(settings, reason, message)
     return status.with_condition(
-        before,
-        ConditionStatus.UNKNOWN,
-        Reason.QUOTA_EXCEEDED if quota else Reason.PENDING,
-        f"The Job cannot be created: {words}",
-        Phase.PENDING,
-        time.time(),
-        run.generation,
+        before, ConditionStatus.UNKNOWN, reason, message, Phase.PENDING, time.time(), run.generation
     )

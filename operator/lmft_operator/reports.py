@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
 from lmft_operator import metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
+from lmft_operator.connections import Bounded
 from lmft_operator.errors import ClusterError
 from lmft_operator.facts import Key, PodFacts
 from lmft_operator.progress import Identity, ProgressReport, Refusal, admitted, identity
@@ -18,6 +20,9 @@ from lmft_operator.settings import ProgressSettings
 
 logger = logging.getLogger(__name__)
 CERTIFICATE_SECONDS = 30.0
+MAX_CONNECTIONS = 512
+CONNECTION_SECONDS = 30.0
+HANDSHAKE_SECONDS = 5.0
 
 
 async def serve_reports(
@@ -45,11 +50,18 @@ async def serve_reports(
     server = ProgressServer(review, admit, taken, lambda outcome: metrics.PROGRESS.labels(outcome).inc())
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
+    protocols = cast(Callable[[], asyncio.Protocol], runner.server)
+    bounded = Bounded(
+        protocols, MAX_CONNECTIONS, CONNECTION_SECONDS, lambda: metrics.PROGRESS.labels("connections").inc()
+    )
+    # Pods reach it from every node's network.
+    listener = await asyncio.get_running_loop().create_server(
+        bounded, settings.host, settings.port, ssl=certificate.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+    )
     try:
-        # Pods reach it from every node's network.
-        await web.TCPSite(runner, settings.host, settings.port, ssl_context=certificate.context).start()
         await certificate.follow(CERTIFICATE_SECONDS, logger.info)
     finally:
+        listener.close()
         await runner.cleanup()
 
 

@@ -258,8 +258,8 @@ class OperatorSettings(Section):
     """How the operator talks to the API server."""
     http: HttpSettings = HttpSettings()
     """Probes and metrics."""
-    documentation_url: str | None = None
-    """Page that explains the reasons; named in messages when set."""
+    documentation_url: str | None = "https://github.com/lmfinetune/lmfinetune/blob/main/docs/troubleshooting.md"
+    """Page that explains the reasons, an anchor for each: messages that ask for help lead there. None: they do not."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

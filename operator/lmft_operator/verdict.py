@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lmft_api import result as messages
-from lmft_api.reasons import FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
 from lmft_api.result import Result
 from lmft_operator.facts import JobFacts, PodFacts
 
@@ -19,6 +19,8 @@ _DISRUPTIONS = frozenset(
     {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity", "OutOfcpu"}
     | {"OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "TerminationByKubelet", "DeletionByPodGC"}
 )
+# The others are the operator's own to say; believed, they would be tried again at once and without end.
+_JOBS_REASONS = (FAILURES | {Reason.INTERRUPTED}) - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED}
 _SECRETS = re.compile(
     r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
@@ -109,9 +111,9 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     if code == ExitCode.DONE:
         if result is None:
             return verdict(Kind.UNREAD, Reason.COMPLETED, "The job ended well but left no result.")
-        return verdict(Kind.DONE, Reason.COMPLETED, result.message)
-    reason = result.reason if result else _fallback(pod, code)
-    message = result.message if result and result.message else _explained(pod, code, reason)
+        return verdict(Kind.DONE, Reason.COMPLETED, scrub(result.message))
+    reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code)
+    message = scrub(result.message) if result and result.message else _explained(pod, code, reason)
     if code in FINAL_EXIT_CODES:
         return verdict(Kind.FINAL, reason, message)
     if code == ExitCode.INTERRUPTED or pod.disruption or pod.deleted is not None or reason == Reason.INTERRUPTED:

@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmft_api.reasons import Reason
+from lmft_api.reasons import REASONS, Reason
+from lmft_operator import scheduling
 from lmft_operator.facts import JobFacts, PodFacts, Warning
+from lmft_operator.scheduling import Wishes
 
 NEWS_SECONDS = 180.0
 """kubelet and the Job controller repeat a warning at least this often while its cause lasts."""
@@ -29,26 +31,42 @@ class Wait:
 
 
 def explain(
-    job: JobFacts | None, pod: PodFacts | None, warnings: Mapping[str, Warning], now: float, number: int
+    job: JobFacts | None,
+    pod: PodFacts | None,
+    warnings: Mapping[str, Warning],
+    wishes: Wishes,
+    now: float,
+    number: int,
 ) -> Wait:
-    """What attempt ``number`` waits for; ``warnings`` by the UID of their object."""
+    """What attempt ``number`` waits for.
+
+    Args:
+        job: of the attempt.
+        pod: of the attempt.
+        warnings: by the UID of their object.
+        wishes: what the pod asks of a node.
+        now: UNIX seconds.
+        number: of the attempt.
+    """
     if job is not None and job.suspended:
         return at_creation(number, queued=True)
     if pod is None or pod.gone:
         return _without_pod(_fresh(warnings, job.uid if job else "", now), number, now)
     if pod.unschedulable:
-        return Wait(Reason.UNSCHEDULABLE, pod.unschedulable)
+        return Wait(Reason.UNSCHEDULABLE, scheduling.explain(pod.unschedulable, wishes))
     if pod.waiting_reason in _IMAGE:
-        return Wait(Reason.IMAGE_PULL_FAILED, f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": "))
+        words = f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": ")
+        return Wait(Reason.IMAGE_PULL_FAILED, with_remedy(Reason.IMAGE_PULL_FAILED, words))
     if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         missing = _SECRET_MISSING.search(pod.waiting_message)
         reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
-        return Wait(reason, f"{pod.waiting_reason}: {pod.waiting_message}")
+        return Wait(reason, with_remedy(reason, f"{pod.waiting_reason}: {pod.waiting_message}"))
     warning = _fresh(warnings, pod.uid, now)
     if warning is not None and warning.reason in ("FailedMount", "FailedAttachVolume"):
         missing = _SECRET_MISSING.search(warning.message)
         reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
-        return Wait(reason, f"{warning.reason}: {warning.message}", warning.time + NEWS_SECONDS - now)
+        words = with_remedy(reason, f"{warning.reason}: {warning.message}")
+        return Wait(reason, words, warning.time + NEWS_SECONDS - now)
     return at_creation(number, queued=False)
 
 
@@ -57,7 +75,13 @@ def _without_pod(warning: Warning | None, number: int, now: float) -> Wait:
         return at_creation(number, queued=False)
     quota = "exceeded quota" in warning.message or "failed quota" in warning.message
     reason = Reason.QUOTA_EXCEEDED if quota else Reason.PENDING
-    return Wait(reason, f"The pod cannot be created: {warning.message}", warning.time + NEWS_SECONDS - now)
+    words = with_remedy(reason, f"The pod cannot be created: {warning.message}")
+    return Wait(reason, words, warning.time + NEWS_SECONDS - now)
+
+
+def with_remedy(reason: Reason, words: str) -> str:
+    """What Kubernetes says, and the next thing to try where somebody has to."""
+    return words if reason == Reason.PENDING else f"{words.rstrip('. ')}. {REASONS[reason].remedy}"
 
 
 def at_creation(number: int, *, queued: bool) -> Wait:

@@ -11,7 +11,7 @@ from lmft_api.run import Stage
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.validation import parse_spec
 from lmft_operator import manifests, status
-from lmft_operator.course import Decision
+from lmft_operator.course import Decision, notices
 from lmft_operator.decide import decide
 from lmft_operator.facts import JobFacts, Key, Observed, PodFacts, RunFacts, Source, Warning
 from lmft_operator.settings import OperatorSettings, parse
@@ -69,9 +69,9 @@ class World:
             )
         if decision.status.to_json() != self.status.to_json():
             self.writes += 1
+            posted = notices(self.status, decision.status, decision.closed)
+            self.events += [(notice.reason, notice.message) for notice in posted]
         self.status = decision.status
-        if decision.notice is not None:
-            self.events.append((decision.notice.reason, decision.notice.message))
         self.run_deleted = self.run_deleted or decision.delete_run
         return decision
 

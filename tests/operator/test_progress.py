@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.run import Stage
-from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Results
+from lmft_api.status import Attempt, CheckpointStatus, EvaluationResult, LMFineTuneStatus, Results
 from lmft_operator.facts import JobFacts, PodFacts
 from lmft_operator.progress import (
     POD_NAME,
@@ -22,10 +22,8 @@ from lmft_operator.progress import (
     identity,
     merged,
     newsworthy,
-    overlay,
 )
 from lmft_operator.progress_server import ProgressServer
-from lmft_operator.settings import ProgressSettings
 
 REVIEW: dict[str, Any] = {
     "authenticated": True,
@@ -136,6 +134,13 @@ def test_repeated_and_older_figures_change_nothing_that_is_kept():
     assert after.checkpoint == before.checkpoint
 
 
+def test_where_an_attempt_began_is_kept_for_the_day_that_it_is_killed():
+    before = LMFineTuneStatus(attempts=[Attempt(number=1, job="eli5-1"), Attempt(number=2, job="eli5-2")])
+    after = merged(before, report(resumed_from_step=400, lost_steps=12), "s3://m")
+    assert [(a.resumed_from_step, a.lost_steps) for a in after.attempts or ()] == [(None, None), (400, 12)]
+    assert newsworthy(before, after)
+
+
 def test_nonsense_numbers_are_left_out_and_do_not_fail():
     after = merged(
         LMFineTuneStatus(), report(loss="nan", current_step="-3", total_steps="1e300", eval_loss="x"), "s3://m"
@@ -143,63 +148,6 @@ def test_nonsense_numbers_are_left_out_and_do_not_fail():
     assert after.progress is not None
     assert (after.progress.loss, after.progress.step, after.progress.total_steps) == (None, None, None)
     assert after.results is None
-
-
-TRAINING = LMFineTuneStatus.parse(
-    {
-        "phase": "Training",
-        "attempts": [{"number": 2, "job": "eli5-2"}],
-        "conditions": [
-            {"type": "Succeeded", "status": "Unknown", "reason": "Training", "message": "Attempt 2 runs on node1.",
-             "lastTransitionTime": "1970-01-01T00:00:00Z"}
-        ],
-    }
-)  # fmt: skip
-HOW = ProgressSettings(patch_seconds=30, stale_seconds=300)
-
-
-def condition(status: LMFineTuneStatus) -> tuple[str, str]:
-    found = (status.conditions or [])[0]
-    return found.reason, found.message
-
-
-def test_the_first_report_is_written_at_once_and_the_next_after_thirty_seconds():
-    first = overlay(TRAINING, replace(report(current_step=1, total_steps=9), received=1000.0), 1000.0, HOW, "s3://m")
-    assert condition(first.status) == ("Training", "step 1 of 9")
-    # when the next one comes ten seconds later, it waits; what is decided again says the same as before
-    decided = first.status.model_copy(update={"conditions": TRAINING.conditions})
-    second = overlay(decided, replace(report(current_step=2, total_steps=9), received=1010.0), 1010.0, HOW, "s3://m")
-    assert second.status == first.status
-    assert second.look_again == 20.0
-    # and half a minute after the first it is written
-    third = overlay(decided, replace(report(current_step=4, total_steps=9), received=1030.0), 1030.0, HOW, "s3://m")
-    assert condition(third.status) == ("Training", "step 4 of 9")
-
-
-def test_an_evaluation_does_not_wait():
-    first = overlay(TRAINING, replace(report(current_step=1, total_steps=9), received=1000.0), 1000.0, HOW, "s3://m")
-    news = replace(report(current_step=2, total_steps=9, eval_loss=2.0, eval_step=2), received=1001.0)
-    after = overlay(first.status, news, 1001.0, HOW, "s3://m").status
-    assert after.results is not None
-    assert after.results.perplexity == "7.39"
-
-
-def test_silence_is_a_stall_that_a_report_ends():
-    sent = replace(report(current_step=1, total_steps=9), received=1000.0)
-    silent = overlay(TRAINING, sent, 1300.0, HOW, "s3://m")
-    assert condition(silent.status)[0] == "Stalled"
-    again = overlay(silent.status.model_copy(update={"conditions": TRAINING.conditions}),
-                    replace(sent, received=1301.0), 1301.0, HOW, "s3://m")  # fmt: skip
-    assert condition(again.status)[0] == "Training"
-
-
-def test_a_report_of_an_older_attempt_or_of_a_run_that_ended_changes_nothing():
-    old = replace(report(current_step=1, total_steps=9), attempt=1, received=1000.0)
-    assert overlay(TRAINING, old, 1000.0, HOW, "s3://m").status == TRAINING
-    done = LMFineTuneStatus.parse(
-        {**TRAINING.to_json(), "conditions": [{**TRAINING.to_json()["conditions"][0], "reason": "Completed"}]}
-    )
-    assert overlay(done, replace(old, attempt=2), 1000.0, HOW, "s3://m").status == done
 
 
 def test_an_evaluation_is_news_and_progress_alone_is_not():

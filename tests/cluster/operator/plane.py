@@ -18,9 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lmft_api.reasons import Reason
 from lmft_api.result import Result, encode
-from lmft_api.status import Results
 from lmft_operator.access import find
 
 ROOT = Path(__file__).parents[3]
@@ -33,11 +31,6 @@ SPEC: dict[str, Any] = {
     "dataset": {"builtin": "PythonDocs"},
     "output": {"uri": "s3://models/test"},
 }
-DONE = Result(
-    reason=Reason.COMPLETED,
-    message="Perplexity fell from 62.3 to 49.6.",
-    results=Results(perplexity="49.6", baseline_perplexity="62.3", model_uri="s3://models/test/model"),
-)
 numbers = count(1)
 Json = dict[str, Any]
 T = TypeVar("T")

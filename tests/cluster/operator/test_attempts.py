@@ -3,7 +3,8 @@
 import urllib.error
 
 import pytest
-from cluster.operator.plane import DONE, JOBS, PODS, eventually
+from cluster.operator.plane import JOBS, PODS, eventually
+from results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.result import Result

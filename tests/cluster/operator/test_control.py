@@ -1,7 +1,8 @@
 """Suspending, time limits, queues, preparation, refusals, and what a run waits for."""
 
 import pytest
-from cluster.operator.plane import DONE, JOBS, eventually
+from cluster.operator.plane import JOBS, eventually
+from results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.result import Result

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from cluster.operator.conftest import SETTINGS
-from cluster.operator.plane import DONE, Api, Operator, Run, eventually, free_port
+from cluster.operator.plane import Api, Operator, Run, eventually, free_port
+from results import DONE
 
 AGENT = "lmfinetune-operator"
 

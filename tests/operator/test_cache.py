@@ -1,0 +1,171 @@
+"""What the operator keeps of the cluster: nothing older than it knows, and nothing that is not the run's own."""
+
+from copy import deepcopy
+
+import pytest
+
+from lmft_operator.cache import Cache
+
+
+def body(version: int, uid: str = "u1", **metadata: object) -> dict:
+    return {"metadata": {"namespace": "a", "name": "r", "uid": uid, "resourceVersion": str(version), **metadata}}
+
+
+def job(version: int, uid: str = "j1") -> dict:
+    found = body(version, uid)
+    found["metadata"] |= {
+        "name": "r-1",
+        "labels": {"lmfinetune.dev/run-uid": "u1", "lmfinetune.dev/attempt": "1"},
+        "ownerReferences": [{"uid": "u1", "controller": True}],
+    }
+    return found
+
+
+def pod(version: int, uid: str = "p1") -> dict:
+    found = job(version, uid)
+    found["metadata"]["ownerReferences"] = [{"uid": "j1", "controller": True}]
+    return found
+
+
+def test_the_cache_never_goes_back_to_an_older_version():
+    cache = Cache()
+    assert cache.run_seen(body(5)) == ("a", "r")
+    cache.run_seen(body(3, generation=9))
+    assert cache.runs["a", "r"].version == "5"
+
+
+def test_an_echo_of_ones_own_write_is_no_news():
+    cache = Cache()
+    cache.run_seen(body(5))
+    assert cache.run_seen(body(6)) is None
+    assert cache.runs["a", "r"].version == "6"
+
+
+def test_a_write_is_expected_until_the_watch_shows_it_or_a_newer_one():
+    cache = Cache()
+    cache.run_seen(body(5))
+    cache.run_written(body(7))
+    cache.run_seen(body(6))
+    assert "u1" in cache.unseen
+    cache.run_seen(body(8))
+    assert cache.unseen == {}
+
+
+def test_a_watch_that_is_faster_than_the_answer_leaves_nothing_to_wait_for():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(7))
+    cache.job_written(job(7))
+    cache.run_seen(body(8))
+    cache.run_written(body(8))
+    assert cache.unseen == {}
+
+
+def test_a_deleted_object_does_not_come_back_with_an_older_list():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    cache.job_gone(job(3))
+    cache.job_seen(job(2))
+    assert cache.observe(("a", "r"), 0.0).jobs == ()
+
+
+def test_a_list_without_an_object_removes_it_unless_that_is_newer():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(5))
+    assert cache.retain("jobs", None, [], 4) == set()
+    assert cache.retain("jobs", "elsewhere", [], 9) == set()
+    assert cache.retain("jobs", None, [], 6) == {("a", "r")}
+    assert cache.observe(("a", "r"), 0.0).jobs == ()
+
+
+def test_a_pod_that_vanished_leaves_its_last_facts_until_its_attempt_is_written_down():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.pod_seen(pod(2))
+    cache.pod_gone(pod(3))
+    assert [pod.gone for pod in cache.observe(("a", "r"), 0.0).pods] == [True]
+    cache.settle("u1", [1])
+    assert cache.observe(("a", "r"), 0.0).pods == ()
+
+
+def test_a_run_made_anew_under_the_same_name_starts_without_the_old_ones_jobs():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    cache.run_seen(body(9, "u2"))
+    assert cache.observe(("a", "r"), 0.0).jobs == ()
+
+
+def test_warnings_are_kept_only_about_children_of_ours():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    event = {
+        "metadata": {"namespace": "a"},
+        "type": "Warning", "reason": "FailedCreate", "message": "quota", "lastTimestamp": "2027-01-15T08:00:00Z",
+    }  # fmt: skip
+    assert cache.warned(event | {"involvedObject": {"uid": "stranger"}}) is None
+    assert cache.warned(event | {"involvedObject": {"uid": "j1"}}) == ("a", "r")
+    assert cache.observe(("a", "r"), 0.0).warnings["j1"].message == "quota"
+
+
+def changed(body: dict, **metadata: object) -> dict:
+    found = deepcopy(body)
+    found["metadata"] |= metadata
+    return found
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"namespace": "b"},
+        {"ownerReferences": []},
+        {"ownerReferences": [{"uid": "u1"}]},
+        {"ownerReferences": [{"uid": "another", "controller": True}]},
+    ],
+)
+@pytest.mark.parametrize("first", ["the run", "the Job"])
+def test_a_foreign_job_with_our_labels_is_not_the_runs(metadata, first):
+    cache = Cache()
+    if first == "the run":
+        cache.run_seen(body(1))
+    assert cache.job_seen(changed(job(2), **metadata)) is None
+    cache.run_seen(body(3))
+    assert cache.observe(("a", "r"), 0.0).jobs == ()
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"namespace": "b"}, {"ownerReferences": []}, {"ownerReferences": [{"uid": "j1"}]}]
+)
+@pytest.mark.parametrize("first", ["the run", "the Pod"])
+def test_a_foreign_pod_with_our_labels_is_not_the_runs(metadata, first):
+    cache = Cache()
+    if first == "the run":
+        cache.run_seen(body(1))
+        cache.job_seen(job(2))
+    forged = changed(pod(3, "p2"), **metadata)
+    assert cache.pod_seen(forged) is None
+    cache.run_seen(body(4))
+    cache.job_seen(job(5))
+    assert cache.observe(("a", "r"), 0.0).pods == ()
+    assert cache.pod_gone(forged) is None
+    assert cache.observe(("a", "r"), 0.0).pods == ()
+
+
+def test_a_warning_from_another_namespace_is_not_believed():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    event = {"metadata": {"namespace": "b"}, "type": "Warning", "involvedObject": {"uid": "j1"}}
+    assert cache.warned(event) is None
+    assert cache.observe(("a", "r"), 0.0).warnings == {}
+
+
+@pytest.mark.parametrize("label", ["9" * 30, "-1", "two", ""])
+def test_an_attempt_that_is_no_sensible_number_counts_as_none(label):
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(changed(job(2), labels={"lmfinetune.dev/run-uid": "u1", "lmfinetune.dev/attempt": label}))
+    assert [found.attempt for found in cache.observe(("a", "r"), 0.0).jobs] == [0]

@@ -1,0 +1,69 @@
+"""The scheduler's sentence in terms of the manifest: what is waited for, and what would mend it."""
+
+import pytest
+
+from lmft_api.pod import Toleration
+from lmft_operator.scheduling import Wishes, explain
+
+GPU = Wishes({"nvidia.com/gpu": "1", "memory": "64Gi"})
+SPOT = (Toleration.parse({"key": "spot", "operator": "Exists"}),)
+NO_PREEMPTION = " preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+
+SENTENCES = [
+    (
+        "0/3 nodes are available: 1 node(s) had untolerated taint {spot: true}, 2 Insufficient nvidia.com/gpu."
+        + NO_PREEMPTION,
+        GPU,
+        "None of 3 nodes can take the pod: 1 tainted spot=true, 2 without 1 of nvidia.com/gpu free. No toleration in "
+        "the manifest; add one for spot to spec.podTemplate.tolerations if the run may go there. Wait until a "
+        "nvidia.com/gpu is free; a node that has any says so in its status.allocatable.",
+    ),
+    (
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient memory. no new claims to "
+        "deallocate,"
+        + NO_PREEMPTION,
+        Wishes({"memory": "64Gi"}, tolerations=SPOT),
+        "None of 3 nodes can take the pod: 1 tainted, 2 without 64Gi of memory free. The manifest tolerates spot only; "
+        "add one to spec.podTemplate.tolerations if the run may go there. Lower spec.resources.memory, or wait until "
+        "something else ends.",
+    ),
+    (
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector." + NO_PREEMPTION,
+        Wishes(selector={"disk": "fast"}),
+        "The one node cannot take the pod: 1 without the label disk=fast. Mend spec.podTemplate.nodeSelector, or label "
+        "a node.",
+    ),
+    (
+        "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.",
+        Wishes(),
+        "None of 2 nodes can take the pod: 1 with as many pods as it may run, 1 cordoned.",
+    ),
+    (
+        '0/1 nodes are available: persistentvolumeclaim "lmft-corpus" not found. preemption: 0/1 nodes are available.',
+        Wishes(),
+        '0/1 nodes are available: persistentvolumeclaim "lmft-corpus" not found. Create the claim "lmft-corpus", or '
+        "mend spec.podTemplate.volumes.",
+    ),
+    (
+        "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+        Wishes(),
+        "None of 2 nodes can take the pod: 2 node(s) had volume node affinity conflict.",
+    ),
+    ("no nodes available to schedule pods", Wishes(), "no nodes available to schedule pods."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "wishes", "said"), SENTENCES)
+def test_an_unschedulable_pod_says_what_it_waits_for_and_what_would_mend_it(message, wishes, said):
+    assert explain(message, wishes) == said
+
+
+def test_what_the_pod_asks_of_a_node_comes_from_manifest_and_platform(World):
+    world = World(resources={"gpusPerNode": 1}, preparation="Inline", podTemplate={"nodeSelector": {"disk": "fast"}})
+    world.step()
+    world.pod(unschedulable="0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) didn't match Pod's node "
+              "affinity/selector.")  # fmt: skip
+    world.step()
+    assert world.reason == "Unschedulable"
+    assert "1 without 1 of nvidia.com/gpu free, 1 without the label disk=fast." in world.message
+    assert world.message.endswith("#unschedulable")
