@@ -115,8 +115,8 @@ def build(
         ATTEMPT_LABEL: str(plan.attempt),
         STAGE_LABEL: plan.stage.value,
     }
-    labels = settings.job.labels | (template.labels or {}) | ours
-    annotations = settings.job.annotations | (template.annotations or {})
+    labels = (template.labels or {}) | settings.job.labels | ours
+    annotations = (template.annotations or {}) | settings.job.annotations
     run_file = RunFile(
         name=run.key.name,
         namespace=run.key.namespace,

@@ -5,21 +5,32 @@ operator, which has more rights than they do. Every refusal names the rule, so t
 """
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.validation import Problem
-from lmft_operator.settings import JobSettings, PolicyRules
+from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
 
-_OURS = ("lmfinetune.dev/",)
+_RESERVED = ("lmfinetune.dev/*", "batch.kubernetes.io/*", "job-name", "controller-uid")
+"""Keys by which the operator and the Job controller know their own."""
+_NAMED_IN_FULL = ("system-*", "node-role.kubernetes.io/*", "")
+"""What takes the place of the cluster's own pods; no pattern allows it, only its full name."""
 _BUILT_IN_ENV = ("LMFT_*", "KUBEFLOW_TRAINER_*", "DISABLE_KUBEFLOW_INTEGRATION")
 
 
-def refusals(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> list[Problem]:
+def refusals(spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -> list[Problem]:
     """Everything in the spec that the rules of its namespace forbid, in the order of the manifest."""
-    return [*_code(spec, rules), *_sources(spec, rules), *_secrets(spec, rules), *_pod(spec, rules, job)]
+    rules, job = settings.policy.for_namespace(namespace), settings.job
+    return [
+        *_code(spec, rules),
+        *_sources(spec, rules, settings.defaults.output_uri, namespace),
+        *_secrets(spec, rules),
+        *_resources(spec, rules, job),
+        *_pod(spec, rules, job),
+    ]
 
 
 def _code(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
@@ -31,11 +42,6 @@ def _code(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
             yield _refused("spec.training.callbacks", "user code", "policy.userCode")
         if training.trainer_class:
             yield _refused("spec.training.trainerClass", "user code", "policy.userCode")
-    resources = spec.resources
-    if rules.max_gpus is not None and resources is not None and (resources.gpus_per_node or 0) > rules.max_gpus:
-        yield _refused(
-            "spec.resources.gpusPerNode", f"{resources.gpus_per_node} GPUs; at most {rules.max_gpus}", "policy.maxGpus"
-        )
     deadline = spec.active_deadline_seconds
     if rules.max_deadline_seconds is not None and (deadline or 0) > rules.max_deadline_seconds:
         yield _refused(
@@ -45,7 +51,20 @@ def _code(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
         )
 
 
-def _sources(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
+def _resources(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator[Problem]:
+    resources = spec.resources
+    if resources is None:
+        return
+    if rules.max_gpus is not None and (resources.gpus_per_node or 0) > rules.max_gpus:
+        yield _refused(
+            "spec.resources.gpusPerNode", f"{resources.gpus_per_node} GPUs; at most {rules.max_gpus}", "policy.maxGpus"
+        )
+    name = resources.gpu_resource_name
+    if name is not None and name != job.gpu_resource_name and not _allowed(name, rules.gpu_resource_names):
+        yield _refused("spec.resources.gpuResourceName", f'resource "{name}"', "policy.gpuResourceNames")
+
+
+def _sources(spec: LMFineTuneSpec, rules: PolicyRules, shared: str | None, namespace: str) -> Iterator[Problem]:
     named = [("spec.model.name", spec.model.name)]
     if spec.model.tokenizer is not None:
         named.append(("spec.model.tokenizer.name", spec.model.tokenizer.name))
@@ -72,6 +91,34 @@ def _sources(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
             yield Problem(path, f'"{source}" is refused: an address must not contain ".."')
         if not _allowed(source, rules.sources.uris):
             yield _refused(path, f'"{source}"', "policy.sources.uris")
+        elif shared and _foreign(path, source, shared.rstrip("/"), namespace, rules.sources.uris):
+            words = f'"{source}" is refused: of {shared} only the folder {namespace}/ belongs to this namespace'
+            yield Problem(path, f"{words} (policy.sources.uris)")
+
+
+def _foreign(path: str, source: str, shared: str, namespace: str, patterns: Iterable[str]) -> bool:
+    """Whether an address lies in the platform's storage, but outside the namespace's own folder of it.
+
+    The credentials that the platform hands out may well reach all of it. A pattern that names a folder there opens it.
+    """
+    address = _plain(source)
+    if path == "spec.output.uri" and address == shared:
+        return False  # every run writes below its namespace
+    literal = re.split(r"[*?\[]", address)[0]
+    could_reach = literal != address and f"{shared}/".startswith(literal)
+    if not (address == shared or literal.startswith(f"{shared}/") or could_reach):
+        return False
+    own = f"{shared}/{namespace}"
+    if address == own or literal.startswith(f"{own}/"):
+        return False
+    return not any(fnmatchcase(address, p) for p in patterns if p.startswith(f"{shared}/"))
+
+
+def _plain(source: str) -> str:
+    """The address without what changes its spelling alone: some S3 servers keep objects in a file tree."""
+    scheme, _, rest = source.partition("://")
+    rest = unquote(rest) if scheme == "file" else rest
+    return f"{scheme}://{re.sub(r'/(?:[.]?/)+', '/', rest)}".rstrip("/")
 
 
 def _file(path: str, uri: str, mounts: Iterable[str]) -> Iterator[Problem]:
@@ -122,18 +169,36 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
         ("annotations", pod.annotations, rules.annotation_keys, "policy.annotationKeys"),
     ):
         for key in keys or {}:
-            if key.startswith(_OURS) or not _allowed(key, patterns):
+            if _allowed(key, _RESERVED) or not _allowed(key, patterns):
                 yield _refused(f"{at}.{field}", f'key "{key}"', rule)
+    for field, given, fixed in (
+        ("labels", pod.labels, job.labels),
+        ("annotations", pod.annotations, job.annotations),
+        ("nodeSelector", pod.node_selector, job.node_selector),
+    ):
+        for key, value in (given or {}).items():
+            if fixed.get(key, value) != value:
+                yield Problem(f"{at}.{field}", f'key "{key}" is the platform\'s: it is "{fixed[key]}" for every run')
+    for index, toleration in enumerate(pod.tolerations or ()):
+        key = toleration.key or ""
+        if not _allowed_in_full(key, rules.toleration_keys):
+            yield _refused(
+                f"{at}.tolerations[{index}].key", f'taint "{key}"' if key else "every taint", "policy.tolerationKeys"
+            )
     for field, name, patterns, rule in (
         ("priorityClassName", pod.priority_class_name, rules.priority_classes, "policy.priorityClasses"),
         ("runtimeClassName", pod.runtime_class_name, rules.runtime_classes, "policy.runtimeClasses"),
     ):
-        if name is not None and not (name in patterns if name.startswith("system-") else _allowed(name, patterns)):
+        if name is not None and not _allowed_in_full(name, patterns):
             yield _refused(f"{at}.{field}", f'"{name}"', rule)
 
 
 def _allowed(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _allowed_in_full(name: str, patterns: Iterable[str]) -> bool:
+    return name in patterns if _allowed(name, _NAMED_IN_FULL) else _allowed(name, patterns)
 
 
 def _refused(path: str, what: str, rule: str) -> Problem:

@@ -164,7 +164,7 @@ class Reconciler:
             created = await self._settle_name(run, manifest, plan)
         except (ForbiddenError, InvalidObjectError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
-            return functools.partial(_refused, run=run, settings=self._settings, words=str(problem))
+            return functools.partial(_refused, run=run, settings=self._settings, problem=problem)
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
@@ -253,19 +253,26 @@ def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | N
     if found := spec_problems(raw):
         return None, tuple(str(problem) for problem in found)
     spec = parse_spec(raw)
-    rules = settings.policy.for_namespace(run.key.namespace)
-    problems = policy.refusals(spec, rules, settings.job)
+    problems = policy.refusals(spec, settings, run.key.namespace)
     spec = manifests.with_defaults(spec, settings)
     if spec.output is None or spec.output.uri is None:
         problems.append(Problem("spec.output.uri", "is required: the platform team has configured no default"))
     return spec, tuple(str(problem) for problem in problems)
 
 
-def _refused(before: LMFineTuneStatus, run: RunFacts, settings: OperatorSettings, words: str) -> LMFineTuneStatus:
-    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PENDING
-    message = with_remedy(reason, f"The Job cannot be created: {words}")
+def _refused(
+    before: LMFineTuneStatus, run: RunFacts, settings: OperatorSettings, problem: ClusterError
+) -> LMFineTuneStatus:
+    """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
+    now = time.time()
+    if problem.status == 422 and not before.attempts:
+        words = linked(settings, Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
+        after = status.with_condition(
+            before, ConditionStatus.FALSE, Reason.INVALID_SPEC, words, Phase.FAILED, now, run.generation
+        )
+        return status.change(after, {"completion_time": before.completion_time or status.timestamp(now)})
+    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in str(problem) else Reason.PENDING
+    message = with_remedy(reason, f"The Job cannot be created: {problem}")
     if reason in EXPLAINED:
         message = linked(settings, reason, message)
-    return status.with_condition(
-        before, ConditionStatus.UNKNOWN, reason, message, Phase.PENDING, time.time(), run.generation
-    )
+    return status.with_condition(before, ConditionStatus.UNKNOWN, reason, message, Phase.PENDING, now, run.generation)

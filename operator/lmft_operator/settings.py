@@ -80,9 +80,9 @@ class JobSettings(Section):
     gpu_tolerations: tuple[Toleration, ...] = ()
     """Added to pods that ask for a GPU."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of every Job and pod; ``spec.podTemplate.labels`` win."""
+    """Labels of every Job and pod; ``spec.podTemplate.labels`` adds to them and cannot change them."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """Annotations of every Job and pod; ``spec.podTemplate.annotations`` win."""
+    """Annotations of every Job and pod; ``spec.podTemplate.annotations`` adds to them and cannot change them."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
@@ -97,7 +97,8 @@ class SourcePolicy(Section):
     hub: tuple[str, ...] = ("*",)
     """Hub ids of models, tokenizers and data sets; an empty list forbids the hub."""
     uris: tuple[str, ...] = ("s3://*", "file://*")
-    """Addresses of models, data and outputs. file:// must lie on one of the manifest's own volumes in any case."""
+    """Addresses of models, data and outputs. file:// must lie on one of the manifest's own volumes in any case; of
+    ``defaults.outputUri`` each namespace has its own folder, unless a pattern names a folder there."""
 
 
 class PolicyRules(Section):
@@ -121,11 +122,12 @@ class PolicyRules(Section):
     """Repositories that ``spec.output.pushToHub`` may name."""
     max_gpus: Annotated[int, Field(ge=0)] | None = None
     """Most GPUs of a run."""
+    gpu_resource_names: tuple[str, ...] = ("nvidia.com/*", "amd.com/*", "gpu.intel.com/*")
+    """``spec.resources.gpuResourceName`` besides ``job.gpuResourceName``: others may be devices of the node."""
     max_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Longest running time; also the deadline of runs that set none."""
     env_names: tuple[str, ...] = (
         "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL",
         "AWS_REGION",
         "CUDA_LAUNCH_BLOCKING",
         "CUDA_VISIBLE_DEVICES",
@@ -141,12 +143,19 @@ class PolicyRules(Section):
         "TRANSFORMERS_VERBOSITY",
         "TZ",
     )
-    """Environment variables of ``spec.podTemplate.env``. LD_*, PYTHON* and PATH would be user code, a proxy or another
-    hub address would see the hub token: list them only where all who may create runs are trusted."""
-    label_keys: tuple[str, ...] = ("*",)
-    """Keys of ``spec.podTemplate.labels``."""
-    annotation_keys: tuple[str, ...] = ("*",)
-    """Keys of ``spec.podTemplate.annotations``; narrow it where annotations steer injectors (sidecars, secrets)."""
+    """Environment variables of ``spec.podTemplate.env``. LD_*, PYTHON* and PATH would be user code; a proxy, another
+    hub or another AWS endpoint would see tokens: list them only where all who may create runs are trusted."""
+    label_keys: tuple[str, ...] = (
+        *("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class", "team", "project", "cost-center"),
+    )
+    """Keys of ``spec.podTemplate.labels``. Others may make the pod a backend of somebody's Service, or let it through a
+    NetworkPolicy."""
+    annotation_keys: tuple[str, ...] = ("cluster-autoscaler.kubernetes.io/safe-to-evict",)
+    """Keys of ``spec.podTemplate.annotations``. Others may steer injectors: sidecars of any image, mounts of any
+    Secret, cloud roles, devices."""
+    toleration_keys: tuple[str, ...] = ("*",)
+    """Taints that ``spec.podTemplate.tolerations`` may name; every taint at once (``""``) and those of the control
+    plane (``node-role.kubernetes.io/*``) only when listed in full."""
     priority_classes: tuple[str, ...] = ("*",)
     """PriorityClasses; ``system-*`` only when listed by its full name."""
     runtime_classes: tuple[str, ...] = ("*",)

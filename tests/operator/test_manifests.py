@@ -131,7 +131,7 @@ def test_what_a_manifest_says_does_not_change_what_is_ours():
     spec = PLAIN | {"podTemplate": {"nodeSelector": {"pool": "mine"}, "labels": {"cost-centre": "8"}}}
     job = build(spec, parse(PLATFORM), Plan("eli5-1", 1, Stage.ALL, 0))
     assert job["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "training"}
-    assert job["metadata"]["labels"]["cost-centre"] == "8"
+    assert job["metadata"]["labels"]["cost-centre"] == "7"
     assert job["metadata"]["labels"]["lmfinetune.dev/run-uid"] == RUN.uid
 
 

@@ -15,9 +15,8 @@ DATA_VOLUME = {"volumes": [{"name": "d", "claimName": "lmft-data", "mountPath": 
 
 
 def refused(settings: str = "{}", namespace: str = "team-a", **spec: Any) -> list[str]:
-    platform = parse(settings)
     parsed = parse_spec(deepcopy(PLAIN) | spec)
-    return [str(p) for p in refusals(parsed, platform.policy.for_namespace(namespace), platform.job)]
+    return [str(p) for p in refusals(parsed, parse(settings), namespace)]
 
 
 ATTACKS = [
@@ -35,12 +34,14 @@ ATTACKS = [
     ({"model": {"name": "someone/code", "trustRemoteCode": True}}, "policy.trustRemoteCode"),
     ({"training": {"callbacks": ["os.system"]}}, "policy.userCode"),
     ({"training": {"trainerClass": "evil.module.Trainer"}}, "policy.userCode"),
-    ({"podTemplate": {"env": [{"name": "LD_PRELOAD", "value": "/data/evil.so"}]}}, "policy.envNames"),
-    ({"podTemplate": {"env": [{"name": "PYTHONPATH", "value": "/data"}]}}, "policy.envNames"),
-    ({"podTemplate": {"env": [{"name": "HF_ENDPOINT", "value": "http://evil"}]}}, "policy.envNames"),
-    ({"podTemplate": {"env": [{"name": "HTTPS_PROXY", "value": "http://evil"}]}}, "policy.envNames"),
-    ({"podTemplate": {"env": [{"name": "KUBEFLOW_TRAINER_SERVER_URL", "value": "http://evil"}]}}, "policy.envNames"),
     ({"podTemplate": {"priorityClassName": "system-node-critical"}}, "policy.priorityClasses"),
+    ({"podTemplate": {"tolerations": [{"operator": "Exists"}]}}, "policy.tolerationKeys"),
+    (
+        {"podTemplate": {"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}},
+        "policy.tolerationKeys",
+    ),
+    ({"resources": {"gpusPerNode": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}}, "policy.gpuResourceNames"),
+    ({"resources": {"gpusPerNode": 1, "gpuResourceName": "memory"}}, "policy.gpuResourceNames"),
     ({"dataset": {"files": ["file:///etc/lmft/secrets/output/*"], "format": "text"}}, "spec.podTemplate.volumes"),
     ({"dataset": {"files": ["file:///proc/self/environ"], "format": "text"}}, "spec.podTemplate.volumes"),
     (
@@ -74,6 +75,128 @@ def test_a_manifest_cannot_get_at_what_is_anothers(spec, rule):
     platform = "policy: {volumes: [lmft-data]}" if "podTemplate" in spec and "dataset" in spec else "{}"
     found = refused(platform, **spec)
     assert any(rule in problem for problem in found), found
+
+
+# Variables that run code, send tokens elsewhere, or point the libraries at other files.
+ENVIRONMENT = [
+    *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "PATH", "BASH_ENV", "GCONV_PATH", "LOCPATH"),
+    *("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "PYTHONINSPECT", "PYTHONUSERBASE", "PYTHONWARNINGS"),
+    *("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "OMP_TOOL_LIBRARIES"),
+    *("CUDA_INJECTION64_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("HF_ENDPOINT", "HF_HOME", "HF_TOKEN", "HF_TOKEN_PATH", "HF_MODULES_CACHE", "HF_HUB_CACHE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSLKEYLOGFILE"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS", "AWS_CONFIG_FILE", "AWS_PROFILE"),
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ACCESS_KEY_ID"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+    *("KUBEFLOW_TRAINER_SERVER_URL", "KUBEFLOW_TRAINER_SERVER_TOKEN", "KUBEFLOW_TRAINER_SERVER_CA_CERT"),
+    *("DISABLE_KUBEFLOW_INTEGRATION", "LMFT_TESTING", "KUBERNETES_SERVICE_HOST"),
+]
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_the_environment_runs_no_code_and_moves_no_address(name):
+    assert any("policy.envNames" in p for p in refused(podTemplate={"env": [{"name": name, "value": "x"}]}))
+
+
+@pytest.mark.parametrize("name", ["KUBEFLOW_TRAINER_SERVER_URL", "DISABLE_KUBEFLOW_INTEGRATION", "LMFT_TESTING"])
+def test_how_a_run_reports_is_the_operators_whatever_the_policy(name):
+    assert refused("policy: {envNames: ['*']}", podTemplate={"env": [{"name": name, "value": "x"}]})
+
+
+STEERING = [
+    ("annotations", "sidecar.istio.io/inject"),
+    ("annotations", "sidecar.istio.io/userVolume"),  # mounts any Secret of the namespace into the sidecar
+    ("annotations", "sidecar.istio.io/proxyImage"),
+    ("annotations", "linkerd.io/inject"),
+    ("annotations", "vault.hashicorp.com/agent-inject-secret-x"),
+    ("annotations", "iam.amazonaws.com/role"),
+    ("annotations", "k8s.v1.cni.cncf.io/networks"),
+    ("annotations", "cdi.k8s.io/gpu"),  # devices that containerd adds without a resource
+    ("annotations", "container.apparmor.security.beta.kubernetes.io/job"),
+    ("labels", "app"),
+    ("labels", "app.kubernetes.io/name"),
+    ("labels", "azure.workload.identity/use"),
+    ("labels", "batch.kubernetes.io/controller-uid"),
+    ("labels", "job-name"),
+]
+
+
+@pytest.mark.parametrize(("field", "key"), STEERING)
+def test_what_steers_others_controllers_is_not_the_manifests(field, key):
+    assert any(f"policy.{field[:-1]}Keys" in p for p in refused(podTemplate={field: {key: "true"}}))
+
+
+@pytest.mark.parametrize("key", ["batch.kubernetes.io/job-name", "controller-uid", "job-name"])
+def test_what_tells_the_job_controller_its_pods_is_no_manifests_whatever_the_policy(key):
+    assert refused("policy: {labelKeys: ['*']}", podTemplate={"labels": {key: "x"}})
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations", "nodeSelector"])
+def test_what_the_platform_sets_for_every_run_cannot_be_changed(field):
+    platform = f"{{job: {{{field}: {{team: a}}}}, policy: {{annotationKeys: [team]}}}}"
+    assert refused(platform, podTemplate={field: {"team": "a"}}) == []
+    (found,) = refused(platform, podTemplate={field: {"team": "b"}})
+    assert found == f'spec.podTemplate.{field}: key "team" is the platform\'s: it is "a" for every run'
+
+
+# Whose folder an address names, where the platform's storage is s3://models/lmft and the namespace team-a.
+FOLDERS = [
+    ("s3://models/lmft/team-b/data.jsonl", False),
+    ("s3://models/lmft/team-a/data.jsonl", True),
+    ("s3://models/lmft/team-a2/data.jsonl", False),
+    ("s3://models/lmft", False),
+    ("s3://models/lmft/*/data.jsonl", False),
+    ("s3://models/lmft/team-?/data.jsonl", False),
+    ("s3://models/lmft/team-[a-z]/data.jsonl", False),
+    ("s3://models/*/team-b/data.jsonl", False),
+    ("s3://models/l*", False),
+    ("s3://models/**", False),
+    ("s3://models//lmft/team-b/data.jsonl", False),
+    ("s3://models/./lmft/.//team-b/data.jsonl", False),
+    ("s3://models/lmft/team-a/*.jsonl", True),
+    ("s3://models/lmft2/data.jsonl", True),
+    ("s3://others/lmft/team-b/data.jsonl", True),
+    ("s3://models/lmft/shared/data.jsonl", True),
+]
+SHARED = (
+    "{defaults: {outputUri: 's3://models/lmft/'}, policy: {sources: {uris: ['s3://*', 's3://models/lmft/shared/*']}}}"
+)
+
+
+@pytest.mark.parametrize(("address", "ours"), FOLDERS)
+def test_of_the_platforms_storage_a_namespace_reads_its_own_folder(address, ours):
+    found = refused(SHARED, dataset={"files": [address], "format": "json"})
+    assert (found == []) == ours
+    assert all("policy.sources.uris" in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("address", "ours"),
+    [
+        ("s3://models/lmft", True),
+        ("s3://models/lmft/", True),
+        ("s3://models/lmft/team-a", True),
+        ("s3://models/lmft/team-b", False),
+        ("s3://models/lmft/team-b/runs/eli5-01234567/checkpoints", False),
+        ("s3://models//lmft//team-b", False),
+    ],
+)
+def test_of_the_platforms_storage_a_namespace_writes_its_own_folder(address, ours):
+    assert (refused(SHARED, output={"uri": address}) == []) == ours
+
+
+@pytest.mark.parametrize("field", ["model", "tokenizer"])
+def test_anothers_model_is_not_to_be_had_with_the_platforms_keys(field):
+    theirs = "s3://models/lmft/team-b/runs/eli5-01234567/model"
+    model = {"name": theirs} if field == "model" else {"fromConfig": MODEL, "tokenizer": {"name": theirs}}
+    assert len(refused(SHARED, model=model)) == 1
+
+
+def test_a_folder_on_a_shared_volume_is_found_out_however_it_is_spelt():
+    platform = "{defaults: {outputUri: 'file:///data'}, policy: {volumes: [lmft-data]}}"
+    files = {"files": ["file:///%64ata/team-b/x.txt"], "format": "text"}
+    assert refused(platform, dataset=files, podTemplate=DATA_VOLUME)
 
 
 CONFIGURED = [
@@ -111,6 +234,11 @@ ALLOWED = [
     ("policy: {userCode: true}", {"training": {"callbacks": ["a.B"]}}),
     ("policy: {trustRemoteCode: true}", {"model": {"name": "a/b", "trustRemoteCode": True}}),
     ("policy: {priorityClasses: [system-low]}", {"podTemplate": {"priorityClassName": "system-low"}}),
+    ("policy: {tolerationKeys: ['']}", {"podTemplate": {"tolerations": [{"operator": "Exists"}]}}),
+    ("{}", {"podTemplate": {"tolerations": [{"key": "spot", "operator": "Exists"}]}}),
+    ("{}", {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus", "team": "a"}}}),
+    ("{}", {"resources": {"gpusPerNode": 1, "gpuResourceName": "nvidia.com/mig-1g.5gb"}}),
+    ("job: {gpuResourceName: x.y/z}", {"resources": {"gpusPerNode": 1, "gpuResourceName": "x.y/z"}}),
     (
         "policy: {volumes: [lmft-*]}",
         {"dataset": {"files": ["file:///data/a/*.txt"], "format": "text"}, "podTemplate": DATA_VOLUME},

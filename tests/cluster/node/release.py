@@ -58,6 +58,11 @@ def install(node: Node, **changes: Any) -> None:
             "serviceAccounts": ["default", "trainer"],
             "volumes": ["corpus"],
             "envNames": ["TZ", "AWS_MAX_ATTEMPTS"],
+            "labelKeys": ["kueue.x-k8s.io/queue-name", "example.com/*"],
+            "annotationKeys": ["example.com/*"],
+            "gpuResourceNames": ["example.com/*"],
+            # Each namespace has its own folder of the bucket, and all may look into one that is empty.
+            "sources": {"uris": ["s3://*", "file://*", f"s3://{BUCKET}/nowhere*"]},
         },
         "retries": {"initialSeconds": 1, "podEndMarginSeconds": 5},
         "documentationURL": DOCUMENTATION,

@@ -56,7 +56,12 @@ def component(plane: Path) -> Callable[[str, str], None]:
 
 SETTINGS: dict[str, Any] = {
     "job": {"image": "localhost/stub:dev"},
-    "policy": {"maxGpus": 1, "volumes": ["lmft-*"], "serviceAccounts": ["default", "lmft-*"]},
+    "policy": {
+        "maxGpus": 1,
+        "volumes": ["lmft-*"],
+        "serviceAccounts": ["default", "lmft-*"],
+        "annotationKeys": ["example.com/*"],
+    },
     "retries": {"initialSeconds": 1},
     "watch": {"resyncSeconds": 5},
 }
