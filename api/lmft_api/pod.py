@@ -22,10 +22,10 @@ from lmft_api.base import (
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
 SYSTEM_FOLDERS = (
-    *("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys"),
-    *("/tmp", "/usr", "/var"),  # noqa: S108 - names to keep away from, not files to write
+    *("/app", "/bin", "/boot", "/cache", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run"),
+    *("/sbin", "/sys", "/tmp", "/usr", "/var"),  # noqa: S108 - names to keep away from, not files to write
 )
-"""Folders of the image that a volume must not hide."""
+"""Folders of the image and of the pod that a volume must not hide: code would come from it."""
 
 
 class SecretRef(ApiModel):

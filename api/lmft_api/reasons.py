@@ -118,7 +118,7 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Wait, or look at the queue's workload.",
     ),
     Reason.UNSCHEDULABLE: ReasonInfo(
-        "No node can take the pod; the message is the scheduler's.",
+        "No node can take the pod; the message says what each of them lacks.",
         "Free or add capacity, lower spec.resources, or add the tolerations and nodeSelector the message asks for.",
     ),
     Reason.QUOTA_EXCEEDED: ReasonInfo(
@@ -137,7 +137,7 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The job checks model, data set and storage, then tokenises and packs.", "Nothing; see progress."
     ),
     Reason.TRAINING: ReasonInfo("The model is being trained.", "Nothing; see progress."),
-    Reason.EVALUATING: ReasonInfo("The model is being evaluated on the held-out data.", "Nothing; see progress."),
+    Reason.EVALUATING: ReasonInfo("The model is being evaluated on the held-out data, or answers the prompts.", "Nothing; see progress."),
     Reason.INTERRUPTED: ReasonInfo(
         "The pod was evicted, preempted, drained or deleted; the next attempt follows at once.",
         "Nothing; it resumes from the newest verified checkpoint.",
@@ -148,8 +148,8 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.SUSPENDED: ReasonInfo("spec.suspend is true.", "Set spec.suspend to false to go on."),
     Reason.STALLED: ReasonInfo(
-        "The pod runs but has not reported for a while.",
-        "Look at its logs; the job's own watchdog ends it when no step is made.",
+        "The pod runs but has not reported for a while; it is not stopped for that.",
+        "Look at its log; the job's own watchdog ends it when no step is made, and its first report ends the stall.",
     ),
     Reason.COMPLETED: ReasonInfo("The run is done; model and report are in storage.", "Enjoy."),
     Reason.INVALID_SPEC: ReasonInfo(

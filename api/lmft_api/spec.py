@@ -241,7 +241,7 @@ class Training(ApiModel):
     callbacks: Annotated[list[ImportPath], Field(min_length=1, max_length=16)] | None = None
     """Import paths of TrainerCallback classes in the image; only where the policy allows user code."""
     trainer_class: ImportPath | None = None
-    """Import path of a Trainer subclass in the image; only where the policy allows user code."""
+    """Import path of a Trainer subclass in the image, where policy allows user code; evalLoss stays the model's own."""
 
     rules: ClassVar = (
         at_most_one("epochs", "maxSteps", "remove one"),
