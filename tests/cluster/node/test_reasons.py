@@ -8,14 +8,13 @@ from cluster.node.release import DOCUMENTATION
 from cluster.node.training import SECRET, reasons, small, texts, toy
 
 WRONG = {"name": "lmft-wrong"}
-NOWHERE = "s3://models/nowhere"
 # Nothing tames the gradients, and the rate is the highest that a manifest may ask for.
 WILD = {"maxSteps": 400, "optimizer": "SGD", "learningRate": "10", "maxGradNorm": "1000000"}
 # A step of many passes takes longer than the watchdog's patience.
 SLOW = {"gradientAccumulationSteps": 400, "watchdogSeconds": 1}
 CASES = {
-    "fileless": ("DatasetNotFound", [f"{NOWHERE}/texts.jsonl", "spec.dataset.files"]),
-    "modelless": ("ModelNotFound", [NOWHERE, "spec.model.name"]),
+    "fileless": ("DatasetNotFound", ["nowhere/texts.jsonl", "spec.dataset.files"]),
+    "modelless": ("ModelNotFound", ["/nowhere", "spec.model.name"]),
     "bucketless": ("StorageAccessDenied", ["nowhere", "spec.output.uri", "Create it"]),
     "keyless": ("StorageAccessDenied", ["spec.output.uri", "Check the keys in spec.output.credentialsSecretRef"]),
     "diverging": ("Diverged", ["step ", "Lower spec.training.learningRate"]),
@@ -24,9 +23,10 @@ CASES = {
 
 
 def specs(file: str) -> dict[str, Json]:
+    nowhere = file.replace("texts.jsonl", "nowhere")
     return {
-        "fileless": small(file, dataset={"files": [f"{NOWHERE}/texts.jsonl"]}),
-        "modelless": small(file) | {"model": {"name": NOWHERE, "credentialsSecretRef": SECRET}},
+        "fileless": small(file, dataset={"files": [f"{nowhere}/texts.jsonl"]}),
+        "modelless": small(file) | {"model": {"name": nowhere, "credentialsSecretRef": SECRET}},
         "bucketless": small(file, output={"uri": "s3://nowhere"}),
         "keyless": small(file, output={"credentialsSecretRef": WRONG}),
         "diverging": small(file, training=WILD),

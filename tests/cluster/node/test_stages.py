@@ -66,20 +66,15 @@ def test_the_train_job_starts_from_what_the_prepare_job_left(team: Team, s3) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset", "reason", "words"),
-    [
-        (
-            "fileless",
-            {"files": ["s3://models/nowhere/texts.jsonl"]},
-            "DatasetNotFound",
-            "s3://models/nowhere/texts.jsonl",
-        ),
-        ("fieldless", {"textField": "body.text"}, "DatasetInvalid", "spec.dataset.textField"),
-    ],
+    ("reason", "words"),
+    [("DatasetNotFound", "nowhere/texts.jsonl"), ("DatasetInvalid", "spec.dataset.textField")],
 )
-def test_a_wrong_manifest_fails_while_it_is_prepared(team: Team, s3, name, dataset, reason, words) -> None:
-    wanted = {"gpusPerNode": 1, "gpuResourceName": GPU}
-    run = team.apply(name, small(texts(s3, team), dataset=dataset, resources=wanted))
+def test_a_wrong_manifest_fails_while_it_is_prepared(team: Team, s3, reason: str, words: str) -> None:
+    file = texts(s3, team)
+    wrong: Json = {"textField": "body.text"}
+    if reason == "DatasetNotFound":
+        wrong = {"files": [file.replace("texts.jsonl", words)]}
+    run = team.apply("wrong", small(file, dataset=wrong, resources={"gpusPerNode": 1, "gpuResourceName": GPU}))
     assert words in run.until(reason, seconds=120)["message"]
     assert stages(run) == ["Prepare"]
     assert len(run.jobs()) == 1
