@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from lmft_api.progress import JobPhase
-from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
+from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.report.model import Evaluation, Report
 
 
@@ -29,6 +29,11 @@ class Broadcast(Observer):
     def phase(self, phase: JobPhase) -> None:
         for observer in self._observers:
             observer.phase(phase)
+
+    @override
+    def resumed(self, gone_on: GoneOn) -> None:
+        for observer in self._observers:
+            observer.resumed(gone_on)
 
     @override
     def baseline(self, figures: Evaluation) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
+from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
 from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity
 
@@ -121,6 +121,10 @@ class ConsoleObserver(Observer):
             self._progress.update(self._bar, saved=f"checkpoint {step} ✓")
         elif not self._live:
             self._line("saved", f"checkpoint {step}")
+
+    @override
+    def resumed(self, gone_on: GoneOn) -> None:
+        self.note(str(gone_on))
 
     @override
     def note(self, text: str) -> None:

@@ -66,6 +66,25 @@ class StepDone:
     tokens_per_second: float | None = None
 
 
+@dataclass(frozen=True)
+class GoneOn:
+    """The attempt goes on from a checkpoint.
+
+    Attributes:
+        step: the checkpoint's.
+        saved_by: the attempt that wrote it.
+        lost_steps: steps that earlier attempts are known to have done beyond it; they are repeated.
+    """
+
+    step: int
+    saved_by: int
+    lost_steps: int
+
+    def __str__(self) -> str:
+        repeated = f"; {self.lost_steps} steps are repeated" if self.lost_steps else ""
+        return f"resumed from step {self.step}, saved by attempt {self.saved_by}{repeated}"
+
+
 class Observer:
     """Hears all and says nothing: listeners override what they care for. A method is cheap and never fails the run."""
 
@@ -77,6 +96,9 @@ class Observer:
 
     def phase(self, phase: JobPhase) -> None:
         """The job begins to do something else."""
+
+    def resumed(self, gone_on: GoneOn) -> None:
+        """The attempt goes on from a checkpoint."""
 
     def baseline(self, figures: Evaluation) -> None:
         """The held-out data was evaluated before training (step 0)."""
@@ -91,7 +113,7 @@ class Observer:
         """The checkpoint of a step is complete in storage."""
 
     def note(self, text: str) -> None:
-        """One line worth knowing: resumed from step 400, a damaged checkpoint passed over, the batch halved."""
+        """One line worth knowing: a damaged checkpoint passed over, the batch halved."""
 
     def interrupted(self, step: int | None, again: str) -> None:
         """Stopped by Ctrl-C or SIGTERM; ``step`` is what is saved (None: nothing), ``again`` the command to go on."""

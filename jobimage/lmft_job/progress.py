@@ -30,7 +30,7 @@ from lmft_api.progress import (
     ProgressMessage,
     TrainerStatus,
 )
-from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
+from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.report.model import Evaluation
 
 INTERVAL_SECONDS = 10.0
@@ -52,8 +52,6 @@ class ProgressState:
         """An optimiser step is done."""
         if self._first is None:
             self._first = (done.step, self._clock())
-            if done.step > 1:
-                self.note("resumed_from_step", str(done.step - 1))
         self._step, self._total = done.step, done.total
         self.put(
             current_step=done.step,
@@ -169,6 +167,12 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         """Posted at once: whoever waits for an evaluation should see that it is one."""
         with self._lock:
             self._state.note(PHASE_METRIC, phase.value)
+        self._wake.set()
+
+    @override
+    def resumed(self, gone_on: GoneOn) -> None:
+        """Posted at once: of an attempt that is killed nothing else will tell where it began."""
+        self._put(resumed_from_step=gone_on.step, lost_steps=gone_on.lost_steps)
         self._wake.set()
 
     @override

@@ -15,7 +15,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
 from lmft_job.ingredients import Ingredients
 from lmft_job.journal import known_attempts
-from lmft_job.observer import DataPrepared, Headline
+from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
 from lmft_job.sampling import answer_prompts
@@ -107,8 +107,7 @@ def find_checkpoint(context: RunContext, store: Store, attempt: Attempt) -> Resu
         return None
     lost = max([0, *(step - found.step for step in attempt.earlier.values())])
     context.progress.resumed_from_step, context.progress.lost_steps = found.step, lost
-    repeated = f"; {lost} steps are repeated" if lost else ""
-    context.observer.note(f"resumed from step {found.step}, saved by attempt {found.attempt}{repeated}")
+    context.observer.resumed(GoneOn(found.step, found.attempt, lost))
     return Resumed(folder, found.step, lost, attempt.number)
 
 

@@ -98,6 +98,9 @@ class _Teller(Observer):
     def note(self, text: str) -> None:
         self.tell("note", text)
 
+    def resumed(self, gone_on: Any) -> None:
+        self.tell("note", gone_on)
+
     def done(self, report: Any) -> None:
         self.tell("done")
 

@@ -10,7 +10,7 @@ from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
 from lmft_job.broadcast import Broadcast
 from lmft_job.console import ConsoleObserver, Pace, epochs_in_all
-from lmft_job.observer import DataPrepared, Headline, Observer, StepDone
+from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.report.model import DatasetFigures, Evaluation, Report, SampleOutcome
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -48,7 +48,7 @@ def play(observer: Observer, clock: Clock, report: Report) -> None:
     )
     observer.data(DATA)
     observer.baseline(Evaluation(step=0, epoch=0.0, eval_loss=8.976, perplexity=7_912.2))
-    observer.note("resumed from step 12; 3 steps repeated")
+    observer.resumed(GoneOn(step=12, saved_by=1, lost_steps=3))
     for step in range(13, 349):
         clock.seconds += 0.2
         observer.step(StepDone(step, 348, step / 116, 4.31, 1e-4, 9_240.0))
@@ -94,7 +94,7 @@ def test_a_file_gets_plain_lines_with_everything_a_person_needs(clock: Clock) ->
     assert lines[0] == ("  quickstart · CausalLM · gpt2 (4 layers, 3.6M parameters, from config) · CPU, FP32")
     assert lines[1] == ("  data      79 topics → 63 train, 16 held out · 118,204 tokens · 923 blocks of 128 · 0.4 s")
     assert lines[2] == "  before    perplexity 7,912"
-    assert lines[3] == "  note      resumed from step 12; 3 steps repeated"
+    assert lines[3] == "  note      resumed from step 12, saved by attempt 1; 3 steps are repeated"
     for expected in (
         "  epoch 1   perplexity 212.4",
         "  saved     checkpoint 200",
@@ -228,6 +228,7 @@ def test_all_observers_hear_every_event_in_order(clock: Clock) -> None:
     observer = Broadcast([Listener("first"), Listener("second")])
     play(observer, clock, demo_report())
     observer.phase(JobPhase.SAVING)
+    observer.note("a note")
     observer.interrupted(None, "again")
 
     events = [name for name in vars(Observer) if not name.startswith("_")]

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lmft_api.progress import JobPhase, ProgressMessage
-from lmft_job.observer import StepDone
+from lmft_job.observer import GoneOn, StepDone
 from lmft_job.progress import Endpoint, ProgressReporter, ProgressState
 from lmft_job.report.model import Evaluation
 
@@ -78,7 +78,6 @@ def test_the_time_left_counts_only_the_steps_of_this_process():
     now[0] -= 2.0
     status = state.message().trainer_status
     assert status.estimated_remaining_seconds == 2 * (1000 - 411)
-    assert status.metric("resumed_from_step") == "400"
     assert status.progress_percentage == 41
 
 
@@ -105,6 +104,15 @@ def test_a_change_of_phase_is_posted_at_once():
                 while not taken or metrics(taken[-1]["body"]).get("phase") != phase:
                     time.sleep(0.005)
     assert ProgressMessage.model_validate(taken[-1]["body"]).trainer_status.metric("phase") == "Saving"
+
+
+def test_where_an_attempt_goes_on_is_posted_at_once():
+    with server() as (url, taken):
+        with ProgressReporter(Endpoint(url, None, None), interval=600) as reporter:
+            reporter.resumed(GoneOn(step=400, saved_by=1, lost_steps=12))
+            while not taken or "lost_steps" not in metrics(taken[-1]["body"]):
+                time.sleep(0.005)
+    assert metrics(taken[-1]["body"]) == {"resumed_from_step": "400", "lost_steps": "12"}
 
 
 def test_a_refusal_is_said_once_and_not_for_every_report():
