@@ -12,7 +12,15 @@ def workplace(tmp_path: Path) -> Workplace:
     place = Workplace(tmp_path)
     place.program("make", f'exec /usr/bin/env PATH="${{PATH#*:}}" make --dry-run --directory "{ROOT}" "$@"')
     # The real one trains for two minutes; `make demo` and the cluster tests run it as it stands.
-    place.example("quickstart.yaml", training={"epochs": None, "maxSteps": 2}, sample={"maxNewTokens": 4})
+    place.example(
+        "quickstart.yaml",
+        model={
+            "fromConfig": {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 128},
+            "tokenizer": {"trainVocabSize": 400},
+        },
+        training={"epochs": None, "maxSteps": 2},
+        sample={"maxNewTokens": 4},
+    )
     return place
 
 
