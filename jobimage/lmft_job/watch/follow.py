@@ -53,8 +53,8 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
                 console.print(text, soft_wrap=True, markup=False, highlight=False)
                 last = text
             if ended(status):
-                for text in closing(status) if live is None else ():
-                    console.print(text, soft_wrap=True)
+                for left in closing(status) if live is None else ():
+                    console.print(left, soft_wrap=True)
                 outcome = succeeded(status)
                 return outcome is not None and outcome.status == ConditionStatus.TRUE
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
