@@ -21,7 +21,7 @@ from lmft_operator.settings import ProgressSettings
 logger = logging.getLogger(__name__)
 CERTIFICATE_SECONDS = 30.0
 MAX_CONNECTIONS = 512
-CONNECTION_SECONDS = 30.0
+CONNECTION_SECONDS = 10.0
 HANDSHAKE_SECONDS = 5.0
 
 

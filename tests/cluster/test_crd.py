@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from api.manifests import Case, cases
+from cluster.ports import own_control_plane
 
 from lmft_api.crd import crd
 from lmft_api.manifest import read_documents
@@ -118,7 +119,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield os.environ["KUBECONFIG"]
         return
     folder = tmp_path_factory.mktemp("control-plane")
-    environment = os.environ | {"LMFT_CONTROL_PLANE_DIR": str(folder), "LMFT_CONTROL_PLANE_PORT": "16544"}
+    environment = os.environ | own_control_plane(folder)
     subprocess.run([CLUSTER, "--control-plane", "up", "--no-controllers"], env=environment, check=True)
     yield str(folder / "admin.conf")
     subprocess.run([CLUSTER, "--control-plane", "down"], env=environment, check=True)

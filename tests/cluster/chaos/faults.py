@@ -7,7 +7,8 @@ import json
 import subprocess
 
 from cluster.chaos.schedule import Fault, Kind
-from cluster.node.node import CLUSTER, FOLDER, Node, eventually, tool
+from cluster.eventually import eventually
+from cluster.node.node import CLUSTER, FOLDER, Node, tool
 
 LOCAL = {Kind.KUBELET: "kubelet", Kind.S3: "s3", Kind.API: "apiserver"}
 OPERATOR_NAMESPACE = "lmft-system"

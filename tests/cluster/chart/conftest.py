@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from cluster.chart.server import CLUSTER, CRD, Server
+from cluster.ports import own_control_plane
 
 
 @pytest.fixture(scope="module")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("control-plane")
-    environment = os.environ | {"LMFT_CONTROL_PLANE_DIR": str(folder), "LMFT_CONTROL_PLANE_PORT": "16543"}
+    environment = os.environ | own_control_plane(folder)
     subprocess.run([CLUSTER, "build", "helm", "helm3"], check=True)
     subprocess.run([CLUSTER, "--control-plane", "up", "--no-controllers"], env=environment, check=True)
     yield folder / "admin.conf"

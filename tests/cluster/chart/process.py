@@ -4,16 +4,15 @@ import base64
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from cluster.chart.server import ROOT, Server
+from cluster.ports import free_port
 
-METRICS_PORT, PROGRESS_PORT = 18080, 18443
+METRICS_PORT, PROGRESS_PORT = free_port(), free_port()
 
 
 @contextmanager
@@ -44,14 +43,6 @@ def operator(server: Server, namespace: str, folder: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(15)
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
-        time.sleep(0.2)
-    return found
 
 
 def jobs(server: Server, namespace: str) -> list[str]:

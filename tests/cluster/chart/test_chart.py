@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster.chart.process import METRICS_PORT, PROGRESS_PORT, eventually, jobs, operator
+from cluster.chart.process import METRICS_PORT, PROGRESS_PORT, jobs, operator
 from cluster.chart.server import CHART, CRD, FULL, ROOT, RUN, Json, Server
+from cluster.eventually import eventually
 
 
 def changed_chart(folder: Path, change: Callable[[Json], None]) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster.chart.process import PROGRESS_PORT, events, eventually, jobs, operator
+from cluster.chart.process import PROGRESS_PORT, events, jobs, operator
 from cluster.chart.server import RUN, Server
+from cluster.eventually import eventually
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 RESOURCES = (

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from cluster.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "tests/cluster/local/cluster"
@@ -25,7 +26,6 @@ SOURCES = {
     "trainer": ("tests/cluster/node/trainer", "requirements/job.txt"),
 }
 Json = dict[str, Any]
-T = TypeVar("T")
 FOLDER = Path(os.environ.get("LMFT_CLUSTER_DIR", "/tmp/lmft-cluster"))
 numbers = count(1)
 
@@ -34,16 +34,6 @@ def tool(name: str) -> str:
     """A program of the local cluster, or of the PATH."""
     own = BIN / name
     return str(own) if own.exists() else shutil.which(name) or name
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """What ``look`` gives once it gives something."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := look():
-            return found
-        time.sleep(0.25)
-    raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
 @dataclass

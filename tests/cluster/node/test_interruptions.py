@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from cluster.node.node import Json, Run, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Json, Run
 from cluster.node.training import Folder, assert_same, reasons, toy
 
 LIVE = ("percent", "display", "step", "totalSteps", "epoch", "loss", "tokensPerSecond", "eta", "lastUpdateTime")

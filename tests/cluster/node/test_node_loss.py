@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from cluster.node.node import Node, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Node
 from cluster.node.training import Folder, assert_same, reasons, toy
 
 

@@ -1,6 +1,7 @@
 """A user's own image: transformers' Trainer as it is, which knows nothing of LMFineTune."""
 
-from cluster.node.node import Json, Team, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Json, Team
 
 
 def test_a_plain_trainer_reports_by_the_callback_that_transformers_brings_along(team: Team) -> None:

@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from cluster.node.node import Team, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Team
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The release itself: its own test, an upgrade under a run that trains, and a result that nobody was there to read."""
 
-from cluster.node.node import Node, Team, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Node, Team
 from cluster.node.release import install
 from cluster.node.training import Folder, assert_same, reasons, small, texts, toy
 

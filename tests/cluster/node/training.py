@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.node.node import Json, Run, Team, eventually
+from cluster.eventually import eventually
+from cluster.node.node import Json, Run, Team
 from cluster.node.release import BUCKET
 
 from lmft_api.run import run_folder

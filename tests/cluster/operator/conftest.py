@@ -1,5 +1,6 @@
 """An API server with its controllers, and an operator beside it, shared by the tests of this folder."""
 
+import functools
 import os
 import subprocess
 import tempfile
@@ -8,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.operator.plane import CLUSTER, Api, Operator, Run, eventually, free_port
+from cluster.eventually import eventually
+from cluster.operator.plane import CLUSTER, Api, Operator, Run
+from cluster.ports import free_port, own_control_plane
 
 from lmft_api.crd import crd
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
+@functools.cache
 def _environment(folder: Path) -> dict[str, str]:
-    ports = {"LMFT_CONTROL_PLANE_PORT": "16643", "LMFT_CONTROL_PLANE_ETCD_PORT": "12689"}
-    return os.environ | ports | {"LMFT_CONTROL_PLANE_DIR": str(folder)}
+    return dict(os.environ) | own_control_plane(folder)
 
 
 @pytest.fixture(scope="session")

@@ -3,20 +3,19 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
+from cluster.eventually import eventually
 
 from lmft_api.result import Result, encode
 from lmft_operator.access import find
@@ -33,17 +32,6 @@ SPEC: dict[str, Any] = {
 }
 numbers = count(1)
 Json = dict[str, Any]
-T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 20) -> T:
-    """What ``look`` gives once it gives something."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 class Api:
@@ -90,6 +78,13 @@ class Api:
     def patch(self, path: str, body: Json) -> Json:
         return self.call("PATCH", path, body, "application/merge-patch+json")
 
+    def token(self, namespace: str, pod: str, uid: str, audience: str) -> str:
+        """A token of the default service account, bound to a pod."""
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": uid}
+        body = {"spec": {"audiences": [audience], "boundObjectRef": bound}}
+        answer = self.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token", body)
+        return str(answer["status"]["token"])
+
     def namespace(self) -> str:
         """A fresh namespace that enforces the restricted Pod Security Standard."""
         name = f"operator-{next(numbers)}-{int(time.time()) % 100_000}"
@@ -122,7 +117,7 @@ class Operator:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lmft_operator.main"], env=environment, stderr=self.log.open("ab")
         )
-        eventually(lambda: self.ask("/readyz") == 200, "a ready operator", 30)
+        eventually(lambda: self.ask("/readyz") == 200, "a ready operator")
         return self
 
     @property
@@ -190,7 +185,7 @@ class Run:
     def reason(self) -> str:
         return str(self.condition().get("reason", ""))
 
-    def wait(self, reason: str, seconds: float = 20) -> Json:
+    def wait(self, reason: str, seconds: float = 60) -> Json:
         """The status once the condition has this reason."""
         eventually(lambda: self.reason() == reason, f"reason {reason} (is {self.reason()})", seconds)
         return self.status()
@@ -223,6 +218,11 @@ class Run:
         path = PODS.format(self.namespace) + selector
         return eventually(lambda: next(iter(self.api.items(path)), None), f"pod of {job['name']}")
 
+    def token(self, attempt: int = 1, audience: str = "lmfinetune.dev") -> str:
+        """What kubelet would mount into the attempt's pod."""
+        pod = self.pod(attempt)["metadata"]
+        return self.api.token(self.namespace, pod["name"], pod["uid"], audience)
+
     # ---- playing kubelet
 
     def show(self, attempt: int, phase: str, state: Json) -> None:
@@ -243,9 +243,3 @@ class Run:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

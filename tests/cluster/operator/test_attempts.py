@@ -3,7 +3,8 @@
 import urllib.error
 
 import pytest
-from cluster.operator.plane import JOBS, PODS, eventually
+from cluster.eventually import eventually
+from cluster.operator.plane import JOBS, PODS
 from results import DONE
 
 from lmft_api.reasons import Reason
@@ -87,11 +88,11 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("code", "said", "succeeded", "reason"), ENDS)
-def test_a_failure_is_explained_within_seconds(new_run, code, said, succeeded, reason):
+def test_a_failure_is_explained(new_run, code, said, succeeded, reason):
     run = new_run(maxRetries=0)
     run.runs()
     run.ends(code=code, said=Result(reason=said, message="This is why.") if said else "Traceback: boom")
-    status = run.wait(reason, seconds=5)
+    status = run.wait(reason)
     condition = run.condition()
     assert condition["status"] == succeeded
     assert ("This is why." if said else "boom") in condition["message"]
@@ -107,7 +108,6 @@ def test_a_kernel_out_of_memory_kill_has_a_reason_of_its_own(new_run):
 def test_failures_are_retried_and_counted(new_run):
     run = new_run(maxRetries=1)
     run.ends(code=1, said="first")
-    run.wait("Retrying", 5)
     run.ends(2, code=1, said="second")
     status = run.wait("RetriesExhausted")
     assert (status["failures"], len(status["attempts"])) == (2, 2)
@@ -164,7 +164,8 @@ def test_one_name_in_two_namespaces_is_two_runs(new_run):
     first, second = new_run(), new_run()
     first.ends(said=DONE)
     first.wait("Completed")
-    assert second.reason() == "Pending"
+    second.wait("Pending")
+    assert "results" not in second.status()
 
 
 def test_a_foreign_job_of_the_same_name_is_stepped_around(api, new_run):

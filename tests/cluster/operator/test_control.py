@@ -1,7 +1,8 @@
 """Suspending, time limits, queues, preparation, refusals, and what a run waits for."""
 
 import pytest
-from cluster.operator.plane import JOBS, eventually
+from cluster.eventually import eventually
+from cluster.operator.plane import JOBS, PODS
 from results import DONE
 
 from lmft_api.reasons import Reason
@@ -29,7 +30,7 @@ def test_suspend_takes_the_job_away_and_false_goes_on(new_run, api):
 def test_the_deadline_ends_a_run(new_run):
     run = new_run(activeDeadlineSeconds=2)
     run.runs()
-    run.wait("DeadlineExceeded", 10)
+    run.wait("DeadlineExceeded")
 
 
 def test_time_to_live_removes_the_resource(new_run, api):
@@ -112,17 +113,57 @@ def test_a_quota_is_explained_and_clears_by_itself(new_run, api):
     api.call("POST", quota, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
     eventually(lambda: api.call("GET", f"{quota}/none").get("status", {}).get("hard"), "a quota that counts")
     run = new_run(namespace)
-    run.wait("QuotaExceeded", 10)
+    run.wait("QuotaExceeded")
     assert "none" in run.condition()["message"]
     api.call("DELETE", f"{quota}/none")
     run.ends(said=DONE)
-    run.wait("Completed", 60)
+    run.wait("Completed", 120)
 
 
 def test_a_missing_service_account_is_named(new_run):
     run = new_run(podTemplate={"serviceAccountName": "lmft-nobody"})
     eventually(lambda: "lmft-nobody" in run.condition().get("message", ""), "the account's name in the message")
     assert run.reason() == "Pending"
+
+
+def test_a_manifest_that_makes_no_valid_job_is_told_so_and_goes_on_when_mended(new_run):
+    # Each annotation is allowed; all of them together are more than an object may carry.
+    notes = {f"example.com/note-{number}": "x" * 4096 for number in range(32)}
+    run = new_run(podTemplate={"annotations": notes})
+    run.wait("InvalidSpec")
+    assert run.condition()["status"] == "False"
+    assert "Too long" in run.condition()["message"]
+    assert "attempts" not in run.status()
+    run.change(podTemplate=None)
+    run.ends(said=DONE)
+    run.wait("Completed")
+
+
+def test_an_unschedulable_pod_says_what_would_mend_it(new_run, api):
+    run = new_run(podTemplate={"nodeSelector": {"disk": "fast"}})
+    message = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    path = f"{PODS.format(run.namespace)}/{run.pod()['metadata']['name']}/status"
+    api.patch(path, {"status": {"conditions": [scheduled]}})
+    run.wait("Unschedulable")
+    assert run.condition()["message"].startswith(
+        "None of 2 nodes can take the pod: 2 without the label disk=fast. Mend spec.podTemplate.nodeSelector"
+    )
+    run.runs()
+    run.wait("Training")
+
+
+def test_a_batch_that_was_halved_shows_in_the_attempt_and_as_an_event(new_run, api):
+    run = new_run(**GPU, preparation="Inline")
+    halved = "out of accelerator memory at step 7: perDeviceBatchSize 8 → 4, gradientAccumulationSteps 1 → 2"
+    run.ends(said=DONE.model_copy(update={"adjustments": [halved]}))
+    assert run.wait("Completed")["attempts"][0]["adjustments"] == [halved]
+
+    def event():
+        events = api.items(f"/api/v1/namespaces/{run.namespace}/events")
+        return next((e for e in events if e["reason"] == "Adjusted"), None)
+
+    assert halved in eventually(event, "an Event")["message"]
 
 
 WAITS = [
@@ -135,6 +176,6 @@ WAITS = [
 def test_what_kubelet_waits_for_is_explained_and_clears(new_run, state, reason):
     run = new_run()
     run.show(1, "Pending", state)
-    run.wait(reason, 5)
+    run.wait(reason)
     run.runs()
-    run.wait("Training", 5)
+    run.wait("Training")

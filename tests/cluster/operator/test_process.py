@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
-from cluster.operator.plane import Api, Operator, Run, eventually, free_port
+from cluster.operator.plane import Api, Operator, Run
+from cluster.ports import free_port
 from results import DONE
 
 AGENT = "lmfinetune-operator"
@@ -35,6 +37,17 @@ def test_killed_at_any_moment_it_makes_no_second_job(own, api, moment):
     own.restart()
     status = run.wait("Completed")
     assert (len(run.jobs()), len(status["attempts"])) == (1, 1)
+
+
+def test_a_failure_that_may_pass_is_said_to_be_tried_again(own, api):
+    own.stop()
+    own.settings = SETTINGS | {"retries": {"initialSeconds": 3600}}
+    own.start()
+    run = Run(api, api.namespace()).create()
+    run.ends(code=6, said="no answer")
+    status = run.wait("Retrying")
+    assert (status["failures"], status["attempts"][0]["reason"]) == (1, "StorageUnavailable")
+    assert "Trying again after" in run.condition()["message"]
 
 
 def test_what_happened_while_it_was_away_is_caught_up_with(own, api):
@@ -99,11 +112,11 @@ def test_two_hundred_runs_at_once_all_get_their_jobs(own, api):
     namespace = api.namespace()
     runs = [Run(api, namespace, f"run-{number}").create() for number in range(200)]
     path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    eventually(lambda: len(api.items(path)) == 200, "200 Jobs", 60)
+    eventually(lambda: len(api.items(path)) == 200, "200 Jobs")
     whole = runs[0].path.rsplit("/", 1)[0]
-    eventually(lambda: all(r.get("status", {}).get("attempts") for r in api.items(whole)), "statuses", 60)
+    eventually(lambda: all(r.get("status", {}).get("attempts") for r in api.items(whole)), "statuses")
     # Every write comes back through the watch, or the operator would take the watch for dead.
-    eventually(lambda: "lmft_watch_unseen 0.0" in own.metrics(), "all writes seen", 20)
+    eventually(lambda: "lmft_watch_unseen 0.0" in own.metrics(), "all writes seen")
 
 
 def test_an_api_server_that_goes_away_and_comes_back_costs_nothing(own, api, component):
@@ -114,9 +127,9 @@ def test_an_api_server_that_goes_away_and_comes_back_costs_nothing(own, api, com
     time.sleep(5)
     assert own.ask("/healthz") == 200
     component("start", "apiserver")
-    eventually(api.reachable, "the API server", 60)
+    eventually(api.reachable, "the API server")
     running.ends(said=DONE)
-    running.wait("Completed", 60)
+    running.wait("Completed")
     waiting.ends(said=DONE)
-    waiting.wait("Completed", 60)
+    waiting.wait("Completed")
     assert len(running.jobs()) == 1
