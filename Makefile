@@ -51,9 +51,9 @@ generate: setup ## Write again what is generated from the types
 	$(BIN)/python -m lmft_api.reference docs
 
 .PHONY: bench
-bench: setup ## Measure preprocessing, training and checkpoints against their peers
+bench: setup ## Measure preprocessing, training, checkpoints and live progress against their peers
 	@# -P: the folder holds an operator.py, which must not stand for the standard library's.
-	for name in preprocess train checkpoint; do $(BIN)/python -P bench/$$name.py; done
+	for name in preprocess train checkpoint progress; do $(BIN)/python -P bench/$$name.py; done
 
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/

@@ -89,7 +89,7 @@ def model_of(options: argparse.Namespace) -> Any:
     return transformers.GPT2LMHeadModel(config)
 
 
-def ours(options: argparse.Namespace, path: Path, folder: Path) -> float:
+def ours(options: argparse.Namespace, path: Path, folder: Path, observer: Observer = Observer()) -> float:  # noqa: B008
     """Seconds of our loop."""
     spec = {
         "model": {"fromConfig": {"model_type": "gpt2"}, "tokenizer": {"trainVocabSize": 256}},
@@ -102,17 +102,17 @@ def ours(options: argparse.Namespace, path: Path, folder: Path) -> float:
         settings=settings, model=model_of(options).to(device), tokenizer=None, train_rows=BlockRows(path),
         eval_rows=BlockRows(path), collate=stack_blocks, arithmetic=arithmetic_for(settings, device),
         batch=Batch(options.batch), folder=folder, uploads=NoUploads(), interrupt=Interrupt(),
-        observer=Observer(), callbacks=[NoSaves()],
+        observer=observer, callbacks=[NoSaves()],
     )  # fmt: skip
     trainer = build_trainer(job, Run(job, RunState()))
     return timed(trainer, options.clock)
 
 
-def tutorial(options: argparse.Namespace, path: Path, folder: Path) -> float:
+def tutorial(options: argparse.Namespace, path: Path, folder: Path, report_to: str = "none") -> float:
     """Seconds of the tutorial's loop."""
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch,
-        learning_rate=2e-5, weight_decay=0.01, save_strategy="no", report_to="none", disable_tqdm=True,
+        learning_rate=2e-5, weight_decay=0.01, save_strategy="no", report_to=report_to, disable_tqdm=True,
     )  # fmt: skip
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=_empty_tokenizer(), pad_token="<p>")  # noqa: S106
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
@@ -140,8 +140,8 @@ def timed(trainer: Any, clock: Callable[[], float]) -> float:
     return clock() - began
 
 
-def main() -> None:
-    """Measure and print."""
+def command_line() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
         ("layers", 2), ("width", 64), ("heads", 2), ("vocabulary", 2000), ("block", 128), ("batch", 8), ("steps", 60),
@@ -158,7 +158,12 @@ def main() -> None:
         default=time.perf_counter,
         help="count CPU seconds instead of wall seconds: fairer where others share a CPU-only machine",
     )
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    options = command_line().parse_args()
     quiet_transformers()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

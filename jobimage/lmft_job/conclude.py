@@ -11,6 +11,7 @@ from lmft_job.errors import InvalidError, JobError
 from lmft_job.interrupt import INTERRUPT, StopNow
 
 BUG_EXIT = 1
+_CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch has no MemoryError
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,13 @@ def conclude(run: Callable[[], Result]) -> Ending:
         return _failed(error.exit_code, error.reason, str(error), error.problems)
     except JobError as error:
         return _failed(error.exit_code, error.reason, str(error))
-    except MemoryError:
-        traceback.print_exc()
-        return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")
     except Exception as error:  # noqa: BLE001 - the last line of defence: a result instead of silence
         if INTERRUPT.requested:
             # A library turned the stop into an error of its own.
             return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, INTERRUPT.words)
         traceback.print_exc()
+        if isinstance(error, MemoryError) or _CPU_ALLOCATOR in str(error):
+            return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")
         words = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {words[0] if words else ''}"
         return _failed(BUG_EXIT, Reason.INTERNAL_ERROR, f"an unexpected error: {said}; the traceback is in the log")

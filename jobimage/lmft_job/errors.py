@@ -1,8 +1,11 @@
 """The ways a run can fail. Every outside system's errors are translated into these, once, in its own module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from lmft_api.reasons import ExitCode, Reason
+
+T = TypeVar("T")
 
 
 class JobError(Exception):
@@ -28,6 +31,21 @@ class InvalidError(JobError):
     def __init__(self, problems: Sequence[str], reason: Reason = Reason.INVALID_SPEC) -> None:
         super().__init__(reason, "; ".join(problems))
         self.problems = tuple(problems)
+
+
+class Findings:
+    """Collects what several looks find wrong, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def of(self, look: Callable[[], T]) -> T | None:
+        """The look's answer; None, and its problems noted, when it raises InvalidError."""
+        try:
+            return look()
+        except InvalidError as error:
+            self.problems += error.problems
+            return None
 
 
 class RefusedError(JobError):

@@ -4,7 +4,7 @@ Draws nothing from the global random state, so that evaluating does not change w
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ from lmft_job.metrics import load_metric
 
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
 Beat = Callable[[], None]
-Items = Callable[[dict[str, torch.Tensor]], float | None]
+TrainerLoss = Callable[[dict[str, torch.Tensor], float], float | None]
+"""From a batch and its summed loss to the loss that Trainer's own evaluation has for it; None for the plain mean."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class HeldOutFigures:
     Attributes:
         loss: mean negative log-likelihood over all targets, in nats; each target weighs the same.
         trainer_loss: mean of the batches' losses weighted by rows, which is what Trainer calls ``eval_loss``. The same
-            as ``loss`` where every row has the same number of targets.
+            as ``loss`` where every row has the same number of targets; with a trainer class that computes a loss of its
+            own, the mean of that.
         perplexity: exp(loss) for language models.
         accuracy: share of rows labelled right, for classification.
     """
@@ -71,7 +73,7 @@ def evaluate_held_out(
     batch_size: int,
     arithmetic: Arithmetic,
     beat: Beat = lambda: None,
-    items_of: Items = lambda batch: None,
+    trainer_loss_of: TrainerLoss = lambda batch, summed: None,
 ) -> HeldOutFigures:
     """Evaluate a model.
 
@@ -83,9 +85,7 @@ def evaluate_held_out(
         batch_size: rows in a batch.
         arithmetic: device and precision.
         beat: called after every batch; what it raises ends the evaluation.
-        items_of: by how many items Trainer divides a batch's summed loss; None for the mean over its targets. It
-            counts the first token of a row too for models whose loss it does not know to shift (GPT-2 among them),
-            which makes its ``eval_loss`` smaller by one part in the block size.
+        trainer_loss_of: for :attr:`HeldOutFigures.trainer_loss`.
 
     Raises:
         DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
@@ -93,7 +93,7 @@ def evaluate_held_out(
     losses: list[float] = []
     counts: list[int] = []
     sizes: list[int] = []
-    items: list[float] = []
+    trainers: list[float] = []
     guesses: list[int] = []
     truths: list[int] = []
     was_training = model.training
@@ -106,15 +106,17 @@ def evaluate_held_out(
                 loss = float(outputs.loss)
                 targets = count_targets(labels, task)
                 if targets:
-                    if not math.isfinite(loss):
+                    theirs = trainer_loss_of(batch, loss * targets)
+                    theirs = loss if theirs is None else theirs
+                    if not math.isfinite(loss + theirs):
                         raise DivergedError(
-                            f"the evaluation became {loss} at batch {len(losses) + 1}. Lower "
+                            f"the evaluation became {loss + theirs} at batch {len(losses) + 1}. Lower "
                             "spec.training.learningRate, or use precision BF16 or FP32 instead of FP16."
                         )
                     losses.append(loss * targets)
                     counts.append(targets)
                     sizes.append(len(labels))
-                    items.append(float(items_of(batch) or targets))
+                    trainers.append(theirs * len(labels))
                 if task == Task.SEQUENCE_CLASSIFICATION:
                     guesses += outputs.logits.argmax(-1).tolist()
                     truths += labels.tolist()
@@ -122,7 +124,7 @@ def evaluate_held_out(
     finally:
         model.train(was_training)
     figures = load_metric("perplexity").compute(losses=losses, counts=counts)
-    trainer_loss = math.fsum(_weighted(losses, items, sizes)) / sum(sizes)
+    trainer_loss = math.fsum(trainers) / sum(sizes)
     if task == Task.SEQUENCE_CLASSIFICATION:
         accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
         return HeldOutFigures(figures["loss"], trainer_loss, accuracy=accuracy)
@@ -137,10 +139,6 @@ def count_targets(labels: torch.Tensor, task: Task) -> int:
     if task == Task.CAUSAL_LM:
         labels = labels[..., 1:]
     return int((labels != -100).sum())
-
-
-def _weighted(losses: Sequence[float], items: Sequence[float], sizes: Sequence[int]) -> list[float]:
-    return [loss / count * size for loss, count, size in zip(losses, items, sizes, strict=True)]
 
 
 def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:

@@ -14,12 +14,11 @@ from lmft_job.report.card import render_card
 from lmft_job.report.model import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
 from lmft_job.report.page import render_page
 from lmft_job.sampling import answer_prompts
-from lmft_job.start import REPORT, Attempt, Before, Resumed, device_name, precision_name
+from lmft_job.start import MODEL, REPORT, Attempt, Before, Resumed, device_name, precision_name
 from lmft_job.storage import Store, put_folder
 from lmft_job.training import Trained
 from lmft_job.training_run import BEST_FOLDER, Job
 
-MODEL = "model"
 PAGE = "report.html"
 
 

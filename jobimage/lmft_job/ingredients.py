@@ -10,7 +10,8 @@ from lmft_api.reasons import Reason
 from lmft_api.run import Stage
 from lmft_job.context import RunContext
 from lmft_job.data.prepared import Prepared, prepare, reopen
-from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
+from lmft_job.memory import is_shortage
 from lmft_job.model_source import SourceFolder, fetch_source
 from lmft_job.models import (
     build_model,
@@ -104,44 +105,46 @@ def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
         InvalidError: manifest or data cannot work.
     """
     settings, spec = context.settings, context.run.spec.model
-    task, trust = settings.task, bool(spec.trust_remote_code)
-    tokenizer = None
-    if sources.tokenizer:
-        tokenizer = load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name")
-    elif sources.model:
-        tokenizer = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust)
-    if tokenizer is not None:
-        tokenizer = ready_tokenizer(tokenizer, task)
+    task, prompts, trust = settings.task, settings.sample.prompts, bool(spec.trust_remote_code)
+    findings = Findings()
+
+    def given_tokenizer() -> Any | None:
+        if sources.tokenizer:
+            return ready_tokenizer(load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name"), task)
+        if sources.model:
+            found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust)
+            return ready_tokenizer(found, task)
+        return None
 
     def configure(vocabulary: Any, labels: list[str] | None) -> Any:
         if sources.model:
             return load_config(sources.model.path, task, "spec.model.name", trust_remote_code=trust, labels=labels)
         return fresh_config(spec.from_config or {}, vocabulary, labels)
 
-    sketch = configure(tokenizer, None)
-    require_head(task, sketch)
-    limit = position_limit(sketch, tokenizer)
-    problems: list[str] = []
-    if tokenizer is not None:
-        problems += _problems_of_prompts(context, tokenizer, limit)
-    size = settings.dataset.block_size
-    if problems and size and limit and size > limit:
-        problems.append(
-            f"spec.dataset.blockSize: {size} is more than the model's {limit} positions; set at most {limit}"
-        )
-    if problems:
-        raise InvalidError(problems)
-    data = _data(context, store, tokenizer, limit)
+    # What model, tokenizer and prompts have against each other
+    tokenizer = findings.of(given_tokenizer)
+    sketch = findings.of(lambda: configure(tokenizer, None))
+    limit = None
+    if sketch is not None:
+        findings.of(lambda: require_head(task, sketch))
+        limit = position_limit(sketch, tokenizer)
+    findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
+
+    # The data, which is only looked at when there is something to mend anyway
+    data = _data(context, store, tokenizer, limit, findings.problems)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
     limit = position_limit(config, tokenizer)
-    if problems := _problems_of_prompts(context, tokenizer, limit):
-        raise InvalidError(problems)
+    check_prompts(prompts, tokenizer, task, limit)
     return Ingredients(tokenizer, config, limit, data, sources)
 
 
 def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Any:
-    """The model on its device, in FP32."""
+    """The model on its device, in FP32.
+
+    Raises:
+        AcceleratorMemoryError: when it does not fit there.
+    """
     source = ingredients.sources.model
     model = build_model(
         context.settings.task,
@@ -152,7 +155,15 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
         seed=context.settings.training.seed,
         trust_remote_code=bool(context.run.spec.model.trust_remote_code),
     )
-    return model.to(device)
+    try:
+        return model.to(device)
+    except RuntimeError as error:
+        if is_shortage(error):
+            raise AcceleratorMemoryError(
+                "the accelerator's memory does not hold the model's weights alone. Choose a smaller model, or take a "
+                "larger GPU."
+            ) from error
+        raise
 
 
 def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:
@@ -201,9 +212,11 @@ def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None
     return SourceFolder(folder, str(manifest.labels.get("revision") or "") or None) if manifest else None
 
 
-def _data(context: RunContext, store: Store, tokenizer: Any, limit: int | None) -> Prepared:
+def _data(
+    context: RunContext, store: Store, tokenizer: Any | None, limit: int | None, known_problems: list[str]
+) -> Prepared:
     shared = context.namespace_store()
-    if context.run.stage == Stage.TRAIN and (staged := store.get_bytes(_STAGED_DATA)):
+    if context.run.stage == Stage.TRAIN and not known_problems and (staged := store.get_bytes(_STAGED_DATA)):
         found = reopen(
             json.loads(staged)["fingerprint"],
             context.settings,
@@ -221,16 +234,9 @@ def _data(context: RunContext, store: Store, tokenizer: Any, limit: int | None) 
         store=shared,
         cache=context.cache,
         max_positions=limit,
+        known_problems=known_problems,
         hub_token=context.hub_token_file(),
         credentials=context.secret("dataset"),
         check=context.interrupt.check,
         say=context.observer.note,
     )
-
-
-def _problems_of_prompts(context: RunContext, tokenizer: Any, limit: int | None) -> list[str]:
-    try:
-        check_prompts(context.settings.sample.prompts, tokenizer, context.settings.task, limit)
-    except InvalidError as error:
-        return list(error.problems)
-    return []

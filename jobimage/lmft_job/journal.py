@@ -35,7 +35,7 @@ class Journal:
         self._thread = threading.Thread(target=self._keep, name="journal", daemon=True)
 
     def __enter__(self) -> "Journal":
-        self._write()
+        self.write()
         self._thread.start()
         return self
 
@@ -48,12 +48,13 @@ class Journal:
     def _keep(self) -> None:
         while not self._stop.wait(self._pause):
             try:
-                self._write()
+                self.write()
             except JobError as error:
                 # Only the count of lost steps depends on it; checkpoints report their own troubles.
                 self._last_trouble = str(error)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Tell storage now, unless it knows."""
         step = self.step
         if step != self._written:
             body = json.dumps({"attempt": self._attempt, "step": step}).encode()

@@ -15,6 +15,8 @@ from lmft_job.storage import Store
 ADJUSTMENT_KEY = "adjustment.json"
 _TESTING = "LMFT_TESTING"
 _SHORTAGE = "LMFT_TEST_LARGEST_BATCH"
+_SHORTAGE_FROM = "LMFT_TEST_SHORTAGE_STEP"
+_SAID = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,22 @@ class Adjustment:
         store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
 
 
+def is_shortage(error: RuntimeError) -> bool:
+    """Whether an error says that the accelerator's memory is full; libraries below torch say it in their own words."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
+
+
 def simulate_shortage(inputs: dict[str, Any], step: int) -> None:
-    """Tests only: run out of memory on batches above ``LMFT_TEST_LARGEST_BATCH``, from step 2 on.
+    """Tests only: run out of memory on batches above ``LMFT_TEST_LARGEST_BATCH``, from step 2 on or the one named by
+    ``LMFT_TEST_SHORTAGE_STEP``.
 
     Does nothing unless ``LMFT_TESTING=1`` says that this is a test.
     """
-    if os.environ.get(_TESTING) != "1" or _SHORTAGE not in os.environ or step < 2:
+    if os.environ.get(_TESTING) != "1" or _SHORTAGE not in os.environ:
+        return
+    if step < int(os.environ.get(_SHORTAGE_FROM, "2")):
         return
     if len(inputs["input_ids"]) > int(os.environ[_SHORTAGE]):
         import torch

@@ -37,6 +37,8 @@ INTERVAL_SECONDS = 10.0
 TIMEOUT_SECONDS = 5.0
 LAST_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
+SPACING_SECONDS = 0.6
+"""Least time between two posts: news that come close together go in one; the operator takes two a second at most."""
 
 
 class ProgressState:
@@ -139,6 +141,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._silent = False
+        self._posted = 0.0
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> "ProgressReporter":
@@ -218,13 +221,20 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         while not self._stop.is_set():
             pause = self._interval if self._post(TIMEOUT_SECONDS) else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._wake.wait(pause)
+            self._stop.wait(self._spare())
             self._wake.clear()
+        time.sleep(self._spare())
         self._post(LAST_TIMEOUT_SECONDS)
+
+    def _spare(self) -> float:
+        """Seconds until the next post may follow."""
+        return max(0.0, self._posted + min(SPACING_SECONDS, self._interval) - time.monotonic())
 
     def _post(self, timeout: float) -> bool:
         with self._lock:
             message = self._state.message()
         problem = self._endpoint.post(message, timeout)
+        self._posted = time.monotonic()
         if (problem is not None) != self._silent:
             self._silent = problem is not None
             self._say(

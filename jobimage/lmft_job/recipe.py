@@ -10,7 +10,7 @@ from lmft_job import finish, start
 from lmft_job.context import RunContext, heed_cpu_quota, quiet_transformers
 from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
 from lmft_job.journal import Journal
-from lmft_job.memory import Adjustment, Batch
+from lmft_job.memory import Adjustment, Batch, is_shortage
 from lmft_job.models import summarise
 from lmft_job.outcome import completed
 from lmft_job.training import arithmetic_for, train
@@ -51,6 +51,7 @@ def run(context: RunContext) -> Result:
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
         start.tell_model(context, summary, arithmetic)
         start.tell_data(context, ingredients)
+    start.claim(context, store)
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             stage(context, store, ingredients)
@@ -101,12 +102,14 @@ def run(context: RunContext) -> Result:
                 figures = finish.final_figures(job, trained)
             with context.phase("samples"):
                 answers = finish.answers_after(job, trained, ingredients.limit)
-        except torch.OutOfMemoryError:
-            observer.note("out of accelerator memory")
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
             smaller = adjustment.after_shortage(journal.step)
             smaller.save(store)
             observer.note(f"{smaller.notes[-1]}; going on in a fresh process")
             uploads.wait()
+            journal.write()
             context.restart()
             raise
 

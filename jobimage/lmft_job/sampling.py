@@ -14,12 +14,12 @@ MASK = "<mask>"
 """How a manifest writes the mask, whatever the tokenizer's own is."""
 
 
-def check_prompts(prompts: Sequence[str], tokenizer: Any, task: Task, limit: int | None) -> None:
+def check_prompts(prompts: Sequence[str], tokenizer: Any | None, task: Task, limit: int | None) -> None:
     """Refuse prompts that cannot be answered, all at once, before anything expensive.
 
     Args:
         prompts: of the manifest.
-        tokenizer: of the model.
+        tokenizer: of the model; None while it is yet to be trained, when only masks are looked for.
         task: of the run.
         limit: tokens that fit into the model; None for no limit.
 
@@ -29,9 +29,11 @@ def check_prompts(prompts: Sequence[str], tokenizer: Any, task: Task, limit: int
     problems = []
     for index, prompt in enumerate(prompts):
         field = f"spec.sample.prompts[{index}]"
-        text = _translated(prompt, tokenizer, task)
-        if task == Task.MASKED_LM and tokenizer.mask_token not in text:
+        text = prompt if tokenizer is None else _translated(prompt, tokenizer, task)
+        if task == Task.MASKED_LM and (MASK if tokenizer is None else tokenizer.mask_token) not in text:
             problems.append(f"{field}: has no {MASK}; write it where the model is to fill in a word")
+            continue
+        if tokenizer is None:
             continue
         tokens = len(tokenizer(text)["input_ids"])
         # A causal model needs room for at least one new token.

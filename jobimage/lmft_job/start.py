@@ -11,9 +11,9 @@ from lmft_api.run import spec_hash
 from lmft_api.status import Provenance
 from lmft_job.checkpoints import newest_verified
 from lmft_job.context import RunContext
-from lmft_job.errors import InvalidError
+from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
-from lmft_job.ingredients import Ingredients
+from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.journal import known_attempts
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
@@ -25,11 +25,12 @@ from lmft_job.training_run import Job
 REPORT = "report.json"
 RUN_MARKER = "run.json"
 BEFORE = "before.json"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """This attempt, and the steps that earlier ones are known to have done."""
+    """This attempt, and the steps that earlier ones are known to have done; its own too, in a process before this."""
 
     number: int
     earlier: dict[int, int]
@@ -85,18 +86,30 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
                 "--overwrite it"
             ]
         )
-    store.put_bytes(RUN_MARKER, json.dumps({"name": context.run.name, "specHash": wanted}).encode())
     return None
+
+
+def claim(context: RunContext, store: Store) -> None:
+    """Note in the run's folder whose it is. Not before all was looked at: a manifest that was wrong may change."""
+    body = {"name": context.run.name, "specHash": spec_hash(context.run.spec)}
+    store.put_bytes(RUN_MARKER, json.dumps(body).encode())
 
 
 def begin_attempt(context: RunContext, store: Store) -> Attempt:
     """Number of this attempt: the operator's in a cluster, counted on a laptop."""
     earlier = known_attempts(store)
-    for known in earlier:
-        # Parts that a killed attempt had sent cost money until somebody removes them.
-        store.abort_incomplete(f"checkpoints/attempt-{known:04d}/")
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
-    return Attempt(number, {key: step for key, step in earlier.items() if key != number})
+    left = [f"checkpoints/attempt-{known:04d}/" for known in earlier if known <= number]
+    if max(earlier, default=0) <= number:
+        # All attempts share these folders, and what a successor is sending there is not ours to end.
+        left += [f"{MODEL}/", f"{STAGED}/"]
+    try:
+        # Parts that a killed attempt had sent cost money until somebody removes them.
+        for prefix in left if earlier else []:
+            store.abort_incomplete(prefix)
+    except RefusedError as error:
+        context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
+    return Attempt(number, earlier)
 
 
 def find_checkpoint(context: RunContext, store: Store, attempt: Attempt) -> Resumed | None:

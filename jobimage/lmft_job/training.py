@@ -22,7 +22,8 @@ from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Optimizer, Precision, Scheduler
 from lmft_job.data.rows import EpochSampler
-from lmft_job.evaluation import Arithmetic
+from lmft_job.errors import InvalidError
+from lmft_job.evaluation import Arithmetic, TrainerLoss
 from lmft_job.memory import simulate_shortage
 from lmft_job.report.model import Resume
 from lmft_job.run_state import RunState
@@ -219,14 +220,46 @@ def build_trainer(job: Job, run: Run) -> RunTrainer:
     )
     trainer.run = run
 
-    def items_of(batch: dict[str, torch.Tensor]) -> float | None:
-        items = trainer._get_num_items_in_batch([batch], job.arithmetic.device)
-        return None if items is None else float(items)
-
-    run.items_of = items_of
+    run.trainer_loss_of = _own_loss(trainer) if computes_own_loss(base) else _plain_loss(trainer)
     flow.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def computes_own_loss(kind: type[Trainer]) -> bool:
+    """Whether a trainer class has a loss of its own, in training or in evaluation."""
+    return kind.compute_loss is not Trainer.compute_loss or kind.prediction_step is not Trainer.prediction_step
+
+
+def _plain_loss(trainer: Trainer) -> TrainerLoss:
+    """A batch's loss as a plain Trainer's evaluation has it.
+
+    For models whose loss Trainer does not know to shift (GPT-2 among them) it counts the first token of a row as an
+    item too, which makes its ``eval_loss`` smaller by one part in the block size.
+    """
+
+    def loss(batch: dict[str, torch.Tensor], summed: float) -> float | None:
+        items = trainer._get_num_items_in_batch([batch], trainer.args.device)
+        return None if items is None else summed / float(items)
+
+    return loss
+
+
+def _own_loss(trainer: Trainer) -> TrainerLoss:
+    """A batch's loss as the user's class computes it in an evaluation; costs another forward pass."""
+
+    model: Any = trainer.model
+
+    def loss(batch: dict[str, torch.Tensor], summed: float) -> float:
+        with torch.random.fork_rng(devices=[trainer.args.device] if trainer.args.device.type == "cuda" else []):
+            value, _, _ = trainer.prediction_step(model, dict(batch), prediction_loss_only=True)
+        if value is None:
+            raise InvalidError(
+                ["spec.training.trainerClass: its prediction_step gives no loss for a batch with labels"]
+            )
+        return float(value)
+
+    return loss
 
 
 def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Trained:

@@ -16,7 +16,7 @@ from lmft_api.settings import Settings
 from lmft_api.spec import Weights
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
-from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, Items, evaluate_held_out
+from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, TrainerLoss, evaluate_held_out
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch
 from lmft_job.observer import Observer, StepDone
@@ -103,7 +103,7 @@ class Run:
         self.state = state
         self.total = planned_steps(job)
         self.tokens_per_second: float | None = None
-        self.items_of: Items = lambda batch: None
+        self.trainer_loss_of: TrainerLoss = lambda batch, summed: None
         self._pending: list[torch.Tensor] = []
         self._step_loss: torch.Tensor | None = None
         self._step_tokens = 0
@@ -209,7 +209,7 @@ class Run:
             batch_size=job.batch.rows,
             arithmetic=job.arithmetic,
             beat=beat,
-            items_of=self.items_of,
+            trainer_loss_of=self.trainer_loss_of,
         )
         measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)

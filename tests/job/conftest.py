@@ -1,8 +1,10 @@
 """Fixtures of the job's tests that need a process of their own."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job import s3server
@@ -28,6 +30,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3server.S3Server]:
 def s3_store(s3: s3server.S3Server, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The bucket's root, for stores below it: one client, since making one takes a while."""
     return open_store(f"s3://{s3server.BUCKET}", s3.secret(tmp_path_factory.mktemp("secret")))
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are tried again as often as ever; the waits between are a fiftieth."""
+
+    class Hurried:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(time, name)
+
+        def sleep(self, seconds: float) -> None:
+            time.sleep(seconds / 50)
+
+    monkeypatch.setattr("botocore.endpoint.time", Hurried())
 
 
 @pytest.fixture(params=["file", "s3"])

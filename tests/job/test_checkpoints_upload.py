@@ -18,6 +18,8 @@ from lmft_job.storage import Store, open_store
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 
 def test_an_uploader_publishes_beside_training_and_prunes(store: Store, tmp_path: Path) -> None:
     told: list[int] = []

@@ -6,13 +6,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from job.forked import toy_spec
-
-from lmft_job.interrupt import INTERRUPT
-from lmft_job.local import LocalOptions, run_manifest
+from job.local_runs import manifest, run_here
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,16 +18,6 @@ def lmft(*words: str, cwd: Path, entry: str = "cli") -> subprocess.CompletedProc
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(cwd / "cache")}
     command = [sys.executable, "-m", f"lmft_job.{entry}", *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def manifest(home: Path, **sections: object) -> Path:
-    """A toy run as a file; without output, which is the command's to choose."""
-    spec = toy_spec(home, **sections)
-    del spec["output"]
-    body = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": "toy"}, "spec": spec}
-    path = home / "toy.yaml"
-    path.write_text(json.dumps(body))  # YAML too, and every text in quotes
-    return path
 
 
 def test_validate_lists_every_problem_of_every_document(tmp_path: Path) -> None:
@@ -84,26 +70,6 @@ def test_what_is_no_run_is_refused_without_a_traceback(text: str, tmp_path: Path
     assert done.returncode == 2
     assert "wrong.yaml" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def run_here(home: Path, path: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """``lmft run`` without the seconds that importing torch takes: a forked child of this process."""
-    out, err = home / "stdout", home / "stderr"
-    pid = os.fork()
-    if not pid:
-        code = 99
-        try:
-            for number, file in ((1, out), (2, err)):
-                os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-            os.chdir(home)
-            os.environ["LMFT_CACHE"] = str(home / "cache")
-            INTERRUPT.install()
-            code = run_manifest(path, LocalOptions(**options))
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return subprocess.CompletedProcess([], status, out.read_text(), err.read_text())
 
 
 def test_a_run_goes_to_its_folder_and_a_finished_one_is_not_overwritten_unasked(tmp_path: Path) -> None:

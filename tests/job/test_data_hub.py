@@ -17,16 +17,18 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from job.data_helpers import settings_of
+from lmft_job import hub
 from lmft_job.data.prepared import prepare
 from lmft_job.errors import JobError
 
+hub.WAITS_SECONDS = (0.01, 0.01, 0.01)
 for dataset, task, token in json.loads(sys.argv[2]):
     try:
         token_file = Path(token) if token else None
         done = prepare(settings_of(dataset, task), None, store=None, cache=Path(sys.argv[1]), hub_token=token_file)
         answer = {"figures": done.figures.model_dump(), "reused": done.reused, "labels": done.labels}
     except JobError as error:
-        answer = {"error": type(error).__name__, "reason": error.reason.value, "text": str(error)}
+        answer = {"error": type(error).__name__, "reason": error.reason, "text": str(error), "code": error.exit_code}
     print("ANSWER " + json.dumps(answer), flush=True)
 """
 
@@ -105,9 +107,27 @@ def test_the_hubs_refusals_are_told_apart(stand_in: tuple[str, list[str]], tmp_p
     token = tmp_path / "token"
     token.write_text("hf_secret")
     cases: list[tuple[dict[str, Any], Path | None, str, str, str]] = [
-        ({"name": "team/status-401"}, token, "RefusedError", "DatasetAccessDenied", "(HTTP 401) with the token"),
-        ({"name": "team/status-401"}, None, "RefusedError", "DatasetNotFound", "is not on the hub, or is private"),
-        ({"name": "team/status-403"}, None, "RefusedError", "DatasetAccessDenied", "(HTTP 403) with no token"),
+        (
+            {"name": "team/status-401"},
+            token,
+            "RefusedError",
+            "DatasetAccessDenied",
+            "does not accept the token in spec.hubTokenSecretRef",
+        ),
+        (
+            {"name": "team/status-401"},
+            None,
+            "RefusedError",
+            "DatasetNotFound",
+            "is not on the hub, or is private and a reader without a token may not see it",
+        ),
+        (
+            {"name": "team/status-403"},
+            None,
+            "RefusedError",
+            "DatasetAccessDenied",
+            "the hub refuses it to a reader without a token",
+        ),
         (
             {"name": "team/status-403-gated"},
             token,
@@ -122,7 +142,7 @@ def test_the_hubs_refusals_are_told_apart(stand_in: tuple[str, list[str]], tmp_p
             None,
             "RefusedError",
             "DatasetNotFound",
-            "no branch, tag or commit",
+            "Check spec.dataset.revision",
         ),
     ]
 
@@ -131,6 +151,8 @@ def test_the_hubs_refusals_are_told_apart(stand_in: tuple[str, list[str]], tmp_p
     for (data, _, kind, reason, words), answer in zip(cases, answers, strict=True):
         assert (answer.get("error"), answer.get("reason")) == (kind, reason), (data, answer)
         assert words in answer["text"], (data, answer)
+        assert answer["code"] == 3
+        assert answer["text"].startswith("spec.dataset.name")
         assert "hf_secret" not in answer["text"]
 
 
@@ -141,20 +163,22 @@ def test_a_hub_that_fails_is_worth_another_attempt(stand_in: tuple[str, list[str
     answers = ask(address, tmp_path, *[({"name": name}, "CausalLM", None) for name in names])
 
     assert [answer["error"] for answer in answers] == ["UnavailableError"] * 4
-    assert [f"HTTP {code}" in answer["text"] for code, answer in zip((429, 500, 502, 503), answers, strict=True)] == [
-        True
-    ] * 4
+    for code, answer in zip((429, 500, 502, 503), answers, strict=True):
+        assert (answer["reason"], answer["code"]) == ("StorageUnavailable", 6)
+        assert f"it answered {code}, after retries" in answer["text"]
+        assert "Another attempt may succeed" in answer["text"]
 
 
-def test_a_hub_out_of_reach_or_switched_off_is_told(tmp_path: Path) -> None:
+def test_a_hub_out_of_reach_is_worth_another_attempt_and_one_switched_off_is_not(tmp_path: Path) -> None:
     data = {"name": "team/reviews"}
 
     [unreachable] = ask("http://127.0.0.1:9", tmp_path, (data, "CausalLM", None))
     [off] = ask("http://127.0.0.1:9", tmp_path, (data, "CausalLM", None), HF_HUB_OFFLINE="1")
 
-    assert unreachable["error"] == off["error"] == "UnavailableError"
+    assert (unreachable["reason"], unreachable["code"]) == ("StorageUnavailable", 6)
     assert "cannot be reached" in unreachable["text"]
-    assert "not in the local cache" in off["text"]
+    assert (off["reason"], off["code"]) == ("DatasetNotFound", 3)
+    assert "HF_HUB_OFFLINE forbids asking the hub" in off["text"]
 
 
 def test_a_cached_data_set_is_used_offline(stand_in: tuple[str, list[str]], tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from job.faults import Fault, Request, proxy
 from job.forked import UID, toy_spec
+from job.progress_double import server
 from job.s3server import BUCKET, S3Server
 
 from lmft_api.result import decode
@@ -30,7 +34,7 @@ class Pod:
         if self.pid:
             return
         try:
-            log = os.open(self._log, os.O_CREAT | os.O_WRONLY)
+            log = os.open(self._log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
@@ -147,6 +151,59 @@ def test_storage_that_falls_silent_does_not_keep_a_stopped_pod_beyond_its_grace_
     assert (code, result.reason) == (75, "Interrupted")
     assert "checkpoint 10 did not end within the grace period" in result.message
     assert result.checkpoint.step == 5
+
+
+def test_out_of_accelerator_memory_a_fresh_process_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
+    # Dropout draws other masks for other batches.
+    still = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    spec = toy_spec(tmp_path)
+    spec["model"]["fromConfig"] |= still
+    code, calm = pod(tmp_path, run_file(spec, name="calm"))
+    assert code == 0
+    # given memory for two rows, and a shortage that shows in step 8, after the checkpoint of step 5
+    shortage = {"LMFT_TESTING": "1", "LMFT_TEST_LARGEST_BATCH": "2", "LMFT_TEST_SHORTAGE_STEP": "7"}
+    child = Pod(tmp_path, run_file(spec), PYTHONPATH=os.pathsep.join(sys.path), **shortage)
+    code, result = child.end()
+    # then one pod, whose process was replaced, did the rest
+    assert code == 0, child.log
+    assert child.log.count("toy · CausalLM") == 2
+    assert child.log.count("before    perplexity") == 2
+    assert "going on in a fresh process" in child.log
+    assert result.adjustments == [
+        "out of accelerator memory at step 7: perDeviceBatchSize 4 → 2, gradientAccumulationSteps 1 → 2"
+    ]
+    assert (result.counts.resumed_from_step, result.counts.lost_steps) == (5, 2)
+    assert result.counts.total_steps == calm.counts.total_steps
+    assert float(result.results.perplexity) == pytest.approx(float(calm.results.perplexity), rel=1e-3)
+    report = json.loads((tmp_path / "out/team/runs" / f"toy-{UID[:8]}" / "report.json").read_text())
+    assert report["training"]["adjustments"] == result.adjustments
+    assert report["training"]["resumes"] == [{"step": 5, "lostSteps": 2, "attempt": 1}]
+
+
+def test_a_model_that_the_accelerator_cannot_hold_at_all_ends_with_exit_4(tmp_path: Path) -> None:
+    def no_room() -> None:
+        def to(*_: Any) -> None:
+            raise torch.OutOfMemoryError("simulated")
+
+        torch.nn.Module.to = to  # type: ignore[method-assign, assignment]
+
+    code, result = Pod(tmp_path, run_file(toy_spec(tmp_path)), no_room).end()
+    assert (code, result.reason) == (4, "AcceleratorOutOfMemory")
+    assert "does not hold the model's weights" in result.message
+
+
+def test_a_progress_server_that_accepts_and_never_answers_costs_no_step_and_not_the_result(tmp_path: Path) -> None:
+    def impatient() -> None:
+        from lmft_job import progress
+
+        progress.TIMEOUT_SECONDS, progress.LAST_TIMEOUT_SECONDS = 0.2, 0.2
+
+    released = threading.Event()
+    with server(silent=released) as (url, taken):
+        code, result = Pod(tmp_path, run_file(toy_spec(tmp_path)), impatient, KUBEFLOW_TRAINER_SERVER_URL=url).end()
+        assert not released.is_set()
+    assert (code, result.reason) == (0, "Completed")
+    assert taken
 
 
 def test_a_library_that_holds_the_main_thread_does_not_hold_a_stopped_pod(tmp_path: Path) -> None:

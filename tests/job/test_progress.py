@@ -1,46 +1,16 @@
 """Live progress: the wire format, and that training never waits for it."""
 
-import json
+import itertools
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from job.progress_double import server
 
 from lmft_api.progress import JobPhase, ProgressMessage
 from lmft_job.observer import GoneOn, StepDone
 from lmft_job.progress import Endpoint, ProgressReporter, ProgressState
 from lmft_job.report.model import Evaluation
-
-
-@contextmanager
-def server(status: int = 200, silent: threading.Event | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server that takes reports; with ``silent`` it accepts and does not answer until the event is set."""
-    taken: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            taken.append({"body": body, "authorization": self.headers.get("Authorization")})
-            if silent is not None:
-                silent.wait(30)
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            return None
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}/progress", taken
-    finally:
-        if silent is not None:
-            silent.set()
-        http.shutdown()
-        http.server_close()
 
 
 def metrics(body: dict[str, Any]) -> dict[str, str]:
@@ -104,6 +74,17 @@ def test_a_change_of_phase_is_posted_at_once():
                 while not taken or metrics(taken[-1]["body"]).get("phase") != phase:
                     time.sleep(0.005)
     assert ProgressMessage.model_validate(taken[-1]["body"]).trainer_status.metric("phase") == "Saving"
+
+
+def test_news_that_come_close_together_are_posted_no_faster_than_the_operator_takes_them():
+    with server() as (url, taken):
+        with ProgressReporter(Endpoint(url, None, None), interval=600) as reporter:
+            for step in range(1, 4):
+                reporter.evaluation(Evaluation(step=step, epoch=0.5, eval_loss=3.0, perplexity=20.085))
+                reporter.checkpoint(step)
+                time.sleep(0.1)
+    assert metrics(taken[-1]["body"])["checkpoint_step"] == "3"
+    assert all(later["time"] - earlier["time"] > 0.5 for earlier, later in itertools.pairwise(taken))
 
 
 def test_where_an_attempt_goes_on_is_posted_at_once():

@@ -20,13 +20,13 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("task", ["CausalLM", "MaskedLM"])
-def test_a_run_killed_at_ten_random_moments_ends_bit_equal(task: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "kills"), [("CausalLM", 10), ("MaskedLM", 10), ("SequenceClassification", 4)])
+def test_a_run_killed_at_random_moments_ends_bit_equal(task: str, kills: int, tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, task, training={"epochs": 4}, checkpoint={"everySteps": 3})
     complete(tmp_path, spec, name="calm")
     chance = random.Random(task)
     killed_in = []
-    while len(killed_in) < 10:
+    while len(killed_in) < kills:
         child = attempt(tmp_path, spec, len(killed_in) + 1, patch=slow_uploads(0.003))
         moment, most = chance.choice(MOMENTS)
         patience = chance.randint(1, most)
@@ -37,12 +37,13 @@ def test_a_run_killed_at_ten_random_moments_ends_bit_equal(task: str, tmp_path: 
                 killed_in.append(moment)
                 break
         assert child.wait() == -KILL, "it ended before its moment came"
-    last = complete(tmp_path, spec, 11)
-    assert {"step", "put checkpoints"} <= set(killed_in)
+    last = complete(tmp_path, spec, kills + 1)
+    assert {"step", "put checkpoints"} <= set(killed_in), "the seed of these chances meets both"
     assert last.said("resumed from step")
     assert outcome(tmp_path) == outcome(tmp_path, "calm")
 
 
+@pytest.mark.usefixtures("short_waits")
 def test_a_run_on_s3_survives_kills_during_uploads_failing_requests_and_cut_connections(
     tmp_path: Path, s3: S3Server
 ) -> None:

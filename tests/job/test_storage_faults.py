@@ -17,6 +17,8 @@ from lmft_job.storage import Store, open_store
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 PART = 5 * 1024 * 1024  # the smallest that S3 takes
 QUICK = S3Settings(part_bytes=PART, connect_seconds=0.5, read_seconds=0.5, attempts=2)
 PATIENT = S3Settings(part_bytes=PART, connect_seconds=2, read_seconds=5, attempts=10)

@@ -6,91 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 from job.forked import attempt, complete, outcome, run_folder, toy_spec
 
 from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.memory import Batch
-from lmft_job.run_state import LOSSES_FILE, RunState
-
-
-@pytest.mark.parametrize("task", ["CausalLM", "MaskedLM"])
-def test_loss_curve_and_eval_loss_equal_those_of_a_plain_trainer(task: str, tmp_path: Path) -> None:
-    spec = toy_spec(tmp_path, task, training={"weightDecay": "0.01", "seed": 3})
-    complete(tmp_path, spec)
-    ours = _losses(tmp_path)
-    report = json.loads((run_folder(tmp_path) / "report.json").read_text())
-    curve, eval_loss = _plain_trainer(tmp_path, task, seed=3)
-    assert len(ours) == len(curve)
-    assert max(abs(a - b) for a, b in zip(ours, curve, strict=True)) < 1e-4
-    assert report["results"]["trainerEvalLoss"] == pytest.approx(eval_loss, abs=1e-4)
-
-
-def _losses(home: Path) -> list[float]:
-    [path] = run_folder(home).glob(f"checkpoints/*/*/{LOSSES_FILE}")
-    return list(RunState.load(path.parent).losses)
-
-
-def _plain_trainer(home: Path, task: str, seed: int) -> tuple[list[float], float]:
-    """The tutorial's call on the same blocks and masks; per-step training loss and final eval_loss."""
-    folder = run_folder(home) / "model"
-    config = transformers.AutoConfig.from_pretrained(folder)
-    transformers.set_seed(seed)
-    auto = transformers.AutoModelForCausalLM if task == "CausalLM" else transformers.AutoModelForMaskedLM
-    model = auto.from_config(config)
-    train, held_out = _rows(home, task, seed)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(home / "plain"), num_train_epochs=2, learning_rate=1e-3, weight_decay=0.01, seed=seed,
-        per_device_train_batch_size=4, per_device_eval_batch_size=4, logging_steps=1, eval_strategy="epoch",
-        save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True, remove_unused_columns=False,
-    )  # fmt: skip
-    trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=train, eval_dataset=held_out, data_collator=_Collator(train)
-    )
-    train.trainer = trainer
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    trainer.train()
-    history = trainer.state.log_history
-    return [e["loss"] for e in history if "loss" in e], [e["eval_loss"] for e in history if "eval_loss" in e][-1]
-
-
-class _Rows(torch.utils.data.Dataset[Any]):
-    """Rows under plain indices; masks of the epoch that the trainer is in, as a dynamic collator would draw them."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-        self.trainer: Any = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        epoch = math.floor((self.trainer.state.epoch or 0.0) + 1e-9) if self.trainer else 0
-        return self.rows[epoch * len(self.rows) + index] if self.trainer else self.rows[index]
-
-
-class _Collator:
-    def __init__(self, rows: _Rows) -> None:
-        self.rows = rows
-
-    def __call__(self, items: list[Any]) -> dict[str, torch.Tensor]:
-        return {key: torch.stack([torch.as_tensor(item[key]) for item in items]) for key in items[0]}
-
-
-def _rows(home: Path, task: str, seed: int) -> tuple[_Rows, _Rows]:
-    from lmft_job.data.masking import MaskedBlocks, Masker
-    from lmft_job.data.rows import BlockRows
-
-    [folder] = (home / "cache" / "prepared").iterdir()
-    if task == "CausalLM":
-        return _Rows(BlockRows(folder / "train.arrow")), _Rows(BlockRows(folder / "eval.arrow"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(run_folder(home) / "model")
-    masker = Masker(seed, 0.15, len(tokenizer), tokenizer.mask_token_id, tokenizer.all_special_ids)
-    return (
-        _Rows(MaskedBlocks(folder / "train.arrow", masker, fixed=False)),
-        _Rows(MaskedBlocks(folder / "eval.arrow", masker, fixed=True)),
-    )
 
 
 def test_a_learning_rate_that_diverges_ends_with_exit_5_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -114,6 +33,33 @@ def test_a_learning_rate_that_diverges_ends_with_exit_5_and_keeps_the_last_good_
     assert "learningRate" in child.result["message"]
     kept = sorted(path.parent.name for path in run_folder(tmp_path).glob("checkpoints/*/*/MANIFEST.json"))
     assert kept[-1] == "step-00000003"
+
+
+def test_an_evaluation_that_is_no_number_ends_with_exit_5_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def poison(teller: Any) -> None:
+        from transformers import GPT2LMHeadModel
+
+        from lmft_job.training_run import Run
+
+        measure, forward = Run.measure, GPT2LMHeadModel.forward
+
+        def spoilt(self: Any, *args: Any, **options: Any) -> Any:
+            output = forward(self, *args, **options)
+            output.loss = output.loss * math.nan
+            return output
+
+        def measure_spoilt(self: Any, step: int, epoch: float) -> Any:
+            GPT2LMHeadModel.forward = spoilt  # type: ignore[method-assign]
+            return measure(self, step, epoch)
+
+        Run.measure = measure_spoilt  # type: ignore[method-assign]
+
+    child = attempt(tmp_path, toy_spec(tmp_path), patch=poison)
+    assert child.wait() == 5
+    assert child.result["reason"] == "Diverged"
+    assert "the evaluation became nan at batch 1" in child.result["message"]
+    assert child.result["checkpoint"]["step"] == 25
+    assert not (run_folder(tmp_path) / "model").exists()
 
 
 def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.packing import Check
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
 from lmft_job.data.sources import open_source
-from lmft_job.errors import InvalidError
+from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
 from lmft_job.report.model import DatasetFigures
 from lmft_job.storage import MANIFEST, DamagedFolderError, Store, disk_error, fetch_verified, join_key, publish_folder
 
@@ -75,6 +75,7 @@ def prepare(
     store: Store | None,
     cache: Path,
     max_positions: int | None = None,
+    known_problems: Sequence[str] = (),
     hub_token: Path | None = None,
     credentials: Path | None = None,
     check: Check = lambda: None,
@@ -88,17 +89,18 @@ def prepare(
         store: rooted at ``<output.uri>/<namespace>``; None keeps the data on this machine.
         cache: folder of this machine for prepared data and scratch files.
         max_positions: the model's longest input; None when it has no limit.
+        known_problems: what is wrong already; the data is then only looked at, to tell what is wrong with it too.
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
         check: called often; raises when the run is to stop.
         say: hears what a person may want to know.
 
     Raises:
-        InvalidError: spec or data cannot work; every problem found is listed.
+        InvalidError: spec or data cannot work; every problem found is listed, those known before included.
         RefusedError: data set not found or not allowed.
         UnavailableError: hub or storage out of reach.
     """
-    spec_problems = problems_of_spec(settings, tokenizer, max_positions)
+    spec_problems = [*known_problems, *problems_of_spec(settings, tokenizer, max_positions)]
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="preparing-", dir=cache) as scratch_name:
@@ -107,10 +109,12 @@ def prepare(
                 source = open_source(
                     settings.dataset.source, scratch, hub_token=hub_token, credentials=credentials, check=check
                 )
-            except InvalidError as error:
-                raise InvalidError([*spec_problems, *error.problems], error.reason) from error
+            except (InvalidError, RefusedError, UnavailableError) as error:
+                if not spec_problems:
+                    raise
+                raise _with_problems(spec_problems, error) from error
             fingerprint = ""
-            if not spec_problems:  # otherwise the data is only looked at, to tell what is wrong with it too
+            if not spec_problems:
                 fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions)
                 found = reopen(fingerprint, settings, tokenizer, store=store, cache=cache, check=check, say=say)
                 if found is not None:
@@ -185,6 +189,13 @@ def code_version() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _with_problems(known: Sequence[str], error: JobError) -> InvalidError:
+    """One error for what is wrong with the spec and for a data set that cannot be had; the spec must change anyway."""
+    if isinstance(error, InvalidError):
+        return InvalidError([*known, *error.problems], error.reason)
+    return InvalidError([*known, str(error)] if isinstance(error, RefusedError) else known)
 
 
 def _folder(cache: Path, fingerprint: str) -> Path:

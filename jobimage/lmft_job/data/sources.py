@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lmft_api.reasons import Reason
 from lmft_api.spec import DataFormat, Dataset
+from lmft_job import hub
 from lmft_job.data import files
 from lmft_job.data.fields import paths
 from lmft_job.data.files import Batches, DataFile, Problems
@@ -163,7 +164,7 @@ def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Ch
     if invalid:
         raise InvalidError([*invalid, *(str(error) for error in refused)])
     if refused:
-        raise RefusedError(refused[0].reason, "; ".join(map(str, refused)))
+        raise RefusedError(refused[0].reason, "; ".join(str(error).rstrip(".") for error in refused))
     return list(found.values())
 
 
@@ -215,7 +216,8 @@ class Hub:
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
-            commit: str | None = HfApi(token=self._token).dataset_info(self.title, revision=self._revision).sha
+            api = HfApi(token=self._token)
+            commit: str | None = hub.patiently(lambda: api.dataset_info(self.title, revision=self._revision).sha)
         except OfflineModeIsEnabled:
             return None
         except Exception as error:
@@ -239,8 +241,10 @@ class Hub:
 
         datasets.disable_progress_bars()
         try:
-            data = datasets.load_dataset(
-                self.title, self._config, split=split, revision=self._revision, token=self._token
+            data: Any = hub.patiently(
+                lambda: datasets.load_dataset(
+                    self.title, self._config, split=split, revision=self._revision, token=self._token
+                )
             )
         except Exception as error:
             translated = hub_error(error, self.title, self._revision, self._token is not None, split)
@@ -281,63 +285,22 @@ def hub_error(
 ) -> JobError:
     """What an error of the hub or of ``datasets`` means for the run."""
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub import errors as hub
 
-    chain = list(_chain(error))
+    wanted = hub.Wanted(
+        name, "spec.dataset.name", "data set", revision, "spec.dataset.revision", with_token,
+        not_found=Reason.DATASET_NOT_FOUND, denied=Reason.DATASET_ACCESS_DENIED,
+    )  # fmt: skip
+    explained = hub.explained(error, wanted)
+    if explained is not None:
+        return explained
     said = str(error).strip().split("\n")[0][:300]
-    token = "the token in spec.hubTokenSecretRef" if with_token else "no token (spec.hubTokenSecretRef is not set)"
-    status = next((code for code in map(_status, chain) if code is not None), None)
-
-    def met(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    # datasets raises a ConnectionError of its own that names the kind.
-    if met(hub.OfflineModeIsEnabled) or any("OfflineModeIsEnabled" in str(link) for link in chain):
-        return UnavailableError(
-            f"spec.dataset.name: {name!r} is not in the local cache, and the hub is switched off (HF_HUB_OFFLINE). "
-            "Switch it on, or fill the cache first.",
-            Reason.STORAGE_UNAVAILABLE,
-        )
-    if met(hub.RevisionNotFoundError):
+    if any(isinstance(link, DatasetNotFoundError) for link in hub.chain_of(error)):
         return RefusedError(
-            Reason.DATASET_NOT_FOUND,
-            f"spec.dataset.revision: {name!r} has no branch, tag or commit {revision!r} on the hub.",
+            Reason.DATASET_NOT_FOUND, f"spec.dataset.name: {name!r} is not on the hub ({said}). Check the spelling."
         )
-    if met(hub.GatedRepoError) or status == 403 or (status == 401 and with_token):
-        return RefusedError(
-            Reason.DATASET_ACCESS_DENIED,
-            f"spec.dataset.name: the hub refuses {name!r} (HTTP {status or 403}) with {token}. "
-            "Accept the data set's terms on its page, or give a token that may read it.",
-        )
-    # Without a token the hub says 401 for what does not exist, lest it tell which private names do.
-    if status in (401, 404) or (status is None and met(DatasetNotFoundError)):
-        return RefusedError(
-            Reason.DATASET_NOT_FOUND,
-            f"spec.dataset.name: {name!r} is not on the hub, or is private and there is {token}. Check the spelling.",
-        )
-    if status is not None and (status == 429 or status >= 500):
-        return UnavailableError(f"spec.dataset.name: the hub answered HTTP {status} for {name!r}, after retries.")
-    # The hub's HTTP client has changed twice; its base class for "no answer" kept its name.
-    unreachable = any(kind.__name__ == "TransportError" for link in chain for kind in type(link).__mro__)
-    if unreachable or met(ConnectionError, TimeoutError):
-        return UnavailableError(f"spec.dataset.name: the hub cannot be reached for {name!r} ({said}).")
     if isinstance(error, ValueError | IndexError) and split is not None:
         at = "spec.dataset.config" if "onfig" in said else "spec.dataset.split"
         return InvalidError([f"{at}: {name!r}, {split!r}: {said}"], Reason.DATASET_INVALID)
     if isinstance(error, OSError):
         return UnavailableError(f"spec.dataset.name: {name!r} could not be loaded ({said}).")
     return InvalidError([f"spec.dataset.name: {name!r} could not be loaded ({said})"], Reason.DATASET_INVALID)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    code = getattr(getattr(error, "response", None), "status_code", None)
-    return code if isinstance(code, int) else None

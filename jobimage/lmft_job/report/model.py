@@ -66,7 +66,8 @@ class ResultFigures(ReportModel):
     baseline_eval_loss: float | None = None
     """The same before training."""
     trainer_eval_loss: float | None = None
-    """``eval_loss`` as a plain Trainer reports it: batches weighted by rows."""
+    """What Trainer's own evaluation calls ``eval_loss``: batches weighted by rows; with ``training.trainerClass`` the
+    loss that this class computes, which is what was trained on."""
     accuracy: float | None = None
     """Share of held-out rows labelled right, 0 to 1 (SequenceClassification)."""
     baseline_accuracy: float | None = None

@@ -67,6 +67,13 @@ def remarks(report: Report) -> list[str]:
             "The model was trained from scratch: before training it guesses nearly evenly among all tokens, so a large "
             "improvement is to be expected and says little by itself."
         )
+    if report.settings.get("training.trainer_class"):
+        figures = "Accuracy" if report.task == Task.SEQUENCE_CLASSIFICATION else "Perplexity"
+        said.append(
+            f"{_trainer(report)} decides what is trained on: the training loss is the one that it computes, and its "
+            f"loss on the held-out data stands beside ours. {figures} and held-out loss are the model's own, before "
+            "and after, so that runs with and without it can be compared."
+        )
     said.append("The held-out data comes from the same source as the training data; other texts may fare worse.")
     if report.task != Task.SEQUENCE_CLASSIFICATION and report.results.samples:
         said.append("The samples are single draws, with the same seed before and after.")
@@ -114,11 +121,17 @@ def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
     for name, before, after, relative in (
         ("Perplexity", results.baseline_perplexity, results.perplexity, True),
         ("Held-out loss (nats per target)", results.baseline_eval_loss, results.eval_loss, False),
-        ("Held-out loss as a plain Trainer reports it", None, results.trainer_eval_loss, False),
+        (f"Held-out loss as {_trainer(report)} reports it", None, results.trainer_eval_loss, False),
     ):
         if after is not None:
             rows.append((name, words.figure(before), words.figure(after), _change(before, after, relative)))
     return [(name, before, after, change.replace("-", "−")) for name, before, after, change in rows]
+
+
+def _trainer(report: Report) -> str:
+    """Who reports Trainer's ``eval_loss``: the user's class by its name."""
+    given = report.settings.get("training.trainer_class")
+    return str(given).rpartition(".")[2] if given else "a plain Trainer"
 
 
 def _change(before: float | None, after: float, relative: bool) -> str:

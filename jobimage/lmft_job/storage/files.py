@@ -128,9 +128,9 @@ class FileStore(Store):
 
     @override
     def probe_write(self) -> None:
-        key = f"probe-{uuid.uuid4().hex}"
-        self.put_bytes(key, b"probe")
-        self.delete([key])
+        # One name, so that whoever was killed between the two leaves no more than the next one removes.
+        self.put_bytes("probe", b"probe")
+        self.delete(["probe"])
 
     @override
     def child(self, prefix: str) -> "FileStore":

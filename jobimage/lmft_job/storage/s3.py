@@ -6,7 +6,6 @@ the ends, so that a file's SHA-256 is computed in the one read that sends it, an
 
 import os
 import random
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,9 +214,9 @@ class S3Store(Store):
 
     @override
     def probe_write(self) -> None:
-        key = f"probe-{uuid.uuid4().hex}"
-        self.put_bytes(key, b"probe")
-        self.delete([key])
+        # One name, so that whoever was killed between the two leaves no more than the next one removes.
+        self.put_bytes("probe", b"probe")
+        self.delete(["probe"])
 
     @override
     def child(self, prefix: str) -> "S3Store":

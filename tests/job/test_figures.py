@@ -1,0 +1,268 @@
+"""Figures one can trust: every number of a report recomputed with datasets and transformers alone, for each task.
+
+The tutorial is done again beside the run: its split, its ``map`` calls, its ``Trainer``. Only the masks of masked
+language modelling are taken from the run's code, since they are what defines that data.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import transformers
+from job.forked import TEXTS, complete, run_folder, toy_spec
+
+from lmft_job.data.masking import EVALUATION_EPOCH, Masker
+from lmft_job.run_state import LOSSES_FILE, RunState
+
+SEED, BATCH, BLOCK, EPOCHS = 3, 4, 16, 2
+AUTO = {
+    "CausalLM": transformers.AutoModelForCausalLM,
+    "MaskedLM": transformers.AutoModelForMaskedLM,
+    "SequenceClassification": transformers.AutoModelForSequenceClassification,
+}
+
+
+class Rows(torch.utils.data.Dataset[Any]):
+    """Rows as a Trainer takes them; ``of`` makes one from its number and the epoch."""
+
+    def __init__(self, count: int, of: Any) -> None:
+        self.count, self.of, self.epoch = count, of, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.of(index, self.epoch)
+
+
+@dataclass
+class Recomputed:
+    """The tutorial's way to the same figures."""
+
+    home: Path
+    task: str
+    eval_losses: list[tuple[float, float | None]] = field(default_factory=list)
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((run_folder(self.home) / "report.json").read_text()))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return transformers.AutoTokenizer.from_pretrained(run_folder(self.home) / "model")
+
+    @cached_property
+    def sides(self) -> tuple[Any, Any]:
+        """Tokenised texts to train on and held out; labels of the second task are their names' numbers."""
+        data = datasets.Dataset.from_json(str(self.home / "texts.jsonl"), cache_dir=str(self.home / "datasets"))
+        split = data.train_test_split(test_size=0.2, seed=SEED)
+        known = sorted(set(data["label"]))
+
+        def tokenise(rows: Any) -> Any:
+            ids = self.tokenizer(rows["text"])["input_ids"]
+            return {"input_ids": ids, "labels": [known.index(label) for label in rows["label"]]}
+
+        made = [side.map(tokenise, batched=True, remove_columns=data.column_names) for side in split.values()]
+        return made[0], made[1]
+
+    def blocks(self, side: Any) -> list[list[int]]:
+        """The tutorial's ``group_texts``."""
+        joined = list(chain(*side["input_ids"]))
+        return [joined[at : at + BLOCK] for at in range(0, len(joined) // BLOCK * BLOCK, BLOCK)]
+
+    def rows(self, side: Any, *, training: bool) -> Rows:
+        if self.task == "SequenceClassification":
+            return Rows(len(side), lambda index, epoch: side[index])
+        blocks = self.blocks(side)
+        if self.task == "CausalLM":
+            return Rows(len(blocks), lambda index, epoch: {"input_ids": blocks[index], "labels": blocks[index]})
+        tokenizer = self.tokenizer
+        masker = Masker(SEED, 0.15, len(tokenizer), tokenizer.mask_token_id, tokenizer.all_special_ids)
+
+        def masked(index: int, epoch: int) -> dict[str, list[int]]:
+            ids = torch.tensor(blocks[index]).numpy()
+            inputs, labels = masker(ids, epoch if training else EVALUATION_EPOCH, index)
+            return {"input_ids": inputs.tolist(), "labels": labels.tolist()}
+
+        return Rows(len(blocks), masked)
+
+    @cached_property
+    def train_rows(self) -> Rows:
+        return self.rows(self.sides[0], training=True)
+
+    @cached_property
+    def held_out(self) -> Rows:
+        return self.rows(self.sides[1], training=False)
+
+    def untrained(self) -> Any:
+        """The model as it is drawn from the seed."""
+        config = transformers.AutoConfig.from_pretrained(run_folder(self.home) / "model")
+        transformers.set_seed(SEED)
+        return AUTO[self.task].from_config(config)
+
+    def trained(self) -> Any:
+        """The model that the run saved."""
+        return AUTO[self.task].from_pretrained(run_folder(self.home) / "model")
+
+    def figures(self, model: Any) -> tuple[float, float | None]:
+        """Mean loss over all targets, and accuracy; row by row, in double precision, nothing padded."""
+        losses, right = [], []
+        model.eval()
+        with torch.no_grad():
+            for row in (self.held_out[index] for index in range(len(self.held_out))):
+                logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
+                labels = torch.tensor(row["labels"])
+                if self.task == "SequenceClassification":
+                    logits, labels = logits[None] if logits.dim() == 1 else logits, labels[None]
+                    right.append(float(logits.argmax() == labels[0]))
+                elif self.task == "CausalLM":
+                    logits, labels = logits[:-1], labels[1:]
+                losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != -100].tolist()
+        return math.fsum(losses) / len(losses), sum(right) / len(right) if right else None
+
+    @cached_property
+    def trainer(self) -> Any:
+        """The tutorial's call, trained; every evaluation's figures are noted."""
+        rows = self.train_rows
+        if self.task == "SequenceClassification":
+            collator: Any = transformers.DataCollatorWithPadding(self.tokenizer)
+        else:
+            collator = transformers.default_data_collator
+
+        class Notes(transformers.TrainerCallback):  # type: ignore[misc]
+            def on_epoch_begin(note, args: Any, state: Any, control: Any, **more: Any) -> None:
+                rows.epoch = round(state.epoch)
+
+            def on_evaluate(note, args: Any, state: Any, control: Any, model: Any, **more: Any) -> None:
+                with torch.random.fork_rng():
+                    self.eval_losses.append(self.figures(model))
+                model.train()
+
+        arguments = transformers.TrainingArguments(
+            output_dir=str(self.home / "plain"), num_train_epochs=EPOCHS, learning_rate=1e-3, weight_decay=0.01,
+            seed=SEED, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, logging_steps=1,
+            eval_strategy="epoch", save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            model=self.untrained(), args=arguments, train_dataset=rows, eval_dataset=self.held_out,
+            data_collator=collator, callbacks=[Notes()],
+            compute_metrics=self._accuracy if self.task == "SequenceClassification" else None,
+        )  # fmt: skip
+        trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+        trainer.train()
+        return trainer
+
+    def logged(self, name: str) -> list[float]:
+        """A figure as the plain Trainer logged it, in order."""
+        return [entry[name] for entry in self.trainer.state.log_history if name in entry]
+
+    @staticmethod
+    def _accuracy(predicted: Any) -> dict[str, float]:
+        return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
+
+
+@pytest.fixture(scope="module", params=AUTO)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recomputed:
+    """A run that is done."""
+    home = tmp_path_factory.mktemp("figures")
+    training = {"weightDecay": "0.01", "seed": SEED, "epochs": EPOCHS, "perDeviceBatchSize": BATCH}
+    complete(home, toy_spec(home, request.param, training=training, checkpoint={"everySteps": 1000}))
+    return Recomputed(home, request.param)
+
+
+def test_the_loss_curve_is_that_of_a_plain_trainer(run: Recomputed) -> None:
+    [path] = run_folder(run.home).glob(f"checkpoints/*/*/{LOSSES_FILE}")
+    ours, plain = list(RunState.load(path.parent).losses), run.logged("loss")
+    assert len(ours) == len(plain) == run.report["training"]["steps"]
+    # What Trainer logs is rounded to four digits, hence half a unit more than the promise.
+    assert max(abs(a - b) for a, b in zip(ours, plain, strict=True)) < 1e-4
+
+
+def test_the_evaluations_are_those_of_a_plain_trainer(run: Recomputed) -> None:
+    plain, evaluations = run.logged("eval_loss"), run.report["evaluations"]
+    results = run.report["results"]
+    assert results["trainerEvalLoss"] == pytest.approx(plain[-1], abs=1e-4)
+    assert len(evaluations) == len(plain) == EPOCHS
+    for evaluation, (loss, accuracy) in zip(evaluations, run.eval_losses, strict=True):
+        assert evaluation["evalLoss"] == pytest.approx(loss, abs=1e-4)
+        assert evaluation.get("accuracy") == accuracy
+        assert evaluation.get("perplexity") == (
+            None if accuracy is not None else pytest.approx(math.exp(loss), rel=1e-4)
+        )
+    steps = run.report["training"]["steps"] // EPOCHS
+    curve = run.logged("loss")
+    for number, evaluation in enumerate(evaluations, 1):
+        assert (evaluation["step"], evaluation["epoch"]) == (number * steps, number)
+        mean = sum(curve[(number - 1) * steps : number * steps]) / steps
+        assert evaluation["trainLoss"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_the_results_are_those_of_the_saved_model_and_of_the_one_before(run: Recomputed) -> None:
+    results = run.report["results"]
+    loss, accuracy = run.figures(run.trained())
+    before, accuracy_before = run.figures(run.untrained())
+    assert results["evalLoss"] == pytest.approx(loss, abs=1e-5)
+    assert results["baselineEvalLoss"] == pytest.approx(before, abs=1e-5)
+    if run.task == "SequenceClassification":
+        assert (results["accuracy"], results["baselineAccuracy"]) == (accuracy, accuracy_before)
+        assert "perplexity" not in results
+        assert results["accuracy"] == run.logged("eval_accuracy")[-1]
+    else:
+        assert results["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+        assert results["baselinePerplexity"] == pytest.approx(math.exp(before), rel=1e-4)
+        assert "accuracy" not in results
+
+
+def test_the_samples_are_what_transformers_answers(run: Recomputed) -> None:
+    [sample] = run.report["results"]["samples"]
+    assert sample["before"] == answer(run, run.untrained(), sample["prompt"])
+    assert sample["after"] == answer(run, run.trained(), sample["prompt"])
+
+
+def answer(run: Recomputed, model: Any, prompt: str) -> str:
+    """What the library's own pipelines and ``generate`` say."""
+    tokenizer, model = run.tokenizer, model.eval()
+    if run.task == "CausalLM":
+        torch.manual_seed(run.report["provenance"]["seed"])
+        inputs = tokenizer(prompt, return_tensors="pt")
+        output = model.generate(**inputs, do_sample=True, max_new_tokens=6, top_k=50, top_p=0.95)
+        return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    if run.task == "MaskedLM":
+        fill = transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer, device="cpu")
+        fills = fill(prompt.replace("<mask>", tokenizer.mask_token), top_k=3)
+        return ", ".join(f"{entry['token_str'].strip()} ({entry['score']:.3f})" for entry in fills)
+    classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    [best] = classify(prompt)
+    return f"{best['label']} ({best['score']:.3f})"
+
+
+def test_rows_blocks_tokens_and_steps_are_those_of_the_tutorials_own_preprocessing(run: Recomputed) -> None:
+    data, training = run.report["dataset"], run.report["training"]
+    train, held_out = run.sides
+    assert (data["trainRows"], data["evalRows"], data["droppedRows"]) == (len(train), len(held_out), 0)
+    assert data["trainRows"] + data["evalRows"] == len(TEXTS)
+    lengths = [len(ids) for ids in train["input_ids"]]
+    assert (data["lengths"]["minimum"], data["lengths"]["maximum"]) == (min(lengths), max(lengths))
+    assert data["lengths"]["mean"] == pytest.approx(sum(lengths) / len(lengths))
+    if run.task == "SequenceClassification":
+        tokens, rows = sum(lengths), len(train)
+        assert "trainBlocks" not in data
+        assert data["labels"] == ["cold", "warm"]
+    else:
+        blocks = run.blocks(train)
+        tokens, rows = len(blocks) * BLOCK, len(blocks)
+        assert (data["trainBlocks"], data["evalBlocks"]) == (len(blocks), len(run.blocks(held_out)))
+        assert training["tokens"] == EPOCHS * tokens
+    assert data["trainTokens"] == tokens
+    assert training["steps"] == training["totalSteps"] == EPOCHS * math.ceil(rows / BATCH)
+    assert training["epochs"] == EPOCHS
+    assert training["tokensPerSecond"] > 0
+    assert run.report["provenance"]["seed"] == SEED
+    assert all(seconds >= 0 for seconds in run.report["timings"].values())
