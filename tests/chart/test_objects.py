@@ -107,6 +107,16 @@ def test_secret_and_checksum_see_the_same_certificate(helm: str) -> None:
     assert rendered.pod["metadata"]["annotations"]["checksum/certificate"] == expected
 
 
+def test_without_a_cluster_only_a_self_signed_certificate_differs_from_one_rendering_to_the_next() -> None:
+    # As Argo CD does it: an operator that is rolled at every sync would show no progress of what runs.
+    one, other = render(), render()
+    assert one.one("Secret")["data"] != other.one("Secret")["data"]
+    assert one.pod["metadata"]["annotations"] != other.pod["metadata"]["annotations"]
+
+    for values in (["progress.tls.source=CertManager"], ["progress.tls.source=Secret", "progress.tls.secretName=x"]):
+        assert render(*sets(*values)).objects == render(*sets(*values)).objects
+
+
 def test_a_client_that_trusts_the_authority_accepts_the_certificate_for_its_name(tmp_path: Path) -> None:
     data = render().one("Secret")["data"]
     for name, content in data.items():
