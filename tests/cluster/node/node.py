@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.eventually import eventually
+from cluster.node.layer import add_layer
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "tests/cluster/local/cluster"
@@ -34,6 +35,11 @@ def tool(name: str) -> str:
     """A program of the local cluster, or of the PATH."""
     own = BIN / name
     return str(own) if own.exists() else shutil.which(name) or name
+
+
+def containerd() -> tuple[str, ...]:
+    """The local node's client of containerd, in the namespace that kubelet uses."""
+    return (tool("ctr"), "--address", str(FOLDER / "containerd.sock"), "--namespace", "k8s.io")
 
 
 @dataclass
@@ -84,8 +90,8 @@ class Node:
 
     def kill(self, container: str) -> None:
         """SIGKILL to everything in a container, behind kubelet's back."""
-        ctr = (*self.shell, "ctr") if self.shell else (tool("ctr"), "--address", str(FOLDER / "containerd.sock"))
-        command = [*ctr, "--namespace", "k8s.io", "tasks", "kill", "--all", "--signal", "KILL", container]
+        ctr = containerd() if self.local else (*self.shell, "ctr", "--namespace", "k8s.io")
+        command = [*ctr, "tasks", "kill", "--all", "--signal", "KILL", container]
         subprocess.run(command, check=True, capture_output=True)
 
     def team(self, **labels: str) -> "Team":
@@ -221,19 +227,19 @@ def local_node() -> Node:
     """Start the local cluster, unless it runs, and give it the images."""
     subprocess.run([CLUSTER, "up"], check=True)
     images: dict[str, str] = {}
-    known = subprocess.run(
-        [tool("ctr"), "--address", str(FOLDER / "containerd.sock"), "--namespace", "k8s.io", "images", "ls", "-q"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+    ctr = containerd()
+    known = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=True).stdout.split()
     for target, sources in SOURCES.items():
         tag = images[target] = f"localhost/lmft-{target}:{content_tag(sources)}"
-        if tag not in known:
-            context = ROOT / sources[0] if sources[0].startswith("tests/") else ROOT
-            environment = os.environ | ({"JOB_IMAGE": images["job"]} if target == "trainer" else {})
-            subprocess.run(
-                [CLUSTER, "image", target, tag, context], check=True, stdout=subprocess.DEVNULL, env=environment
-            )
-            subprocess.run([CLUSTER, "load", tag], check=True)
+        if tag in known:
+            continue
+        if target == "trainer":
+            settings = {"Entrypoint": ["python", "/train.py"], "Env": ["DISABLE_KUBEFLOW_INTEGRATION=FALSE"]}
+            add_layer(ctr, images["job"], tag, {"/train.py": ROOT / sources[0] / "train.py"}, settings)
+            continue
+        context = ROOT / "tests/cluster/node/stub" if target == "stub" else ROOT
+        subprocess.run([CLUSTER, "image", target, tag, context], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([CLUSTER, "load", tag], check=True)
     return Node(str(FOLDER / "admin.conf"), images, "http://10.245.0.1:7070")
 
 

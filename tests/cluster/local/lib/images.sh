@@ -4,8 +4,7 @@ BASE=docker.io/library/python:3.11-slim-bookworm
 
 bah() { buildah --storage-driver overlay "$@"; }
 
-# Builds with the host's pip settings and certificates mounted, so that the Dockerfile need not know them. JOB_IMAGE is
-# for images made from the job's.
+# Builds with the host's pip settings and certificates mounted, so that the Dockerfile need not know them.
 image() { # target tag [context [dockerfile]]
   local context=${3:-.} mounts=() file
   base
@@ -13,30 +12,17 @@ image() { # target tag [context [dockerfile]]
     [ ! -e "$file" ] || mounts+=(--volume "$file:$file:ro")
   done
   bah bud --isolation chroot --network host --pull=never --layers "${mounts[@]}" \
-    ${JOB_IMAGE:+--build-arg "JOB_IMAGE=$JOB_IMAGE"} \
     --file "${4:-$context/Dockerfile}" --target "$1" --tag "$2" "$context"
 }
 
-# Only what the node lacks travels: a change of code is one small layer of an image of gigabytes. Layers lie in a folder
-# beside the programs, so that buildah does not write them out again either.
 load() { # tag…
-  local tag layout=$BIN/layers manifest known blob new
-  mkdir -p "$layout"
+  local tag archive=$DIR/image.tar
   for tag in "$@"; do
-    rm -f "$layout/index.json"
-    bah push --disable-compression --format oci "$tag" "oci:$layout:$tag" >/dev/null 2>&1
-    # Under the other name the node would take it for a tag without a repository.
-    sed -i 's/org.opencontainers.image.ref.name/io.containerd.image.name/' "$layout/index.json"
-    manifest=$(digests "$layout/index.json") known=$(node_ctr content ls -q)
-    new=(oci-layout index.json)
-    for blob in "$manifest" $(digests "$layout/blobs/sha256/$manifest"); do
-      grep -qF "$blob" <<<"$known" || new+=("blobs/sha256/$blob")
-    done
-    tar -C "$layout" -cf - "${new[@]}" | node_ctr images import - >/dev/null
+    bah push "$tag" "docker-archive:$archive:$tag" >/dev/null 2>&1
+    node_ctr images import "$archive" >/dev/null
+    rm -f "$archive"
   done
 }
-
-digests() { grep -ohE '[0-9a-f]{64}' "$1" | sort -u; } # file
 
 # Nothing can be pulled here: the official Python image is replaced by one from Debian's own packages, under the
 # same name, unless an image of that name is there.
