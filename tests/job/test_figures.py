@@ -4,8 +4,10 @@ The tutorial is done again beside the run: its split, its ``map`` calls, its ``T
 language modelling are taken from the run's code, since they are what defines that data.
 """
 
+import importlib
 import json
 import math
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -48,6 +50,7 @@ class Recomputed:
 
     home: Path
     task: str
+    kind: type[transformers.Trainer] = transformers.Trainer
     eval_losses: list[tuple[float, float | None]] = field(default_factory=list)
 
     @cached_property
@@ -150,7 +153,7 @@ class Recomputed:
             seed=SEED, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, logging_steps=1,
             eval_strategy="epoch", save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True,
         )  # fmt: skip
-        trainer = transformers.Trainer(
+        trainer = self.kind(
             model=self.untrained(), args=arguments, train_dataset=rows, eval_dataset=self.held_out,
             data_collator=collator, callbacks=[Notes()],
             compute_metrics=self._accuracy if self.task == "SequenceClassification" else None,
@@ -168,13 +171,27 @@ class Recomputed:
         return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
 
 
-@pytest.fixture(scope="module", params=AUTO)
+@pytest.fixture(scope="module", params=[*AUTO, "trainerClass"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recomputed:
-    """A run that is done."""
+    """A run that is done: one of each task, and one with a trainer class that has a loss of its own."""
     home = tmp_path_factory.mktemp("figures")
-    training = {"weightDecay": "0.01", "seed": SEED, "epochs": EPOCHS, "perDeviceBatchSize": BATCH}
-    complete(home, toy_spec(home, request.param, training=training, checkpoint={"everySteps": 1000}))
-    return Recomputed(home, request.param)
+    training: dict[str, Any] = {"weightDecay": "0.01", "seed": SEED, "epochs": EPOCHS, "perDeviceBatchSize": BATCH}
+    task, kind = request.param, transformers.Trainer
+    if task == "trainerClass":
+        task, kind = "SequenceClassification", user_trainer()
+        training["trainerClass"] = "examples.user_trainer.SmoothedLossTrainer"
+    spec = toy_spec(home, task, training=training, checkpoint={"everySteps": 1000})
+    complete(home, spec, allow_user_code=True)
+    return Recomputed(home, task, kind)
+
+
+def user_trainer() -> type[transformers.Trainer]:
+    """The example's class; the forked attempt finds it where we do."""
+    root = str(Path(__file__).parents[2])
+    if root not in sys.path:
+        sys.path.append(root)
+    kind: type[transformers.Trainer] = importlib.import_module("examples.user_trainer").SmoothedLossTrainer
+    return kind
 
 
 def test_the_loss_curve_is_that_of_a_plain_trainer(run: Recomputed) -> None:
@@ -218,6 +235,17 @@ def test_the_results_are_those_of_the_saved_model_and_of_the_one_before(run: Rec
         assert results["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
         assert results["baselinePerplexity"] == pytest.approx(math.exp(before), rel=1e-4)
         assert "accuracy" not in results
+
+
+def test_a_trainer_classs_own_loss_stands_beside_the_models(run: Recomputed) -> None:
+    results, page = run.report["results"], (run_folder(run.home) / "report.html").read_text()
+    own = run.kind is not transformers.Trainer
+    name = "SmoothedLossTrainer" if own else "a plain Trainer"
+    assert f"Held-out loss as {name} reports it" in page
+    assert (f"{name} decides what is trained on" in page) == own
+    # Every row has one target, so a plain Trainer's weights make no difference there.
+    same = results["trainerEvalLoss"] == pytest.approx(results["evalLoss"], abs=1e-6)
+    assert same == (run.task == "SequenceClassification" and not own)
 
 
 def test_the_samples_are_what_transformers_answers(run: Recomputed) -> None:
