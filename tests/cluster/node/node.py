@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from cluster.eventually import eventually
 from cluster.node.layer import add_layer
+from cluster.node.reader import Reader
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "tests/cluster/local/cluster"
@@ -55,6 +57,11 @@ class Node:
     shell: tuple[str, ...] = ()
     """What runs a command on the node, where the node is not this machine."""
     namespaces: list[str] = field(default_factory=list)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """For what is looked at again and again."""
+        return Reader(tool("kubectl"), self.kubeconfig)
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"KUBECONFIG": self.kubeconfig}
@@ -156,7 +163,7 @@ class Run:
 
     @property
     def body(self) -> Json:
-        return self.team.read("lmft", self.name)
+        return self.team.node.reader.get("lmft", self.team.namespace, self.name)
 
     @property
     def status(self) -> Json:
@@ -187,8 +194,7 @@ class Run:
 
     def _children(self, kind: str) -> list[Json]:
         uid = self.body["metadata"]["uid"]
-        items: list[Json] = self.team.read(kind, "-l", f"lmfinetune.dev/run-uid={uid}").get("items", [])
-        return items
+        return self.team.node.reader.list(kind, self.team.namespace, f"lmfinetune.dev/run-uid={uid}")
 
     def running_pod(self, attempt: int = 1, seconds: float = 60) -> str:
         """Name of the attempt's pod once its container runs."""
