@@ -65,7 +65,7 @@ def _said(text: str, wishes: Wishes) -> str:
         labels = ", ".join(_equation(key, value) for key, value in wishes.selector.items())
         return f"without the label{'s' * (len(wishes.selector) != 1)} {labels}" if labels else text
     if text == "node(s) were unschedulable":
-        return "cordoned"
+        return "marked unschedulable (cordoned)"
     if text == "Too many pods":
         return "with as many pods as it may run"
     return text

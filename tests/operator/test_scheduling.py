@@ -36,7 +36,7 @@ SENTENCES = [
     (
         "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.",
         Wishes(),
-        "None of 2 nodes can take the pod: 1 with as many pods as it may run, 1 cordoned.",
+        "None of 2 nodes can take the pod: 1 with as many pods as it may run, 1 marked unschedulable (cordoned).",
     ),
     (
         '0/1 nodes are available: persistentvolumeclaim "lmft-corpus" not found. preemption: 0/1 nodes are available.',

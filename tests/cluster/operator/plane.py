@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,17 @@ class Api:
     def __init__(self, kubeconfig: Path) -> None:
         os.environ["KUBECONFIG"] = str(kubeconfig)
         self.kubeconfig = kubeconfig
-        self._access = find()
+        access = find()
+        self.server, self.tls = access.server, access.tls
 
     def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Json:
         request = urllib.request.Request(
-            self._access.server + path,
+            self.server + path,
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": content},
         )
-        with urllib.request.urlopen(request, context=self._access.tls, timeout=20) as answer:
+        with urllib.request.urlopen(request, context=self.tls, timeout=20) as answer:
             found: Json = json.load(answer)
         return found
 
@@ -64,9 +65,9 @@ class Api:
 
     def reachable(self) -> bool:
         """Whether the API server answers and is ready."""
-        request = urllib.request.Request(self._access.server + "/readyz")
+        request = urllib.request.Request(self.server + "/readyz")
         try:
-            with urllib.request.urlopen(request, context=self._access.tls, timeout=5):
+            with urllib.request.urlopen(request, context=self.tls, timeout=5):
                 return True
         except OSError:
             return False
@@ -233,13 +234,19 @@ class Run:
         self.api.patch(path, {"status": {"phase": phase, "containerStatuses": [container]}})
 
     def runs(self, attempt: int = 1) -> None:
-        self.show(attempt, "Running", {"running": {"startedAt": now()}})
+        self.show(attempt, "Running", {"running": {"startedAt": timestamps(0)[1]}})
 
-    def ends(self, attempt: int = 1, code: int = 0, said: Result | str = "", why: str = "Error") -> None:
+    def ends(
+        self, attempt: int = 1, code: int = 0, said: Result | str = "", why: str = "Error", seconds: int = 0
+    ) -> None:
         words = encode(said).decode() if isinstance(said, Result) else said
-        ended = {"exitCode": code, "startedAt": now(), "finishedAt": now(), "reason": why, "message": words}
+        start, end = timestamps(seconds)
+        ended = {"exitCode": code, "startedAt": start, "finishedAt": end, "reason": why, "message": words}
         self.show(attempt, "Failed" if code else "Succeeded", {"terminated": ended})
 
 
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def timestamps(seconds: int) -> tuple[str, str]:
+    """So many seconds ago, and now."""
+    end = datetime.now(UTC)
+    form = "%Y-%m-%dT%H:%M:%SZ"
+    return (end - timedelta(seconds=seconds)).strftime(form), end.strftime(form)
