@@ -25,7 +25,7 @@ sys.path += [str(HERE), *(str(HERE.parent / folder) for folder in ("api", "jobim
 import train  # noqa: E402
 from job.progress_double import server  # noqa: E402
 
-from lmft_api.progress import SERVER_URL_VARIABLE  # noqa: E402
+from lmft_api.progress import SERVER_URL_VARIABLE, TOKEN_VARIABLE  # noqa: E402
 from lmft_job.context import quiet_transformers  # noqa: E402
 from lmft_job.data.rows import BlockWriter  # noqa: E402
 from lmft_job.progress import Endpoint, ProgressReporter  # noqa: E402
@@ -65,7 +65,9 @@ def main() -> None:
         for turn in range(given.rounds):
             seconds = {run: run() for run in ((none, silent) if turn % 2 else (silent, none))}
             pairs.append((seconds[none], seconds[silent]))
-        os.environ |= {SERVER_URL_VARIABLE: url, "DISABLE_KUBEFLOW_INTEGRATION": "FALSE"}
+        token = folder / "token"
+        token.write_text("bench")
+        os.environ |= {SERVER_URL_VARIABLE: url, TOKEN_VARIABLE: str(token), "DISABLE_KUBEFLOW_INTEGRATION": "FALSE"}
         options.steps = PEER_STEPS
         peer = train.tutorial(options, path, folder / "peer", report_to="kubeflow")
     for label, rate in (
