@@ -64,7 +64,9 @@ SETTINGS: dict[str, Any] = {
         "volumes": ["lmft-*"],
         "serviceAccounts": ["default", "lmft-*"],
         "annotationKeys": ["example.com/*"],
+        "perNamespace": {"without-gpus": {"maxGpus": 0}},
     },
+    "defaults": {"outputUri": "s3://platform"},
     "retries": {"initialSeconds": 1},
     "watch": {"resyncSeconds": 5},
 }

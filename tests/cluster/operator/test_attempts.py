@@ -77,6 +77,11 @@ def test_a_run_that_succeeds_shows_its_results_and_one_event_a_phase(new_run, ap
 ENDS = [
     (2, Reason.DATASET_INVALID, "False", "DatasetInvalid"),
     (3, Reason.MODEL_NOT_FOUND, "False", "ModelNotFound"),
+    (3, Reason.MODEL_ACCESS_DENIED, "False", "ModelAccessDenied"),
+    (3, Reason.DATASET_NOT_FOUND, "False", "DatasetNotFound"),
+    (3, Reason.DATASET_ACCESS_DENIED, "False", "DatasetAccessDenied"),
+    (3, Reason.STORAGE_ACCESS_DENIED, "False", "StorageAccessDenied"),
+    (1, Reason.ACCELERATOR_MISSING, "False", "AcceleratorMissing"),
     (4, Reason.ACCELERATOR_OUT_OF_MEMORY, "False", "AcceleratorOutOfMemory"),
     (5, Reason.DIVERGED, "False", "Diverged"),
     (6, Reason.STORAGE_UNAVAILABLE, "False", "StorageUnavailable"),

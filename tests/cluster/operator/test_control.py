@@ -81,12 +81,29 @@ def test_a_run_starts_from_the_model_of_another_one_when_that_is_done(new_run):
 
 
 REFUSED = [
+    ({"model": {"name": "s3://models/a", "credentialsSecretRef": {"name": "admin"}}}, "policy.secrets"),
+    ({"hubTokenSecretRef": {"name": "admin"}}, "policy.secrets"),
+    ({"podTemplate": {"imagePullSecrets": [{"name": "admin"}]}}, "policy.secrets"),
+    (
+        {"podTemplate": {"volumes": [{"name": "v", "claimName": "postgres", "mountPath": "/data"}]}},
+        "policy.volumes",
+    ),
+    ({"podTemplate": {"env": [{"name": "LD_PRELOAD", "value": "/data/x.so"}]}}, "policy.envNames"),
+    ({"podTemplate": {"env": [{"name": "HTTPS_PROXY", "value": "http://evil"}]}}, "policy.envNames"),
+    ({"podTemplate": {"annotations": {"vault.hashicorp.com/agent-inject": "true"}}}, "policy.annotationKeys"),
+    ({"podTemplate": {"labels": {"app": "shop"}}}, "policy.labelKeys"),
+    ({"podTemplate": {"tolerations": [{"operator": "Exists"}]}}, "policy.tolerationKeys"),
+    ({"podTemplate": {"priorityClassName": "system-node-critical"}}, "policy.priorityClasses"),
+    ({"resources": {"gpusPerNode": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}}, "policy.gpuResourceNames"),
+    ({"model": {"name": "file:///var/run/secrets"}}, "volumes"),
+    ({"output": {"uri": "s3://platform/team-b"}}, "belongs to this namespace"),
+    ({"dataset": {"files": ["s3://platform/*/secret.txt"], "format": "text"}}, "belongs to this namespace"),
+    ({"model": {"name": "someone/code", "trustRemoteCode": True}}, "policy.trustRemoteCode"),
     ({"podTemplate": {"image": "evil.example.com/x"}}, "policy.images"),
     ({"output": {"uri": "s3://models/a", "credentialsSecretRef": {"name": "admin"}}}, "policy.secrets"),
     ({"podTemplate": {"serviceAccountName": "admin"}}, "policy.serviceAccounts"),
     ({"training": {"trainerClass": "a.B"}}, "policy.userCode"),
     ({"dataset": {"files": ["file:///etc/lmft/secrets/output/*"], "format": "text"}}, "volumes"),
-    ({"output": {"weights": "Last"}}, "spec.output.uri"),
 ]
 
 
@@ -97,6 +114,23 @@ def test_what_policy_forbids_starts_nothing_and_names_the_rule(new_run, spec, ru
     assert run.condition()["status"] == "False"
     assert rule in run.condition()["message"]
     assert run.jobs() == []
+
+
+def test_a_namespace_with_rules_of_its_own_has_no_gpus(new_run, api):
+    api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "without-gpus"}})
+    run = new_run("without-gpus", **GPU)
+    run.wait("InvalidSpec")
+    assert "policy.maxGpus" in run.condition()["message"]
+    assert run.jobs() == []
+
+
+def test_all_that_is_refused_is_said_at_once(new_run):
+    run = new_run(
+        podTemplate={"image": "evil.example.com/x", "serviceAccountName": "admin"}, training={"callbacks": ["a.B"]}
+    )
+    run.wait("InvalidSpec")
+    rules = ("policy.images", "policy.serviceAccounts", "policy.userCode")
+    assert [rule for rule in rules if rule not in run.condition()["message"]] == []
 
 
 def test_a_refused_manifest_goes_on_when_it_is_mended(new_run):

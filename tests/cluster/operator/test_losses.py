@@ -106,6 +106,13 @@ def test_what_a_run_has_used_stands_in_its_status_and_is_counted_by_namespace(st
     assert f'lmft_runs{{namespace="{run.namespace}",phase="Succeeded",reason="Completed"}} 1.0' in metrics
 
 
+def test_without_a_default_a_manifest_must_say_where_its_output_goes(start: Start, api: Api) -> None:
+    start(defaults={})
+    run = Run(api, api.namespace(), spec={"output": {"weights": "Last"}}).create()
+    run.wait("InvalidSpec")
+    assert "spec.output.uri: is required" in run.condition()["message"]
+
+
 def test_an_operator_for_some_namespaces_leaves_the_others_alone(start: Start, api: Api) -> None:
     served, other = api.namespace(), api.namespace()
     start(watch={"namespaces": [served], "resyncSeconds": 2})
