@@ -6,6 +6,7 @@ from pathlib import Path
 from lmft_api.reasons import Reason
 from lmft_job import hub
 from lmft_job.errors import RefusedError, UnavailableError
+from lmft_job.private import refuse_private
 from lmft_job.storage import Check, fetch_folder, open_store
 
 # What from_pretrained may ask for; weights in safetensors only, since pickles run code.
@@ -55,11 +56,14 @@ def fetch_source(
     Raises:
         RefusedError: not found, or not allowed.
         UnavailableError: hub or storage does not answer.
+        InvalidError: a folder, or a link in it, that leads to the pod's secrets.
     """
     if source.startswith("file://"):
         path = Path(source.removeprefix("file://"))
         if not path.is_dir():
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
+        for entry in (path, *path.rglob("*")):
+            refuse_private(entry.resolve(), field)  # a vocabulary that is a link to a key would end up in the model
         return SourceFolder(path)
     if source.startswith("s3://"):
         store = open_store(source, credentials, purpose="model", field=field)

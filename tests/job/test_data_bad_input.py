@@ -251,7 +251,7 @@ def test_a_link_does_not_lead_outside(tmp_path: Path) -> None:
 
     error = failure({"files": [f"file://{tmp_path}/link.txt"], "format": "text"}, tmp_path)
 
-    assert "lies outside of what a data set may read" in str(error)
+    assert "lies outside of what a manifest may read" in str(error)
 
 
 def test_what_is_wrong_survives_as_json(tmp_path: Path) -> None:

@@ -19,11 +19,9 @@ from lmft_job.data.fields import paths
 from lmft_job.data.files import Batches, DataFile, Problems
 from lmft_job.data.packing import Check
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
+from lmft_job.private import refuse_private
 
 log = logging.getLogger(__name__)
-
-_PRIVATE = ("/etc/lmft", "/var/run/secrets", "/run/secrets", "/proc", "/sys", "/dev")
-"""Folders of a pod that hold no data but secrets: a manifest may not train on them."""
 
 
 @dataclass
@@ -172,7 +170,7 @@ def _local(pattern: Path, where: str) -> list[Path]:
     """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
     from glob import glob
 
-    _refuse_private(pattern, where)
+    refuse_private(pattern, where)
     found = [Path(name) for name in sorted(glob(str(pattern), recursive=True)) if not Path(name).is_dir()]
     if not found:
         folder = pattern.parent
@@ -180,7 +178,7 @@ def _local(pattern: Path, where: str) -> list[Path]:
         hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
         raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
     for path in found:
-        _refuse_private(path.resolve(), where)
+        refuse_private(path.resolve(), where)
         try:
             with path.open("rb"):
                 pass
@@ -190,11 +188,6 @@ def _local(pattern: Path, where: str) -> list[Path]:
                 f"{where}: {path} cannot be read ({error.strerror}). Check who may read it.",
             ) from error
     return found
-
-
-def _refuse_private(path: Path, where: str) -> None:
-    if any(path.is_relative_to(folder) for folder in _PRIVATE):
-        raise InvalidError([f"{where}: {path} lies outside of what a data set may read"])
 
 
 class Hub:
