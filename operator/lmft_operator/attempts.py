@@ -47,7 +47,8 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
         patience = pod.deleted + course.settings.retries.pod_end_margin_seconds - seen.now
         course.look(patience if patience > 0 else None)
         if patience <= 0:
-            words = f"Pod {pod.name} did not end within its grace period; its node {pod.node} may be gone."
+            where = f"its node {pod.node} may be gone" if pod.node else "it never had a node"
+            words = f"Pod {pod.name} did not end within its grace period; {where}."
             outcome = Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, None, pod.started, seen.now)
     if outcome.kind != Kind.OPEN:
         return _close(course, attempt, outcome, job)

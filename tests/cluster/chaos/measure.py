@@ -1,6 +1,7 @@
 """Runs under faults, beside the same runs left alone: every one must come to the same end."""
 
 import heapq
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,16 +10,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from cluster.chaos.faults import Hands
+import yaml
+from cluster.chaos.faults import OPERATOR_NAMESPACE, Hands
 from cluster.chaos.history import RunHistory
 from cluster.chaos.observer import Observer
 from cluster.chaos.schedule import OUTAGES, Fault, Kind, schedule
-from cluster.node.node import Team
+from cluster.node.node import Node, Team
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
-MARGIN = 30.0
-"""The chart's retries.podEndMarginSeconds."""
 PATIENCE = 900.0
 """How long after the last fault all runs must have ended, seconds."""
 TARGET_PATIENCE = 300.0
@@ -109,7 +109,7 @@ def measure(team: Team, plan: Plan, say: Say) -> Outcome:
     outcome = Outcome(plan)
     calm = undisturbed(team, plan, say)
     hands = Hands(team.node, team.namespace)
-    with Observer(team, plan.every, MARGIN, hands.log, plan.look) as observer:
+    with Observer(team, plan.every, margin(team.node), hands.log, plan.look) as observer:
         crowd = Crowd(team, plan, observer)
         crowd.fill()
         with restored(hands):
@@ -129,6 +129,13 @@ def measure(team: Team, plan: Plan, say: Say) -> Outcome:
     return outcome
 
 
+def margin(node: Node) -> float:
+    """How much longer than its grace period the operator waits for a pod, seconds: the release's."""
+    found = node.kubectl("-n", OPERATOR_NAMESPACE, "get", "configmap", "lmfinetune-config", "-o", "json")
+    config = yaml.safe_load(json.loads(found)["data"]["config.yaml"])
+    return float(config["retries"]["podEndMarginSeconds"])
+
+
 def undisturbed(team: Team, plan: Plan, say: Say) -> dict[str, Json]:
     """What comes out of one run of each task that is left alone."""
     runs = {task: team.apply(f"calm-{task.lower()}", spec_of(task, plan)) for task in plan.tasks}
@@ -136,7 +143,7 @@ def undisturbed(team: Team, plan: Plan, say: Say) -> dict[str, Json]:
     for task, run in runs.items():
         run.until("Completed", seconds=PATIENCE)
         assert len(run.status["attempts"]) == 1, "the undisturbed run was disturbed"
-        observer = Observer(team, plan.every, MARGIN, lambda pod: "", plan.look)
+        observer = Observer(team, plan.every, 0.0, lambda pod: "", plan.look)
         observer.bodies[run.name] = run.body
         found[task] = observer.folder(run.name).outcome()
         say(f"undisturbed {task}: perplexity {found[task]['results']['perplexity']:.4f}")
