@@ -137,7 +137,9 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The job checks model, data set and storage, then tokenises and packs.", "Nothing; see progress."
     ),
     Reason.TRAINING: ReasonInfo("The model is being trained.", "Nothing; see progress."),
-    Reason.EVALUATING: ReasonInfo("The model is being evaluated on the held-out data, or answers the prompts.", "Nothing; see progress."),
+    Reason.EVALUATING: ReasonInfo(
+        "The model is being evaluated on the held-out data, or answers the prompts.", "Nothing; see progress."
+    ),
     Reason.INTERRUPTED: ReasonInfo(
         "The pod was evicted, preempted, drained or deleted; the next attempt follows at once.",
         "Nothing; it resumes from the newest verified checkpoint.",

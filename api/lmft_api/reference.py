@@ -95,8 +95,9 @@ def _troubleshooting() -> str:
         "`kubectl get lmft` shows the reason of the condition `Succeeded`, `kubectl describe lmft NAME` the message "
         "that goes with it and what happened before. Each reason means one thing:\n",
     ]
-    for reason, info in REASONS.items():
-        parts.append(f"## {reason.value}\n\n{info.cause}\n\n**What to do:** {info.remedy}\n")
+    for title, reasons in _reasons_by_outcome().items():
+        parts.append(f"## {title}\n")
+        parts += [f"### {r.value}\n\n{REASONS[r].cause}\n\n**What to do:** {REASONS[r].remedy}\n" for r in reasons]
     parts.append(
         "## Exit codes\n\nThe job says its reason itself; where it cannot, its exit code stands in.\n\n"
         "| Code | Assumed reason |\n|---|---|"
@@ -104,6 +105,17 @@ def _troubleshooting() -> str:
     parts += [f"| {code.value} | {_linked(reason_of_exit(code))} |" for code in ExitCode]
     parts.append(f"| 137 (killed) | {_linked(reason_of_exit(137))} |\n| any other | {_linked(reason_of_exit(1))} |\n")
     return "\n".join(parts)
+
+
+def _reasons_by_outcome() -> dict[str, list[Reason]]:
+    """Heading to reasons; the enumeration lists those of a run that goes on, that of success, those of failure."""
+    reasons = list(Reason)
+    done = reasons.index(Reason.COMPLETED)
+    return {
+        "While the run goes on (Succeeded is Unknown)": reasons[:done],
+        "When it is done (True)": [Reason.COMPLETED],
+        "When it has failed (False)": reasons[done + 1 :],
+    }
 
 
 def _linked(reason: Reason) -> str:
