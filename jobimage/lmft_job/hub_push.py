@@ -11,6 +11,35 @@ from lmft_job.errors import JobError, RefusedError, UnavailableError
 FIELD = "spec.output.pushToHub"
 
 
+def check_push(
+    repository: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Make the repository if there is none, and ask whether the token may write there: before training, not after it.
+
+    Args:
+        repository: ``owner/name``.
+        private: visibility of a repository made here.
+        token: must be allowed to write; None takes what the hub's client finds by itself.
+        sleep: waits so many seconds between tries; another one in tests.
+
+    Raises:
+        RefusedError: it may not.
+        UnavailableError: the hub does not answer, or not sensibly, after retries.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        hub.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep)
+        hub.patiently(lambda: api.auth_check(repository, write=True), sleep)
+    except Exception as error:
+        raise translate(error, repository, "Nothing was done yet; another attempt asks again.") from error
+
+
 def push_to_hub(
     folder: Path,
     repository: str,
@@ -47,12 +76,13 @@ def push_to_hub(
             lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep
         )
     except Exception as error:
-        raise translate(error, repository) from error
+        kept = "The model lies in the run's storage; another attempt uploads it again."
+        raise translate(error, repository, kept) from error
     return str(commit.commit_url)
 
 
-def translate(error: BaseException, repository: str) -> JobError:
-    """What an error of the hub's client means for the run; looks through what it wraps."""
+def translate(error: BaseException, repository: str, kept: str) -> JobError:
+    """What an error of the hub's client means for a run that wants to write; ``kept`` ends a failure that may pass."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
     chain, status, said = list(hub.chain_of(error)), hub.status_of(error), hub.last_words(error)
@@ -78,7 +108,4 @@ def translate(error: BaseException, repository: str) -> JobError:
     if status is not None and 400 <= status < 500 and status not in hub.TRANSIENT:
         return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what}: the hub refused the upload with {status}: {said}")
     how = f"it answered {status}" if status else "it cannot be reached"
-    return UnavailableError(
-        f"{what}: the hub did not take the model; {how} ({said}). The model lies in the run's storage; "
-        "another attempt uploads it again."
-    )
+    return UnavailableError(f"{what}: the hub does not take the model now; {how} ({said}). {kept}")

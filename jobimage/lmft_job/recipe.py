@@ -36,6 +36,7 @@ def run(context: RunContext) -> Result:
         store.probe_write()
         if done := start.finished_before(context, store):
             return done
+        start.check_push_right(context)
         device = choose_device(context) if context.run.stage != Stage.PREPARE else torch.device("cpu")
         arithmetic = arithmetic_for(settings, device)
         trainer_class, callbacks = load_user_code(settings)

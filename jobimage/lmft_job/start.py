@@ -13,6 +13,7 @@ from lmft_job.checkpoints import newest_verified
 from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
+from lmft_job.hub_push import check_push
 from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.journal import known_attempts
 from lmft_job.observer import DataPrepared, GoneOn, Headline
@@ -93,6 +94,17 @@ def claim(context: RunContext, store: Store) -> None:
     """Note in the run's folder whose it is. Not before all was looked at: a manifest that was wrong may change."""
     body = {"name": context.run.name, "specHash": spec_hash(context.run.spec)}
     store.put_bytes(RUN_MARKER, json.dumps(body).encode())
+
+
+def check_push_right(context: RunContext) -> None:
+    """Ask the hub whether the model may be pushed, where the manifest wants it.
+
+    Raises:
+        RefusedError, UnavailableError: see :func:`lmft_job.hub_push.check_push`.
+    """
+    wanted = context.settings.output.push_to_hub
+    if wanted is not None:
+        check_push(wanted.repository, private=bool(wanted.private), token=context.hub_token())
 
 
 def begin_attempt(context: RunContext, store: Store) -> Attempt:

@@ -85,10 +85,12 @@ class HubDouble:
         repository = self.repositories.get(name.group(1)) if name else None
         if name is None or repository is None:
             return 404, {"error": "Repository not found"}
-        if request.startswith("GET "):
+        if request.startswith("GET ") and "/auth-check" not in request:
             return 200, {"id": name.group(1), "sha": f"{len(repository.commits):040d}", "siblings": [], "tags": []}
         if token != TOKEN:
             return 403, {"error": "You have read access only"}
+        if "/auth-check" in request:
+            return 200, {}
         if "/preupload/" in request:
             return 200, {"files": [_upload_mode(entry) for entry in json.loads(body)["files"]]}
         if request.endswith(".git/info/lfs/objects/batch"):

@@ -1,10 +1,13 @@
 """Pushing a model to the hub, against a stand-in: see hub_upload_double.py for what that does and does not show."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from job.hub_upload_double import READ_ONLY_TOKEN, TOKEN, HubDouble
+from job.forked import attempt, complete, run_folder, toy_spec
+from job.hub_upload_double import READ_ONLY_TOKEN, TOKEN, HubDouble, Repository
 
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
@@ -94,6 +97,41 @@ def test_a_token_that_does_not_suffice_is_refused_with_the_remedy(
     assert str(caught.value).startswith('spec.output.pushToHub.repository "team-a/toy"')
     assert caught.value.reason == Reason.STORAGE_ACCESS_DENIED
     assert "token" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("hf_wrong", "does not accept the token"), (READ_ONLY_TOKEN, "may not write there")],
+)
+def test_a_run_that_may_not_push_ends_before_it_trains(hub: HubDouble, tmp_path: Path, token: str, words: str) -> None:
+    hub.repositories["team-a/toy"] = Repository(private=True)
+    (tmp_path / "secrets" / "hub").mkdir(parents=True)
+    (tmp_path / "secrets" / "hub" / "token").write_text(token)
+    child = attempt(tmp_path, pushing(tmp_path))
+    assert child.wait() == 3
+    assert words in child.result["message"]
+    assert not [line for line in child.lines if not line.startswith("result")]
+
+
+def test_a_run_pushes_the_model_that_its_storage_holds(hub: HubDouble, tmp_path: Path) -> None:
+    (tmp_path / "secrets" / "hub").mkdir(parents=True)
+    (tmp_path / "secrets" / "hub" / "token").write_text(TOKEN)
+    child = complete(tmp_path, pushing(tmp_path))
+    assert child.said(f"pushed to {hub.endpoint}/team-a/toy/commit/")
+    assert not hub.repositories["team-a/toy"].private
+    pushed = hub.repositories["team-a/toy"].files
+    stored = run_folder(tmp_path) / "model"
+    assert pushed == {path.name: path.read_bytes() for path in stored.iterdir()}
+    assert hub.requests[0] == "POST /api/repos/create", "asked before anything else"
+    assert json.loads((run_folder(tmp_path) / "report.json").read_text())["results"]["perplexity"] > 1
+
+
+def pushing(home: Path) -> dict[str, Any]:
+    """A toy run that pushes; the stand-in runs in this process, and the forked attempt keeps its address."""
+    push = {"repository": "team-a/toy", "private": False}
+    return toy_spec(
+        home, output={"pushToHub": push}, hubTokenSecretRef={"name": "hub", "key": "token"}, training={"epochs": 1}
+    )
 
 
 @pytest.mark.parametrize("request_pattern", ["repos/create", "preupload", "lfs/objects/batch", "PUT /lfs/", "/commit/"])

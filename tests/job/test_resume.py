@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from job.faults import Fault, Request, proxy
-from job.forked import KILL, UID, attempt, complete, outcome, slow_uploads, toy_spec
+from job.forked import KILL, UID, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 from job.s3server import BUCKET, S3Server
 
 # What is waited for, and how often at most it may come before the kill.
@@ -41,6 +41,42 @@ def test_a_run_killed_at_random_moments_ends_bit_equal(task: str, kills: int, tm
     assert {"step", "put checkpoints"} <= set(killed_in), "the seed of these chances meets both"
     assert last.said("resumed from step")
     assert outcome(tmp_path) == outcome(tmp_path, "calm")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_bit_equal(
+    damage: str, tmp_path: Path, calm: dict[str, Any]
+) -> None:
+    # given a run that was killed after its second checkpoint, a file of which was damaged
+    spec = toy_spec(tmp_path)
+    child = attempt(tmp_path, spec)
+    child.until("checkpoint 10")
+    child.signal(KILL)
+    assert child.wait() == -KILL
+    newest = max((run_folder(tmp_path) / "checkpoints").glob("*/*/MANIFEST.json")).parent
+    file = newest / "optimizer.pt"
+    if damage == "missing":
+        file.unlink()
+    else:
+        body = bytearray(file.read_bytes())
+        body[1000] ^= 1
+        file.write_bytes(body if damage == "altered" else body[:1000])
+    # when it goes on
+    last = complete(tmp_path, spec, 2)
+    # then it says so, takes the one before, and ends as if nothing had happened
+    step = int(newest.name.removeprefix("step-"))
+    assert last.said(f"checkpoint of step {step} (attempt 1) passed over: optimizer.pt")
+    assert last.said(f"trying step {step - 5} (attempt 1) instead")
+    assert last.result["counts"]["resumedFromStep"] == step - 5
+    assert outcome(tmp_path) == calm
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run that nothing disturbed ends with."""
+    home = tmp_path_factory.mktemp("calm")
+    complete(home, toy_spec(home))
+    return outcome(home)
 
 
 @pytest.mark.usefixtures("short_waits")
