@@ -12,7 +12,7 @@ from lmft_operator.facts import Warning
 from lmft_operator.settings import parse
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text(encoding="utf-8")
-ANCHORS = {heading.lower() for heading in re.findall(r"^## (\S+)$", PAGE, re.MULTILINE)}
+ANCHORS = {heading.lower() for heading in re.findall(r"^#{2,3} (\S+)$", PAGE, re.MULTILINE)}
 # What a job may say; the other two are the operator's own.
 OF_JOBS = sorted(FAILURES - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED})
 
