@@ -41,7 +41,8 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
             chosen = active if context is None else next(entry for entry in contexts if entry["name"] == context)
             namespace = chosen["context"].get("namespace") or "default"
     except (ConfigException, OSError) as error:
-        raise WatchError(f"no cluster to look at: {str(error).rstrip('.')}. Set KUBECONFIG or choose a --context.") from error
+        why = str(error).rstrip(".")
+        raise WatchError(f"no cluster to look at: {why}. Set KUBECONFIG or choose a --context.") from error
     history, last = History(), ""
     with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _nothing() as live:
         for status in _statuses(name, namespace):
