@@ -24,7 +24,7 @@ load() { # tag…
   done
 }
 
-# Nothing can be pulled here: the official Python image is replaced by one from Debian's own packages, under the
+# Where no registry is asked nothing can be pulled: the official Python image is replaced by one from Debian's own packages, under the
 # same name, unless an image of that name is there.
 base() {
   local root container
