@@ -58,7 +58,7 @@ class RunFile(ApiModel):
     allow_remote_code: bool = False
     """Whether policy lets model.trustRemoteCode take effect."""
     resume_model_uri: str | None = None
-    """Folder of the model that spec.resumeFrom names."""
+    """Folder of the model or checkpoint of the run that spec.resumeFrom names."""
     image: str | None = None
     """Image of this attempt, for provenance."""
     grace_seconds: Annotated[int, Field(ge=1)] | None = None

@@ -312,7 +312,7 @@ class ResumeFrom(ApiModel):
     """Another run to start from."""
 
     name: DnsSubdomain
-    """Name of a completed LMFineTune in the same namespace."""
+    """Name of an LMFineTune in the same namespace; it is waited for. One that failed gives its newest checkpoint."""
 
 
 class LMFineTuneSpec(ApiModel):
@@ -343,7 +343,7 @@ class LMFineTuneSpec(ApiModel):
     preparation: Preparation | None = None
     """Auto prepares on a CPU in a Job of its own before a GPU is taken. Default: Auto."""
     resume_from: ResumeFrom | None = None
-    """Start from the model of another run in this namespace."""
+    """Start from the model, or else the newest checkpoint, of another run in this namespace."""
     suspend: bool | None = None
     """Stop with a checkpoint and free what the run holds; false goes on."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None

@@ -181,7 +181,7 @@ class Provenance(ApiModel):
     seed: int | None = None
     """Seed."""
     resumed_from: Uri | None = None
-    """Model of the run that spec.resumeFrom names."""
+    """Model or checkpoint of the run that spec.resumeFrom names."""
     versions: Annotated[dict[Short, Short], Field(max_length=32)] | None = None
     """Versions of the libraries."""
 

@@ -228,7 +228,10 @@ class Cache:
         if run is None:
             return Source(exists=False)
         status = parse(run.status)
-        return Source(True, ended(status), status.results.model_uri if status.results else None)
+        uri = status.results.model_uri if status.results else None
+        if uri is None and status.checkpoint is not None:
+            uri = status.checkpoint.uri  # it holds model and tokenizer too
+        return Source(True, ended(status), uri)
 
     def dependants(self, key: Key) -> set[Key]:
         """Runs that wait for this one."""

@@ -122,7 +122,8 @@ class Source:
 
     exists: bool
     ended: bool = False
-    model_uri: str | None = None
+    uri: str | None = None
+    """Its model; its newest checkpoint where it ended without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from lmft_api.reasons import Phase, Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Preparation
 from lmft_api.status import Attempt
-from lmft_operator import manifests, status, waiting
+from lmft_operator import manifests, policy, status, waiting
 from lmft_operator.attempts import settle_provenance
 from lmft_operator.course import Course, deadline, max_retries, since, time_left
 from lmft_operator.manifests import Plan
@@ -106,19 +106,24 @@ def _must_wait(course: Course, last: Attempt) -> bool:
 
 
 def _resume_model(course: Course) -> str | None:
-    """Model of the run that spec.resumeFrom names; says what is missing while there is none."""
-    wanted, source = course.spec.resume_from, course.seen.source
+    """Model or checkpoint of the run that spec.resumeFrom names; says what is missing while there is none."""
+    wanted, source, provenance = course.spec.resume_from, course.seen.source, course.status.provenance
     if wanted is None:
         return None
+    if provenance is not None and provenance.resumed_from is not None:
+        return provenance.resumed_from  # settled by the first attempt; the other run may be gone by now
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
     if source is None or not source.exists:
         course.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
-    elif source.model_uri is None and source.ended:
-        course.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {name} has ended without a model; name another run")
-    elif source.model_uri is None or not source.ended:
-        course.wait(Reason.PENDING, f"Waits for {name} to complete.")
+    elif not source.ended:
+        course.wait(Reason.PENDING, f"Waits for {name} to end.")
+    elif source.uri is None:
+        words = f"{name} has ended with neither a model nor a checkpoint; name another run"
+        course.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
+    elif refused := policy.unreadable(source.uri, course.spec, course.settings, course.seen.run.key.namespace):
+        course.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
     else:
-        return source.model_uri
+        return source.uri
     return None
 
 

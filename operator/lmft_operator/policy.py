@@ -77,23 +77,34 @@ def _sources(spec: LMFineTuneSpec, rules: PolicyRules, shared: str | None, names
             repository = output.push_to_hub.repository
             if not _allowed(repository, rules.push_to_hub):
                 yield _refused("spec.output.pushToHub.repository", f'"{repository}"', "policy.pushToHub")
-    mounts = [volume.mount_path for volume in (spec.pod_template.volumes if spec.pod_template else None) or ()]
     for path, source in named:
         if source is None:
             continue
-        if "://" not in source:
-            if not _allowed(source, rules.sources.hub):
-                yield _refused(path, f'"{source}"', "policy.sources.hub")
-            continue
-        if source.startswith("file://"):
-            yield from _file(path, source, mounts)
-        elif ".." in unquote(source).split("/"):
-            yield Problem(path, f'"{source}" is refused: an address must not contain ".."')
-        if not _allowed(source, rules.sources.uris):
-            yield _refused(path, f'"{source}"', "policy.sources.uris")
-        elif shared and _foreign(path, source, shared.rstrip("/"), namespace, rules.sources.uris):
-            words = f'"{source}" is refused: of {shared} only the folder {namespace}/ belongs to this namespace'
-            yield Problem(path, f"{words} (policy.sources.uris)")
+        if "://" in source:
+            yield from _address(path, source, spec, rules, shared, namespace)
+        elif not _allowed(source, rules.sources.hub):
+            yield _refused(path, f'"{source}"', "policy.sources.hub")
+
+
+def unreadable(source: str, spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -> list[Problem]:
+    """What forbids a run to start from an address that the run of ``spec.resumeFrom`` has left in its status."""
+    rules, shared = settings.policy.for_namespace(namespace), settings.defaults.output_uri
+    return list(_address("spec.resumeFrom.name", source, spec, rules, shared, namespace))
+
+
+def _address(
+    path: str, source: str, spec: LMFineTuneSpec, rules: PolicyRules, shared: str | None, namespace: str
+) -> Iterator[Problem]:
+    if source.startswith("file://"):
+        volumes = (spec.pod_template.volumes if spec.pod_template else None) or ()
+        yield from _file(path, source, [volume.mount_path for volume in volumes])
+    elif ".." in unquote(source).split("/"):
+        yield Problem(path, f'"{source}" is refused: an address must not contain ".."')
+    if not _allowed(source, rules.sources.uris):
+        yield _refused(path, f'"{source}"', "policy.sources.uris")
+    elif shared and _foreign(path, source, shared.rstrip("/"), namespace, rules.sources.uris):
+        words = f'"{source}" is refused: of {shared} only the folder {namespace}/ belongs to this namespace'
+        yield Problem(path, f"{words} (policy.sources.uris)")
 
 
 def _foreign(path: str, source: str, shared: str, namespace: str, patterns: Iterable[str]) -> bool:

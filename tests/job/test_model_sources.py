@@ -24,7 +24,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(first: Path, home: Path, kind: str, s3: S3Server) -> str:
     """The first run's model at an address of a kind."""
     folder = run_folder(first) / "model"
-    if kind == "file":
+    if kind == "checkpoint":  # the last one, which a run leaves
+        (folder,) = (run_folder(first) / "checkpoints").glob("attempt-*/step-*")
+    if kind in ("file", "checkpoint"):
         return folder.as_uri()
     for path in folder.iterdir():
         s3.client().upload_file(str(path), BUCKET, f"{home.name}/model/{path.name}")
@@ -32,7 +34,7 @@ def place(first: Path, home: Path, kind: str, s3: S3Server) -> str:
     return f"s3://{BUCKET}/{home.name}/model"
 
 
-@pytest.mark.parametrize("kind", ["file", "s3"])
+@pytest.mark.parametrize("kind", ["file", "checkpoint", "s3"])
 def test_a_run_starts_where_the_model_of_another_ended(kind: str, first: Path, tmp_path: Path, s3: S3Server) -> None:
     spec = toy_spec(tmp_path)
     spec["model"] = {"name": place(first, tmp_path, kind, s3)}

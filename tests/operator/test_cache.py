@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 
 from lmft_operator.cache import Cache
+from lmft_operator.facts import Key
 
 
 def body(version: int, uid: str = "u1", **metadata: object) -> dict:
@@ -169,3 +170,20 @@ def test_an_attempt_that_is_no_sensible_number_counts_as_none(label):
     cache.run_seen(body(1))
     cache.job_seen(changed(job(2), labels={"lmfinetune.dev/run-uid": "u1", "lmfinetune.dev/attempt": label}))
     assert [found.attempt for found in cache.observe(("a", "r"), 0.0).jobs] == [0]
+
+
+SOURCES = [
+    ({}, None),
+    ({"results": {"modelURI": "s3://m/model"}, "checkpoint": {"step": 4, "uri": "s3://m/4"}}, "s3://m/model"),
+    ({"results": {"perplexity": "9"}, "checkpoint": {"step": 4, "uri": "s3://m/4"}}, "s3://m/4"),
+]
+
+
+@pytest.mark.parametrize(("status", "uri"), SOURCES)
+def test_a_run_offers_its_model_or_else_its_newest_checkpoint(status, uri):
+    cache = Cache()
+    cache.run_seen(body(1) | {"status": status})
+    assert cache.source(Key("a", "next"), "r").uri == uri
+    assert cache.source(Key("a", "next"), "another").exists is False
+    assert cache.source(Key("b", "next"), "r").exists is False
+    assert cache.dependants(Key("a", "r")) == {("a", "next")}

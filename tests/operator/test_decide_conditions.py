@@ -254,7 +254,10 @@ SOURCES = [
     (Source(False), "Unknown", "Pending", 0),
     (Source(True), "Unknown", "Pending", 0),
     (Source(True, ended=True), "False", "InvalidSpec", 0),
-    (Source(True, ended=True, model_uri="s3://m/model"), "Unknown", "Pending", 1),
+    (Source(True, uri="s3://m/model"), "Unknown", "Pending", 0),
+    (Source(True, ended=True, uri="s3://m/model"), "Unknown", "Pending", 1),
+    (Source(True, ended=True, uri="s3://m/../other/model"), "False", "InvalidSpec", 0),
+    (Source(True, ended=True, uri="file:///etc/lmft/secrets"), "False", "InvalidSpec", 0),
 ]
 
 
@@ -264,7 +267,17 @@ def test_a_run_starts_from_another_ones_model_when_that_is_there(World, source, 
     world.source = source
     world.step()
     assert (world.succeeded, world.reason, len(world.created)) == (succeeded, reason, jobs)
-    assert "base" in world.message or jobs
+    assert "resumeFrom" in world.message or jobs
     if jobs:
         assert world.created[0].resume_model_uri == "s3://m/model"
         assert world.status.provenance.resumed_from == "s3://m/model"
+
+
+def test_a_run_that_started_from_another_ones_model_does_not_need_it_again(World):
+    world = World(resumeFrom={"name": "base"})
+    world.source = Source(True, ended=True, uri="s3://m/model")
+    world.step()
+    # when the other run is deleted, and this one interrupted
+    world.source = Source(False)
+    world.end_pod(code=75, said=stopped(3))
+    assert [plan.resume_model_uri for plan in world.created] == ["s3://m/model", "s3://m/model"]

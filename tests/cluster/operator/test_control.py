@@ -7,6 +7,7 @@ from results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
+from lmft_api.status import CheckpointStatus
 
 GPU = {"resources": {"gpusPerNode": 1}}
 QUEUE = {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}
@@ -78,6 +79,15 @@ def test_a_run_starts_from_the_model_of_another_one_when_that_is_done(new_run):
     base.ends(said=DONE)
     run.ends(said=DONE)
     assert run.wait("Completed")["provenance"]["resumedFrom"] == "s3://models/test/model"
+
+
+def test_a_run_starts_from_the_checkpoint_of_one_that_failed(new_run):
+    base = new_run()
+    run = new_run(base.namespace, "next", resumeFrom={"name": "eli5"})
+    checkpoint = CheckpointStatus(step=7, uri="s3://models/test/checkpoints/attempt-0001/step-00000007")
+    base.ends(code=5, said=Result(reason=Reason.DIVERGED, message="NaN", checkpoint=checkpoint))
+    run.ends(said=DONE)
+    assert run.wait("Completed")["provenance"]["resumedFrom"] == checkpoint.uri
 
 
 REFUSED = [
