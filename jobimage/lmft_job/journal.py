@@ -8,7 +8,7 @@ from lmft_job.errors import JobError
 from lmft_job.storage import Store
 
 _FOLDER = "attempts/"
-_PAUSE_SECONDS = 10.0
+_PAUSE_SECONDS = 5.0
 
 
 def known_attempts(store: Store) -> dict[int, int]:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from cluster.eventually import eventually
 from cluster.node.node import Json, Run
-from cluster.node.training import Folder, assert_same, reasons, toy
+from cluster.node.training import STEPS, Folder, assert_same, reasons, toy
 
 LIVE = ("percent", "display", "step", "totalSteps", "epoch", "loss", "tokensPerSecond", "eta", "lastUpdateTime")
 
@@ -97,7 +97,7 @@ def test_a_run_is_seen_live_with_its_evaluations_as_they_come(stopped, reference
     assert any(status["progress"].get("eta") for status in live)
     steps = [status["progress"]["step"] for status in live]
     assert steps == sorted(steps)
-    said = [f"step {status['progress']['step']} of 700" in status["conditions"][0]["message"] for status in live]
+    said = [f"step {status['progress']['step']} of {STEPS}" in status["conditions"][0]["message"] for status in live]
     assert any(said)
     counts = [len(status.get("evaluations", [])) for status in live]
     assert counts == sorted(counts)

@@ -61,7 +61,7 @@ def test_a_node_that_vanishes_is_not_waited_for_and_its_zombie_does_no_harm(frai
     frail.kubelet("start")
     run.until("Completed", seconds=240)
     assert reasons(run) == ["Interrupted", "Completed"]
-    assert run.status["attempts"][1]["resumedFromStep"] >= 150
+    assert run.status["attempts"][1]["resumedFromStep"] > 0
     eventually(lambda: len(run.pods()) == 1, "the zombie is gone", 60)
     assert_same(run, reference, s3)
 

@@ -17,14 +17,13 @@ def test_a_run_that_trains_outlives_an_upgrade_of_the_chart(release: Node, train
     run = trainers.apply("upgraded", toy())
     Folder(s3, run).checkpoint()
     [before] = run.pods()
-    operator = release.read("-n", "lmft-system", "pods", "-l", "app.kubernetes.io/name=lmfinetune")["items"]
+    operator = operators(release)
 
     # when the chart is upgraded, so that the operator is another one
     install(release, podAnnotations={"example.com/upgraded": run.team.namespace})
 
     # then it goes on in the same pod, and its result arrives
-    successor = release.read("-n", "lmft-system", "pods", "-l", "app.kubernetes.io/name=lmfinetune")["items"]
-    assert {pod["metadata"]["uid"] for pod in operator}.isdisjoint(pod["metadata"]["uid"] for pod in successor)
+    assert operator.isdisjoint(operators(release))
     run.until("Completed", seconds=240)
     [after] = run.pods()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -36,8 +35,8 @@ def test_a_result_lost_with_its_pod_is_fetched_by_one_more_attempt(release: Node
     # given a run that ends, and loses its pod, while there is no operator
     run = team.apply("unread", small(texts(s3, team)))
     run.running_pod()
-    scale(release, 0)
     try:
+        scale(release, 0)
         eventually(lambda: run.jobs()[0]["status"].get("succeeded"), "the Job is complete", 120)
         team.kubectl("delete", "pod", run.pods()[0]["metadata"]["name"])
     finally:
@@ -53,5 +52,10 @@ def test_a_result_lost_with_its_pod_is_fetched_by_one_more_attempt(release: Node
 def scale(node: Node, replicas: int) -> None:
     node.kubectl("-n", "lmft-system", "scale", OPERATOR, f"--replicas={replicas}")
     node.kubectl("-n", "lmft-system", "rollout", "status", OPERATOR, "--timeout=60s")
-    pods = ("-n", "lmft-system", "pods", "-l", "app.kubernetes.io/name=lmfinetune")
-    eventually(lambda: len(node.read(*pods)["items"]) == replicas, "the operators are as many as asked for", 60)
+    eventually(lambda: len(operators(node)) == replicas, "the operators are as many as asked for", 60)
+
+
+def operators(node: Node) -> set[str]:
+    """UIDs of the operator's pods."""
+    found = node.read("-n", "lmft-system", "pods", "-l", "app.kubernetes.io/name=lmfinetune").get("items", [])
+    return {pod["metadata"]["uid"] for pod in found}

@@ -21,7 +21,10 @@ TEXTS = [
 ]
 
 
-def toy(steps: int = 700, **sections: Any) -> Json:
+STEPS = 500
+
+
+def toy(steps: int = STEPS, **sections: Any) -> Json:
     """A spec of a run that trains for some ten seconds; sections are merged into it."""
     spec: Json = {
         "model": {
@@ -30,8 +33,8 @@ def toy(steps: int = 700, **sections: Any) -> Json:
         },
         "dataset": {"builtin": "PythonDocs", "textField": "answers.text", "testPercent": 5, "blockSize": 64},
         "training": {"maxSteps": steps, "learningRate": "2e-3", "perDeviceBatchSize": 8},
-        "evaluation": {"everySteps": 200},
-        "checkpoint": {"everySteps": 150},
+        "evaluation": {"everySteps": 150},
+        "checkpoint": {"everySteps": 110},
         "sample": {"prompts": ["The import statement"], "maxNewTokens": 8},
     }
     for name, section in sections.items():
