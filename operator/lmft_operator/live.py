@@ -84,7 +84,8 @@ def overlay(
         run_folder: address of the run's folder in storage.
     """
     condition, attempt = states.condition(wanted), next(reversed(wanted.attempts or []), None)
-    if condition is None or attempt is None or condition.reason not in (Reason.TRAINING, Reason.PREPARING):
+    running = condition is not None and condition.reason in (Reason.TRAINING, Reason.PREPARING)
+    if condition is None or attempt is None or not running or settings.progress.url is None:
         return Overlay(wanted, None, heard.pace)
     shown = _as_written(before, wanted, condition, attempt, now)
     report = heard.report if heard.report is not None and heard.report.attempt == attempt.number else None

@@ -12,7 +12,7 @@ from lmft_operator.live import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
 from lmft_operator.progress import ProgressReport
 from lmft_operator.settings import parse
 
-SETTINGS = parse("progress: {patchSeconds: 30, staleSeconds: 300}")
+SETTINGS = parse("progress: {url: 'https://progress', patchSeconds: 30, staleSeconds: 300}")
 ATTEMPT = {"number": 2, "job": "eli5-2", "startTime": "1970-01-01T00:15:00Z"}  # 900 s
 
 
@@ -201,6 +201,17 @@ def test_a_run_that_never_reports_is_not_stalled():
     life = Life()
     assert life.look(100_000).look_again is None
     assert (life.shown[0], life.writes) == ("Training", 0)
+
+
+def test_where_nobody_listens_nobody_is_silent():
+    life = Life()
+    life.hear(1000)
+    life.look(1300)
+    assert life.shown[0] == "Stalled"
+    # when the platform team switches progress off, and the operator starts anew
+    settings = parse("progress: {url: null}")
+    found = overlay(life.written, decided(), Heard(since=2000.0), 9000.0, settings, "s3://m")
+    assert states.reason(found.status) == "Training"
 
 
 def test_what_an_earlier_attempt_reported_is_no_sign_of_the_present_one():
