@@ -91,6 +91,7 @@ class RunHistory:
         steps: highest step that each attempt is known to have done.
         resumed: step that each attempt is known to have gone on from.
         fenced: attempts that ran beside a later one.
+        done: when the report was seen first, UNIX seconds; attempts after that only read it.
         violations: what must not have been.
     """
 
@@ -102,6 +103,7 @@ class RunHistory:
     steps: dict[int, int] = field(default_factory=dict)
     resumed: dict[int, int] = field(default_factory=dict)
     fenced: set[int] = field(default_factory=set)
+    done: float | None = None
     violations: list[str] = field(default_factory=list)
 
     def storage_seen(self, now: float, found: frozenset[Checkpoint], done: bool) -> None:
@@ -117,6 +119,8 @@ class RunHistory:
             newer = [checkpoint for checkpoint in found if checkpoint > lost]
             if len(newer) < keep:
                 self._wrong(f"checkpoint {name(lost)} is gone, though only {len(newer)} are newer")
+        if done and self.done is None:
+            self.done = now
         if found != self.there:
             self.looks.append((now, found))
         for attempt, step in found:
@@ -147,6 +151,9 @@ class RunHistory:
         total = 0
         for entry in attempts:
             number = entry["number"]
+            started = unix(entry["startTime"]) if entry.get("startTime") else None
+            if self.done is not None and started is not None and started > self.done:
+                continue
             reported = entry.get("resumedFromStep")
             begun = self.resumed.get(number, reported)
             if reported is not None and begun != reported:
@@ -162,7 +169,7 @@ class RunHistory:
             worst = max(before - begun, entry.get("lostSteps") or 0)
             if worst > 2 * self.every:
                 self._wrong(f"attempt {number} repeats {worst} steps, more than two intervals of {self.every}")
-            newest = self._newest_before(unix(entry["startTime"])) if entry.get("startTime") else None
+            newest = self._newest_before(started) if started is not None else None
             if newest is not None and begun < newest[1] and not self.fenced:
                 self._wrong(f"attempt {number} went on from {begun}, though checkpoint {name(newest)} was there")
         return total

@@ -4,7 +4,7 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 from cluster.chaos.faults import OPERATOR_NAMESPACE, Hands
 from cluster.chaos.history import RunHistory
-from cluster.chaos.observer import Observer
+from cluster.chaos.observer import DISTURBED, Observer
 from cluster.chaos.schedule import OUTAGES, Fault, Kind, schedule
-from cluster.node.node import Node, Team
+from cluster.eventually import eventually
+from cluster.node.node import Node, Run, Team
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -39,6 +40,7 @@ class Plan:
         every: steps between two checkpoints.
         look: seconds between two samples.
         tasks: the runs take turns.
+        spec: of a run by its task; default: :func:`small`.
     """
 
     seed: int
@@ -50,6 +52,7 @@ class Plan:
     every: int = 20
     look: float = 2.0
     tasks: tuple[str, ...] = ("CausalLM", "MaskedLM")
+    spec: Callable[[str, "Plan"], Json] | None = None
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Outcome:
         return [f"{run.name}: {problem}" for run in self.runs for problem in run.violations]
 
 
-def spec_of(task: str, plan: Plan) -> Json:
+def small(task: str, plan: Plan) -> Json:
     """A small run: about 1M parameters, minutes on one core, and checkpoints every few seconds."""
     causal = task == "CausalLM"
     sizes: Json = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 96, "n_positions": 64}
@@ -98,20 +101,32 @@ def spec_of(task: str, plan: Plan) -> Json:
         "evaluation": {"everySteps": 4 * plan.every},
         "checkpoint": {"everySteps": plan.every, "keep": 2},
         "sample": {"prompts": ["The import statement" if causal else "The <mask> statement"], "maxNewTokens": 8},
-        # A killed container counts as a failure; so many faults are no run's everyday.
-        "maxRetries": 100,
     }
 
 
-def measure(team: Team, plan: Plan, say: Say) -> Outcome:
-    """Faults by the plan's schedule over runs in a namespace; says what happens as it happens."""
+def spec_of(task: str, plan: Plan) -> Json:
+    """The spec of a run."""
+    # A killed container counts as a failure; so many faults are no run's everyday.
+    return (plan.spec or small)(task, plan) | {"maxRetries": 100}
+
+
+def measure(team: Team, plan: Plan, say: Say, calm: Mapping[str, Run] | None = None) -> Outcome:
+    """Faults by the plan's schedule over runs in a namespace.
+
+    Args:
+        team: the namespace.
+        plan: what is to be measured.
+        say: told what happens as it happens.
+        calm: runs that nobody disturbs, by task, in the same namespace; by default they come first.
+    """
     began = time.monotonic()
     outcome = Outcome(plan)
-    calm = undisturbed(team, plan, say)
+    figures = undisturbed(team, plan, say, calm)
     hands = Hands(team.node, team.namespace)
     with Observer(team, plan.every, margin(team.node), hands.log, plan.look) as observer:
         crowd = Crowd(team, plan, observer)
         crowd.fill()
+        eventually(lambda: observer.running() >= plan.runs, "a pod of each run", PATIENCE)
         with restored(hands):
             for fault in disturb(plan, hands, crowd, say):
                 outcome.done[fault.kind] += 1
@@ -122,7 +137,7 @@ def measure(team: Team, plan: Plan, say: Say) -> Outcome:
             time.sleep(1)
     observer.look()
     for name, task in crowd.tasks.items():
-        outcome.runs.append(judge(name, task, observer, calm[task]))
+        outcome.runs.append(judge(name, task, observer, figures[task]))
     outcome.checkpoints = sum(len(history.verified) for history in observer.histories.values())
     outcome.samples = observer.samples
     outcome.seconds = time.monotonic() - began
@@ -136,9 +151,9 @@ def margin(node: Node) -> float:
     return float(config["retries"]["podEndMarginSeconds"])
 
 
-def undisturbed(team: Team, plan: Plan, say: Say) -> dict[str, Json]:
+def undisturbed(team: Team, plan: Plan, say: Say, calm: Mapping[str, Run] | None) -> dict[str, Json]:
     """What comes out of one run of each task that is left alone."""
-    runs = {task: team.apply(f"calm-{task.lower()}", spec_of(task, plan)) for task in plan.tasks}
+    runs = calm or {task: team.apply(f"calm-{task.lower()}", spec_of(task, plan)) for task in plan.tasks}
     found = {}
     for task, run in runs.items():
         run.until("Completed", seconds=PATIENCE)
@@ -164,11 +179,10 @@ class Crowd:
         """Start runs in the place of those that have ended."""
         self.check()
         unknown = [name for name in self.tasks if name not in self.observer.bodies]
-        ours = [name for name in self.observer.unfinished() if name in self.tasks]
-        for _ in range(self.plan.runs - len(ours) - len(unknown)):
+        for _ in range(self.plan.runs - len(self.observer.unfinished()) - len(unknown)):
             number = next(self.numbers)
             task = self.plan.tasks[number % len(self.plan.tasks)]
-            name = f"run-{number}"
+            name = f"{DISTURBED}{number}"
             self.team.apply(name, spec_of(task, self.plan))
             self.tasks[name] = task
 

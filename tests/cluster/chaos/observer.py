@@ -16,6 +16,8 @@ Json = dict[str, Any]
 _STEP = re.compile(r"epoch \d+/\d+ +([\d,]+)/|saved +checkpoint (\d+)|step ([\d,]+) +perplexity")
 _RESUMED = re.compile(r"resumed from step (\d+)")
 KINDS = ("lmft", "jobs", "pods")
+DISTURBED = "disturbed-"
+"""How the names of the runs begin that are looked at; others in their namespace are left alone."""
 
 
 class Observer:
@@ -58,6 +60,10 @@ class Observer:
             and "deletionTimestamp" not in pod["metadata"]
         ]
 
+    def running(self) -> int:
+        """How many pods run."""
+        return len([pod for pod in self.pods if pod.get("status", {}).get("phase") == "Running"])
+
     def unfinished(self) -> list[str]:
         """Runs that have not ended, as far as is known."""
         return [name for name, body in tuple(self.bodies.items()) if not _ended(body)]
@@ -92,22 +98,31 @@ class Observer:
         items: dict[str, list[Json]] = {"LMFineTune": [], "Job": [], "Pod": []}
         for item in json.loads(told.stdout)["items"]:
             items[item["kind"]].append(item)
-        self.pods = items["Pod"]
+        seen: list[Json] = []
         for body in items["LMFineTune"]:
             name, uid = body["metadata"]["name"], body["metadata"]["uid"]
-            self.bodies[name] = body
+            if not name.startswith(DISTURBED):
+                continue
             history = self.histories.setdefault(name, RunHistory(self._every))
+            self.bodies[name] = body
             jobs, pods = ([one for one in items[kind] if _belongs(one, uid)] for kind in ("Job", "Pod"))
+            seen += pods
             history.cluster_seen(live_attempts(jobs, pods, now), self._margin)
             for pod in pods:
                 self._read_log(history, pod)
             self._read_status(history, body)
+        self.pods = seen
 
     def _read_status(self, history: RunHistory, body: Json) -> None:
         status = body.get("status", {})
         progress, newest = status.get("progress", {}), status.get("attempts", [{}])[-1]
         # Progress stays in the status until the next attempt reports; times are RFC 3339, so they compare as text.
-        if "step" in progress and "startTime" in newest and progress.get("lastUpdateTime", "") > newest["startTime"]:
+        if (
+            not _ended(body)
+            and "step" in progress
+            and "startTime" in newest
+            and progress.get("lastUpdateTime", "") > newest["startTime"]
+        ):
             history.reached(newest["number"], progress["step"])
 
     def _read_log(self, history: RunHistory, pod: Json) -> None:

@@ -104,6 +104,15 @@ def test_an_attempt_that_ended_before_it_trained_repeats_nothing() -> None:
     assert history.violations == []
 
 
+def test_an_attempt_that_reads_the_report_of_a_finished_run_repeats_nothing() -> None:
+    history = RunHistory(every=20)
+    history.storage_seen(NOW - 5, frozenset({(1, 100)}), done=True)
+    attempts = [{"number": 1}, {"number": 2, "startTime": NOW_TEXT}]
+    history.reached(2, 100)
+    assert history.repeated(attempts) == 0
+    assert history.violations == []
+
+
 def test_a_status_that_tells_another_start_than_the_log_is_found_out() -> None:
     history = RunHistory(every=20)
     history.resumed[2] = 40
