@@ -134,10 +134,23 @@ def _with_activity(
         return after  # preparing; merged() has left the decided condition in place
     told = report.status.metric(PHASE_METRIC)
     where = f"step {progress.step} of {progress.total_steps}" if progress and progress.step is not None else ""
+    resumed = _resumed(after, condition.message)
     if told in _SAID:
         reason, words = _SAID[JobPhase(str(told))]
-        return _conditioned(after, reason, f"{words}, {where or 'before training'}.", now)
-    return _conditioned(after, Reason.TRAINING, where or condition.message, now)
+        return _conditioned(after, reason, f"{words}, {where or 'before training'}.{resumed}", now)
+    whole = f"{where}.{resumed}" if where and resumed else where or condition.message
+    return _conditioned(after, Reason.TRAINING, whole, now)
+
+
+def _resumed(status: LMFineTuneStatus, runs: str) -> str:
+    """Where the attempt under way went on, what that cost, and what had ended the one before; empty for a first one."""
+    *earlier, attempt = status.attempts or [None]
+    if attempt is None or attempt.resumed_from_step is None or not earlier:
+        return ""
+    lost = f"; {attempt.lost_steps} steps repeated" if attempt.lost_steps else ""
+    before = earlier[-1]
+    why = f" Attempt {before.number} ended with {before.reason}: {before.message}" if before.message else ""
+    return f" {runs.rstrip('.')}, resumed from step {attempt.resumed_from_step}{lost}.{why}"
 
 
 def _stalled(

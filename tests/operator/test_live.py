@@ -15,6 +15,8 @@ from lmft_operator.settings import parse
 SETTINGS = parse("progress: {url: 'https://progress', patchSeconds: 30, staleSeconds: 300}")
 ATTEMPT = {"number": 2, "job": "eli5-2", "startTime": "1970-01-01T00:15:00Z"}  # 900 s
 
+KEPT = ("attempts", "progress", "results", "evaluations")
+
 
 def decided(reason: str = "Training", **fields: object) -> LMFineTuneStatus:
     """What the decision says of a run whose second attempt runs."""
@@ -32,15 +34,15 @@ def report(at: float, attempt: int = 2, **metrics: object) -> ProgressReport:
 class Life:
     """A run under way: what is written, what was heard, and the Events and writes so far."""
 
-    def __init__(self, reason: str = "Training") -> None:
+    def __init__(self, reason: str = "Training", **fields: object) -> None:
         self.reason_decided = reason
-        self.written = decided(reason)
+        self.written = decided(reason, **fields)
         self.heard = Heard(since=900.0)
         self.writes = 0
         self.events: list[str] = []
 
     def look(self, now: float) -> Overlay:
-        fields = {k: v for k, v in self.written.to_json().items() if k in ("progress", "results", "evaluations")}
+        fields = {name: value for name, value in self.written.to_json().items() if name in KEPT}
         wanted = decided(self.reason_decided, **fields)
         found = overlay(self.written, wanted, self.heard, now, SETTINGS, "s3://m")
         if found.status != self.written:
@@ -201,6 +203,21 @@ def test_a_run_that_never_reports_is_not_stalled():
     life = Life()
     assert life.look(100_000).look_again is None
     assert (life.shown[0], life.writes) == ("Training", 0)
+
+
+def test_a_resumed_run_says_from_where_what_it_cost_and_what_had_happened():
+    first = {"number": 1, "job": "eli5-1", "reason": "Interrupted", "message": "Eviction API: evicting."}
+    life = Life(attempts=[first, ATTEMPT])
+    life.hear(1000, current_step=412, total_steps=1000, resumed_from_step=400, lost_steps=12)
+    assert life.shown == (
+        "Training",
+        "step 412 of 1000. Attempt 2 runs on node1, resumed from step 400; 12 steps repeated. "
+        "Attempt 1 ended with Interrupted: Eviction API: evicting.",
+    )
+    life.hear(1002, current_step=420, total_steps=1000, phase="Evaluating", resumed_from_step=400, lost_steps=12)
+    assert life.shown[1].startswith(
+        "Evaluating on the held-out data, step 420 of 1000. Attempt 2 runs on node1, resumed"
+    )
 
 
 def test_where_nobody_listens_nobody_is_silent():
