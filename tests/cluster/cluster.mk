@@ -10,7 +10,7 @@ cluster-down: ## Stop it and delete its state
 .PHONY: e2e
 e2e: setup ## Tests against a real cluster, with the real images
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart \
-	  tests/cluster/node/test_quickstart.py tests/cluster/node/test_pods.py
+	  tests/cluster/node
 
 # Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… KUBELET_SECONDS=60 S3_SECONDS=30 API_SECONDS=120; LMFT_E2E_KEEP=1
 # leaves the node up.
