@@ -144,11 +144,11 @@ def _with_activity(
 
 def _resumed(status: LMFineTuneStatus, runs: str) -> str:
     """Where the attempt under way went on, what that cost, and what had ended the one before; empty for a first one."""
-    *earlier, attempt = status.attempts or [None]
-    if attempt is None or attempt.resumed_from_step is None or not earlier:
+    attempts = status.attempts or []
+    if len(attempts) < 2 or attempts[-1].resumed_from_step is None:
         return ""
+    before, attempt = attempts[-2:]
     lost = f"; {attempt.lost_steps} steps repeated" if attempt.lost_steps else ""
-    before = earlier[-1]
     why = f" Attempt {before.number} ended with {before.reason}: {before.message}" if before.message else ""
     return f" {runs.rstrip('.')}, resumed from step {attempt.resumed_from_step}{lost}.{why}"
 
