@@ -1,6 +1,7 @@
 """When a report shows: news at once but bounded, figures now and then, silence as a stall that a report ends."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from lmft_operator import status as states
 from lmft_operator.course import notices
 from lmft_operator.live import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
 from lmft_operator.progress import ProgressReport
-from lmft_operator.settings import parse
+from lmft_operator.settings import OperatorSettings, parse
 
 SETTINGS = parse("progress: {url: 'https://progress', patchSeconds: 30, staleSeconds: 300}")
 ATTEMPT = {"number": 2, "job": "eli5-2", "startTime": "1970-01-01T00:15:00Z"}  # 900 s
@@ -245,3 +246,12 @@ def test_a_run_that_has_ended_is_left_alone():
     done = decided("Completed")
     heard = Heard(since=900.0, report=report(1000, current_step=1, total_steps=9))
     assert overlay(done, done, heard, 1000.0, SETTINGS, "s3://m").status == done
+
+
+def test_the_numbers_in_the_documentation_are_these():
+    progress = OperatorSettings().progress
+    page = " ".join((Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8").split())
+    assert f"Progress is written every {progress.patch_seconds:.0f} seconds" in page
+    assert f"then every {NEWS_SECONDS:.0f} seconds" in page
+    assert "not for five minutes is `Stalled`" in page
+    assert progress.stale_seconds == 5 * 60
