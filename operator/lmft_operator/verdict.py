@@ -111,9 +111,9 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     if code == ExitCode.DONE:
         if result is None:
             return verdict(Kind.UNREAD, Reason.COMPLETED, "The job ended well but left no result.")
-        return verdict(Kind.DONE, Reason.COMPLETED, scrub(result.message))
+        return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code)
-    message = scrub(result.message) if result and result.message else _explained(pod, code, reason)
+    message = _shown(result.message) if result and result.message else _explained(pod, code, reason)
     if code in FINAL_EXIT_CODES:
         return verdict(Kind.FINAL, reason, message)
     if code == ExitCode.INTERRUPTED or pod.disruption or pod.deleted is not None or reason == Reason.INTERRUPTED:
@@ -139,9 +139,17 @@ def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
 
 def last_words(log: str) -> str:
     """The end of a log, fit to be shown: the last useful lines, without control characters and secrets."""
-    printable = "".join(c if c.isprintable() or c == "\n" else " " for c in log)
-    lines = [line.strip() for line in printable.splitlines() if line.strip()]
+    lines = [line.strip() for line in _printable(log).splitlines() if line.strip()]
     return scrub(" | ".join(lines)[-MAX_WORDS:])
+
+
+def _shown(text: str) -> str:
+    """A job's own message, fit for a terminal."""
+    return scrub(_printable(text))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def scrub(text: str) -> str:

@@ -85,11 +85,13 @@ def test_a_job_that_fails_cannot_say_what_is_the_operators_to_say(World, reason)
     assert (world.reason, world.status.attempts[0].reason, world.status.failures) == ("Retrying", "InternalError", 1)
 
 
-def test_a_jobs_own_words_are_shown_without_secrets(World):
+def test_a_jobs_own_words_are_shown_without_secrets_and_control_characters(World):
     world = World(maxRetries=0)
     world.step()
-    world.end_pod(code=6, said=Result(reason=Reason.STORAGE_UNAVAILABLE, message="token=hf_abcdefghijkl refused"))
+    words = "token=hf_abcdefghijkl \x1b[2Jrefused"
+    world.end_pod(code=6, said=Result(reason=Reason.STORAGE_UNAVAILABLE, message=words))
     assert "hf_abcdefghijkl" not in world.message
+    assert "\x1b" not in world.message
     assert "refused" in world.message
 
 
