@@ -101,7 +101,7 @@ def test_another_spec_under_the_name_of_an_unfinished_run_is_refused(tmp_path: P
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    path = manifest(tmp_path, training={"epochs": 12})
+    path = manifest(tmp_path, training={"epochs": 6})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "lmft_job.cli", "run", str(path)]
     process = subprocess.Popen(

@@ -11,18 +11,25 @@ import pytest
 import torch
 import transformers
 from job.hub_double import hub_double
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from lmft_api.settings import SampleSettings
 from lmft_api.spec import Task
 from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.evaluation import Arithmetic, evaluate_held_out
 from lmft_job.model_source import fetch_source
 from lmft_job.models import build_model, fresh_config, load_config, load_tokenizer, position_limit, ready_tokenizer
+from lmft_job.sampling import answer_prompts, check_prompts
 
 TINY = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
 ASK = """
 import json, sys
 from pathlib import Path
 from lmft_job.errors import JobError
+from lmft_job.evaluation import Arithmetic, evaluate_held_out
 from lmft_job.model_source import fetch_source
 from lmft_job import hub
 hub.WAITS_SECONDS = (0.01, 0.01, 0.01)
@@ -147,6 +154,80 @@ def test_pickled_weights_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(InvalidError, match="safetensors"):
         build_model(Task.CAUSAL_LM, config, tokenizer, tmp_path, "spec.model.name", seed=1)
+
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}  # fmt: skip
+OPT = {
+    **{name: value for name, value in SMALL.items() if name != "intermediate_size"},
+    "ffn_dim": 64, "word_embed_proj_dim": 32,
+}  # fmt: skip
+ARCHITECTURES: list[tuple[Task, str, dict[str, Any]]] = [
+    (Task.CAUSAL_LM, "gpt2", TINY),
+    (Task.CAUSAL_LM, "llama", SMALL),
+    (Task.CAUSAL_LM, "qwen3", {**SMALL, "num_key_value_heads": 1, "head_dim": 16}),
+    (Task.CAUSAL_LM, "gpt_neox", SMALL),
+    (Task.CAUSAL_LM, "opt", OPT),
+    (Task.CAUSAL_LM, "bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 2}),
+    (Task.MASKED_LM, "bert", SMALL),
+    (Task.MASKED_LM, "roberta", SMALL),
+    (Task.MASKED_LM, "distilbert", {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}),
+    (Task.MASKED_LM, "electra", {**SMALL, "embedding_size": 32}),
+    (Task.MASKED_LM, "albert", {**SMALL, "embedding_size": 16}),
+    (Task.SEQUENCE_CLASSIFICATION, "distilbert", {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}),
+    (Task.SEQUENCE_CLASSIFICATION, "deberta-v2", SMALL),
+    (Task.SEQUENCE_CLASSIFICATION, "gpt2", TINY),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "given"), ARCHITECTURES, ids=lambda value: str(value)[:20])
+def test_any_architecture_that_the_auto_classes_know_is_evaluated_and_answers(
+    task: Task, kind: str, given: dict[str, Any]
+) -> None:
+    tokenizer = tokenizers.train(iter([["the river of Ghent is wide and cold"] * 4]), 300, task)
+    labels = ["cold", "warm"] if task == Task.SEQUENCE_CLASSIFICATION else None
+    config = fresh_config({**given, "model_type": kind}, tokenizer, labels)
+    model = build_model(task, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+    limit = position_limit(config, tokenizer)
+    ids = [tokenizer(text)["input_ids"] for text in ("the river is wide", "the river of Ghent")]
+    rows = [{"input_ids": torch.tensor(row)[None], "labels": _labels(task, row)} for row in ids]
+    cpu = Arithmetic(torch.device("cpu"))
+    figures = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=cpu)  # type: ignore[arg-type]
+    assert 0 < figures.loss < 20
+    prompt = "the river of <mask>" if task == Task.MASKED_LM else "the river"
+    sample = SampleSettings((prompt,), max_new_tokens=4, top_k=3, top_p=0.95)
+    [answer] = answer_prompts(model, tokenizer, task, sample, seed=1, limit=limit, arithmetic=cpu)
+    assert answer or task == Task.CAUSAL_LM
+
+
+def _labels(task: Task, row: list[int]) -> torch.Tensor:
+    return torch.tensor([1] if task == Task.SEQUENCE_CLASSIFICATION else [row])
+
+
+def test_the_mask_is_written_alike_whatever_the_tokenizers_own_is() -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "milky", "way", "is", "a", "galaxy", "wide", "."]
+    core = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = BertPreTokenizer()
+    own = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]", sep_token="[SEP]"
+    )
+    transformers.set_seed(1)
+    config = transformers.BertConfig(**SMALL, vocab_size=len(words))
+    model = transformers.BertForMaskedLM(config).eval()
+    cpu = Arithmetic(torch.device("cpu"))
+    answers = {}
+    for prompt in ("the milky way is a <mask> galaxy .", "the milky way is a [MASK] galaxy ."):
+        check_prompts([prompt], own, Task.MASKED_LM, 64)
+        sample = SampleSettings((prompt,), max_new_tokens=1, top_k=3, top_p=1.0)
+        [answers[prompt]] = answer_prompts(model, own, Task.MASKED_LM, sample, seed=1, limit=64, arithmetic=cpu)
+    first, second = answers.values()
+    assert first == second
+    assert len(first.split(", ")) == 3
+    with torch.no_grad():
+        scores = model(**own("the milky way is a [MASK] galaxy .", return_tensors="pt")).logits[0, 5].softmax(-1)
+    assert first.startswith(f"{words[int(scores.argmax())]} ({float(scores.max()):.3f})")
 
 
 def test_a_task_without_a_head_for_the_model_is_refused(tokenizer: Any) -> None:

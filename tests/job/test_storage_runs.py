@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from job.faults import Fault, every, proxy
+from job.faults import Fault, every, proxy, small_disk
 from job.forked import attempt, complete, run_folder, toy_spec
 from job.s3server import BUCKET, Keys, S3Server
 
@@ -55,6 +55,20 @@ def test_storage_that_cannot_take_the_result_ends_the_run_before_anything_dear(
     assert child.result["message"].startswith("spec.output.uri: ")
     assert not [line for line in child.lines if not line.startswith("result")], "no model, no data, no step"
     assert not (tmp_path / "cache").exists()
+
+
+def test_no_space_for_the_data_on_this_machine_is_worth_another_attempt(tmp_path: Path) -> None:
+    texts = tmp_path / "large.txt"
+    texts.write_text(
+        "".join(f"line {number} of a text that is too long for a small disk\n" for number in range(120_000))
+    )
+    spec = toy_spec(tmp_path, dataset={"files": [texts.as_uri()], "format": "text"})
+    with small_disk(tmp_path / "cache"):
+        child = attempt(tmp_path, spec)
+        assert child.wait() == 6, child.log.read_text()
+    assert child.result["reason"] == "StorageUnavailable"
+    assert "this machine's disk" in child.result["message"]
+    assert "no space left" in child.result["message"] or "file size limit" in child.result["message"]
 
 
 def test_without_an_address_for_the_output_it_says_so(tmp_path: Path) -> None:
