@@ -24,8 +24,8 @@ load() { # tag…
   done
 }
 
-# Where no registry is asked nothing can be pulled: the official Python image is replaced by one from Debian's own packages, under the
-# same name, unless an image of that name is there.
+# Without a registry nothing can be pulled: the official Python image is replaced by one from Debian's own packages,
+# under the same name, unless an image of that name is there.
 base() {
   local root container
   bah images --quiet $BASE >/dev/null 2>&1 && return
