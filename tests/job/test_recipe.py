@@ -42,6 +42,12 @@ def test_a_finished_run_answers_with_its_result_at_once(done: tuple[Path, Any]) 
     assert not any(line.startswith(("step", "baseline")) for line in again.lines)
 
 
+def test_the_job_tells_what_it_is_doing(done: tuple[Path, Any]) -> None:
+    phases = [line.removeprefix("phase ") for line in done[1].lines if line.startswith("phase ")]
+    before, after = ["Sampling", "Evaluating"], ["Sampling", "Saving"]
+    assert phases == [*before, "Training", *["Evaluating", "Training"] * 2, *after]
+
+
 def test_only_the_last_checkpoint_stays_after_success(done: tuple[Path, Any]) -> None:
     manifests = list(run_folder(done[0]).glob("checkpoints/*/*/MANIFEST.json"))
     assert [path.parent.name for path in manifests] == [f"step-{report_of(done[0])['training']['steps']:08d}"]

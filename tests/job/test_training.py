@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from job.forked import attempt, complete, outcome, run_folder, toy_spec
 
+from lmft_job.conclude import conclude
 from lmft_job.errors import AcceleratorMemoryError
-from lmft_job.memory import Batch
+from lmft_job.memory import Batch, is_shortage
 
 
 def test_a_learning_rate_that_diverges_ends_with_exit_5_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -94,6 +96,31 @@ def test_the_shortage_hook_does_nothing_outside_of_tests(tmp_path: Path, monkeyp
     monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "0")
     child = complete(tmp_path, toy_spec(tmp_path, training={"maxSteps": 4}))
     assert "adjustments" not in child.result
+
+
+@pytest.mark.parametrize(
+    ("error", "shortage"),
+    [
+        (torch.OutOfMemoryError("Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_a_shortage_is_known_by_its_kind_or_its_words(error: RuntimeError, shortage: bool) -> None:
+    assert is_shortage(error) == shortage
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_too_little_memory_of_the_machine_is_told_as_such(error: Exception) -> None:
+    def fail() -> Any:
+        raise error
+
+    ending = conclude(fail)
+    assert ending.result.reason == "OutOfMemory"
+    assert "spec.resources.memory" in ending.result.message
 
 
 @pytest.mark.parametrize(
