@@ -9,6 +9,7 @@ import pytest
 import yaml
 from docs.pages import CHART_README, KINDS, PAGES, ROOT, Block, anchors, blocks, blocks_of, links, prose
 
+from lmft_api.crd import crd
 from lmft_api.manifest import read_yaml
 from lmft_api.schema import structural_schema
 from lmft_api.spec import LMFineTuneSpec
@@ -150,6 +151,27 @@ def test_numbers_of_retries_are_those_of_the_operator() -> None:
     words = {3: "three", 10: "ten"}
     assert f"the first {words[FREE_INTERRUPTIONS]} in a row" in page
     assert f"more than {words[retries.max_idle_interruptions]} in a row" in page
+
+
+def test_columns_that_pages_show_are_those_of_the_definition() -> None:
+    (version,) = crd()["spec"]["versions"]
+    columns = version["additionalPrinterColumns"]
+    narrow, wide = ([c["name"].upper() for c in columns if bool(c.get("priority")) == wide] for wide in (False, True))
+    shown = [
+        block.text.splitlines() for block in blocks("console unrun") if block.text.startswith("$ kubectl get lmft")
+    ]
+    told = (ROOT / "docs/operations.md").read_text()
+
+    assert shown
+    assert all(lines[1].split() == ["NAME", *narrow] for lines in shown)
+    assert f"# {' '.join(narrow)}\n" in told
+    assert f"# and {' '.join(wide)}\n" in told
+
+
+def test_images_that_pages_build_are_targets_of_the_dockerfile() -> None:
+    named = {name for block in blocks("sh unrun") for name in re.findall(r"docker build --target (\w+)", block.text)}
+
+    assert named == set(re.findall(r"^FROM base AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
 
 def test_every_example_is_in_the_readmes_table() -> None:
