@@ -211,7 +211,8 @@ def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]
         elif hit := hands.begin(fault, crowd.observer.targets()):
             say(f"{number:2}/{plan.faults} {fault.kind}: {hit}")
             if fault.kind in OUTAGES:
-                heapq.heappush(coming, (time.monotonic() - zero + fault.seconds, number, False))
+                # An API server that is told to stop takes a while to, but refuses whoever comes from that moment on.
+                heapq.heappush(coming, (now + fault.seconds, number, False))
             yield fault
         elif now < fault.at + TARGET_PATIENCE:
             heapq.heappush(coming, (now + 0.5, number, True))
