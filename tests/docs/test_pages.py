@@ -33,7 +33,7 @@ def test_every_page_of_the_documentation_is_read_by_these_tests() -> None:
     assert set((ROOT / "docs").glob("**/*.md")) | set(ROOT.glob("*.md")) | {CHART_README} == set(PAGES)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is_and_why_it_is_not_run(page: Path) -> None:
     unknown = [block.where for block in blocks_of(page) if block.kind not in KINDS]
     unexplained = [block.where for block in blocks_of(page) if block.kind.endswith("unrun") and len(block.reason) < 10]
@@ -48,7 +48,7 @@ def test_commands_hide_in_no_other_block() -> None:
     assert [block.where for block in blocks("text") if command.search(block.text)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_a_file_and_a_heading_that_exist(page: Path) -> None:
     broken = []
     for target in links(page):
