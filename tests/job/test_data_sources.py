@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from job.data_helpers import json_data, prepare_toy, write_lines
+from job.s3server import BUCKET, S3Server
 
 from lmft_api.spec import DataFormat
 from lmft_job.data import fields, sources
@@ -204,32 +205,22 @@ def test_the_python_docs_are_shaped_like_eli5() -> None:
     assert docs.identity == sources.PythonDocs().identity
 
 
-def test_files_of_s3_are_fetched_by_their_wildcards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import boto3
-    from moto.server import ThreadedMotoServer
+def test_files_of_s3_are_fetched_by_their_wildcards(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment(s3.reader).items():  # data is only read
+        monkeypatch.setenv(name, value)
+    client, folder = s3.client(), tmp_path.name
+    for part in range(2):
+        body = "".join(json.dumps({"text": f"row {n} of part {part}"}) + "\n" for n in range(30))
+        client.put_object(Bucket=BUCKET, Key=f"{folder}/part-{part}.jsonl", Body=body.encode())
+    client.put_object(Bucket=BUCKET, Key=f"{folder}/notes.txt", Body=b"\xff")
+    data = json_data(f"s3://{BUCKET}/{folder}/part-*.jsonl", blockSize=8)
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": "us-east-1"}
-        for name, value in {**keys, "AWS_ENDPOINT_URL": endpoint}.items():
-            monkeypatch.setenv(name, value)
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-        client.create_bucket(Bucket="corpora")
-        for part in range(2):
-            body = "".join(json.dumps({"text": f"row {n} of part {part}"}) + "\n" for n in range(30))
-            client.put_object(Bucket="corpora", Key=f"eli5/part-{part}.jsonl", Body=body.encode())
-        client.put_object(Bucket="corpora", Key="eli5/notes.txt", Body=b"\xff")
-        data = json_data("s3://corpora/eli5/part-*.jsonl", blockSize=8)
-
-        first = prepare_toy(data, tmp_path / "cache")
-        again = prepare_toy(data, tmp_path / "cache")
-        client.put_object(Bucket="corpora", Key="eli5/part-1.jsonl", Body=body.replace("row 7", "row 8").encode())
-        changed = prepare_toy(data, tmp_path / "cache")
-    finally:
-        server.stop()
+    first = prepare_toy(data, tmp_path / "cache")
+    again = prepare_toy(data, tmp_path / "cache")
+    client.put_object(Bucket=BUCKET, Key=f"{folder}/part-1.jsonl", Body=body.replace("row 7", "row 8").encode())
+    changed = prepare_toy(data, tmp_path / "cache")
 
     assert first.figures.train_rows + first.figures.eval_rows == 60
     assert (first.reused, again.reused, changed.reused) == (False, True, False)
