@@ -95,11 +95,11 @@ class Node:
         """``stop`` or ``start`` the S3 server."""
         subprocess.run([CLUSTER, verb, "s3"], check=True)
 
-    def kill(self, container: str) -> None:
-        """SIGKILL to everything in a container, behind kubelet's back."""
+    def task(self, *verb: str, pod: Json, check: bool = True) -> None:
+        """Do something to a pod's container behind kubelet's back: ``kill --signal KILL``, ``pause``, ``resume``."""
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
         ctr = containerd() if self.local else (*self.shell, "ctr", "--namespace", "k8s.io")
-        command = [*ctr, "tasks", "kill", "--all", "--signal", "KILL", container]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*ctr, "tasks", *verb, container], check=check, capture_output=True)
 
     def team(self, **labels: str) -> "Team":
         """A new namespace in which restricted pods alone are admitted, with the Secret of the storage."""

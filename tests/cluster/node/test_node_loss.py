@@ -42,23 +42,27 @@ def test_a_drained_run_waits_for_a_node_and_goes_on_from_its_last_step(frail, tr
 
 
 def test_a_node_that_vanishes_is_not_waited_for_and_its_zombie_does_no_harm(frail, trainers, reference, s3) -> None:
-    # given a run with a checkpoint, on a node that is heard of no more
+    # given a run with a checkpoint, on a node that stands still and is heard of no more
     run = trainers.apply("zombie", toy())
     folder = Folder(s3, run)
     folder.checkpoint()
     [pod] = run.pods()
     frail.kubelet("stop")
+    frail.task("pause", pod=pod)
 
     # when its pod is marked for deletion, as eviction by the node's taint does after five minutes
-    trainers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", "--grace-period=5")
+    trainers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", "--grace-period=10")
 
-    # then the next attempt starts though the pod never ends, and the container trains on
+    # then the next attempt starts though the pod never ends
     eventually(lambda: len(reasons(run)) == 2, "the next attempt is there", 60)
-    assert [found["metadata"]["uid"] for found in run.pods() if "deletionTimestamp" in found["metadata"]] == [
-        pod["metadata"]["uid"]
-    ]
-    assert "node" in run.status["attempts"][0]["message"]
+    first = run.status["attempts"][0]
+    assert (first["reason"], pod["spec"]["nodeName"] in first["message"]) == ("Interrupted", True)
+    assert pod["metadata"]["uid"] in [found["metadata"]["uid"] for found in run.pods()]
+
+    # and when the node is back, and the zombie awakes beside its successor, it does no harm
     frail.kubelet("start")
+    folder.checkpoint(attempt=2)
+    frail.task("resume", pod=pod, check=False)
     run.until("Completed", seconds=240)
     assert reasons(run) == ["Interrupted", "Completed"]
     assert run.status["attempts"][1]["resumedFromStep"] > 0
