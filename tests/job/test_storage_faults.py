@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from job.faults import Fault, Proxy, every, first, proxy
 from job.s3server import BUCKET, Keys, S3Server
 
@@ -16,6 +18,7 @@ from lmft_job.errors import JobError, RefusedError, UnavailableError
 from lmft_job.storage import Store, open_store
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.s3_retries import Patience
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -201,6 +204,32 @@ def test_a_server_that_keeps_failing_is_asked_again_and_then_told(
 
     assert f"kept answering {status} (made by the proxy) after all retries" in said
     assert len(trouble.seen) == QUICK.attempts
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_service_that_has_answered_is_waited_for_longer_than_it_takes_to_start_anew(answered: bool) -> None:
+    refused = EndpointConnectionError(endpoint_url="http://127.0.0.1:1", error="refused")
+    patience = Patience(most=10)
+    if answered:
+        patience.answered(SimpleNamespace(status_code=404))
+    patience.answered(SimpleNamespace(status_code=503))
+
+    pauses = [patience.pause_seconds(caught_exception=refused, attempts=number) for number in range(1, 11)]
+
+    assert pauses[-1] is None
+    if answered:
+        assert 38 < sum(pause or 0 for pause in pauses) < 80
+    else:
+        assert pauses == [None] * 10
+
+
+def test_what_will_not_pass_is_left_to_botocore() -> None:
+    patience = Patience(most=10)
+    patience.answered(SimpleNamespace(status_code=200))
+
+    assert patience.pause_seconds((SimpleNamespace(status_code=403), {}), 1) is None
+    assert patience.pause_seconds((SimpleNamespace(status_code=507), {}), 1) is None
+    assert patience.pause_seconds(caught_exception=ValueError(), attempts=1) is None
 
 
 def test_a_service_without_space_says_so(opened: Opener, trouble: Proxy) -> None:

@@ -5,8 +5,7 @@ the ends, so that a file's SHA-256 is computed in the one read that sends it, an
 """
 
 import os
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.storage.base import Check, ObjectInfo, Purpose, Store, disk_error, join_key, require_inside
 from lmft_job.storage.files import written_whole
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
+from lmft_job.storage.s3_retries import Patience
 from lmft_job.storage.s3_streams import HashingFile, HashingReader, KnownSize, result_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _MEBIBYTE = 1024 * 1024
 _ATTEMPTS = 10
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
-_LONGEST_PAUSE_SECONDS = 20
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError, ConnectionError)
 _KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -102,8 +101,7 @@ class S3Store(Store):
                 f"{purpose.uri_field}: AWS_ENDPOINT_URL is no address such as https://storage.example:9000 ({error}); "
                 f"see {purpose.credentials_field}.",
             ) from error
-        events: Any = client.meta.events
-        events.register_last("needs-retry.s3", _retry_too_many_requests(_attempts(settings)))
+        Patience(_attempts(settings)).register(client)
         return cls(client, bucket, prefix, purpose, settings)
 
     @override
@@ -278,18 +276,6 @@ def _client_config(settings: S3Settings) -> Config:
 
 def _attempts(settings: S3Settings) -> int:
     return int(os.environ.get("AWS_MAX_ATTEMPTS") or settings.attempts)
-
-
-def _retry_too_many_requests(most: int) -> Callable[..., float | None]:
-    """botocore's standard mode goes by the error's code and lets a bare 429 pass; some services answer just that."""
-
-    # The names are botocore's: it calls with keywords.
-    def pause_seconds(response: Any = None, attempts: int = 1, **_: object) -> float | None:
-        if response is None or response[0].status_code != 429 or attempts >= most:
-            return None
-        return random.random() * float(min(2**attempts, _LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, no secret
-
-    return pause_seconds
 
 
 def _read_credentials(folder: Path | None, purpose: Purpose) -> dict[str, str]:
