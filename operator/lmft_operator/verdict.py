@@ -14,6 +14,8 @@ from lmft_api.result import Result
 from lmft_operator.facts import JobFacts, PodFacts
 
 MAX_WORDS = 1200
+KILLED = 128 + 9
+"""Exit code of a container that SIGKILL ended; the kernel's memory killer says so beside it."""
 # What kubelet and the control plane write into status.reason of a pod that they end before or beside its container.
 _DISRUPTIONS = frozenset(
     {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity", "OutOfcpu"}
@@ -125,16 +127,18 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
 def _fallback(pod: PodFacts, code: int) -> Reason:
     if pod.exit_reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY
-    # SIGKILL that the kernel's memory killer did not send: the node, or someone on it.
-    return Reason.INTERNAL_ERROR if code == 128 + 9 else reason_of_exit(code)
+    return Reason.INTERNAL_ERROR if code == KILLED else reason_of_exit(code)
 
 
 def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
     """For a pod without a result: its last words, what the exit code means, and what to try."""
-    info = REASONS[reason]
+    cause, remedy = REASONS[reason].cause, REASONS[reason].remedy
+    if code == KILLED and reason == Reason.INTERNAL_ERROR:
+        cause = "Something on the node killed it (SIGKILL), though not for want of memory as far as the node says."
+        remedy = "Look at the node's events and its kernel log."
     words = last_words(pod.last_words)
-    text = f"The job exited with code {code} and left no result. {info.cause}"
-    return " ".join(filter(None, [text, f"Last words: {words}" if words else "", info.remedy]))
+    text = f"The job exited with code {code} and left no result. {cause}"
+    return " ".join(filter(None, [text, f"Last words: {words}" if words else "", remedy]))
 
 
 def last_words(log: str) -> str:

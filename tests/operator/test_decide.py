@@ -105,6 +105,14 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_back_off(World, code, wo
     assert [plan.attempt for plan in world.created] == [1, 2]
 
 
+def test_a_kill_that_is_not_for_want_of_memory_is_told_as_the_nodes(World):
+    world = World()
+    world.step()
+    world.end_pod(code=137, said="epoch 1/2  71/500", exit_reason="Error")
+    assert "killed it (SIGKILL)" in world.status.attempts[0].message
+    assert "71/500" in world.status.attempts[0].message
+
+
 def test_back_off_doubles_and_retries_end(World):
     world = World(maxRetries=2)
     world.step()

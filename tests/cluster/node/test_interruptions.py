@@ -121,6 +121,7 @@ def test_a_killed_container_is_a_failure_that_costs_the_steps_since_its_checkpoi
     run = stopped["container-killed"].result()
     first, second = run.status["attempts"]
     assert (first["reason"], first["exitCode"], second["reason"]) == ("InternalError", 137, "Completed")
+    assert "SIGKILL" in first["message"]
     assert (run.status.get("interruptions", 0), run.status["failures"]) == (0, 1)
     assert second["resumedFromStep"] > 0
     assert second["lostSteps"] == max(0, Folder(s3, run).known_step() - second["resumedFromStep"])
