@@ -17,9 +17,9 @@ from cluster.node.release import install, make_bucket, s3_client
 def main() -> int:
     """Bring the node up, measure, print the report."""
     plan = _plan()
-    say(f"seed {plan.seed}")
     given = os.environ.get("LMFT_E2E_KUBECONFIG")
     node = given_node(given) if given else local_node()
+    say(f"seed {plan.seed}, {node.images['operator']}, {node.images['job']}")
     make_bucket(s3_client(node))
     install(node)
     team = node.team()
@@ -27,6 +27,8 @@ def main() -> int:
         outcome = measure(team, plan, say)
         print(table(outcome), flush=True)
         explain(outcome)
+        if not outcome.violations:
+            node.kubectl("delete", "namespace", team.namespace, "--wait=false")
     finally:
         if node.local and not os.environ.get("LMFT_E2E_KEEP"):
             subprocess.run([CLUSTER, "down"], check=True)
