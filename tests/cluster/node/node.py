@@ -250,7 +250,10 @@ def local_node() -> Node:
 
 
 def given_node(kubeconfig: str) -> Node:
-    """A cluster that somebody else brought up, with the images loaded and an S3 server that pods reach."""
+    """A cluster that somebody else brought up, with the images loaded and an S3 server that pods reach.
+
+    The variables are those that .github/workflows/ci.yaml sets for kind.
+    """
     images = {target: os.environ[f"LMFT_E2E_{target.upper()}_IMAGE"] for target in SOURCES}
     return Node(
         kubeconfig,
