@@ -7,7 +7,7 @@ from lmft_api.reasons import Reason
 from lmft_job import hub
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.private import refuse_private
-from lmft_job.storage import Check, fetch_folder, open_store
+from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
 
 # What from_pretrained may ask for; weights in safetensors only, since pickles run code.
 _WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.vocab", "*.bpe"]
@@ -64,10 +64,9 @@ def fetch_source(
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
         for entry in (path, *path.rglob("*")):
             refuse_private(entry.resolve(), field)  # a vocabulary that is a link to a key would end up in the model
-        return SourceFolder(path)
-    if source.startswith("s3://"):
+    if source.startswith(("file://", "s3://")):
         store = open_store(source, credentials, purpose="model", field=field)
-        return SourceFolder(fetch_folder(store, "", destination, check))
+        return SourceFolder(_from_storage(store, destination, field, check))
     patterns = [p for p in _WANTED if weights or p != "*.safetensors"] + (_CODE if with_code else [])
     from huggingface_hub import snapshot_download
 
@@ -87,3 +86,15 @@ def fetch_source(
             f'{field} "{source}" could not be fetched from the hub ({hub.last_words(error)}).'
         ) from error
     return SourceFolder(path, path.name)
+
+
+def _from_storage(store: Store, destination: Path, field: str, check: Check | None) -> Path:
+    """A folder of ours, such as a checkpoint, is verified against its manifest; any other is taken as it is."""
+    try:
+        if fetch_verified(store, "", destination, check):
+            return destination
+    except DamagedFolderError as error:
+        raise RefusedError(
+            Reason.MODEL_NOT_FOUND, f"{field}: {store.url('')} is damaged: {error}. Name another model or run."
+        ) from error
+    return fetch_folder(store, "", destination, check)

@@ -1,6 +1,7 @@
 """A model or tokenizer from where a manifest may say it lies: a folder, s3://, a config alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,18 @@ def test_a_model_that_storage_does_not_give_is_told(
     assert child.wait() == 3
     assert child.result["reason"] == reason
     assert words in child.result["message"]
+
+
+def test_a_checkpoint_that_was_altered_is_no_model_to_start_from(first: Path, tmp_path: Path) -> None:
+    (checkpoint,) = (run_folder(first) / "checkpoints").glob("attempt-*/step-*")
+    copy = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    weights = copy / "model.safetensors"
+    body = weights.read_bytes()
+    weights.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+    child = attempt(tmp_path, toy_spec(tmp_path) | {"model": {"name": copy.as_uri()}})
+
+    assert child.wait() == 3
+    assert child.result["reason"] == "ModelNotFound"
+    assert "spec.model.name" in child.result["message"]
+    assert "model.safetensors was altered" in child.result["message"]

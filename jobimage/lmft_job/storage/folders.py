@@ -113,7 +113,7 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    present = {item.key: item.size for item in store.list(join_key(prefix) + "/")}
+    present = {item.key: item.size for item in store.list(_below(prefix))}
     for name, entry in manifest.files.items():
         size = present.get(join_key(prefix, name))
         if size is None:
@@ -134,13 +134,17 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
     return manifest
 
 
+def _below(prefix: str) -> str:
+    return join_key(prefix) + "/" if join_key(prefix) else ""
+
+
 def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Path:
     """A folder of storage as a local folder: fetched into the destination, or used where it lies for file://.
 
     Raises:
         ObjectMissingError: when there is nothing below the prefix.
     """
-    objects = store.list(join_key(prefix) + "/" if join_key(prefix) else "")
+    objects = store.list(_below(prefix))
     if not objects:
         raise ObjectMissingError(
             store.purpose.not_found, f"{store.purpose.uri_field}: there is nothing below {store.url(prefix)}."
