@@ -21,6 +21,8 @@ _AUTO_CLASSES = {
 }
 # RoBERTa and its kin number positions from the padding id + 1, which costs that many of them.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "data2vec-text", "ibert"}
+# Their CausalLM head lets every position see the whole input, and no setting changes that.
+_SEES_AHEAD = {"xlnet", "cpmant"}
 _NO_LIMIT = 10**9
 
 
@@ -103,7 +105,8 @@ def fresh_config(given: dict[str, Any], tokenizer: Any | None, labels: Sequence[
     where = "spec.model.fromConfig"
     kind = rest.pop("model_type", None)
     if not isinstance(kind, str):
-        raise InvalidError([f"{where}.model_type: is missing; set it, for example gpt2 or bert"])
+        wrong = "is missing; set it" if kind is None else f"must be text, not {kind!r}"
+        raise InvalidError([f"{where}.model_type: {wrong}, for example gpt2 or bert"])
     known = transformers.CONFIG_MAPPING
     if kind not in known:
         raise InvalidError(
@@ -139,6 +142,10 @@ def require_head(task: Task, config: Any) -> None:
         raise InvalidError(
             [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
         )
+    if task == Task.CAUSAL_LM and config.model_type in _SEES_AHEAD:
+        raise InvalidError(
+            [f"spec.task: {task} does not go with a model of type {config.model_type}; it sees the token to predict"]
+        )
 
 
 def build_model(
@@ -166,6 +173,8 @@ def build_model(
         InvalidError: no such head for this model, weights that are missing or do not fit.
     """
     require_head(task, config)
+    if task == Task.CAUSAL_LM:
+        _see_only_what_came_before(config)
     factory = getattr(transformers, _AUTO_CLASSES[task])
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
@@ -194,20 +203,27 @@ def build_model(
         model.resize_token_embeddings(len(tokenizer))
     if getattr(model, "generation_config", None) is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if weights is None and task == Task.CAUSAL_LM and (positions := _positions(config)) is not None:
+        # A pipeline answers with 256 tokens unless told otherwise, and a small model may not have as many positions.
+        model.generation_config.max_length = positions
     return model
 
 
 def position_limit(config: Any, tokenizer: Any | None) -> int | None:
     """Tokens that fit into one input; None when the model has no limit of its own."""
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = []
-    if isinstance(positions, int) and positions > 0:
-        offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limits.append(positions - offset)
+    positions = _positions(config)
+    limits = [] if positions is None else [positions]
     longest = getattr(tokenizer, "model_max_length", None)
     if isinstance(longest, int) and longest < _NO_LIMIT:
         limits.append(longest)
     return min(limits) if limits else None
+
+
+def _positions(config: Any) -> int | None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    return positions - ((config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0)
 
 
 def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
@@ -220,6 +236,16 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         detail=f"{layers} layers" if isinstance(layers, int) else None,
     )
+
+
+def _see_only_what_came_before(config: Any) -> None:
+    """Encoders such as BERT see the whole input unless told otherwise, the token to predict too: perplexity nears 1."""
+    if getattr(config, "is_encoder_decoder", False):
+        return
+    if getattr(config, "is_decoder", None) is False:
+        config.is_decoder = True
+    if config.model_type == "xlm":
+        config.causal = True
 
 
 def _vocabulary_settings(given: dict[str, Any], reference: Any, tokenizer: Any) -> dict[str, Any]:

@@ -104,7 +104,10 @@ def evaluation_result(evaluation: Evaluation) -> EvaluationResult:
 
 def number(value: float | None, digits: int = 4) -> str | None:
     """A decimal as the status shows it; live progress rounds alike, so that a figure stays as it was shown."""
-    return None if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return None
+    # 32 characters is what the status takes, and a model that is far off has a perplexity with more digits than that.
+    return f"{value:.{digits}f}" if abs(value) < 1e15 else f"{value:.{digits}e}"
 
 
 def _cut(text: Any, length: int = 4096) -> Any:

@@ -158,7 +158,7 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
         # A user's own image with a plain Trainer sends the loss alone.
         loss = float(str(sent.metric("eval_loss")))
         if loss < 700:
-            found["perplexity"] = f"{math.exp(loss):.2f}"
+            found["perplexity"] = _decimal(str(math.exp(loss)), 2)
     return (results or Results()).model_copy(update=found) if found else None
 
 

@@ -112,6 +112,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ("given", "words"),
     [
         ({"n_layer": 1}, "model_type: is missing"),
+        ({"model_type": 5}, "model_type: must be text, not 5"),
         ({"model_type": "gtp2"}, "did you mean gpt2"),
         ({**TINY, "n_layr": 1}, "n_layr: gpt2 has no such setting; did you mean n_layer"),
         ({**TINY, "vocab_size": 10}, "vocab_size: 10 is less than"),
@@ -122,6 +123,42 @@ def test_a_wrong_config_is_refused_with_the_remedy(given: dict[str, Any], words:
     with pytest.raises(InvalidError) as caught:
         fresh_config(given, tokenizer, None)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "electra", "xlm"])
+def test_a_causal_model_does_not_see_the_token_it_is_to_predict(kind: str, tokenizer: Any) -> None:
+    small = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
+    if kind == "xlm":
+        small = {"n_layers": 1, "n_heads": 2, "emb_dim": 32, "max_position_embeddings": 64}
+    elif kind != "gpt2":
+        small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "max_position_embeddings": 64}
+    config = fresh_config({"model_type": kind, **small}, tokenizer, None)
+
+    model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1).eval()
+
+    ids = torch.arange(20, 36)[None]
+    changed = ids.clone()
+    changed[0, -1] = 100
+    with torch.no_grad():
+        before, after = model(ids).logits, model(changed).logits
+    torch.testing.assert_close(before[:, :-1], after[:, :-1])
+    assert not torch.equal(before[:, -1], after[:, -1])
+
+
+def test_a_causal_head_that_cannot_help_seeing_ahead_is_refused(tokenizer: Any) -> None:
+    config = fresh_config({"model_type": "xlnet", "n_layer": 1, "n_head": 2, "d_model": 32}, tokenizer, None)
+    with pytest.raises(InvalidError, match="it sees the token to predict"):
+        build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+
+
+def test_the_model_of_few_positions_answers_a_plain_pipeline(tokenizer: Any, tmp_path: Path) -> None:
+    model = build_model(Task.CAUSAL_LM, fresh_config(TINY, tokenizer, None), tokenizer, None, "spec.model", seed=1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    [answer] = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")("the river")
+
+    assert answer["generated_text"].startswith("the river")
 
 
 def test_a_fresh_config_takes_vocabulary_and_ids_from_the_tokenizer(tokenizer: Any) -> None:
