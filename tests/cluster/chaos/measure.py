@@ -48,7 +48,7 @@ class Plan:
     runs: int = 3
     durations: dict[Kind, float] = field(default_factory=lambda: {Kind.KUBELET: 60.0, Kind.S3: 30.0, Kind.API: 120.0})
     pause: float = 20.0
-    steps: int = 240
+    steps: int = 800
     every: int = 20
     look: float = 2.0
     tasks: tuple[str, ...] = ("CausalLM", "MaskedLM")
@@ -215,7 +215,8 @@ def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]
                 heapq.heappush(coming, (now + fault.seconds, number, False))
             yield fault
         elif now < fault.at + TARGET_PATIENCE:
-            heapq.heappush(coming, (now + 0.5, number, True))
+            # Not at once when there is something to hit: that would always be a pod that has just started.
+            heapq.heappush(coming, (now + plan.pause * (0.2 + 0.8 * fault.choice), number, True))
         else:
             say(f"{number:2}/{plan.faults} {fault.kind}: there was nothing to hit")
 
