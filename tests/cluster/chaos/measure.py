@@ -48,7 +48,7 @@ class Plan:
     runs: int = 3
     durations: dict[Kind, float] = field(default_factory=lambda: {Kind.KUBELET: 60.0, Kind.S3: 30.0, Kind.API: 120.0})
     pause: float = 20.0
-    steps: int = 800
+    steps: int = 2400
     every: int = 20
     look: float = 2.0
     tasks: tuple[str, ...] = ("CausalLM", "MaskedLM")
