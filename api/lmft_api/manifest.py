@@ -16,6 +16,11 @@ import yaml
 
 from lmft_api.validation import Problem
 
+MAX_FILE_BYTES = 3 << 20
+"""The API server takes no larger request."""
+_MOST_NODES = 100_000
+_MOST_DIGITS = 300
+
 
 @dataclass(frozen=True)
 class Document:
@@ -31,6 +36,34 @@ class _GoLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._being_composed: list[str | None] = []
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor, mark = getattr(event, "anchor", None), event.start_mark
+        if isinstance(event, yaml.AliasEvent) and anchor in self._being_composed:
+            raise yaml.composer.ComposerError(None, None, f'the anchor "{anchor}" contains itself', mark)
+        self._being_composed.append(anchor)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._being_composed.pop()
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _nodes_in_all(node, {}) > _MOST_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "the aliases repeat too much", node.start_mark)
+        return super().construct_document(node)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text = str(self.construct_scalar(node))
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise yaml.constructor.ConstructorError(
+                None, None, "half of a surrogate pair is no character", node.start_mark
+            )
+        return text
+
     def construct_go_float(self, node: yaml.ScalarNode) -> Any:
         text = self.construct_scalar(node)
         if text.lower().endswith((".inf", ".nan")):
@@ -45,6 +78,8 @@ class _GoLoader(yaml.SafeLoader):
         text = self.construct_scalar(node).replace("_", "").lower()
         sign = -1 if text.startswith("-") else 1
         digits = text.lstrip("+-")
+        if len(digits) > _MOST_DIGITS:
+            return str(node.value)
         base = {"0x": 16, "0b": 2, "0o": 8}.get(digits[:2], 8 if len(digits) > 1 and digits[0] == "0" else 10)
         value = sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
         if -(2**63) <= value < 2**64:
@@ -78,6 +113,7 @@ for _tag, _pattern, _first in (
     ("merge", r"^<<$", "<"),
 ):
     _GoLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_GoLoader.add_constructor("tag:yaml.org,2002:str", _GoLoader.construct_text)
 _GoLoader.add_constructor("tag:yaml.org,2002:float", _GoLoader.construct_go_float)
 _GoLoader.add_constructor("tag:yaml.org,2002:int", _GoLoader.construct_go_int)
 _GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
@@ -89,7 +125,12 @@ def read_documents(path: Path) -> Iterator[Document]:
     A file that cannot be read, or is not YAML, comes as one document that has only problems.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as source:
+            raw = source.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            yield Document(1, None, (Problem("", f"is larger than {MAX_FILE_BYTES >> 20} MiB, which no manifest is"),))
+            return
+        text = raw.decode()
     except OSError as error:
         yield Document(1, None, (Problem("", f"cannot be read: {error.strerror}"),))
         return
@@ -124,4 +165,15 @@ def _explain(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"is not valid YAML: {error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"is not valid YAML: the character #x{error.character:04x} is not allowed (position {error.position})"
     return f"is not valid YAML: {error}"
+
+
+def _nodes_in_all(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes a document has when every alias is written out."""
+    if id(node) not in known:
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = [] if isinstance(node, yaml.ScalarNode) else inner
+        known[id(node)] = 1 + sum(_nodes_in_all(part, known) for part in parts)
+    return known[id(node)]

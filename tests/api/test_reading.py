@@ -9,6 +9,10 @@ import pytest
 from lmft_api.manifest import Document, read_documents
 from lmft_api.validation import Problem, document_problems, spec_problems
 
+LAUGHS = "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}' if before else 'ha'] * 9)}]\n"
+    for before, name in zip(["", *"abcdefgh"], "abcdefghi", strict=True)
+)
 GOOD = "apiVersion: lmfinetune.dev/v1alpha1\nkind: LMFineTune\nmetadata: {name: a}\n"
 
 
@@ -37,6 +41,7 @@ def read(tmp_path: Path, text: str | bytes) -> list[Document]:
         ("1e400", "1e400"),
         ("123456789012345678901234567890", 123456789012345678901234567890.0),
         ("0xFFFFFFFFFFFFFFFFF", "0xFFFFFFFFFFFFFFFFF"),
+        ("9" * 400, "9" * 400),
         ("yes", True),
         ("on", True),
         ("n", False),
@@ -69,7 +74,11 @@ def test_a_scalar_is_what_kubectl_makes_of_it(tmp_path: Path, text: str, value: 
         ("a: !!python/object:os.system b\n", "is not valid YAML: could not determine a constructor"),
         ("a: *b\n", "found undefined alias"),
         ("[" * 5000, "is not"),
-        ("a: \x01\n", "is not valid YAML"),
+        ("a: \x01\n", "is not valid YAML: the character #x0001 is not allowed (position 3)"),
+        ("a: &x {b: *x}\n", 'the anchor "x" contains itself (line 1, column 11)'),
+        (LAUGHS, "the aliases repeat too much"),
+        ('a: "\\ud800"\n', "half of a surrogate pair is no character (line 1, column 4)"),
+        (b"a" * (3 << 20) + b"a", "is larger than 3 MiB"),
         (b"a: \xff\n", "is not UTF-8 text (byte 3)"),
     ],
 )
