@@ -1,5 +1,6 @@
 """Entry of ``lmft``. Nothing heavy is imported until a command needs it; a stop is heeded from the first moment."""
 
+import io
 import sys
 
 from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT, StopNow
@@ -9,6 +10,10 @@ _LONG_COMMANDS = frozenset({"run", "demo"})
 
 def main() -> None:
     """Run a command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What an old locale cannot write is written as an escape, and ends nothing.
+            stream.reconfigure(errors="backslashreplace")
     try:
         if _LONG_COMMANDS.intersection(sys.argv[1:]):
             INTERRUPT.install()

@@ -1,5 +1,6 @@
 """The commands of ``lmft``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -49,9 +50,13 @@ def run(
     """Run a manifest on this machine. Run it again to go on after a stop."""
     from lmft_job.local import LocalOptions, run_manifest
 
-    again = "lmft " + " ".join(sys.argv[1:])
-    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, again.replace(" --overwrite", ""))
+    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again())
     raise typer.Exit(run_manifest(manifest, options))
+
+
+def _again() -> str:
+    """The command that goes on, to be pasted into a shell."""
+    return shlex.join(["lmft", *(word for word in sys.argv[1:] if word != "--overwrite")])
 
 
 @app.command()
@@ -59,8 +64,7 @@ def demo(output: Output = None) -> None:
     """Train a small model on Python's own language reference; needs no network. Takes a few minutes."""
     from lmft_job.local import LocalOptions, run_demo
 
-    again = "lmft " + " ".join(sys.argv[1:])
-    raise typer.Exit(run_demo(LocalOptions(output, again=again)))
+    raise typer.Exit(run_demo(LocalOptions(output, again=_again())))
 
 
 @app.command()

@@ -201,7 +201,7 @@ class ConsoleObserver(Observer):
         return True
 
     def _line(self, label: str, text: str, style: str = "") -> None:
-        line = Text(f"  {label:<{LABEL_WIDTH}}", style="dim" if self._live else "")
+        line = Text(f"  {label:<{LABEL_WIDTH - 1}} ", style="dim" if self._live else "")
         line.append(one_line(text), style=f"not dim {style}".strip())
         self._print(line)
 

@@ -5,6 +5,7 @@ import threading
 from types import TracebackType
 
 from lmft_job.errors import JobError
+from lmft_job.notes import read_note
 from lmft_job.storage import Store
 
 _FOLDER = "attempts/"
@@ -15,9 +16,8 @@ def known_attempts(store: Store) -> dict[int, int]:
     """Newest known step of each attempt so far, by number."""
     attempts = {}
     for item in store.list(_FOLDER):
-        data = store.get_bytes(item.key)
-        if data is not None:
-            body = json.loads(data)
+        body = read_note(store, item.key)
+        if body is not None:
             attempts[int(body["attempt"])] = int(body["step"])
     return attempts
 

@@ -1,5 +1,6 @@
 """A run on somebody's machine: manifest in, folder out. The same recipe that a pod runs."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -17,6 +18,7 @@ from lmft_job.conclude import conclude
 from lmft_job.console import ConsoleObserver
 from lmft_job.context import RunContext, quiet_libraries
 from lmft_job.interrupt import replace_process
+from lmft_job.report.words import one_line
 from lmft_job.storage import Store
 from lmft_job.validate import is_foreign, problems_of, title_of, words
 
@@ -63,9 +65,30 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
     cache = Path(os.environ.get("LMFT_CACHE") or Path.home() / ".cache" / "lmfinetune")
     output = spec.output.uri if spec.output else ""
     folder = cache / "work" / f"{name[:100]}-{hashlib.sha256(f'{output}/{name}'.encode()).hexdigest()[:8]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        mine = folder.with_name(f"{folder.name}.lock").open("w")
+    except OSError as error:
+        print(f"{cache}: cannot be used as cache ({error.strerror}); name a folder in LMFT_CACHE", file=sys.stderr)
+        return ExitCode.REFUSED
+    with mine:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{path}: the run {name} goes on in another process; wait for its end or stop it", file=sys.stderr)
+            return ExitCode.INVALID
+        return _run_alone(path, name, spec, options, cache, folder, again_when_done)
+
+
+def _run_alone(
+    path: Path, name: str, spec: LMFineTuneSpec, options: LocalOptions, cache: Path, folder: Path, again_when_done: bool
+) -> int:
+    """Run it, in a process that no other run of this name and output has beside it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     with ConsoleObserver() as console:
+        if spec.resume_from is not None:
+            console.note("spec.resumeFrom is heeded on a cluster only; this run begins with spec.model")
         context = RunContext(
             run=RunFile(
                 name=name,
@@ -99,7 +122,7 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
     if ending.exit_code not in (ExitCode.DONE, ExitCode.INTERRUPTED):
         if len(ending.problems) > 1:
             print(f"{path}: {len(ending.problems)} problems", file=sys.stderr)
-        for problem in ending.problems:
+        for problem in map(one_line, ending.problems):
             print(f"  {problem}" if len(ending.problems) > 1 else problem, file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     return int(ending.exit_code)

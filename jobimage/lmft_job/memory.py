@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmft_job.errors import AcceleratorMemoryError
+from lmft_job.notes import read_note
 from lmft_job.storage import Store
 
 ADJUSTMENT_KEY = "adjustment.json"
@@ -52,10 +53,9 @@ class Adjustment:
     @classmethod
     def load(cls, store: Store, planned: Batch) -> "Adjustment":
         """What earlier attempts of the run found out, or the plan."""
-        data = store.get_bytes(ADJUSTMENT_KEY)
-        if data is None:
+        body = read_note(store, ADJUSTMENT_KEY)
+        if body is None:
             return cls(planned)
-        body = json.loads(data)
         return cls(Batch(body["rows"], body["accumulation"]), tuple(body["notes"]))
 
     def after_shortage(self, step: int) -> "Adjustment":

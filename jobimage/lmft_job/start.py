@@ -16,6 +16,7 @@ from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
 from lmft_job.hub_push import check_push
 from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.journal import known_attempts
+from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
@@ -79,8 +80,8 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
         raise InvalidError(
             [f"metadata.name: {store.url('')} holds a finished run; choose another name, or --overwrite it"]
         )
-    marker = store.get_bytes(RUN_MARKER)
-    if marker is not None and json.loads(marker)["specHash"] != wanted:
+    marker = read_note(store, RUN_MARKER)
+    if marker is not None and marker.get("specHash") != wanted:
         raise InvalidError(
             [
                 f"metadata.name: {store.url('')} holds an unfinished run of another spec; choose another name, or "
@@ -172,9 +173,8 @@ def precision_name(arithmetic: Arithmetic) -> str:
 
 def measure_before(job: Job, store: Store, limit: int | None) -> Before:
     """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
-    kept = store.get_bytes(BEFORE)
-    if kept is not None:
-        body = json.loads(kept)
+    body = read_note(store, BEFORE)
+    if body is not None:
         before = Before(HeldOutFigures(**body["figures"]), tuple(body["answers"]))
     else:
         beat = lambda: job.beat(0)  # noqa: E731

@@ -1,5 +1,7 @@
 """``lmft`` as a person types it."""
 
+import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from job.local_runs import manifest, run_here
+
+from lmft_job import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +38,17 @@ def test_validate_lists_every_problem_of_every_document(tmp_path: Path) -> None:
     assert "did you mean textField?" in done.stdout
     assert 'must be quoted text such as "2e-5"' in done.stdout
     assert "name and fromConfig exclude each other" in done.stdout
+
+
+def test_nothing_in_a_manifest_steers_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text('kind: LMFineTune\nmetadata: {name: "a\\e[2Jb"}\nspec: {"\\e]0;title\\a": 1, "a\\nb": 2}\n')
+    done = lmft("validate", str(path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "LMFineTune/a\\x1b[2Jb: " in done.stdout
+    assert "spec.\\x1b]0;title\\x07" in done.stdout
+    assert "spec.a\\nb" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_no_library_that_trains_is_imported_to_validate(tmp_path: Path) -> None:
@@ -119,3 +134,55 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_pat
     done = run_here(tmp_path, path)
     assert done.returncode == 0, done.stderr
     assert "resumed from step" in done.stdout
+
+
+def test_two_runs_of_one_name_do_not_go_on_at_once(tmp_path: Path) -> None:
+    path = manifest(tmp_path)
+    uri = (tmp_path / "runs").as_uri()
+    work = tmp_path / "cache" / "work"
+    work.mkdir(parents=True)
+    with (work / f"toy-{hashlib.sha256(f'{uri}/toy'.encode()).hexdigest()[:8]}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = run_here(tmp_path, path)
+    assert refused.returncode == 2
+    assert "the run toy goes on in another process" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+    assert run_here(tmp_path, path).returncode == 0
+
+
+def test_a_cache_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    done = run_here(tmp_path, manifest(tmp_path))
+    assert done.returncode == 3
+    assert "cannot be used as cache" in done.stderr
+
+
+@pytest.mark.parametrize("note", ["run.json", "before.json", "attempts/attempt-0001.json"])
+def test_a_damaged_note_is_told_with_the_remedy(note: str, tmp_path: Path) -> None:
+    path = manifest(tmp_path)
+    damaged = tmp_path / "runs" / "default" / "runs" / "toy" / note
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    done = run_here(tmp_path, path)
+    assert done.returncode == 2
+    assert f"{note} is damaged; remove it and run again" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_that_goes_on_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lmft", "run", "my run.yaml", "--overwrite", "--output", "$HOME"])
+    assert commands._again() == "lmft run 'my run.yaml' --output '$HOME'"
+
+
+def test_an_old_locale_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "a.yaml").write_text("kind: LMFineTune\nmetadata: {name: ü}\n")
+    done = lmft("validate", "a.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "LMFineTune/\\xfc" in done.stdout
+
+
+def test_what_a_laptop_does_not_heed_is_told(tmp_path: Path) -> None:
+    done = run_here(tmp_path, manifest(tmp_path, resumeFrom={"name": "another"}))
+    assert "spec.resumeFrom is heeded on a cluster only" in done.stdout
