@@ -1,7 +1,9 @@
 """Brings a model's or tokenizer's folder to this machine: from the hub, from s3://, or from a folder that is here."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from lmft_api.reasons import Reason
 from lmft_job import hub
@@ -9,7 +11,6 @@ from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.private import refuse_private
 from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
 
-# What from_pretrained may ask for; weights in safetensors only, since pickles run code.
 _WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.vocab", "*.bpe"]
 _CODE = ["*.py"]
 _NESTED = ["*/*"]
@@ -59,11 +60,13 @@ def fetch_source(
         InvalidError: a folder, or a link in it, that leads to the pod's secrets.
     """
     if source.startswith("file://"):
-        path = Path(source.removeprefix("file://"))
+        path = Path(unquote(source.removeprefix("file://")))
         if not path.is_dir():
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
         for entry in (path, *path.rglob("*")):
-            refuse_private(entry.resolve(), field)  # a vocabulary that is a link to a key would end up in the model
+            # A vocabulary that is a link to a key would end up in the model. (Path.resolve fails on links in a circle.)
+            refuse_private(Path(os.path.realpath(entry)), field)
+    # a vocabulary that is a link to a key would end up in the model
     if source.startswith(("file://", "s3://")):
         store = open_store(source, credentials, purpose="model", field=field)
         return SourceFolder(_from_storage(store, destination, field, check))

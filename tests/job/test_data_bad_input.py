@@ -45,7 +45,8 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "json not UTF-8": ("json", b'{"text": "one"}\n{"text": "caf\xe9"}\n', r"byte 29 \(line 2\) is not UTF-8"),
     "text not UTF-8": ("text", b"one\ntwo \xff\n", r"byte 8 \(line 2\) is not UTF-8"),
     "csv not UTF-8": ("csv", b"text\none\ncaf\xe9\n", r"byte 12 \(line 3\) is not UTF-8"),
-    "UTF-16": ("json", '{"text": "one"}\n'.encode("utf-16"), r"byte 0 \(line 1\) is not UTF-8"),
+    "UTF-16": ("json", '{"text": "one"}\n'.encode("utf-16"), r"data.json is UTF-16; convert it to UTF-8"),
+    "gzip": ("csv", b"\x1f\x8b\x08\x00\n\xff\n\xff", r"data.csv is compressed \(gzip\); unpack it$"),
     "csv row too long": (
         "csv",
         b"text,label\none,1\ntwo,2,3\n",
@@ -252,6 +253,16 @@ def test_a_link_does_not_lead_outside(tmp_path: Path) -> None:
     error = failure({"files": [f"file://{tmp_path}/link.txt"], "format": "text"}, tmp_path)
 
     assert "lies outside of what a manifest may read" in str(error)
+
+
+@pytest.mark.parametrize("target", ["nowhere.txt", "link.txt"])
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link.txt").symlink_to(target)
+
+    error = failure({"files": [f"file://{tmp_path}/*.txt"], "format": "text"}, tmp_path)
+
+    assert error.reason == Reason.DATASET_NOT_FOUND
+    assert "link.txt is a link that leads nowhere" in str(error)
 
 
 def test_what_is_wrong_survives_as_json(tmp_path: Path) -> None:

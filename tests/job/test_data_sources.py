@@ -152,6 +152,15 @@ def test_wildcards_name_files_sorted_and_each_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_bracket_in_a_path_is_no_wildcard(tmp_path: Path) -> None:
+    for name in ("[ab].jsonl", "a.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+
+    [found] = sources._resolve([f"file://{tmp_path}/[ab].jsonl"], tmp_path, None, lambda: None)
+
+    assert found.path.name == "[ab].jsonl"
+
+
 def test_a_blank_in_a_path_is_written_in_percent(tmp_path: Path) -> None:
     (tmp_path / "my data").mkdir()
     write_lines(tmp_path / "my data" / "a.jsonl", *[{"text": f"row {n} of some words"} for n in range(50)])
@@ -191,7 +200,15 @@ def test_a_compressed_file_is_told_from_text(tmp_path: Path) -> None:
     problems = Problems()
 
     assert list(read(DataFile(tmp_path / "a.jsonl", "a.jsonl"), DataFormat.JSON, [], problems)) == []
-    assert "byte 1 (line 1) is not UTF-8" in problems.all()[0]
+    assert problems.all() == ["spec.dataset.files: a.jsonl is compressed (gzip); unpack it"]
+
+
+def test_a_parquet_file_is_told_from_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"PAR1\x15\x04\x15\xff")
+    problems = Problems()
+
+    assert list(read(DataFile(tmp_path / "a.jsonl", "a.jsonl"), DataFormat.JSON, [], problems)) == []
+    assert problems.all() == ["spec.dataset.files: a.jsonl is a parquet file; set spec.dataset.format to parquet"]
 
 
 def test_the_python_docs_are_shaped_like_eli5() -> None:

@@ -9,6 +9,8 @@ import pytest
 from job.forked import attempt, complete, run_folder, toy_spec
 from job.s3server import BUCKET, Keys, S3Server
 
+from lmft_job.model_source import fetch_source
+
 
 def report_of(home: Path) -> dict[str, Any]:
     return dict(json.loads((run_folder(home) / "report.json").read_text()))
@@ -45,6 +47,18 @@ def test_a_run_starts_where_the_model_of_another_ended(kind: str, first: Path, t
     assert after["results"]["samples"][0]["before"] == before["results"]["samples"][0]["after"]
     assert after["results"]["perplexity"] < before["results"]["perplexity"]
     assert after["model"]["baseModel"] == spec["model"]["name"]
+
+
+@pytest.mark.parametrize("target", ["circle", "nowhere"])
+def test_a_folder_may_have_blanks_and_links_that_lead_nowhere(target: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my models" / "ü%20"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "circle").symlink_to(target)
+
+    found = fetch_source(folder.as_uri(), tmp_path / "fetched", field="spec.model.name")
+
+    assert found.path == folder
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])

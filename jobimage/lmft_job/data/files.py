@@ -12,6 +12,16 @@ from typing import Any
 
 from lmft_api.spec import DataFormat
 
+_NOT_TEXT = {
+    b"\x1f\x8b": "is compressed (gzip); unpack it",
+    b"PK\x03\x04": "is an archive (zip); unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed (zstd); unpack it",
+    b"\xfd7zXZ": "is compressed (xz); unpack it",
+    b"BZh91AY&SY": "is compressed (bzip2); unpack it",
+    b"PAR1": "is a parquet file; set spec.dataset.format to parquet",
+    b"\xff\xfe": "is UTF-16; convert it to UTF-8",
+    b"\xfe\xff": "is UTF-16; convert it to UTF-8",
+}
 Row = dict[str, Any]
 Batches = Iterator[list[Row]]
 MOST_PROBLEMS = 10
@@ -57,6 +67,12 @@ class DataFile:
 
 def read(file: DataFile, kind: DataFormat, columns: list[str], problems: Problems) -> Batches:
     """Batches of rows; of parquet only the columns named, where the file has them."""
+    with file.path.open("rb") as source:
+        start = source.read(10)
+    for magic, what in _NOT_TEXT.items():
+        if start.startswith(magic) and not (magic == b"PAR1" and kind == DataFormat.PARQUET):
+            problems.add(f"spec.dataset.files: {file.name} {what}")
+            return iter(())
     readers: dict[DataFormat, Callable[[], Iterator[Row]]] = {
         DataFormat.JSON: lambda: _json(file, problems),
         DataFormat.TEXT: lambda: ({"text": line.rstrip("\r\n")} for _, line in _lines(file, problems)),

@@ -5,6 +5,7 @@ A source knows its identity before anything is read, so that prepared data is fo
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -171,14 +172,17 @@ def _local(pattern: Path, where: str) -> list[Path]:
     from glob import glob
 
     refuse_private(pattern, where)
-    found = [Path(name) for name in sorted(glob(str(pattern), recursive=True)) if not Path(name).is_dir()]
+    wanted = str(pattern).replace("[", "[[]")  # a bracket is a letter like others
+    found = [Path(name) for name in sorted(glob(wanted, recursive=True)) if not Path(name).is_dir()]
     if not found:
         folder = pattern.parent
         there = sorted(entry.name for entry in folder.iterdir())[:10] if folder.is_dir() else []
         hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
         raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
     for path in found:
-        refuse_private(path.resolve(), where)
+        refuse_private(Path(os.path.realpath(path)), where)  # Path.resolve fails on links in a circle
+        if path.is_symlink() and not path.exists():
+            raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: {path} is a link that leads nowhere.")
         try:
             with path.open("rb"):
                 pass

@@ -97,6 +97,8 @@ class FileStore(Store):
         found = []
         try:
             for path, name in _walk(top):
+                if path.is_symlink() and not path.exists():
+                    continue  # it leads nowhere, and looking again would not help
                 key = join_key(folder, name)
                 if key.startswith(prefix) and not path.name.startswith(_TEMPORARY):
                     found.append(ObjectInfo(key, path.stat().st_size))
