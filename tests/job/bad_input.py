@@ -147,7 +147,13 @@ MODELS: dict[str, Wrong] = {
     ),
     "tokenizer missing": Wrong(
         {"model": {"tokenizer": {"name": "file://HOME/empty"}}},
+        (r"spec\.model\.tokenizer\.name: there is nothing below file://.*/empty",),
+        code=3,
+    ),
+    "tokenizer unusable": Wrong(
+        {"model": {"tokenizer": {"name": "file://HOME/odd"}}},
         (r"spec\.model\.tokenizer\.name: its tokenizer cannot be loaded",),
+        files={"odd/config.json": b"{}"},
     ),
     "mask token absent": Wrong(
         {"model": {"tokenizer": {"name": "file://HOME/causal"}}},

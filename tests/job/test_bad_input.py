@@ -27,7 +27,7 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def surroundings(home: Path, causal: Path, files: dict[str, bytes]) -> None:
     """What the rows' addresses name."""
-    for name in ("slow", "empty", "remote", "pickled"):
+    for name in ("slow", "empty", "odd", "remote", "pickled"):
         (home / name).mkdir()
     (home / "causal").symlink_to(causal)
     (home / "slow" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))

@@ -58,7 +58,8 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
         raise RefusedError(
             purpose.denied,
             f"{purpose.uri_field}: cannot {doing} {url} without keys. Set {purpose.credentials_field} (a Secret with "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or use a service account bound to a cloud role.",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop these variables are taken), or use a service "
+            "account bound to a cloud role.",
         ) from error
     except ParamValidationError as error:
         raise RefusedError(purpose.not_found, f"{purpose.uri_field}: {url}: {_one_line(error)}.") from error
