@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from lmft_api.spec import Task
 from lmft_job.errors import InvalidError
 from lmft_job.report.model import ModelSummary
+from lmft_job.report.words import quantity
 
 _AUTO_CLASSES = {
     Task.CAUSAL_LM: "AutoModelForCausalLM",
@@ -234,7 +235,7 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
         base_model=name,
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        detail=f"{layers} layers" if isinstance(layers, int) else None,
+        detail=quantity(layers, "layers") if isinstance(layers, int) else None,
     )
 
 
