@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from lmft_api.base import ApiModel
 from lmft_api.reasons import Reason
-from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results
+from lmft_api.status import CheckpointStatus, Count, EvaluationResult, Provenance, Results
 
 MAX_BYTES = 4096
 MAX_MESSAGE_BYTES = 1600
@@ -26,15 +26,15 @@ ELLIPSIS = "…"
 class Counts(ApiModel):
     """Numbers of the attempt."""
 
-    steps: int | None = None
+    steps: Count | None = None
     """Optimiser steps done."""
-    total_steps: int | None = None
+    total_steps: Count | None = None
     """Optimiser steps in all."""
-    resumed_from_step: int | None = None
+    resumed_from_step: Count | None = None
     """Step that the attempt started from."""
-    lost_steps: int | None = None
+    lost_steps: Count | None = None
     """Steps of the attempt before that were repeated."""
-    tokens_per_second: int | None = None
+    tokens_per_second: Count | None = None
     """Training throughput."""
 
 
@@ -88,11 +88,27 @@ def encode(result: Result) -> bytes:
 
 
 def decode(message: str) -> Result | None:
-    """The result in a termination message, or None when it holds something else (last lines of a log, nothing)."""
+    """The result in a termination message, or None when it holds something else (last lines of a log, nothing).
+
+    What is decoded fits the status: the API server would refuse all of a status for one number that it cannot store.
+    """
     try:
         return Result.model_validate_json(message)
     except ValidationError:
         return None
+
+
+def flaw(message: str) -> str:
+    """What is wrong with a termination message that should be a result and is none; empty for words of another kind."""
+    if not message.lstrip().startswith("{"):
+        return ""
+    try:
+        Result.model_validate_json(message)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else first["msg"]
+    return ""
 
 
 def _cut_samples(body: dict[str, Any], samples: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -1,22 +1,54 @@
 """``status`` of an LMFineTune: what came out, and what is going on."""
 
+import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from lmft_api.base import ApiModel, list_map
 from lmft_api.reasons import Phase
 
 MAX_ATTEMPTS_KEPT = 32
+MAX_CONDITIONS = 8
 MAX_EVALUATIONS_KEPT = 64
 MAX_MESSAGE = 4096
 
-Short = Annotated[str, StringConstraints(max_length=253)]
-Number = Annotated[str, StringConstraints(max_length=32)]
-Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE)]
-Uri = Annotated[str, StringConstraints(max_length=2048)]
+MOST = 2**63 - 1
+"""Largest whole number that the API server stores."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+# As functions and not as bounds: the definition has them in its formats, int64 and date-time.
+def _storable(number: int) -> int:
+    if not 0 <= number <= MOST:
+        raise ValueError(f"must be at least 0 and at most {MOST}")
+    return number
+
+
+def _time(text: str) -> str:
+    if not _TIME.fullmatch(text):
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+    datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return text
+
+
+def printable(text: str) -> str:
+    """The text with blanks for what commands a terminal: control characters but line ends and tabs, turned writing."""
+    return _COMMANDS.sub(" ", text)
+
+
+Count = Annotated[int, AfterValidator(_storable)]
+Short = Annotated[str, StringConstraints(max_length=253), AfterValidator(printable)]
+Number = Annotated[str, StringConstraints(max_length=32), AfterValidator(printable)]
+Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE), AfterValidator(printable)]
+Uri = Annotated[str, StringConstraints(max_length=2048), AfterValidator(printable)]
 Timestamp = Annotated[str, StringConstraints(max_length=32), Field(json_schema_extra={"format": "date-time"})]
+ToldTime = Annotated[Timestamp, AfterValidator(_time)]
+"""A time that a pod tells, unlike those that come from the API server."""
 
 
 class ConditionStatus(StrEnum):
@@ -104,7 +136,7 @@ class Results(ApiModel):
 class EvaluationResult(ApiModel):
     """One evaluation during training."""
 
-    step: int
+    step: Count
     """Optimiser steps done."""
     epoch: Number
     """Epochs done."""
@@ -121,11 +153,11 @@ class EvaluationResult(ApiModel):
 class CheckpointStatus(ApiModel):
     """The newest complete checkpoint."""
 
-    step: int
+    step: Count
     """Optimiser steps it holds."""
     uri: Uri
     """Where it lies."""
-    time: Timestamp | None = None
+    time: ToldTime | None = None
     """When it was complete."""
 
 
@@ -178,7 +210,7 @@ class Provenance(ApiModel):
     """Fingerprint of the prepared data."""
     spec_hash: Short | None = None
     """SHA-256 of the spec without its mutable fields."""
-    seed: int | None = None
+    seed: Count | None = None
     """Seed."""
     resumed_from: Uri | None = None
     """Model or checkpoint of the run that spec.resumeFrom names."""
@@ -193,7 +225,9 @@ class LMFineTuneStatus(ApiModel):
     """Generation of the spec that was seen last."""
     phase: Phase | None = None
     """For the eye; conditions are the API."""
-    conditions: Annotated[list[Condition], Field(max_length=8, json_schema_extra=list_map("type"))] | None = None
+    conditions: (
+        Annotated[list[Condition], Field(max_length=MAX_CONDITIONS, json_schema_extra=list_map("type"))] | None
+    ) = None
     """Succeeded: Unknown while it runs, True or False at the end."""
     model: Short | None = None
     """Model in short, for kubectl get."""

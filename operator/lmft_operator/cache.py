@@ -1,7 +1,8 @@
 """The operator's picture of the cluster: fed by watches, by lists and by the answers to its own writes.
 
 A label is no proof: whoever may create Jobs or Pods, in whatever namespace, may label them with the UID of a run. A Job
-counts only when the run owns it, a Pod only when a Job does, and both only in the namespace of the run.
+counts only when the run owns it, a Pod only when such a Job does, and both only in the namespace of the run. Of a Job
+that was gone before the operator came up its name has to do.
 
 Answers to writes enter at once, so a decision never rests on something older than what the operator itself did.
 Versions of objects only move forward; an object that was deleted does not come back with an older list.
@@ -42,6 +43,8 @@ class Cache:
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, JobFacts]] = defaultdict(dict)
         self._pods: dict[str, dict[str, PodFacts]] = defaultdict(dict)
+        self._job_names: dict[str, dict[str, str]] = defaultdict(dict)
+        """By the UID of a run: names of the Jobs it has or had, by their UIDs."""
         self._child_of: dict[str, str] = {}
         self._warnings: dict[str, Warning] = {}
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
@@ -97,6 +100,7 @@ class Cache:
             return None
         if watched:
             self._arrived(facts.uid, facts.version)
+        self._job_names[facts.run_uid][facts.uid] = facts.name
         return self._child_seen(self._jobs[facts.run_uid], facts)
 
     def job_gone(self, body: JsonObject) -> Key | None:
@@ -104,6 +108,8 @@ class Cache:
         facts = job_facts(body)
         self._bury(facts.uid)
         self._jobs[facts.run_uid].pop(facts.uid, None)
+        if facts.run_uid not in self._keys:
+            self._job_names.pop(facts.run_uid, None)
         self._drop_child(facts.uid)
         return self._key_in(facts)
 
@@ -205,10 +211,21 @@ class Cache:
         if run is None:
             return None
         jobs = tuple(job for job in self._jobs.get(run.uid, {}).values() if job.namespace == run.key.namespace)
-        pods = tuple(pod for pod in self._pods.get(run.uid, {}).values() if pod.namespace == run.key.namespace)
+        pods = tuple(
+            pod
+            for pod in self._pods.get(run.uid, {}).values()
+            if pod.namespace == run.key.namespace and self._owned(run, pod)
+        )
         uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
         return Observed(run, now, jobs, pods, warnings)
+
+    def _owned(self, run: RunFacts, pod: PodFacts) -> bool:
+        """Whether a Job of the run owns a pod; a Job that nobody has seen counts under a name that the status lists."""
+        names = self._job_names.get(run.uid, {})
+        if pod.owner in names:
+            return True
+        return pod.owner_name not in names.values() and f'"job":"{pod.owner_name}"' in run.status
 
     def key_of(self, run_uid: str) -> Key | None:
         """The run of a UID, if it exists."""
@@ -269,6 +286,7 @@ class Cache:
     def _forget(self, run_uid: str) -> None:
         self._keys.pop(run_uid, None)
         self.unseen.pop(run_uid, None)
+        self._job_names.pop(run_uid, None)
         for child in (*self._jobs.pop(run_uid, {}), *self._pods.pop(run_uid, {})):
             self._drop_child(child)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from lmft_api import KIND
 from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
 
 JsonObject = Mapping[str, Any]
@@ -97,7 +98,9 @@ class PodFacts:
     exit_reason: str = ""
     last_words: str = ""
     owner: str = ""
-    """UID of the controller that its owner reference names: its Job."""
+    """UID of the Job that its owner reference names as its controller; empty for a controller of another kind."""
+    owner_name: str = ""
+    """Name of that Job."""
     gone: bool = False
     namespace: str = ""
 
@@ -213,7 +216,8 @@ def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
         exit_code=ended.get("exitCode") if ended else None,
         exit_reason=(ended or {}).get("reason", ""),
         last_words=(ended or {}).get("message", ""),
-        owner=_owner(metadata),
+        owner=_owner(metadata, "Job"),
+        owner_name=_owner(metadata, "Job", "name"),
         gone=gone,
         namespace=sys.intern(metadata["namespace"]),
     )
@@ -221,13 +225,15 @@ def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
 
 def seconds(timestamp: str | None) -> float | None:
     """UNIX seconds of an RFC 3339 time; None for none, and for the zero time that kubelet writes at times."""
-    if not timestamp or timestamp.startswith("0001-"):
+    # The API server takes the year 0, Python does not.
+    if not timestamp or timestamp.startswith(("0000-", "0001-")):
         return None
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
-def _owner(metadata: JsonObject) -> str:
-    return next((str(o["uid"]) for o in metadata.get("ownerReferences", ()) if o.get("controller")), "")
+def _owner(metadata: JsonObject, kind: str = KIND, field: str = "uid") -> str:
+    owners = metadata.get("ownerReferences", ())
+    return next((str(o[field]) for o in owners if o.get("controller") and o.get("kind") == kind), "")
 
 
 def _attempt(labels: JsonObject) -> int:

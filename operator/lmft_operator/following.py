@@ -66,7 +66,9 @@ def _given_up(course: Course, last: Attempt) -> bool:
         course.end(Reason.RETRIES_EXHAUSTED, text)
         return True
     if _trailing_unread(course) >= MAX_UNREAD:
-        text = "The job ends well but leaves no result; is the image one of ours?"
+        text = (
+            f"{MAX_UNREAD} attempts in a row were for nothing; is the image one of ours? The last one: {last.message}"
+        )
         course.end(Reason.INTERNAL_ERROR, text)
         return True
     return False

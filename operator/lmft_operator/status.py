@@ -13,6 +13,7 @@ from lmft_api.result import Result
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import (
     MAX_ATTEMPTS_KEPT,
+    MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
     MAX_MESSAGE,
     Attempt,
@@ -87,7 +88,7 @@ def with_condition(
         last_transition_time=since,
         observed_generation=generation,
     )
-    others = [c for c in status.conditions or () if c.type != SUCCEEDED]
+    others = [c for c in status.conditions or () if c.type != SUCCEEDED][: MAX_CONDITIONS - 1]
     return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, succeeded]})
 
 

@@ -112,7 +112,9 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
 
     if code == ExitCode.DONE:
         if result is None:
-            return verdict(Kind.UNREAD, Reason.COMPLETED, "The job ended well but left no result.")
+            flaw = messages.flaw(pod.last_words)
+            words = f"a result that cannot be read: {_shown(flaw)}" if flaw else "no result"
+            return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
         return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code)
     message = _shown(result.message) if result and result.message else _explained(pod, code, reason)

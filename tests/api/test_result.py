@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lmft_api.reasons import Reason
-from lmft_api.result import ELLIPSIS, MAX_BYTES, Result, decode, encode
+from lmft_api.result import ELLIPSIS, MAX_BYTES, Result, decode, encode, flaw
 
 ALPHABETS = ["abc ", '"\\/\b\n\t', "äöüß", "日本語", "😀👩‍👩‍👧", "\u0000\u001f\u007f", "\u2028\ufeff"]
 
@@ -119,10 +119,44 @@ def test_the_end_of_a_message_goes_before_its_beginning():
         "[]",
         "null",
         '{"reason": "Completed", "x": 1}',
+        '{"reason": "Completed", "checkpoint": {"step": 3, "uri": "s3://m/3", "time": "yesterday"}}',
+        '{"reason": "Completed", "checkpoint": {"step": 3, "uri": "s3://m/3", "time": "2026-13-01T00:00:00Z"}}',
+        '{"reason": "Completed", "checkpoint": {"step": 1000000000000000000000000, "uri": "s3://m/3"}}',
+        '{"reason": "Completed", "counts": {"steps": -1}}',
+        '{"reason": "Completed", "counts": {"totalSteps": 9223372036854775808}}',
+        '{"reason": "Completed", "provenance": {"seed": 9223372036854775808}}',
+        '{"reason": "Completed", "evaluations": [{"step": -1, "epoch": "1", "evalLoss": "2"}]}',
+        '{"reason": "Completed", "results": {"perplexity": NaN}}',
     ],
 )
 def test_a_message_that_is_no_result_is_none(message: str):
     assert decode(message) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Traceback (most recent call last):", ""),
+        ('{"reason": "Completed"}', ""),
+        ('{"reason": "Completed", "results": {"perplexty": "2"}}', "results.perplexty: "),
+        ('{"reason": "Completed", "counts": {"steps": -1}}', "counts.steps: "),
+        ('{"reason": "Com', "Invalid JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_told(message: str, words: str):
+    found = flaw(message)
+    assert found.startswith(words)
+    assert bool(found) == bool(words)
+
+
+def test_a_result_commands_no_terminal():
+    sample = {"prompt": "\u001b]0;title\u0007p\u202e", "after": "a\nb\tc\r\u009bd"}
+    decoded = decode(
+        json.dumps({"reason": "Completed", "results": {"samples": [sample], "modelURI": "s3://m/\u001b[2J"}})
+    )
+    assert decoded.results.samples[0].prompt == " ]0;title p "
+    assert decoded.results.samples[0].after == "a\nb\tc  d"
+    assert decoded.results.model_uri == "s3://m/ [2J"
 
 
 def test_uris_too_long_for_the_message_do_not_take_the_reason_with_them():

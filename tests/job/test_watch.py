@@ -59,6 +59,15 @@ def test_a_finished_run_shows_samples_as_written_and_where_things_lie():
     assert ended(LMFineTuneStatus.parse(DONE))
 
 
+def test_what_a_pod_said_commands_no_terminal_and_figures_that_are_none_are_left_out():
+    evaluations = [{"step": 1, "epoch": "1", "trainLoss": loss, "evalLoss": "2"} for loss in ("n/a", "NaN")]
+    samples = [{"prompt": "\x1b]0;title\x07", "after": "\x1b[2J"}]
+    text = shown({**DONE, "evaluations": evaluations, "results": {"samples": samples}})
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[2J" in text
+
+
 def test_an_empty_status_is_a_pending_run():
     assert "Pending" in shown({})
     assert line("eli5", LMFineTuneStatus()) == "eli5 · Pending"

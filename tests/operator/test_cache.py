@@ -17,14 +17,16 @@ def job(version: int, uid: str = "j1") -> dict:
     found["metadata"] |= {
         "name": "r-1",
         "labels": {"lmfinetune.dev/run-uid": "u1", "lmfinetune.dev/attempt": "1"},
-        "ownerReferences": [{"uid": "u1", "controller": True}],
+        "ownerReferences": [{"kind": "LMFineTune", "name": "r", "uid": "u1", "controller": True}],
     }
     return found
 
 
 def pod(version: int, uid: str = "p1") -> dict:
     found = job(version, uid)
-    found["metadata"]["ownerReferences"] = [{"uid": "j1", "controller": True}]
+    found["metadata"]["ownerReferences"] = [
+        {"kind": "Job", "name": found["metadata"]["name"], "uid": "j1", "controller": True}
+    ]
     return found
 
 
@@ -84,6 +86,7 @@ def test_a_list_without_an_object_removes_it_unless_that_is_newer():
 def test_a_pod_that_vanished_leaves_its_last_facts_until_its_attempt_is_written_down():
     cache = Cache()
     cache.run_seen(body(1))
+    cache.job_seen(job(1))
     cache.pod_seen(pod(2))
     cache.pod_gone(pod(3))
     assert [pod.gone for pod in cache.observe(("a", "r"), 0.0).pods] == [True]
@@ -123,8 +126,9 @@ def changed(body: dict, **metadata: object) -> dict:
     [
         {"namespace": "b"},
         {"ownerReferences": []},
-        {"ownerReferences": [{"uid": "u1"}]},
-        {"ownerReferences": [{"uid": "another", "controller": True}]},
+        {"ownerReferences": [{"kind": "LMFineTune", "name": "r", "uid": "u1"}]},
+        {"ownerReferences": [{"kind": "LMFineTune", "name": "r", "uid": "another", "controller": True}]},
+        {"ownerReferences": [{"kind": "ConfigMap", "name": "r", "uid": "u1", "controller": True}]},
     ],
 )
 @pytest.mark.parametrize("first", ["the run", "the Job"])
@@ -138,7 +142,13 @@ def test_a_foreign_job_with_our_labels_is_not_the_runs(metadata, first):
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"namespace": "b"}, {"ownerReferences": []}, {"ownerReferences": [{"uid": "j1"}]}]
+    "metadata",
+    [
+        {"namespace": "b"},
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "Job", "name": "r-1", "uid": "j1"}]},
+        {"ownerReferences": [{"kind": "ConfigMap", "name": "r-1", "uid": "j1", "controller": True}]},
+    ],
 )
 @pytest.mark.parametrize("first", ["the run", "the Pod"])
 def test_a_foreign_pod_with_our_labels_is_not_the_runs(metadata, first):
@@ -153,6 +163,28 @@ def test_a_foreign_pod_with_our_labels_is_not_the_runs(metadata, first):
     assert cache.observe(("a", "r"), 0.0).pods == ()
     assert cache.pod_gone(forged) is None
     assert cache.observe(("a", "r"), 0.0).pods == ()
+
+
+@pytest.mark.parametrize("job_is_gone", [False, True])
+@pytest.mark.parametrize("name", ["r-1", "another"])
+def test_a_pod_of_somebody_elses_job_is_not_the_runs(name, job_is_gone):
+    cache = Cache()
+    cache.run_seen(body(1) | {"status": {"attempts": [{"number": 1, "job": "r-1"}]}})
+    cache.job_seen(changed(job(2), name="r-1"))
+    if job_is_gone:
+        cache.job_gone(changed(job(3), name="r-1"))
+    owner = {"kind": "Job", "name": name, "uid": "theirs", "controller": True}
+    cache.pod_seen(changed(pod(4, "p2"), ownerReferences=[owner]))
+    assert cache.observe(("a", "r"), 0.0).pods == ()
+
+
+@pytest.mark.parametrize(("name", "pods"), [("r-1", ["p1"]), ("another", [])])
+def test_the_pod_of_a_job_that_went_before_the_operator_came_is_known_by_the_jobs_name(name, pods):
+    cache = Cache()
+    cache.run_seen(body(1) | {"status": {"attempts": [{"number": 1, "job": "r-1"}]}})
+    owner = {"kind": "Job", "name": name, "uid": "gone", "controller": True}
+    cache.pod_seen(changed(pod(2), ownerReferences=[owner]))
+    assert [found.uid for found in cache.observe(("a", "r"), 0.0).pods] == pods
 
 
 def test_a_warning_from_another_namespace_is_not_believed():

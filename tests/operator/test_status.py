@@ -8,6 +8,7 @@ import pytest
 from lmft_api.reasons import Phase, Reason
 from lmft_api.result import Result
 from lmft_api.status import (
+    MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
     Attempt,
     CheckpointStatus,
@@ -18,6 +19,7 @@ from lmft_api.status import (
     Results,
 )
 from lmft_operator import status
+from lmft_operator.facts import seconds
 from lmft_operator.verdict import judge, last_words, scrub
 
 NOW = 1_800_000_000.0
@@ -144,3 +146,19 @@ def test_last_words_are_one_bounded_line():
 
 def test_no_pod_and_no_job_is_an_interruption():
     assert judge(None, None, NOW).reason == Reason.INTERRUPTED
+
+
+def test_conditions_of_others_leave_room_for_ours():
+    others = [
+        {"type": f"X{n}", "status": "True", "reason": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        for n in range(MAX_CONDITIONS)
+    ]
+    before = LMFineTuneStatus.parse({"conditions": others})
+    after = status.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "", Phase.PENDING, NOW, 1)
+    assert len(after.conditions) == MAX_CONDITIONS
+    assert status.reason(after) == Reason.PENDING
+
+
+@pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "", None])
+def test_a_time_that_python_does_not_know_is_none(time):
+    assert seconds(time) is None

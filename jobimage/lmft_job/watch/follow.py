@@ -15,7 +15,7 @@ from rich.live import Live
 from urllib3.exceptions import HTTPError
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
-from lmft_api.status import ConditionStatus, LMFineTuneStatus
+from lmft_api.status import ConditionStatus, LMFineTuneStatus, printable
 from lmft_job.watch.view import EventLine, History, closing, ended, line, picture, succeeded
 
 WATCH_SECONDS = 60
@@ -129,8 +129,8 @@ def _events(name: str, namespace: str) -> list[EventLine]:
         EventLine(
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp).isoformat(),
             event.type or "Normal",
-            event.reason or "",
-            event.message or "",
+            printable(event.reason or ""),
+            printable(event.message or ""),
         )
         for event in found.items
     ]

@@ -1,5 +1,6 @@
 """What ``lmft watch`` shows: from a run's status to lines and pictures. No I/O."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -34,15 +35,24 @@ class History:
     def add(self, status: LMFineTuneStatus) -> None:
         """Take in what a status knows; a resumed run overwrites the steps that it repeats."""
         for evaluation in status.evaluations or ():
-            if evaluation.train_loss is not None:
-                self.losses.setdefault(evaluation.step, float(evaluation.train_loss))
+            if (loss := _finite(evaluation.train_loss)) is not None:
+                self.losses.setdefault(evaluation.step, loss)
         progress = status.progress
-        if progress is not None and progress.step is not None and progress.loss is not None:
-            self.losses[progress.step] = float(progress.loss)
+        if progress is not None and progress.step is not None and (loss := _finite(progress.loss)) is not None:
+            self.losses[progress.step] = loss
 
     def curve(self) -> list[float]:
         """Losses in the order of steps."""
         return [self.losses[step] for step in sorted(self.losses)]
+
+
+def _finite(text: str | None) -> float | None:
+    """A number to draw; a user's own image may have written something else."""
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def succeeded(status: LMFineTuneStatus) -> Condition | None:
