@@ -7,11 +7,11 @@ or a wrong type stops the operator with the field's path, so that a typing error
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lmft_api.base import ApiModel
+from lmft_api.base import ApiModel, Quantity, StorageUri
 from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
 
@@ -33,7 +33,7 @@ class Section(ApiModel):
 class DefaultSettings(Section):
     """What a manifest may leave out."""
 
-    output_uri: str | None = None
+    output_uri: StorageUri | None = None
     """``spec.output.uri`` of runs that set none, such as ``s3://models``."""
     endpoint_url: str | None = None
     """AWS_ENDPOINT_URL of every pod; a key of that name in a run's Secret wins."""
@@ -48,13 +48,13 @@ class DefaultSettings(Section):
 class JobResources(Section):
     """Quantities for what ``spec.resources`` leaves out; unset means none."""
 
-    cpu: str | None = None
+    cpu: Quantity | None = None
     """CPU request."""
-    memory: str | None = None
+    memory: Quantity | None = None
     """Memory request and limit."""
-    ephemeral_storage: str | None = None
+    ephemeral_storage: Quantity | None = None
     """Scratch request, and size limit of the pod's temporary folders."""
-    shared_memory: str = "1Gi"
+    shared_memory: Quantity = "1Gi"
     """Size of /dev/shm."""
 
 
@@ -63,8 +63,8 @@ class JobSettings(Section):
 
     image: str = "lmfinetune-job:latest"
     """Image of the job."""
-    image_pull_policy: str = "IfNotPresent"
-    """Always, IfNotPresent or Never."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When nodes pull the image."""
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets, in the namespace of the run, for pulling the image."""
     env: dict[str, str] = Field(default_factory=dict)
@@ -269,22 +269,26 @@ class OperatorSettings(Section):
     """Probes and metrics."""
     documentation_url: str | None = "https://github.com/lmfinetune/lmfinetune/blob/main/docs/troubleshooting.md"
     """Page that explains the reasons, an anchor for each: messages that ask for help lead there. None: they do not."""
-    log_level: str = "INFO"
-    """DEBUG, INFO, WARNING or ERROR."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on the log is written."""
 
 
 def load(path: str | None = None) -> OperatorSettings:
     """Read the settings file; an absent one gives the defaults.
 
     Raises:
-        SettingsError: the file is not YAML, or a field is unknown or wrong; all of them are listed.
+        SettingsError: the file cannot be read or is not YAML, or a field is unknown or wrong; all of them are listed.
     """
     file = Path(path or os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
     if not file.exists():
         if path or CONFIG_VARIABLE in os.environ:
             raise SettingsError(f"{file}: no such file")
         return OperatorSettings()
-    return parse(file.read_text(encoding="utf-8"), str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as problem:
+        raise SettingsError(f"{file} cannot be read: {problem}") from problem
+    return parse(text, str(file))
 
 
 def parse(text: str, name: str = "settings") -> OperatorSettings:
@@ -297,5 +301,12 @@ def parse(text: str, name: str = "settings") -> OperatorSettings:
         # By way of JSON: strict types take enums from JSON text, not from Python strings.
         return OperatorSettings.model_validate_json(json.dumps(body or {}))
     except ValidationError as problems:
-        lines = [f"  {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems.errors()]
-        raise SettingsError(f"{name}: {len(lines)} wrong fields\n" + "\n".join(lines)) from problems
+        lines = [
+            f"  {'.'.join(map(str, p['loc'])) or 'the file'}: {_worded(p['type'], p['msg'])}" for p in problems.errors()
+        ]
+        count = "1 wrong field" if len(lines) == 1 else f"{len(lines)} wrong fields"
+        raise SettingsError(f"{name}: {count}\n" + "\n".join(lines)) from problems
+
+
+def _worded(kind: str, message: str) -> str:
+    return "unknown field" if kind == "extra_forbidden" else message
