@@ -254,7 +254,7 @@ DATA: dict[str, Wrong] = {
     ),
     "two files missing": Wrong(
         {"dataset": {"files": ["file:///nowhere/x.jsonl", "file://HOME/*.csv"]}},
-        (r"spec\.dataset\.files\[0\]: no file matches .*; spec\.dataset\.files\[1\]: no file .* has .*same\.jsonl",),
+        (r"spec\.dataset\.files\[0\]: no file matches .*; spec\.dataset\.files\[1\]: no file .* has .*closed\.jsonl",),
         code=3,
     ),
     "a folder for a file": Wrong(

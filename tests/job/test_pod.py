@@ -209,7 +209,8 @@ def test_a_progress_server_that_accepts_and_never_answers_costs_no_step_and_not_
 def test_a_library_that_holds_the_main_thread_does_not_hold_a_stopped_pod(tmp_path: Path) -> None:
     def dig() -> None:
         def find_sources(*_: Any) -> None:
-            print("digging", flush=True)
+            # Said once the call below is under way: before it, the handler would still have its chance.
+            threading.Timer(1, lambda: print("digging", flush=True)).start()
             # One call into C that gives no signal handler a chance, for a minute if nothing ends the process.
             hashlib.pbkdf2_hmac("sha256", b"", b"", 60_000_000)
 
