@@ -5,6 +5,8 @@ import logging
 import sys
 from typing import Any
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 from lmft_operator.facts import Key
 
 
@@ -29,6 +31,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _of_ours(record: logging.LogRecord) -> bool:
+    """Not what a stranger sent that is no HTTP: it is answered with 400, and anyone could fill the log with it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
 def configure(level: str) -> None:
     """Send everything to standard error as JSON; kopf's chatter from warnings on."""
     import time
@@ -37,6 +44,7 @@ def configure(level: str) -> None:
     formatter = JsonFormatter()
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
+    handler.addFilter(_of_ours)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -257,6 +257,9 @@ def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | N
     spec = manifests.with_defaults(spec, settings)
     if spec.output is None or spec.output.uri is None:
         problems.append(Problem("spec.output.uri", "is required: the platform team has configured no default"))
+    if spec.resume_from is not None and spec.resume_from.name == run.key.name:
+        words = "names this run itself, which would wait for its own end; leave it out: a run goes on by itself"
+        problems.append(Problem("spec.resumeFrom.name", words))
     return spec, tuple(str(problem) for problem in problems)
 
 
@@ -265,7 +268,8 @@ def _refused(
 ) -> LMFineTuneStatus:
     """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
     now = time.time()
-    if problem.status == 422 and not before.attempts:
+    # A policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
+    if problem.status == 422 and " is invalid: " in str(problem) and not before.attempts:
         words = linked(settings, Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
         after = status.with_condition(
             before, ConditionStatus.FALSE, Reason.INVALID_SPEC, words, Phase.FAILED, now, run.generation

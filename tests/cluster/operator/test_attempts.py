@@ -184,6 +184,49 @@ def test_a_foreign_job_of_the_same_name_is_stepped_around(api, new_run):
     assert run.status()["attempts"][0]["job"] == run.job()["metadata"]["name"]
 
 
+@pytest.mark.parametrize("said", ['{"steps": 100000000000000000000}', '{"steps": -1}', '{"step": 1}'])
+def test_a_result_that_the_status_cannot_hold_is_told_and_tried_again(new_run, said):
+    run = new_run()
+    run.runs()
+    run.ends(said=f'{{"reason": "Completed", "counts": {said}}}')
+    assert run.job(2)
+    eventually(lambda: len(run.status().get("attempts", [])) == 2, "the next attempt in the status")
+    assert "left a result that cannot be read: counts.step" in run.status()["attempts"][0]["message"]
+
+
+def test_a_job_that_a_policy_of_the_cluster_denies_is_tried_again(new_run, api):
+    group = "/apis/admissionregistration.k8s.io/v1"
+    namespace = api.namespace()
+    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    denial = {"expression": "false", "message": "no cost center"}
+    spec = {"matchConstraints": {"resourceRules": [rule], "namespaceSelector": here}, "validations": [denial]}
+    api.call("POST", f"{group}/validatingadmissionpolicies", {"metadata": {"name": namespace}, "spec": spec})
+    binding = {"policyName": namespace, "validationActions": ["Deny"]}
+    path = f"{group}/validatingadmissionpolicybindings"
+    api.call("POST", path, {"metadata": {"name": namespace}, "spec": binding})
+    probe = {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}
+
+    def denied() -> bool:
+        try:
+            api.call("POST", f"{JOBS.format(namespace)}?dryRun=All", {"metadata": {"name": "probe"}, **probe})
+        except urllib.error.HTTPError as problem:
+            return problem.code == 422
+        return False
+
+    eventually(denied, "the policy in effect")
+    run = new_run(namespace)
+    run.wait("Pending")
+    assert "no cost center" in run.condition()["message"]
+    api.call("DELETE", f"{path}/{namespace}")
+    assert run.job()
+
+
+def test_a_run_that_waits_for_itself_is_refused(new_run):
+    status = new_run(resumeFrom={"name": "eli5"}).wait("InvalidSpec")
+    assert "spec.resumeFrom.name: names this run itself" in status["conditions"][0]["message"]
+
+
 def test_the_training_spec_cannot_change_once_an_attempt_exists(new_run):
     run = new_run()
     run.wait("Pending")
