@@ -115,14 +115,14 @@ class Cache:
 
     def pod_seen(self, body: JsonObject) -> Key | None:
         """A Pod of ours as the API server has it now."""
-        facts = pod_facts(body)
+        facts = self._still_owned(pod_facts(body))
         if not facts.owner:
             return None
         return self._child_seen(self._pods[facts.run_uid], facts)
 
     def pod_gone(self, body: JsonObject) -> Key | None:
         """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
-        facts = pod_facts(body, gone=True)
+        facts = self._still_owned(pod_facts(body, gone=True))
         self._bury(facts.uid)
         key = self._key_in(facts)
         if key is None or not facts.owner:
@@ -148,6 +148,13 @@ class Cache:
             return None
         self._warnings[uid] = warning
         return key
+
+    def _still_owned(self, facts: PodFacts) -> PodFacts:
+        """A pod that was a Job's stays so when the Job is deleted without it, which takes its owner off."""
+        before = self._pods.get(facts.run_uid, {}).get(facts.uid)
+        if facts.owner or before is None:
+            return facts
+        return replace(facts, owner=before.owner, owner_name=before.owner_name)
 
     def _key_in(self, facts: JobFacts | PodFacts) -> Key | None:
         """The run that a child's label names, if it lives in the same namespace."""

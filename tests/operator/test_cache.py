@@ -165,6 +165,19 @@ def test_a_foreign_pod_with_our_labels_is_not_the_runs(metadata, first):
     assert cache.observe(("a", "r"), 0.0).pods == ()
 
 
+def test_a_pod_that_its_job_left_behind_is_followed_to_its_end():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    cache.pod_seen(pod(3))
+    cache.job_gone(job(4))
+    ended = changed(pod(5), ownerReferences=[]) | {"status": {"phase": "Succeeded"}}
+    assert cache.pod_seen(ended) == ("a", "r")
+    assert [found.phase for found in cache.observe(("a", "r"), 0.0).pods] == ["Succeeded"]
+    assert cache.pod_gone(changed(pod(6), ownerReferences=[])) == ("a", "r")
+    assert [found.gone for found in cache.observe(("a", "r"), 0.0).pods] == [True]
+
+
 @pytest.mark.parametrize("job_is_gone", [False, True])
 @pytest.mark.parametrize("name", ["r-1", "another"])
 def test_a_pod_of_somebody_elses_job_is_not_the_runs(name, job_is_gone):
