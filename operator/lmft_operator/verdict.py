@@ -118,9 +118,11 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
         return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code)
     message = _shown(result.message) if result and result.message else _explained(pod, code, reason)
-    if code in FINAL_EXIT_CODES:
+    stopped = bool(pod.disruption) or pod.deleted is not None
+    # Without a result the code may be another's: a container that is stopped while runc still starts it ends with 2.
+    if code in FINAL_EXIT_CODES and not (stopped and result is None):
         return verdict(Kind.FINAL, reason, message)
-    if code == ExitCode.INTERRUPTED or pod.disruption or pod.deleted is not None or reason == Reason.INTERRUPTED:
+    if code == ExitCode.INTERRUPTED or stopped or reason == Reason.INTERRUPTED:
         cause = pod.disruption or (message if result else "The pod was stopped.")
         return verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(cause))
     return verdict(Kind.RETRY, reason, message)

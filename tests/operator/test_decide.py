@@ -160,6 +160,7 @@ def test_a_final_failure_is_not_revived(World):
 INTERRUPTED = [
     {"code": 75, "said": stopped(400)},
     {"code": 143, "deleted": 1.0},
+    {"code": 2, "deleted": 1.0},
     {"code": 1, "disruption": "Eviction API: evicting"},
     {"code": 137, "exit_reason": "OOMKilled", "deleted": 1.0},
 ]

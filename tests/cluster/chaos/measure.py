@@ -85,7 +85,7 @@ class Outcome:
 
 
 def small(task: str, plan: Plan) -> Json:
-    """A small run: about 1M parameters, minutes on one core, and checkpoints every few seconds."""
+    """A small run: some 300,000 parameters, a few minutes on a core, a checkpoint every few seconds."""
     causal = task == "CausalLM"
     sizes: Json = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 96, "n_positions": 64}
     if not causal:
