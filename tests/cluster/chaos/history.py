@@ -18,10 +18,12 @@ class Live:
 
     Attributes:
         attempt: its number.
+        pod: whether a pod of it has not ended; else its Job may yet make one.
         fenced: seconds past the end of its pod's grace period, when the pod is marked for deletion; else None.
     """
 
     attempt: int
+    pod: bool = True
     fenced: float | None = None
 
 
@@ -42,13 +44,13 @@ def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[
             status.get("failed") or status.get("succeeded") or any(status.get("uncountedTerminatedPods", {}).values())
         )
         if not over and not counted and "deletionTimestamp" not in job["metadata"]:
-            found[number_of(job)] = Live(number_of(job))
+            found[number_of(job)] = Live(number_of(job), pod=False)
     for pod in pods:
         number, deadline = number_of(pod), pod["metadata"].get("deletionTimestamp")
         if _ended(pod):
             found.pop(number, None)
         else:
-            found[number] = Live(number, now - unix(deadline) if deadline else None)
+            found[number] = Live(number, True, now - unix(deadline) if deadline else None)
     return [found[number] for number in sorted(found)]
 
 
@@ -68,13 +70,20 @@ def unix(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
 
 
-def two_at_once(live: Sequence[Live], margin: float) -> str | None:
+def two_at_once(live: Sequence[Live], before: Sequence[Live], margin: float) -> str | None:
     """What is wrong with the live attempts of a run, if anything.
 
     One is allowed; and older ones whose pod did not end though its grace period and a margin are over, as on a node
     that nobody hears of. These are fenced: each writes in a folder of its own.
+
+    Args:
+        live: in this look.
+        before: in the look before. Jobs and pods are two lists, and much may happen between them: an older Job without
+            a pod counts when it is there beside a newer attempt twice in a row.
+        margin: seconds.
     """
-    unfenced = [a for a in live[:-1] if a.fenced is None or a.fenced < margin]
+    twice = {a.attempt for a in before[:-1]}
+    unfenced = [a for a in live[:-1] if (a.pod or a.attempt in twice) and (a.fenced is None or a.fenced < margin)]
     return f"attempts {[a.attempt for a in live]} are live at once" if unfenced else None
 
 
@@ -90,6 +99,7 @@ class RunHistory:
         looks: time of each look into storage that found another set of checkpoints than before, and the set.
         steps: highest step that each attempt is known to have done.
         resumed: step that each attempt is known to have gone on from.
+        live: live attempts in the look before.
         fenced: attempts that ran beside a later one.
         done: when the report was seen first, UNIX seconds; attempts after that only read it.
         violations: what must not have been.
@@ -102,6 +112,7 @@ class RunHistory:
     looks: list[tuple[float, frozenset[Checkpoint]]] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
     resumed: dict[int, int] = field(default_factory=dict)
+    live: Sequence[Live] = ()
     fenced: set[int] = field(default_factory=set)
     done: float | None = None
     violations: list[str] = field(default_factory=list)
@@ -134,8 +145,9 @@ class RunHistory:
     def cluster_seen(self, live: Sequence[Live], margin: float) -> None:
         """A look at Jobs and pods."""
         self.fenced |= {attempt.attempt for attempt in live[:-1]}
-        if problem := two_at_once(live, margin):
+        if problem := two_at_once(live, self.live, margin):
             self._wrong(problem)
+        self.live = live
 
     def reached(self, attempt: int, step: int) -> None:
         """An attempt is known to have done a step."""

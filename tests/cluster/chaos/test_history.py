@@ -40,18 +40,21 @@ def test_an_attempt_lives_while_its_pod_runs_or_its_job_may_make_one(jobs, pods,
 
 
 @pytest.mark.parametrize(
-    ("live", "wrong"),
+    ("before", "live", "wrong"),
     [
-        ([], False),
-        ([Live(1)], False),
-        ([Live(1), Live(2)], True),
-        ([Live(1, fenced=10.0), Live(2)], True),
-        ([Live(1, fenced=31.0), Live(2)], False),
-        ([Live(1, fenced=31.0), Live(2), Live(3)], True),
+        ([], [], False),
+        ([], [Live(1)], False),
+        ([], [Live(1), Live(2)], True),
+        ([], [Live(1), Live(2, pod=False)], True),
+        ([], [Live(1, fenced=10.0), Live(2)], True),
+        ([], [Live(1, fenced=31.0), Live(2)], False),
+        ([], [Live(1, fenced=31.0), Live(2), Live(3)], True),
+        ([Live(1)], [Live(1, pod=False), Live(2)], False),
+        ([Live(1, pod=False), Live(2)], [Live(1, pod=False), Live(2)], True),
     ],
 )
-def test_only_a_pod_that_outlives_its_grace_period_may_live_beside_its_successor(live, wrong) -> None:
-    assert bool(two_at_once(live, margin=30)) is wrong
+def test_only_a_pod_that_outlives_its_grace_period_may_live_beside_its_successor(before, live, wrong) -> None:
+    assert bool(two_at_once(live, before, margin=30)) is wrong
 
 
 @pytest.mark.parametrize(
