@@ -116,11 +116,12 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
             words = f"a result that cannot be read: {_shown(flaw)}" if flaw else "no result"
             return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
         return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
-    reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code)
+    silent = result is None and not pod.last_words.strip()
+    reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
     message = _shown(result.message) if result and result.message else _explained(pod, code, reason)
     stopped = bool(pod.disruption) or pod.deleted is not None
-    # Without a result the code may be another's: a container that is stopped while runc still starts it ends with 2.
-    if code in FINAL_EXIT_CODES and not (stopped and result is None):
+    # Without a result the code may be another's: a container that is killed while runc still starts it ends with 2.
+    if code in FINAL_EXIT_CODES and not silent and not (stopped and result is None):
         return verdict(Kind.FINAL, reason, message)
     if code == ExitCode.INTERRUPTED or stopped or reason == Reason.INTERRUPTED:
         cause = pod.disruption or (message if result else "The pod was stopped.")
@@ -128,10 +129,12 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     return verdict(Kind.RETRY, reason, message)
 
 
-def _fallback(pod: PodFacts, code: int) -> Reason:
+def _fallback(pod: PodFacts, code: int, silent: bool) -> Reason:
     if pod.exit_reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY
-    return Reason.INTERNAL_ERROR if code == KILLED else reason_of_exit(code)
+    if code == KILLED or (silent and code in FINAL_EXIT_CODES):
+        return Reason.INTERNAL_ERROR
+    return reason_of_exit(code)
 
 
 def _explained(pod: PodFacts, code: int, reason: Reason) -> str:

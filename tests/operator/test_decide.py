@@ -89,6 +89,7 @@ RETRIED = [
     (137, "", {"exit_reason": "OOMKilled"}, Reason.OUT_OF_MEMORY),
     (137, "", {"exit_reason": "Error"}, Reason.INTERNAL_ERROR),
     (139, "", {}, Reason.INTERNAL_ERROR),
+    (2, "", {}, Reason.INTERNAL_ERROR),  # killed before it could say a word: the code is runc's
 ]
 
 
