@@ -55,7 +55,14 @@ def decide(
             break
         attempt = following
     next_attempt(course, attempt, problems)
+    if status.ended(before) and _same_end(before, course.status):
+        return _after_the_end(course, before)  # looked at afresh in vain: its end and its times stand
     return course.decision()
+
+
+def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
+    old, new = status.condition(before), status.condition(after)
+    return old is not None and new is not None and (old.reason, old.message) == (new.reason, new.message)
 
 
 def _invalid(

@@ -273,6 +273,17 @@ def test_a_run_starts_from_another_ones_model_when_that_is_there(World, source, 
         assert world.status.provenance.resumed_from == "s3://m/model"
 
 
+def test_a_run_that_has_nothing_to_start_from_ends_once_and_its_time_to_live_runs(World):
+    world = World(resumeFrom={"name": "base"}, ttlSecondsAfterFinished=60)
+    world.source = Source(True, ended=True)
+    world.step()
+    ended = world.status.completion_time
+    world.later(30)
+    assert (world.status.completion_time, world.writes) == (ended, 1)
+    world.later(31)
+    assert world.run_deleted
+
+
 def test_a_run_that_started_from_another_ones_model_does_not_need_it_again(World):
     world = World(resumeFrom={"name": "base"})
     world.source = Source(True, ended=True, uri="s3://m/model")
