@@ -31,8 +31,14 @@ class _NoEssence(kopf.DiffBaseStorage):
         """Nothing to store."""
 
 
-def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegistry:
-    """kopf's handlers: one for each kind that is watched."""
+def register(cache: Cache, enqueue: Callable[[Key], None], relisted: Callable[[], None]) -> kopf.OperatorRegistry:
+    """kopf's handlers: one for each kind that is watched.
+
+    Args:
+        cache: is fed.
+        enqueue: gets the runs to look at.
+        relisted: called for what a watch that begins anew lists; it does not say what was deleted before.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -41,6 +47,8 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
 
     def route(seen: Sink, gone: Sink) -> Callable[..., None]:
         def handle(event: JsonObject, **_: Any) -> None:
+            if event["type"] is None:
+                relisted()
             key = (gone if event["type"] == "DELETED" else seen)(event["object"])
             if key is not None:
                 enqueue(key)

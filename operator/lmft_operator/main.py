@@ -65,10 +65,11 @@ async def run(settings: OperatorSettings) -> None:
             queue.add(key)
         await queue.run(reconciler, settings.api.workers)
 
-    kopf_stop, kopf_ready = asyncio.Event(), asyncio.Event()
+    kopf_stop, kopf_ready, relisted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    watch = settings.watch
     parts = {
         "kopf": kopf.operator(
-            registry=handlers.register(cache, queue.add),
+            registry=handlers.register(cache, queue.add, relisted.set),
             settings=handlers.kopf_settings(settings),
             clusterwide=not settings.watch.namespaces,
             namespaces=settings.watch.namespaces,
@@ -77,7 +78,7 @@ async def run(settings: OperatorSettings) -> None:
             ready_flag=kopf_ready,
         ),
         "queue": work(),
-        "resync": resync_forever(cluster, cache, settings.watch.namespaces, queue.add, settings.watch.resync_seconds),
+        "resync": resync_forever(cluster, cache, watch.namespaces, queue.add, watch.resync_seconds, relisted),
     }
     if settings.progress.url:
         parts["progress"] = serve_reports(settings.progress, cluster, cache, reconciler.reported)

@@ -7,6 +7,7 @@ known would take a running attempt for a deleted one.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from lmft_api import PLURAL
@@ -16,6 +17,8 @@ from lmft_operator.errors import ClusterError
 from lmft_operator.facts import Key
 
 logger = logging.getLogger(__name__)
+LEAST_SECONDS = 20.0
+"""Between two comparisons; the lists with which watches begin come in meanwhile."""
 
 
 async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
@@ -58,11 +61,19 @@ async def resync_until_done(
 
 
 async def resync_forever(
-    cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None], every: float
+    cluster: Cluster,
+    cache: Cache,
+    namespaces: Sequence[str],
+    enqueue: Callable[[Key], None],
+    every: float,
+    relisted: asyncio.Event,
 ) -> None:
-    """A resync every so many seconds; one that fails is made up for by the next."""
+    """A resync every so many seconds, and soon after a watch began anew; one that fails is made up for by the next."""
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(min(LEAST_SECONDS, every))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(relisted.wait(), max(every - LEAST_SECONDS, 0.001))
+        relisted.clear()
         try:
             await resync(cluster, cache, namespaces, enqueue)
         except ClusterError as problem:
