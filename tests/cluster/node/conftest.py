@@ -14,7 +14,11 @@ from cluster.node.training import toy
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
     given = os.environ.get("LMFT_E2E_KUBECONFIG")
-    node = given_node(given) if given else local_node()
+    try:
+        node = given_node(given) if given else local_node()
+    except subprocess.CalledProcessError as error:
+        # Not one and the same error for each of the tests.
+        pytest.exit(f"no node to test on: {error}\n{error.stderr or ''}", returncode=1)
     yield node
     for namespace in node.namespaces:
         node.kubectl("delete", "namespace", namespace, "--wait=false", check=False)

@@ -230,8 +230,11 @@ def content_tag(paths: Iterable[str]) -> str:
 
 
 def local_node() -> Node:
-    """Start the local cluster, unless it runs, and give it the images."""
-    subprocess.run([CLUSTER, "up"], check=True)
+    """Start the local cluster, unless it runs, and give it the images.
+
+    Raises CalledProcessError, with what was said on stderr, when it does not come up.
+    """
+    subprocess.run([CLUSTER, "up"], stderr=subprocess.PIPE, text=True, check=True)
     images: dict[str, str] = {}
     ctr = containerd()
     known = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=True).stdout.split()

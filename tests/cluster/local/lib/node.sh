@@ -124,9 +124,12 @@ node_ctr() { ctr --address "$DIR/containerd.sock" --namespace k8s.io "$@"; }
 
 # Containers outlive kubelet and containerd by design, so they are ended one by one, then what is still mounted.
 node_down() {
-  local task mount
+  local task mount namespace
   for task in kubelet proxy dns; do stop $task; done
-  if [ -S "$DIR/containerd.sock" ] && running containerd; then
+  if [ -S "$DIR/containerd.sock" ]; then
+    # Without it nobody knows which containers there are.
+    start containerd
+    (wait_for 30 "containerd's answer" node_ctr tasks ls -q) || say "containers may be left over"
     for task in $(node_ctr tasks ls -q); do node_ctr tasks kill --signal KILL --all "$task" 2>/dev/null || true; done
     sleep .5
     for task in $(node_ctr tasks ls -q); do node_ctr tasks rm --force "$task" >/dev/null 2>&1 || true; done
@@ -134,6 +137,10 @@ node_down() {
   stop containerd
   awk -v dir="$DIR/" 'index($2, dir) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
     umount --lazy "$mount" || true
+  done
+  # The pods' ends of the bridge's links, then the bridge.
+  for namespace in $(ip -o link show master cni0 2>/dev/null | sed -n 's/.* link-netns \([^ ]*\).*/\1/p'); do
+    ip netns delete "$namespace" || true
   done
   ip link del cni0 2>/dev/null || true
   ip link del lmft0 2>/dev/null || true

@@ -1,5 +1,5 @@
-# Components run in the background: pid in $DIR/run, output in $DIR/logs. `run_NAME` says how each is started,
-# so that one can be stopped and started again while the others live.
+# Components run in the background: pid and start time in $DIR/run, output in $DIR/logs. `run_NAME` says how each is
+# started, so that one can be stopped and started again while the others live.
 
 start() { # component
   declare -F "run_$1" >/dev/null || fail "there is no component $1"
@@ -13,11 +13,18 @@ start() { # component
 spawn() { # component command…
   local name=$1; shift
   setsid nohup "$@" >>"$DIR/logs/$name.log" 2>&1 </dev/null &
-  echo $! >"$DIR/run/$name.pid"
+  echo "$! $(start_time $!)" >"$DIR/run/$name.pid"
+}
+
+# Field 22 of proc_pid_stat(5), in ticks since boot; nothing for a zombie. With it a pid that the kernel gave to
+# another program later, or before the machine was started anew, is not taken for ours.
+start_time() { # pid
+  sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" {print $20}'
 }
 
 running() { # component
-  local pid; pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null
+  local pid since
+  read -r pid since 2>/dev/null <"$DIR/run/$1.pid" && [ -n "$since" ] && [ "$(start_time "$pid")" = "$since" ]
 }
 
 # The first component that was started and is no longer there.
@@ -28,12 +35,17 @@ ended() {
   done
 }
 
+forget_ended() {
+  local name
+  while name=$(ended) && [ -n "$name" ]; do rm -f "$DIR/run/$name.pid"; done
+}
+
 stop() { # component   SIGTERM, ten seconds, SIGKILL
   local pid tries=100
   running "$1" || { rm -f "$DIR/run/$1.pid"; return 0; }
-  pid=$(cat "$DIR/run/$1.pid")
+  read -r pid _ <"$DIR/run/$1.pid"
   kill "$pid"
-  while kill -0 "$pid" 2>/dev/null && [ $tries -gt 0 ]; do sleep .1; tries=$((tries - 1)); done
-  kill -9 "$pid" 2>/dev/null || true
+  while running "$1" && [ $tries -gt 0 ]; do sleep .1; tries=$((tries - 1)); done
+  running "$1" && kill -9 "$pid" 2>/dev/null
   rm -f "$DIR/run/$1.pid"
 }
