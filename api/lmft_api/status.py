@@ -1,5 +1,6 @@
 """``status`` of an LMFineTune: what came out, and what is going on."""
 
+import math
 import re
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,8 @@ MAX_CONDITIONS = 8
 MAX_EVALUATIONS_KEPT = 64
 MAX_MESSAGE = 4096
 
+SUCCEEDED = "Succeeded"
+"""Type of the condition that tells the outcome."""
 MOST = 2**63 - 1
 """Largest whole number that the API server stores."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -49,6 +52,15 @@ Uri = Annotated[str, StringConstraints(max_length=2048), AfterValidator(printabl
 Timestamp = Annotated[str, StringConstraints(max_length=32), Field(json_schema_extra={"format": "date-time"})]
 ToldTime = Annotated[Timestamp, AfterValidator(_time)]
 """A time that a pod tells, unlike those that come from the API server."""
+
+
+def finite(text: str | None) -> float | None:
+    """A figure to count with; None where a user's own image wrote something else, or nothing."""
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 class ConditionStatus(StrEnum):
@@ -255,3 +267,18 @@ class LMFineTuneStatus(ApiModel):
     """What it used."""
     provenance: Provenance | None = None
     """Where the result came from."""
+
+    @property
+    def succeeded(self) -> Condition | None:
+        """The condition that tells the outcome."""
+        return next((c for c in self.conditions or () if c.type == SUCCEEDED), None)
+
+    @property
+    def reason(self) -> str | None:
+        """Reason of that condition."""
+        return self.succeeded.reason if self.succeeded else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over, one way or the other."""
+        return self.succeeded is not None and self.succeeded.status != ConditionStatus.UNKNOWN

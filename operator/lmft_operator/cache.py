@@ -28,7 +28,7 @@ from lmft_operator.facts import (
     run_facts,
     seconds,
 )
-from lmft_operator.status import ended, parse
+from lmft_operator.status import parse
 
 TOMBSTONE_SECONDS = 600.0
 MAX_WARNINGS = 10_000
@@ -255,7 +255,7 @@ class Cache:
         uri = status.results.model_uri if status.results else None
         if uri is None and status.checkpoint is not None:
             uri = status.checkpoint.uri  # it holds model and tokenizer too
-        return Source(True, ended(status), uri)
+        return Source(True, status.ended, uri)
 
     def dependants(self, key: Key) -> set[Key]:
         """Runs that wait for this one."""

@@ -130,7 +130,7 @@ def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
     """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough."""
     change = _notice_of(before, after)
-    if status.ended(after):
+    if after.ended:
         closed = tuple(notice for notice in closed if notice.reason == ADJUSTED)
     elif any(notice.reason != ADJUSTED for notice in closed):
         change = None
@@ -139,7 +139,7 @@ def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Not
 
 def _notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
     """One Event for each change of phase or reason; the first Pending goes without saying, and so do evaluations."""
-    old, new = status.condition(before), status.condition(after)
+    old, new = before.succeeded, after.succeeded
     if new is None or (old is not None and old.reason == new.reason and before.phase == after.phase):
         return None
     if old is None and new.reason == Reason.PENDING:

@@ -37,7 +37,7 @@ def decide(
     if spec is None:
         return _invalid(seen, before, problems, None, settings)
     course = Course(seen, spec, settings, before)
-    if status.ended(before):
+    if before.ended:
         if not _revived(course, problems):
             return _after_the_end(course, before)
         course.wait(Reason.PENDING, "The run goes on.")
@@ -49,19 +49,19 @@ def decide(
     while attempt is not None or (attempt := adopt(course, 0)) is not None:
         if attempt.end_time is None:
             attempt = follow(course, attempt)
-        if attempt.end_time is None or status.ended(course.status):
+        if attempt.end_time is None or course.status.ended:
             return course.decision()
         if (following := adopt(course, attempt.number)) is None:
             break
         attempt = following
     next_attempt(course, attempt, problems)
-    if status.ended(before) and _same_end(before, course.status):
+    if before.ended and _same_end(before, course.status):
         return _after_the_end(course, before)  # looked at afresh in vain: its end and its times stand
     return course.decision()
 
 
 def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
-    old, new = status.condition(before), status.condition(after)
+    old, new = before.succeeded, after.succeeded
     return old is not None and new is not None and (old.reason, old.message) == (new.reason, new.message)
 
 
@@ -96,9 +96,9 @@ def _time_to_live(spec: LMFineTuneSpec | None, seen: LMFineTuneStatus, now: floa
 def _revived(course: Course, problems: tuple[str, ...]) -> bool:
     """Whether an ended run goes on: mended before its first attempt, or given more retries or time."""
     before, run = course.status, course.seen.run
-    if status.reason(before) == Reason.INVALID_SPEC and not before.attempts:
+    if before.reason == Reason.INVALID_SPEC and not before.attempts:
         return True
-    if problems or before.observed_generation == run.generation or status.reason(before) == Reason.COMPLETED:
+    if problems or before.observed_generation == run.generation or before.reason == Reason.COMPLETED:
         return False
     last = newest_attempt(course)
     if last is None or last.reason not in MAY_GO_ON:

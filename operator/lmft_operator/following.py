@@ -35,7 +35,7 @@ def next_attempt(course: Course, last: Attempt | None, problems: tuple[str, ...]
     if last is not None and _must_wait(course, last):
         return
     model_uri = _resume_model(course)
-    if status.ended(course.status) or (course.spec.resume_from is not None and model_uri is None):
+    if course.status.ended or (course.spec.resume_from is not None and model_uri is None):
         return
     plan = _plan(course, last, model_uri)
     course.create = plan

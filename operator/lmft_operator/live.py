@@ -83,7 +83,7 @@ def overlay(
         settings: how often to patch, and when silence counts as a stall.
         run_folder: address of the run's folder in storage.
     """
-    condition, attempt = states.condition(wanted), next(reversed(wanted.attempts or []), None)
+    condition, attempt = wanted.succeeded, next(reversed(wanted.attempts or []), None)
     running = condition is not None and condition.reason in (Reason.TRAINING, Reason.PREPARING)
     if condition is None or attempt is None or not running or settings.progress.url is None:
         return Overlay(wanted, None, heard.pace)
@@ -104,7 +104,7 @@ def overlay(
     written = seconds(wanted.progress.last_update_time if wanted.progress else None) or 0.0
     wait = max(written, heard.pace.patched) + settings.progress.patch_seconds - now
     left = heard.pace.allowance(now)
-    if wait > 0 and (newsworthy(wanted, after) or states.reason(after) != states.reason(shown)):
+    if wait > 0 and (newsworthy(wanted, after) or after.reason != shown.reason):
         wait = min(wait, (1 - left) * NEWS_SECONDS)
         left -= 1
     if wait > _SOON:
@@ -116,7 +116,7 @@ def _as_written(
     before: LMFineTuneStatus, wanted: LMFineTuneStatus, condition: Condition, attempt: Attempt, now: float
 ) -> LMFineTuneStatus:
     """The decided status with what was last written about the same attempt's activity."""
-    written, newest = states.condition(before), next(reversed(before.attempts or []), None)
+    written, newest = before.succeeded, next(reversed(before.attempts or []), None)
     kept = {condition.reason, Reason.STALLED.value}
     kept |= {Reason.EVALUATING.value} if condition.reason == Reason.TRAINING else set()
     if written is None or newest is None or newest.number != attempt.number or written.reason not in kept:
@@ -129,7 +129,7 @@ def _with_activity(
     after: LMFineTuneStatus, shown: LMFineTuneStatus, report: ProgressReport, now: float
 ) -> LMFineTuneStatus:
     """The condition by what the pod says that it does: one of four phases, or nothing, as a user's own image does."""
-    condition, progress = states.condition(after), after.progress
+    condition, progress = after.succeeded, after.progress
     if condition is None or condition.reason != Reason.TRAINING:
         return after  # preparing; merged() has left the decided condition in place
     told = report.status.metric(PHASE_METRIC)
@@ -175,7 +175,7 @@ def _last_written(wanted: LMFineTuneStatus, attempt: Attempt, since: float) -> f
 
 
 def _conditioned(status: LMFineTuneStatus, reason: Reason, message: str, now: float) -> LMFineTuneStatus:
-    condition = states.condition(status)
+    condition = status.succeeded
     generation = (condition.observed_generation if condition else None) or status.observed_generation or 1
     phase = status.phase or Phase.TRAINING
     return states.with_condition(status, ConditionStatus.UNKNOWN, reason, message, phase, now, generation)

@@ -12,7 +12,8 @@ from pathlib import Path
 import kopf
 import uvloop
 
-from lmft_operator import access, handlers, http, logs, metrics, status
+from lmft_api.status import SUCCEEDED
+from lmft_operator import access, handlers, http, logs, metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
 from lmft_operator.facts import Key
@@ -136,7 +137,7 @@ def _rows(cache: Cache) -> Iterator[tuple[str, str, str]]:
     # Plain JSON: typed parsing of thousands of runs would hold the loop up at every scrape.
     for run in cache.runs.values():
         seen = json.loads(run.status)
-        reasons = [c["reason"] for c in seen.get("conditions", ()) if c["type"] == status.SUCCEEDED]
+        reasons = [c["reason"] for c in seen.get("conditions", ()) if c["type"] == SUCCEEDED]
         yield run.key.namespace, seen.get("phase", "New"), next(iter(reasons), "New")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lmft_api.progress import TrainerStatus
 from lmft_api.run import TOKEN_AUDIENCE
-from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results
+from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results, finite
 from lmft_operator import status as states
 from lmft_operator.facts import JobFacts, PodFacts
 
@@ -177,19 +177,11 @@ def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:
     )
 
 
-def _finite(text: str | None) -> float | None:
-    try:
-        number = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
 def _integer(text: str | None) -> int | None:
-    number = _finite(text)
+    number = finite(text)
     return None if number is None or not 0 <= number < 2**53 else int(number)
 
 
 def _decimal(text: str | None, digits: int) -> str | None:
-    number = _finite(text)
+    number = finite(text)
     return None if number is None or abs(number) >= 1e15 else f"{number:.{digits}f}"

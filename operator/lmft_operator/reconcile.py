@@ -105,7 +105,7 @@ class Reconciler:
     def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
         key, uid = seen.run.key, seen.run.uid
         heard = self._heard_of(key)
-        if status.ended(decision.status) or (heard.report is not None and heard.report.run_uid != uid):
+        if decision.status.ended or (heard.report is not None and heard.report.run_uid != uid):
             self._heard.pop(key, None)
             heard = self._heard_of(key)
         uri = spec.output.uri if spec.output and spec.output.uri else ""
@@ -144,7 +144,7 @@ class Reconciler:
         """
         burst = len(self._created) == BURST and time.monotonic() - self._created[0] < BURST_SECONDS
         first = decision.status.attempts is not None and not status.parse(seen.run.status).attempts
-        return burst and first and not status.ended(decision.status) and seen.now - seen.run.created < BURST_PATIENCE
+        return burst and first and not decision.status.ended and seen.now - seen.run.created < BURST_PATIENCE
 
     async def _delete_job(self, key: Key, name: str, uid: str) -> None:
         try:

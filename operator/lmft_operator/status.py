@@ -16,6 +16,7 @@ from lmft_api.status import (
     MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
     MAX_MESSAGE,
+    SUCCEEDED,
     Attempt,
     Condition,
     ConditionStatus,
@@ -26,7 +27,6 @@ from lmft_api.status import (
 )
 from lmft_operator.verdict import Verdict
 
-SUCCEEDED = "Succeeded"
 Model = TypeVar("Model", bound=ApiModel)
 
 
@@ -51,23 +51,6 @@ def change(model: Model, values: Mapping[str, Any]) -> Model:
     return model.model_copy(update=dict(values))
 
 
-def condition(status: LMFineTuneStatus) -> Condition | None:
-    """The Succeeded condition."""
-    return next((c for c in status.conditions or () if c.type == SUCCEEDED), None)
-
-
-def reason(status: LMFineTuneStatus) -> str | None:
-    """Reason of the Succeeded condition."""
-    found = condition(status)
-    return found.reason if found else None
-
-
-def ended(status: LMFineTuneStatus) -> bool:
-    """Whether the run is over."""
-    found = condition(status)
-    return found is not None and found.status != ConditionStatus.UNKNOWN
-
-
 def with_condition(
     status: LMFineTuneStatus,
     state: ConditionStatus,
@@ -78,7 +61,7 @@ def with_condition(
     generation: int,
 ) -> LMFineTuneStatus:
     """The status with its Succeeded condition; lastTransitionTime moves only when True/False/Unknown changes."""
-    before = condition(status)
+    before = status.succeeded
     since = before.last_transition_time if before and before.status == state else timestamp(now)
     succeeded = Condition(
         type=SUCCEEDED,

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from lmft_api.status import LMFineTuneStatus
-from lmft_job.watch.view import EventLine, History, ended, line, picture, sparkline
+from lmft_job.watch.view import EventLine, History, line, picture, sparkline
 
 RUNNING = {
     "model": "distilbert/distilgpt2",
@@ -56,7 +56,7 @@ def test_a_finished_run_shows_samples_as_written_and_where_things_lie():
     ):
         assert part in text
     assert "left" not in text
-    assert ended(LMFineTuneStatus.parse(DONE))
+    assert LMFineTuneStatus.parse(DONE).ended
 
 
 def test_what_a_pod_said_commands_no_terminal_and_figures_that_are_none_are_left_out():

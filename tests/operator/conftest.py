@@ -10,7 +10,7 @@ from lmft_api.result import Result, encode
 from lmft_api.run import Stage
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.validation import parse_spec
-from lmft_operator import manifests, status
+from lmft_operator import manifests
 from lmft_operator.course import Decision, notices
 from lmft_operator.decide import decide
 from lmft_operator.facts import JobFacts, Key, Observed, PodFacts, RunFacts, Source, Warning
@@ -109,16 +109,16 @@ class World:
 
     @property
     def reason(self) -> str | None:
-        return status.reason(self.status)
+        return self.status.reason
 
     @property
     def message(self) -> str:
-        condition = status.condition(self.status)
+        condition = self.status.succeeded
         return condition.message if condition else ""
 
     @property
     def succeeded(self) -> str | None:
-        condition = status.condition(self.status)
+        condition = self.status.succeeded
         return condition.status.value if condition else None
 
     @property

@@ -7,7 +7,6 @@ import pytest
 
 from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.status import LMFineTuneStatus
-from lmft_operator import status as states
 from lmft_operator.course import notices
 from lmft_operator.live import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
 from lmft_operator.progress import ProgressReport
@@ -58,7 +57,7 @@ class Life:
 
     @property
     def shown(self) -> tuple[str, str]:
-        found = states.condition(self.written)
+        found = self.written.succeeded
         assert found is not None
         return found.reason, found.message
 
@@ -229,7 +228,7 @@ def test_where_nobody_listens_nobody_is_silent():
     # when the platform team switches progress off, and the operator starts anew
     settings = parse("progress: {url: null}")
     found = overlay(life.written, decided(), Heard(since=2000.0), 9000.0, settings, "s3://m")
-    assert states.reason(found.status) == "Training"
+    assert found.status.reason == "Training"
 
 
 def test_what_an_earlier_attempt_reported_is_no_sign_of_the_present_one():

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.status import ConditionStatus, LMFineTuneStatus, printable
-from lmft_job.watch.view import EventLine, History, closing, ended, line, picture, succeeded
+from lmft_job.watch.view import EventLine, History, closing, line, picture
 
 WATCH_SECONDS = 60
 PAUSE_SECONDS = 2.0
@@ -53,10 +53,10 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
             elif (text := line(name, status)) != last:
                 console.print(text, soft_wrap=True, markup=False, highlight=False)
                 last = text
-            if ended(status):
+            if status.ended:
                 for left in closing(status) if live is None else ():
                     console.print(left, soft_wrap=True)
-                outcome = succeeded(status)
+                outcome = status.succeeded
                 return outcome is not None and outcome.status == ConditionStatus.TRUE
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
 

@@ -1,6 +1,5 @@
 """What ``lmft watch`` shows: from a run's status to lines and pictures. No I/O."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmft_api.status import Condition, ConditionStatus, LMFineTuneStatus
+from lmft_api.status import ConditionStatus, LMFineTuneStatus, finite
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {ConditionStatus.TRUE: "green", ConditionStatus.FALSE: "red", ConditionStatus.UNKNOWN: "yellow"}
@@ -35,35 +34,15 @@ class History:
     def add(self, status: LMFineTuneStatus) -> None:
         """Take in what a status knows; a resumed run overwrites the steps that it repeats."""
         for evaluation in status.evaluations or ():
-            if (loss := _finite(evaluation.train_loss)) is not None:
+            if (loss := finite(evaluation.train_loss)) is not None:
                 self.losses.setdefault(evaluation.step, loss)
         progress = status.progress
-        if progress is not None and progress.step is not None and (loss := _finite(progress.loss)) is not None:
+        if progress is not None and progress.step is not None and (loss := finite(progress.loss)) is not None:
             self.losses[progress.step] = loss
 
     def curve(self) -> list[float]:
         """Losses in the order of steps."""
         return [self.losses[step] for step in sorted(self.losses)]
-
-
-def _finite(text: str | None) -> float | None:
-    """A number to draw; a user's own image may have written something else."""
-    try:
-        number = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
-def succeeded(status: LMFineTuneStatus) -> Condition | None:
-    """The condition that tells the outcome."""
-    return next((c for c in status.conditions or () if c.type == "Succeeded"), None)
-
-
-def ended(status: LMFineTuneStatus) -> bool:
-    """Whether the run is over, one way or the other."""
-    condition = succeeded(status)
-    return condition is not None and condition.status != ConditionStatus.UNKNOWN
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -80,13 +59,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def line(name: str, status: LMFineTuneStatus) -> str:
     """The run in one plain line, for pipes and logs."""
-    condition, progress, results = succeeded(status), status.progress, status.results
+    condition, progress, results = status.succeeded, status.progress, status.results
     parts = [name, condition.reason if condition else "Pending"]
     if progress is not None:
         if progress.step is not None and progress.total_steps is not None:
             parts.append(f"step {progress.step}/{progress.total_steps}")
         parts += [f"loss {progress.loss}"] if progress.loss else []
-        parts += [f"{progress.eta} left"] if progress.eta and not ended(status) else []
+        parts += [f"{progress.eta} left"] if progress.eta and not status.ended else []
     if results is not None and results.perplexity:
         parts.append(f"perplexity {results.perplexity}")
     if results is not None and results.accuracy:
@@ -100,7 +79,7 @@ def picture(
     name: str, status: LMFineTuneStatus, history: History, events: Sequence[EventLine], width: int
 ) -> RenderableType:
     """The run as a terminal page: phase, bar, curve, attempts, last events, and the outcome when there is one."""
-    condition = succeeded(status)
+    condition = status.succeeded
     state = condition.status if condition else ConditionStatus.UNKNOWN
     head = Text.assemble(
         (name, "bold"), "  ", (status.model or "", "dim"), "  ",
@@ -116,7 +95,7 @@ def picture(
             f"step {progress.step}/{progress.total_steps}" if progress.step is not None else "",
             f"loss {progress.loss}" if progress.loss else "",
             f"{progress.tokens_per_second:,} tok/s" if progress.tokens_per_second else "",
-            f"{progress.eta} left" if progress.eta and not ended(status) else "",
+            f"{progress.eta} left" if progress.eta and not status.ended else "",
         ]
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
@@ -143,7 +122,7 @@ def picture(
 def closing(status: LMFineTuneStatus) -> list[Text]:
     """What a run leaves when it is over: samples, and where model and report lie; nothing before that."""
     results = status.results
-    if results is None or not ended(status):
+    if results is None or not status.ended:
         return []
     lines = []
     for sample in results.samples or ():
