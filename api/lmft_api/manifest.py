@@ -24,7 +24,7 @@ _MOST_DIGITS = 300
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a manifest file: its position from 1, and its content or why it cannot be read."""
+    """One document of a manifest file, or an item of one: its position from 1, its content or why it cannot be read."""
 
     number: int
     content: Any
@@ -120,7 +120,7 @@ _GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file, empty ones left out.
+    """The documents of a file, empty ones left out; a list, as ``kubectl get -o yaml`` writes it, as its items.
 
     A file that cannot be read, or is not YAML, comes as one document that has only problems.
     """
@@ -141,12 +141,24 @@ def read_documents(path: Path) -> Iterator[Document]:
     try:
         for content in yaml.load_all(text, Loader=_GoLoader):
             number += 1
-            if content is not None:
-                yield Document(number, content)
+            for item in _items(content):
+                yield Document(number, item)
     except yaml.YAMLError as error:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
     except (RecursionError, ValueError) as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
+
+
+def _items(content: Any) -> list[Any]:
+    if content is None:
+        return []
+    if (
+        isinstance(content, dict)
+        and str(content.get("kind")).endswith("List")
+        and isinstance(content.get("items"), list)
+    ):
+        return list(content["items"])
+    return [content]
 
 
 def read_yaml(text: str) -> Any:

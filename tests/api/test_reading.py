@@ -106,6 +106,19 @@ def test_documents_keep_their_position_and_empty_ones_are_passed_over(tmp_path: 
     ]
 
 
+def test_a_list_is_read_as_its_items_and_one_without_items_as_it_stands(tmp_path: Path):
+    documents = read(
+        tmp_path,
+        "kind: List\nitems: [{a: 1}, {a: 2}]\n---\nkind: LMFineTuneList\nitems: []\n---\nkind: List\nitems: 3\n",
+    )
+
+    assert [(document.number, document.content) for document in documents] == [
+        (1, {"a": 1}),
+        (1, {"a": 2}),
+        (3, {"kind": "List", "items": 3}),
+    ]
+
+
 def test_documents_before_a_broken_one_are_read(tmp_path: Path):
     first, second = read(tmp_path, "a: 1\n---\nb: [\n")
 
