@@ -38,7 +38,8 @@ class _LastWord:
         if not self._said.acquire(blocking=False):
             return
         try:
-            self._path.write_text(self._scrubber.scrub(encode(result).decode()))
+            # Scrubbed before it is cut to size, not after: it stays the JSON that fits.
+            self._path.write_bytes(encode(self._scrubber.result(result)))
         except OSError as error:
             print(f"the termination message cannot be written: {error}", file=sys.stderr)
 
