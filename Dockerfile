@@ -9,7 +9,11 @@ ENV PATH=/opt/lmft/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/lmft
+# The official image ships its standard library uncompiled, and the root file system is read-only in the pod: compiling
+# it here saves a second at each start, for 12 MB. By content rather than by time, so that layers are reproducible.
+RUN python3 -m venv /opt/lmft \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash -x '/(test|idlelib|lib2to3|tkinter|turtledemo)/' \
+      "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 LABEL org.opencontainers.image.source="https://github.com/lmfinetune/lmfinetune" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.vendor="LMFineTune"
@@ -21,7 +25,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/lmft/bin/pip install --quiet --require-hashes -r /app/requirements.txt
 COPY api/lmft_api /app/lmft_api
 COPY operator/lmft_operator /app/lmft_operator
-# Compiled ahead, by content rather than by time: the root file system is read-only in the pod.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 # The numeric user has no name, and libraries ask for one.
 ENV HOME=/tmp \
