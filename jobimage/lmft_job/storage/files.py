@@ -28,6 +28,7 @@ from lmft_job.storage.base import (
 )
 
 _TEMPORARY = ".lmft-part-"
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
 
 
@@ -42,7 +43,11 @@ class FileStore(Store):
     @override
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
         target = self._path(key)
-        with path.open("rb") as source, self._writing(target) as (file, temporary):
+        try:
+            opened = path.open("rb")
+        except OSError as error:
+            raise disk_error(error, path) from error
+        with opened as source, self._writing(target) as (file, temporary):
             digest = copy_stream(source, file, check)
             _sync(file)
             os.replace(temporary, target)
@@ -122,10 +127,13 @@ class FileStore(Store):
     @override
     def abort_incomplete(self, prefix: str = "") -> int:
         top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
-        left = [path for path, _ in _walk(top) if path.name.startswith(_TEMPORARY)]
-        for path in left:
-            path.unlink(missing_ok=True)
-            self._remove_empty(path.parent)
+        try:
+            left = [path for path, _ in _walk(top) if path.name.startswith(_TEMPORARY)]
+            for path in left:
+                path.unlink(missing_ok=True)
+                self._remove_empty(path.parent)
+        except OSError as error:
+            raise disk_error(error, top, self.purpose) from error
         return len(left)
 
     @override
@@ -251,8 +259,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, str]]:
-    """All files below a folder with their '/'-separated names; nothing when the folder is not there."""
-    for folder, _, names in os.walk(top, followlinks=True):
+    """All files below a folder with their '/'-separated names; nothing when the folder is not there.
+
+    Raises:
+        OSError: a folder that is there and cannot be read: what it holds is not known, which is not nothing.
+    """
+
+    def failed(error: OSError) -> None:
+        if error.errno not in _GONE:
+            raise error
+
+    for folder, _, names in os.walk(top, onerror=failed, followlinks=True):
         for name in names:
             path = Path(folder, name)
             yield path, path.relative_to(top).as_posix()
