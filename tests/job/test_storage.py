@@ -148,16 +148,18 @@ def test_a_transfer_stops_where_it_is_told_to_and_leaves_nothing(store: Store, t
 
 
 def test_patterns_name_objects_level_by_level(store: Store) -> None:
-    for key in ("d/a.jsonl", "d/b.jsonl", "d/c.txt", "d/x/e.jsonl", "d/x/y/f.jsonl", "d/q?.jsonl"):
+    for key in ("d/a.jsonl", "d/b.jsonl", "d/c.txt", "d/x/e.jsonl", "d/x/y/f.jsonl", "d/q?.jsonl", "d/[ab].jsonl"):
         store.put_bytes(key, b"{}")
 
     def found(pattern: str) -> list[str]:
         return [item.key for item in expand(store, pattern)]
 
-    assert found("d/[ab].jsonl") == ["d/a.jsonl", "d/b.jsonl"]
-    assert found("d/*.jsonl") == ["d/a.jsonl", "d/b.jsonl", "d/q?.jsonl"]
+    assert found("d/[ab].jsonl") == ["d/[ab].jsonl"], "a bracket is a letter, as in file://"
+    assert found("d/[ab].*") == ["d/[ab].jsonl"]
+    assert found("d/?.jsonl") == ["d/a.jsonl", "d/b.jsonl"]
+    assert found("d/*.jsonl") == ["d/[ab].jsonl", "d/a.jsonl", "d/b.jsonl", "d/q?.jsonl"]
     assert found("d/*/e.jsonl") == ["d/x/e.jsonl"]
-    assert found("**/*.jsonl") == ["d/a.jsonl", "d/b.jsonl", "d/q?.jsonl", "d/x/e.jsonl", "d/x/y/f.jsonl"]
+    assert found("d/**/?.jsonl") == ["d/a.jsonl", "d/b.jsonl", "d/x/e.jsonl", "d/x/y/f.jsonl"]
     assert found("d/q?.jsonl") == ["d/q?.jsonl"]
     assert found("d/c.txt") == ["d/c.txt"]
 

@@ -161,12 +161,12 @@ def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | No
 def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     """The objects that a pattern such as ``logs/2026-*/part-?.jsonl`` names, sorted by key.
 
-    ``*`` and ``?`` stay within one level, ``[…]`` are choices, ``**`` as a whole level stands for any levels.
+    ``*`` and ``?`` stay within one level, ``**`` as a whole level stands for any levels; a bracket is a letter.
 
     Raises:
         ObjectMissingError: when nothing matches; the message lists what is there.
     """
-    literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
     inside = store.list(literal if literal == pattern else literal.rpartition("/")[0] + "/" * ("/" in literal))
     found = [item for item in inside if item.key == pattern or _matches(item.key.split("/"), pattern.split("/"))]
     if found:
@@ -188,7 +188,8 @@ def _matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
         return not levels
     if patterns[0] == "**":
         return any(_matches(levels[skipped:], patterns[1:]) for skipped in range(len(levels) + 1))
-    return bool(levels) and fnmatchcase(levels[0], patterns[0]) and _matches(levels[1:], patterns[1:])
+    first = patterns[0].replace("[", "[[]")
+    return bool(levels) and fnmatchcase(levels[0], first) and _matches(levels[1:], patterns[1:])
 
 
 def _inside(folder: Path, name: str) -> Path:
