@@ -66,7 +66,6 @@ def fetch_source(
         for entry in (path, *path.rglob("*")):
             # A vocabulary that is a link to a key would end up in the model. (Path.resolve fails on links in a circle.)
             refuse_private(Path(os.path.realpath(entry)), field)
-    # a vocabulary that is a link to a key would end up in the model
     if source.startswith(("file://", "s3://")):
         store = open_store(source, credentials, purpose="model", field=field)
         return SourceFolder(_from_storage(store, destination, field, check))
