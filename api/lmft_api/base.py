@@ -90,7 +90,10 @@ IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$"
 FIELD_PATH_PATTERN = r"^[^. \t\n\f\r]+(\.[^. \t\n\f\r]+)*$"
 MOUNT_PATH_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$"
 # Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's.
-SOURCE_PATTERN = r"^((s3|file)://[^ \t\n\f\r]+|[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
+SOURCE_PATTERN = (
+    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ \t\n\f\r]*)?|file://[^ \t\n\f\r]+|"
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
+)
 HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 STORAGE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ \t\n\f\r]*)?|file:///[^ \t\n\f\r]*)$"
@@ -123,7 +126,7 @@ PATTERN_HINTS: dict[str, str] = {
     ),
     LABEL_VALUE_PATTERN: "must be a Kubernetes label value: letters, digits, '-', '_' and '.'",
     IMPORT_PATH_PATTERN: "must be a Python import path such as package.module.ClassName",
-    SOURCE_PATTERN: "must be a hub id such as distilbert/distilgpt2, or an s3:// or file:// address",
+    SOURCE_PATTERN: "must be a hub id such as distilbert/distilgpt2, s3://bucket/folder or file:///folder",
     STORAGE_URI_PATTERN: "must be s3://bucket/prefix or file:///absolute/folder",
     HUB_ID_PATTERN: "must be a hub id such as dany0407/eli5_category; addresses go into files",
     REPOSITORY_PATTERN: "must be owner/name",

@@ -15,7 +15,7 @@ MAX_KEY_LENGTH = 253
 KEY_MESSAGE = f"every key must be a Kubernetes qualified name such as example.com/team, at most {MAX_KEY_LENGTH} long"
 
 _QUALIFIED_KEYS = Rule(
-    f"self.all(key, size(key) <= {MAX_KEY_LENGTH} && !format.qualifiedName().validate(key).hasValue())",
+    f"self.all(key, size(key) <= {MAX_KEY_LENGTH} && key.matches(r'{QUALIFIED_NAME_PATTERN}'))",
     KEY_MESSAGE,
     lambda keys: all(len(key) <= MAX_KEY_LENGTH and matches(QUALIFIED_NAME_PATTERN, key) for key in keys),
 )
