@@ -1,4 +1,5 @@
-# A real cluster: KUBECONFIG from LMFT_E2E_KUBECONFIG, else a local node (Linux, root, Go; minutes the first time).
+# Runs take a real cluster: that of LMFT_E2E_KUBECONFIG, else a local node (Linux, root, Go; minutes the first time). What
+# needs no node, the definition too, is tested on control planes of the tests' own. KUBECONFIG is never used.
 .PHONY: cluster-up
 cluster-up: ## Start a local one-node Kubernetes with an S3 server; prints its KUBECONFIG
 	@tests/cluster/local/cluster up

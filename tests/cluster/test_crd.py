@@ -1,6 +1,6 @@
 """The custom resource on a real API server: it and our own validation say the same of every manifest.
 
-Runs on the cluster of KUBECONFIG, and starts a control plane of its own where none is given.
+Starts a control plane of its own: the definition is cluster-wide, and no cluster that somebody uses is touched.
 """
 
 import json
@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass
 class Server:
-    """An API server with our definition, and a namespace of the test's own."""
+    """An API server with our definition, and a namespace on it."""
 
     kubeconfig: str
     namespace: str = "default"
@@ -115,9 +115,6 @@ class Server:
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if os.environ.get("KUBECONFIG"):
-        yield os.environ["KUBECONFIG"]
-        return
     folder = tmp_path_factory.mktemp("control-plane")
     environment = os.environ | own_control_plane(folder)
     subprocess.run([CLUSTER, "--control-plane", "up", "--no-controllers"], env=environment, check=True)
@@ -126,16 +123,13 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(kubeconfig: str) -> Iterator[Server]:
+def server(kubeconfig: str) -> Server:
     server = Server(kubeconfig)
-    if not server.kubectl("get", "crd", NAME).ok:
-        server.done("apply", "--server-side", "-f", str(CRD_FILE))
+    server.done("apply", "--server-side", "-f", str(CRD_FILE))
     server.done("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
-    namespace = json.loads(server.done("create", "namespace", f"crd-{os.getpid()}", "-o", "json"))
-    server.namespace = namespace["metadata"]["name"]
-    yield server
-    server.done("delete", "lmft", "--all")
-    server.done("delete", "namespace", server.namespace, "--wait=false")
+    server.done("create", "namespace", "crd")
+    server.namespace = "crd"
+    return server
 
 
 def messages(schema: Json) -> set[str]:
