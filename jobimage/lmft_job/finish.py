@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from lmft_api.progress import JobPhase
 from lmft_api.spec import Weights
 from lmft_job.context import RunContext
-from lmft_job.evaluation import HeldOutFigures, evaluate_held_out
+from lmft_job.evaluation import HeldOutFigures
 from lmft_job.hub_push import push_to_hub
 from lmft_job.ingredients import Ingredients
 from lmft_job.outcome import now, provenance
 from lmft_job.report.card import render_card
 from lmft_job.report.model import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
 from lmft_job.report.page import render_page
-from lmft_job.sampling import answer_prompts
 from lmft_job.start import MODEL, REPORT, Attempt, Before, Resumed, device_name, precision_name
 from lmft_job.storage import Store, put_folder
 from lmft_job.training import Trained
@@ -45,33 +44,13 @@ def final_figures(job: Job, trained: Trained) -> HeldOutFigures:
         weights = type(job.model).from_pretrained(folder, dtype=job.model.dtype).state_dict()
         job.model.load_state_dict(weights)
         return best.figures
-    if trained.state.evaluated(trained.step):
-        return trained.state.evaluations[-1].figures
-    job.observer.phase(JobPhase.EVALUATING)
-    return evaluate_held_out(
-        job.model,
-        job.eval_rows,
-        job.collate,
-        job.settings.task,
-        batch_size=job.batch.rows,
-        arithmetic=job.arithmetic,
-        beat=lambda: job.beat(trained.step),
-    )
+    return trained.state.evaluations[-1].figures
 
 
 def answers_after(job: Job, trained: Trained, limit: int | None) -> list[str]:
     """Answers of the trained model, with the seed of those before."""
     job.observer.phase(JobPhase.SAMPLING)
-    return answer_prompts(
-        job.model,
-        job.tokenizer,
-        job.settings.task,
-        job.settings.sample,
-        seed=job.settings.training.seed,
-        limit=limit,
-        arithmetic=job.arithmetic,
-        beat=lambda: job.beat(trained.step),
-    )
+    return job.answer(limit, lambda: job.beat(trained.step))
 
 
 def compose_report(context: RunContext, job: Job, story: Story, store: Store) -> Report:

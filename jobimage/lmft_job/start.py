@@ -12,7 +12,7 @@ from lmft_api.status import Provenance
 from lmft_job.checkpoints import newest_verified
 from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, RefusedError
-from lmft_job.evaluation import Arithmetic, HeldOutFigures, evaluate_held_out
+from lmft_job.evaluation import Arithmetic, HeldOutFigures
 from lmft_job.hub_push import check_push
 from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.journal import known_attempts
@@ -20,7 +20,6 @@ from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
-from lmft_job.sampling import answer_prompts
 from lmft_job.storage import Store
 from lmft_job.training_run import Job
 
@@ -179,26 +178,9 @@ def measure_before(job: Job, store: Store, limit: int | None) -> Before:
     else:
         beat = lambda: job.beat(0)  # noqa: E731
         job.observer.phase(JobPhase.SAMPLING)
-        answers = answer_prompts(
-            job.model,
-            job.tokenizer,
-            job.settings.task,
-            job.settings.sample,
-            seed=job.settings.training.seed,
-            limit=limit,
-            arithmetic=job.arithmetic,
-            beat=beat,
-        )
+        answers = job.answer(limit, beat)
         job.observer.phase(JobPhase.EVALUATING)
-        figures = evaluate_held_out(
-            job.model,
-            job.eval_rows,
-            job.collate,
-            job.settings.task,
-            batch_size=job.batch.rows,
-            arithmetic=job.arithmetic,
-            beat=beat,
-        )
+        figures = job.evaluate(beat)
         before = Before(figures, tuple(answers))
         store.put_bytes(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode())
     figures = before.figures

@@ -290,18 +290,22 @@ def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Tr
             trainer._load_from_checkpoint(str(checkpoint))
             if run.evaluation_due(step, epoch):
                 # The run was stopped between this step and its evaluation.
-                _evaluate_first(run, step, epoch)
+                _evaluate_now(run, step, epoch)
                 draw_in_checkpoint(checkpoint)
             if run.finished(step):
                 return Trained(state, step, run.total, epoch)
             trainer.train(resume_from_checkpoint=str(checkpoint))
+        step, epoch = trainer.state.global_step, float(trainer.state.epoch or 0.0)
+        if not state.evaluated(step):
+            # A callback of the user's ended the training between two evaluations.
+            _evaluate_now(run, step, epoch)
         run.flush()
         job.uploads.wait()
         job.interrupt.check()
-    return Trained(state, trainer.state.global_step, run.total, float(trainer.state.epoch or 0.0))
+    return Trained(state, step, run.total, epoch)
 
 
-def _evaluate_first(run: Run, step: int, epoch: float) -> None:
+def _evaluate_now(run: Run, step: int, epoch: float) -> None:
     try:
         run.measure(step, epoch)
     except EvaluationStopped:

@@ -16,18 +16,19 @@ from lmft_api.settings import Settings
 from lmft_api.spec import Weights
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
-from lmft_job.evaluation import Arithmetic, Collate, HeldOutFigures, TrainerLoss, evaluate_held_out
+from lmft_job.evaluation import Arithmetic, Beat, Collate, HeldOutFigures, TrainerLoss, evaluate_held_out
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch
 from lmft_job.observer import Observer, StepDone
 from lmft_job.run_state import Measured, RunState
+from lmft_job.sampling import answer_prompts
 
 BEST_FOLDER = "best"
 TRAINER_FOLDER = "trainer"
 _FLUSH_SECONDS = 0.25
 
 
-class Uploads(Protocol):
+class CheckpointSink(Protocol):
     """Where finished checkpoint folders go; they belong to it from then on."""
 
     def submit(self, folder: Path, step: int) -> None:
@@ -36,7 +37,7 @@ class Uploads(Protocol):
     def check(self) -> None:
         """Raise the failure of one, if there was one."""
 
-    def wait(self) -> None:
+    def wait(self) -> object:
         """Until all are there."""
 
 
@@ -71,12 +72,38 @@ class Job:
     arithmetic: Arithmetic
     batch: Batch
     folder: Path
-    uploads: Uploads
+    uploads: CheckpointSink
     interrupt: Interrupt
     observer: Observer
     beat: Callable[[int], None] = lambda step: None
     trainer_class: type[Trainer] = Trainer
     callbacks: list[TrainerCallback] = field(default_factory=list)
+
+    def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> HeldOutFigures:
+        """Figures of the model as it is now."""
+        return evaluate_held_out(
+            self.model,
+            self.eval_rows,
+            self.collate,
+            self.settings.task,
+            batch_size=self.batch.rows,
+            arithmetic=self.arithmetic,
+            beat=beat,
+            trainer_loss_of=trainer_loss_of,
+        )
+
+    def answer(self, limit: int | None, beat: Beat) -> list[str]:
+        """The model's answers to the prompts as it is now; ``limit`` is how many tokens fit into it."""
+        return answer_prompts(
+            self.model,
+            self.tokenizer,
+            self.settings.task,
+            self.settings.sample,
+            seed=self.settings.training.seed,
+            limit=limit,
+            arithmetic=self.arithmetic,
+            beat=beat,
+        )
 
 
 def planned_steps(job: Job) -> int:
@@ -201,16 +228,7 @@ class Run:
             if job.interrupt.requested:
                 raise EvaluationStopped
 
-        figures = evaluate_held_out(
-            job.model,
-            job.eval_rows,
-            job.collate,
-            job.settings.task,
-            batch_size=job.batch.rows,
-            arithmetic=job.arithmetic,
-            beat=beat,
-            trainer_loss_of=self.trainer_loss_of,
-        )
+        figures = job.evaluate(beat, self.trainer_loss_of)
         measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
         if job.settings.output.weights == Weights.BEST and self.state.best() is measured:

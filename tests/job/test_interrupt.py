@@ -19,11 +19,11 @@ def hold_up(place: str, seconds: float = 0.02) -> Any:
     """A patch: a function announces itself and then takes its time, in small pieces as the real ones do."""
 
     def patch(teller: Any) -> None:
-        import importlib
+        import pkgutil
 
-        module_name, _, name = place.rpartition(".")
-        module = importlib.import_module(module_name)
-        original = getattr(module, name)
+        owner_name, _, name = place.rpartition(".")
+        owner = pkgutil.resolve_name(owner_name)
+        original = getattr(owner, name)
 
         def slow(*args: Any, **options: Any) -> Any:
             teller.tell("phase", place)
@@ -31,7 +31,7 @@ def hold_up(place: str, seconds: float = 0.02) -> Any:
                 time.sleep(seconds)
             return original(*args, **options)
 
-        setattr(module, name, slow)
+        setattr(owner, name, slow)
 
     return patch
 
@@ -42,10 +42,10 @@ def hold_up(place: str, seconds: float = 0.02) -> Any:
         "lmft_job.recipe.find_sources",
         "lmft_job.ingredients.prepare",
         "lmft_job.recipe.make_model",
-        "lmft_job.start.evaluate_held_out",
-        "lmft_job.start.answer_prompts",
-        "lmft_job.training.build_trainer",
+        "lmft_job.training_run.answer_prompts",
         "lmft_job.training_run.evaluate_held_out",
+        "lmft_job.training.build_trainer",
+        "lmft_job.training_run.Run.measure",
         "lmft_job.finish.answers_after",
         "lmft_job.finish.save_model",
         "lmft_job.finish.render_page",

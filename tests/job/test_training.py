@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,27 @@ def test_early_stopping_and_best_weights_keep_the_best(tmp_path: Path) -> None:
     assert report["training"]["steps"] < report["training"]["totalSteps"]
     assert len(losses) - 1 - losses.index(min(losses)) == 1
     assert report["results"]["evalLoss"] == min(losses)
+
+
+def test_a_run_that_a_callback_ends_between_two_evaluations_is_evaluated_there(tmp_path: Path) -> None:
+    # given a loss of one's own, and a callback that has seen enough after three steps
+    (tmp_path / "their_code.py").write_text(
+        "from transformers import Trainer, TrainerCallback\n"
+        "class Doubled(Trainer):\n"
+        "    def compute_loss(self, model, inputs, return_outputs=False, **options):\n"
+        "        outputs = model(**inputs)\n"
+        "        return (2 * outputs.loss, outputs) if return_outputs else 2 * outputs.loss\n"
+        "class Enough(TrainerCallback):\n"
+        "    def on_step_end(self, args, state, control, **options):\n"
+        "        control.should_training_stop = state.global_step == 3\n"
+    )
+    theirs = {"trainerClass": "their_code.Doubled", "callbacks": ["their_code.Enough"]}
+    spec = toy_spec(tmp_path, "SequenceClassification", training=theirs)
+    # when it runs
+    complete(tmp_path, spec, patch=lambda teller: sys.path.insert(0, str(tmp_path)), allow_user_code=True)
+    # then its figures are those of step 3, the class's own loss included
+    report = json.loads((run_folder(tmp_path) / "report.json").read_text())
+    assert [evaluation["step"] for evaluation in report["evaluations"]] == [3]
+    results = report["results"]
+    assert results["evalLoss"] == report["evaluations"][0]["evalLoss"]
+    assert results["trainerEvalLoss"] == pytest.approx(2 * results["evalLoss"], rel=1e-5)
