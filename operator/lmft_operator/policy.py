@@ -6,10 +6,11 @@ operator, which has more rights than they do. Every refusal names the rule, so t
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
+from lmft_api.pod import EnvVar
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.validation import Problem
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
@@ -19,6 +20,11 @@ _RESERVED = ("lmfinetune.dev/*", "batch.kubernetes.io/*", "job-name", "controlle
 _NAMED_IN_FULL = ("system-*", "node-role.kubernetes.io/*", "")
 """What takes the place of the cluster's own pods; no pattern allows it, only its full name."""
 _BUILT_IN_ENV = ("LMFT_*", "KUBEFLOW_TRAINER_*", "DISABLE_KUBEFLOW_INTEGRATION")
+_WINS_OVER = {
+    "HF_DATASETS_OFFLINE": ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+    "HF_HUB_OFFLINE": ("TRANSFORMERS_OFFLINE",),
+}
+"""Other names of a switch, which the libraries look at only where this one is not set."""
 
 
 def refusals(spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -> list[Problem]:
@@ -175,6 +181,10 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
     for index, variable in enumerate(pod.env or ()):
         if _allowed(variable.name, _BUILT_IN_ENV) or not _allowed(variable.name, rules.env_names):
             yield _refused(f"{at}.env[{index}].name", f'variable "{variable.name}"', "policy.envNames")
+        elif (name := _set_by_platform(variable, job.env)) is not None:
+            # The value is not told: a proxy's may hold a password.
+            words = f'variable "{variable.name}" is refused: the platform sets {name} for every run (job.env); remove it'
+            yield Problem(f"{at}.env[{index}].name", words)
     for field, keys, patterns, rule in (
         ("labels", pod.labels, rules.label_keys, "policy.labelKeys"),
         ("annotations", pod.annotations, rules.annotation_keys, "policy.annotationKeys"),
@@ -202,6 +212,12 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
     ):
         if name is not None and not _allowed_in_full(name, patterns):
             yield _refused(f"{at}.{field}", f'"{name}"', rule)
+
+
+def _set_by_platform(variable: EnvVar, fixed: Mapping[str, str]) -> str | None:
+    """The platform's variable that this one would change."""
+    names = (variable.name, *_WINS_OVER.get(variable.name, ()))
+    return next((name for name in names if fixed.get(name, variable.value) != variable.value), None)
 
 
 def _allowed(name: str, patterns: Iterable[str]) -> bool:

@@ -68,7 +68,8 @@ class JobSettings(Section):
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets, in the namespace of the run, for pulling the image."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Environment of every run: hub mirror, proxy, offline switch. Values are literal."""
+    """Environment of every run: hub mirror, proxy, offline switch. Values are literal; ``spec.podTemplate.env`` adds to
+    them and cannot change them."""
     ca_bundle_config_map: str | None = None
     """ConfigMap, in the namespace of the run, with the key ``ca.crt``: all authorities that the pods trust."""
     cache_volume_claim: str | None = None
@@ -166,15 +167,24 @@ class Policy(PolicyRules):
     """The rules, and exceptions by namespace."""
 
     per_namespace: dict[str, PolicyRules] = Field(default_factory=dict)
-    """Rules of single namespaces; the fields given there replace those above, the others stay."""
+    """Rules of single namespaces; the fields given there replace those above, the others stay, within ``sources`` too."""
 
     def for_namespace(self, namespace: str) -> PolicyRules:
         """The rules that hold in a namespace."""
-        base = {name: getattr(self, name) for name in PolicyRules.model_fields}
+        rules: dict[str, Any] = {name: getattr(self, name) for name in PolicyRules.model_fields}
         exception = self.per_namespace.get(namespace)
         if exception is not None:
-            base |= {name: getattr(exception, name) for name in exception.model_fields_set}
-        return PolicyRules.model_construct(**base)
+            rules |= _laid_over(self, exception)
+        return PolicyRules.model_construct(**rules)
+
+
+def _laid_over(base: Section, exception: Section) -> dict[str, Any]:
+    """The fields that the exception gives, by name; of a part such as ``sources`` those it leaves out stay too."""
+    fields = {}
+    for name in exception.model_fields_set:
+        below, value = getattr(base, name), getattr(exception, name)
+        fields[name] = below.model_copy(update=_laid_over(below, value)) if isinstance(value, Section) else value
+    return fields
 
 
 class WatchSettings(Section):

@@ -140,6 +140,35 @@ def test_what_the_platform_sets_for_every_run_cannot_be_changed(field):
     assert found == f'spec.podTemplate.{field}: key "team" is the platform\'s: it is "a" for every run'
 
 
+def with_variable(platform: str, name: str, value: str) -> list[str]:
+    return refused(platform, podTemplate={"env": [{"name": name, "value": value}]})
+
+
+@pytest.mark.parametrize(
+    ("ours", "name"),
+    [
+        ("HF_HUB_OFFLINE", "HF_HUB_OFFLINE"),
+        ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
+        ("TRANSFORMERS_OFFLINE", "HF_HUB_OFFLINE"),
+        ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"),
+        ("HF_ENDPOINT", "HF_ENDPOINT"),
+        ("HTTPS_PROXY", "HTTPS_PROXY"),
+        ("TZ", "TZ"),
+    ],
+)
+def test_a_variable_that_the_platform_sets_for_every_run_cannot_be_changed(ours, name):
+    platform = f"{{job: {{env: {{{ours}: '1'}}}}, policy: {{envNames: ['*']}}}}"
+    assert with_variable(platform, name, "1") == []
+    assert with_variable(platform, name, "0") == [
+        f'spec.podTemplate.env[0].name: variable "{name}" is refused: '
+        f"the platform sets {ours} for every run (job.env); remove it"
+    ]
+
+
+def test_offline_is_the_manifests_choice_where_the_platform_makes_none():
+    assert with_variable("{}", "HF_HUB_OFFLINE", "0") == []
+
+
 # Whose folder an address names, where the platform's storage is s3://models/lmft and the namespace team-a.
 FOLDERS = [
     ("s3://models/lmft/team-b/data.jsonl", False),
@@ -257,6 +286,32 @@ def test_a_namespace_may_have_rules_of_its_own_and_keeps_the_others():
     assert refused(platform, "team-a", **gpu) == []
     assert len(refused(platform, "team-b", **gpu)) == 1
     assert len(refused(platform, "team-a", podTemplate={"image": "x"})) == 1
+
+
+# A namespace's exception, and what it may then name; the platform's rule is s3://data/* and company/*.
+SOURCES = [
+    ("{hub: []}", "company/m", False),
+    ("{hub: []}", "theirs/m", False),
+    ("{hub: []}", "s3://data/m", True),
+    ("{hub: []}", "s3://theirs/m", False),
+    ("{uris: []}", "company/m", True),
+    ("{uris: []}", "theirs/m", False),
+    ("{uris: []}", "s3://data/m", False),
+    ("{}", "theirs/m", False),
+    ("{}", "s3://theirs/m", False),
+    ("{hub: ['*'], uris: ['s3://*']}", "theirs/m", True),
+    ("{hub: ['*'], uris: ['s3://*']}", "s3://theirs/m", True),
+]
+
+
+@pytest.mark.parametrize(("sources", "model", "allowed"), SOURCES)
+def test_an_exception_for_sources_leaves_the_rule_that_it_does_not_name_as_the_platform_set_it(sources, model, allowed):
+    rules = "{uris: ['s3://data/*'], hub: ['company/*']}"
+    platform = f"policy: {{sources: {rules}, perNamespace: {{team-b: {{sources: {sources}}}}}}}"
+
+    found = refused(platform, "team-b", model={"name": model}, dataset={"builtin": "PythonDocs"}, output=None)
+
+    assert (found == []) == allowed, found
 
 
 def test_all_refusals_come_at_once():
