@@ -183,8 +183,8 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
             yield _refused(f"{at}.env[{index}].name", f'variable "{variable.name}"', "policy.envNames")
         elif (name := _set_by_platform(variable, job.env)) is not None:
             # The value is not told: a proxy's may hold a password.
-            words = f'variable "{variable.name}" is refused: the platform sets {name} for every run (job.env); remove it'
-            yield Problem(f"{at}.env[{index}].name", words)
+            words = f"the platform sets {name} for every run (job.env); remove it"
+            yield Problem(f"{at}.env[{index}].name", f'variable "{variable.name}" is refused: {words}')
     for field, keys, patterns, rule in (
         ("labels", pod.labels, rules.label_keys, "policy.labelKeys"),
         ("annotations", pod.annotations, rules.annotation_keys, "policy.annotationKeys"),

@@ -167,7 +167,7 @@ class Policy(PolicyRules):
     """The rules, and exceptions by namespace."""
 
     per_namespace: dict[str, PolicyRules] = Field(default_factory=dict)
-    """Rules of single namespaces; the fields given there replace those above, the others stay, within ``sources`` too."""
+    """Rules of single namespaces; the fields given there, also single ones of ``sources``, replace those above."""
 
     def for_namespace(self, namespace: str) -> PolicyRules:
         """The rules that hold in a namespace."""
