@@ -23,6 +23,7 @@ from lmft_api.base import (
     RULES_KEY,
     matches,
 )
+from lmft_api.run import MUTABLE_FIELDS
 from lmft_api.schema import KEY_MESSAGE, MAX_KEY_LENGTH, normalised, schema_at, structural_schema, walk
 from lmft_api.spec import LMFineTuneSpec
 
@@ -92,6 +93,21 @@ def parse_spec(spec: Any) -> LMFineTuneSpec:
         pydantic.ValidationError: when it is not valid.
     """
     return LMFineTuneSpec.parse(normalised(structural_schema(LMFineTuneSpec), spec))
+
+
+def parse_readable(spec: Any) -> LMFineTuneSpec:
+    """What can be read of a spec that has problems, part by part; a placeholder for a model or a data set that cannot.
+
+    For a run that is under way when a newer version refuses its spec: that need not end it, but what bounds it counts.
+    """
+    problems = spec_problems(spec)
+    whole = spec if isinstance(spec, dict) else {}
+    named = {problem.path.removeprefix("spec").lstrip(".").split(".")[0].split("[")[0] for problem in problems}
+    sound = {field: value for field, value in whole.items() if field not in named}
+    settable = {field: value for field, value in sound.items() if field in MUTABLE_FIELDS}
+    placeholders = {"model": {"name": "unknown"}, "dataset": {"name": "unknown"}}
+    kept = next((part for part in (sound, settable) if not spec_problems(placeholders | part)), {})
+    return parse_spec(placeholders | kept)
 
 
 class _View:

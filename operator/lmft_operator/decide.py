@@ -4,12 +4,12 @@ Level-triggered: nothing but the observation decides, so that a decision repeate
 the same. One attempt is open at a time (:mod:`attempts`); what follows its end is decided in :mod:`following`.
 """
 
-from lmft_api.reasons import Phase, Reason
+from lmft_api.reasons import Reason
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.status import ConditionStatus, LMFineTuneStatus
+from lmft_api.status import LMFineTuneStatus
 from lmft_operator import status
 from lmft_operator.attempts import adopt, follow
-from lmft_operator.course import Course, Decision, linked, max_retries, newest_attempt, since, time_left
+from lmft_operator.course import Course, Decision, max_retries, newest_attempt, since, time_left
 from lmft_operator.facts import Observed
 from lmft_operator.following import next_attempt
 from lmft_operator.settings import OperatorSettings
@@ -20,22 +20,18 @@ MAY_GO_ON = frozenset(
 )
 
 
-def decide(
-    seen: Observed, spec: LMFineTuneSpec | None, problems: tuple[str, ...], settings: OperatorSettings
-) -> Decision:
+def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], settings: OperatorSettings) -> Decision:
     """The decision about one run.
 
     Args:
         seen: what is observed.
-        spec: with the platform's defaults filled in; None when it cannot be read.
+        spec: with the platform's defaults filled in; what can be read of it, if that is not all.
         problems: everything wrong with the manifest or refused by policy.
         settings: of the operator.
     """
     before = status.parse(seen.run.status)
     if seen.run.deleting:
         return Decision(before)
-    if spec is None:
-        return _invalid(seen, before, problems, None, settings)
     course = Course(seen, spec, settings, before)
     if before.ended:
         if not _revived(course, problems):
@@ -43,8 +39,10 @@ def decide(
         course.wait(Reason.PENDING, "The run goes on.")
     attempt = newest_attempt(course)
     if attempt is None and problems and not seen.jobs:
-        return _invalid(seen, before, problems, spec, settings)
-    course.status = status.change(course.status, {"completion_time": None, "model": status.model_column(spec)})
+        return _invalid(Course(seen, spec, settings, before), problems)
+    # With attempts the spec is settled: a part of it that this version cannot read stays as it was told.
+    model = (before.model if before.attempts else None) or status.model_column(spec)
+    course.status = status.change(course.status, {"completion_time": None, "model": model})
     # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
     while attempt is not None or (attempt := adopt(course, 0)) is not None:
         if attempt.end_time is None:
@@ -65,32 +63,20 @@ def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
     return old is not None and new is not None and (old.reason, old.message) == (new.reason, new.message)
 
 
-def _invalid(
-    seen: Observed,
-    before: LMFineTuneStatus,
-    problems: tuple[str, ...],
-    spec: LMFineTuneSpec | None,
-    settings: OperatorSettings,
-) -> Decision:
+def _invalid(course: Course, problems: tuple[str, ...]) -> Decision:
     """Nothing can be started; looked at afresh each time, so that a mended manifest or policy is enough."""
-    look = _time_to_live(spec, before, seen.now)
+    look = _time_to_live(course, course.status)
     if look is not None and look <= 0:
-        return Decision(before, delete_run=True)
-    message = linked(settings, Reason.INVALID_SPEC, "; ".join(problems))
-    now, generation = seen.now, seen.run.generation
-    after = status.with_condition(
-        before, ConditionStatus.FALSE, Reason.INVALID_SPEC, message, Phase.FAILED, now, generation
-    )
-    if after.completion_time is None:
-        after = status.change(after, {"completion_time": status.timestamp(now)})
-        look = _time_to_live(spec, after, now)
-    return Decision(after, look_again=look)
+        return Decision(course.status, delete_run=True)
+    course.end(Reason.INVALID_SPEC, "; ".join(problems))
+    course.look(_time_to_live(course, course.status))
+    return course.decision()
 
 
-def _time_to_live(spec: LMFineTuneSpec | None, seen: LMFineTuneStatus, now: float) -> float | None:
+def _time_to_live(course: Course, ended: LMFineTuneStatus) -> float | None:
     """Seconds until spec.ttlSecondsAfterFinished is over; None without it, or before the end."""
-    ttl = spec.ttl_seconds_after_finished if spec is not None else None
-    return None if ttl is None or seen.completion_time is None else since(seen.completion_time) + ttl - now
+    ttl, when = course.spec.ttl_seconds_after_finished, ended.completion_time
+    return None if ttl is None or when is None else since(when) + ttl - course.seen.now
 
 
 def _revived(course: Course, problems: tuple[str, ...]) -> bool:
@@ -115,7 +101,7 @@ def _after_the_end(course: Course, before: LMFineTuneStatus) -> Decision:
     # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]
-    look = _time_to_live(course.spec, before, seen.now)
+    look = _time_to_live(course, before)
     if look is not None and look <= 0:
         return Decision(after, delete_run=True)
     return Decision(after, delete_jobs=tuple(live), look_again=look)

@@ -4,7 +4,6 @@ It may run at any time, any number of times; what it finds done it does not do a
 """
 
 import asyncio
-import functools
 import json
 import logging
 import time
@@ -14,24 +13,23 @@ from dataclasses import replace
 from typing import Any
 
 from lmft_api import API_VERSION, KIND
-from lmft_api.reasons import Phase, Reason
+from lmft_api.reasons import Reason
 from lmft_api.run import run_folder
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.status import ConditionStatus, LMFineTuneStatus
-from lmft_api.validation import Problem, parse_spec, spec_problems
-from lmft_operator import manifests, metrics, policy, status
+from lmft_api.status import Attempt, LMFineTuneStatus
+from lmft_api.validation import Problem, parse_readable, parse_spec, spec_problems
+from lmft_operator import manifests, metrics, policy, status, waiting
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.course import EXPLAINED, Decision, Notice, linked, notices
+from lmft_operator.course import Course, Decision, Notice, notices
 from lmft_operator.decide import decide
 from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
 from lmft_operator.facts import Key, Observed, RunFacts, job_facts
 from lmft_operator.live import Heard, overlay
 from lmft_operator.logs import about
 from lmft_operator.manifests import Plan
-from lmft_operator.progress import ProgressReport
+from lmft_operator.progress import ProgressReport, merged
 from lmft_operator.settings import OperatorSettings
-from lmft_operator.waiting import with_remedy
 
 logger = logging.getLogger(__name__)
 COMPONENT = "lmfinetune-operator"
@@ -85,12 +83,10 @@ class Reconciler:
             self._heard.pop(key, None)
             return None
         spec, problems = _read(seen.run, self._settings)
-        if spec is not None and spec.resume_from is not None:
+        if spec.resume_from is not None:
             source = self._cache.source(key, spec.resume_from.name)
-            seen = Observed(seen.run, seen.now, seen.jobs, seen.pods, seen.warnings, source)
-        decision = decide(seen, spec, problems, self._settings)
-        if spec is not None:
-            decision = self._with_progress(seen, spec, decision)
+            seen = replace(seen, source=source)
+        decision = self._with_progress(seen, spec, self._decide(seen, spec, problems))
         try:
             return await self._apply(seen, spec, decision)
         except NotFoundError:
@@ -102,14 +98,27 @@ class Reconciler:
             self._cache.run_seen(fresh, watched=False)
             return 0.05
 
+    def _decide(self, seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...]) -> Decision:
+        """The decision. What an attempt reported last and is not written yet enters with its end, or would be lost."""
+        decision = decide(seen, spec, problems, self._settings)
+        report, before = self._heard_of(seen.run.key).report, status.parse(seen.run.status)
+        folder = _folder(seen.run, spec)
+        if report is None or report.run_uid != seen.run.uid or folder is None:
+            return decision
+        if all(attempt.number != report.attempt for attempt in _ended_since(before, decision.status)):
+            return decision
+        told = json.dumps(merged(before, report, folder).to_json())
+        return decide(replace(seen, run=replace(seen.run, status=told)), spec, problems, self._settings)
+
     def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
-        key, uid = seen.run.key, seen.run.uid
+        key = seen.run.key
         heard = self._heard_of(key)
-        if decision.status.ended or (heard.report is not None and heard.report.run_uid != uid):
+        if decision.status.ended or (heard.report is not None and heard.report.run_uid != seen.run.uid):
             self._heard.pop(key, None)
             heard = self._heard_of(key)
-        uri = spec.output.uri if spec.output and spec.output.uri else ""
-        folder = run_folder(uri, key.namespace, key.name, uid)
+        folder = _folder(seen.run, spec)
+        if folder is None:
+            return decision
         before = status.parse(seen.run.status)
         found = overlay(before, decision.status, heard, seen.now, self._settings, folder)
         if found.pace != heard.pace:
@@ -117,7 +126,7 @@ class Reconciler:
         looks = [look for look in (decision.look_again, found.look_again) if look is not None]
         return replace(decision, status=found.status, look_again=min(looks, default=None))
 
-    async def _apply(self, seen: Observed, spec: LMFineTuneSpec | None, decision: Decision) -> float | None:
+    async def _apply(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> float | None:
         run = seen.run
         if decision.delete_run:
             await self._cluster.delete_run(run.key, run.uid)
@@ -125,11 +134,11 @@ class Reconciler:
         uids = {job.name: job.uid for job in seen.jobs}
         for name in decision.delete_jobs:
             await self._delete_job(run.key, name, uids[name])
-        if decision.create is not None and spec is not None:
-            refused = await self._create(run, spec, decision.create)
-            if refused is not None:
-                before = status.parse(run.status)
-                await self._write(run, refused(status.change(before, {"model": decision.status.model})), decision)
+        if decision.create is not None:
+            problem = await self._create(run, spec, decision.create)
+            if problem is not None:
+                after = _refused(Course(seen, spec, self._settings, _without_plan(seen, decision)), problem)
+                await self._write(run, after, decision)
                 return REFUSED_SECONDS
         if self._words_can_wait(seen, decision):
             return BURST_SECONDS
@@ -152,10 +161,8 @@ class Reconciler:
         except (NotFoundError, ConflictError):
             logger.info("Job %s is gone already", name, **about(key))
 
-    async def _create(
-        self, run: RunFacts, spec: LMFineTuneSpec, plan: Plan
-    ) -> Callable[[LMFineTuneStatus], LMFineTuneStatus] | None:
-        """Create the Job of an attempt; when admission refuses it, returns what to say about that."""
+    async def _create(self, run: RunFacts, spec: LMFineTuneSpec, plan: Plan) -> ClusterError | None:
+        """Create the Job of an attempt; when admission refuses it, returns why."""
         rules = self._settings.policy.for_namespace(run.key.namespace)
         manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
         try:
@@ -164,7 +171,7 @@ class Reconciler:
             created = await self._settle_name(run, manifest, plan)
         except (ForbiddenError, InvalidObjectError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
-            return functools.partial(_refused, run=run, settings=self._settings, problem=problem)
+            return problem
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
@@ -204,10 +211,8 @@ class Reconciler:
 
     @staticmethod
     def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
-        open_before = {a.number for a in before.attempts or () if a.end_time is not None}
-        for attempt in after.attempts or ():
-            if attempt.end_time is not None and attempt.number not in open_before:
-                metrics.ATTEMPTS.labels(key.namespace, attempt.reason or "").inc()
+        for attempt in _ended_since(before, after):
+            metrics.ATTEMPTS.labels(key.namespace, attempt.reason or "").inc()
         if after.usage is not None:
             seconds, gpu = (before.usage.seconds, before.usage.gpu_seconds) if before.usage else (0, 0)
             metrics.SECONDS.labels(key.namespace).inc(max(0, after.usage.seconds - seconds))
@@ -247,11 +252,24 @@ class Reconciler:
             logger.warning("an Event was lost: %s", problem, **about(run.key))
 
 
-def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | None, tuple[str, ...]]:
-    """The spec with the platform's defaults, and everything that is wrong with it."""
+def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Attempt]:
+    """The attempts that ended between two statuses."""
+    ended_before = {a.number for a in before.attempts or () if a.end_time is not None}
+    return [a for a in after.attempts or () if a.end_time is not None and a.number not in ended_before]
+
+
+def _folder(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
+    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
+    if spec.output is None or spec.output.uri is None:
+        return None
+    return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
+
+
+def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:
+    """The spec with the platform's defaults, or what can be read of it, and everything that is wrong with it."""
     raw = json.loads(run.spec)
     if found := spec_problems(raw):
-        return None, tuple(str(problem) for problem in found)
+        return parse_readable(raw), tuple(str(problem) for problem in found)
     spec = parse_spec(raw)
     problems = policy.refusals(spec, settings, run.key.namespace)
     spec = manifests.with_defaults(spec, settings)
@@ -263,20 +281,23 @@ def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec | N
     return spec, tuple(str(problem) for problem in problems)
 
 
-def _refused(
-    before: LMFineTuneStatus, run: RunFacts, settings: OperatorSettings, problem: ClusterError
-) -> LMFineTuneStatus:
+def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
+    """What was decided but for the attempt whose Job was refused: how the one before it ended stands."""
+    planned = decision.create.attempt if decision.create is not None else 0
+    attempts = [attempt for attempt in decision.status.attempts or () if attempt.number != planned]
+    if attempts:
+        return status.change(decision.status, {"attempts": attempts})
+    # Before the first attempt nothing is settled, and the manifest may still change.
+    return status.change(status.parse(seen.run.status), {"model": decision.status.model})
+
+
+def _refused(course: Course, problem: ClusterError) -> LMFineTuneStatus:
     """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
-    now = time.time()
     # A policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
-    if problem.status == 422 and " is invalid: " in str(problem) and not before.attempts:
-        words = linked(settings, Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
-        after = status.with_condition(
-            before, ConditionStatus.FALSE, Reason.INVALID_SPEC, words, Phase.FAILED, now, run.generation
-        )
-        return status.change(after, {"completion_time": before.completion_time or status.timestamp(now)})
-    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in str(problem) else Reason.PENDING
-    message = with_remedy(reason, f"The Job cannot be created: {problem}")
-    if reason in EXPLAINED:
-        message = linked(settings, reason, message)
-    return status.with_condition(before, ConditionStatus.UNKNOWN, reason, message, Phase.PENDING, now, run.generation)
+    if problem.status == 422 and " is invalid: " in str(problem) and not course.status.attempts:
+        course.end(Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
+        return course.status
+    reason = waiting.reason_of_refusal(str(problem))
+    course.status = status.change(course.status, {"completion_time": None})
+    course.wait(reason, waiting.with_remedy(reason, f"The Job cannot be created: {problem}"))
+    return course.status

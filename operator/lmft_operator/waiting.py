@@ -73,10 +73,14 @@ def explain(
 def _without_pod(warning: Warning | None, number: int, now: float) -> Wait:
     if warning is None or warning.reason != "FailedCreate":
         return at_creation(number, queued=False)
-    quota = "exceeded quota" in warning.message or "failed quota" in warning.message
-    reason = Reason.QUOTA_EXCEEDED if quota else Reason.PENDING
+    reason = reason_of_refusal(warning.message)
     words = with_remedy(reason, f"The pod cannot be created: {warning.message}")
     return Wait(reason, words, warning.time + NEWS_SECONDS - now)
+
+
+def reason_of_refusal(words: str) -> Reason:
+    """Why the API server creates neither Job nor pod, by what it says: for a quota, or for something else."""
+    return Reason.QUOTA_EXCEEDED if "exceeded quota" in words or "failed quota" in words else Reason.PENDING
 
 
 def with_remedy(reason: Reason, words: str) -> str:

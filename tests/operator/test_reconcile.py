@@ -1,0 +1,193 @@
+"""What a look at a run leaves in the cluster: what was decided, also where the API server refuses a part of it."""
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+
+from lmft_api.progress import Metric, TrainerStatus
+from lmft_api.status import LMFineTuneStatus
+from lmft_operator.cache import Cache
+from lmft_operator.cluster import Cluster
+from lmft_operator.errors import ClusterError, ForbiddenError, InvalidObjectError
+from lmft_operator.facts import Key
+from lmft_operator.progress import ProgressReport
+from lmft_operator.reconcile import Reconciler
+from lmft_operator.settings import parse
+from lmft_operator.status import timestamp
+
+KEY = Key("team-a", "eli5")
+UID = "0123456789ab"
+SPEC: dict[str, Any] = {
+    "model": {"name": "gpt2"}, "dataset": {"name": "d"}, "output": {"uri": "s3://models"}, "preparation": "Inline",
+}  # fmt: skip
+QUOTA = 'jobs "eli5-2" is forbidden: {}: compute, requested: count/jobs.batch=1, used: {}'
+
+
+class Api:
+    """An API server with one run, its Job and its pod; it creates Jobs unless it is told to refuse them."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.version = 10
+        self.run = self._named({"spec": SPEC | spec, "status": {}}, "eli5", UID)
+        self.refusal: ClusterError | None = None
+        self.created: list[str] = []
+        self.deleted: list[str] = []
+        self.events: list[str] = []
+        self.cache = Cache()
+        settings = parse("progress: {url: 'https://progress'}")
+        self.reconciler = Reconciler(cast(Cluster, self), self.cache, settings, lambda: None)
+
+    async def look(self) -> LMFineTuneStatus:
+        self.cache.run_seen(self.run)
+        await self.reconciler(KEY)
+        await asyncio.sleep(0)
+        return LMFineTuneStatus.parse(self.run["status"])
+
+    async def runs(self) -> None:
+        """The first attempt's pod runs, and the status says so."""
+        await self.look()
+        self.pod(state={"running": {"startedAt": timestamp(time.time() - 60)}})
+        await self.look()
+
+    def pod(self, phase: str = "Running", state: dict[str, Any] | None = None, **status: Any) -> None:
+        labels = {"lmfinetune.dev/run-uid": UID, "lmfinetune.dev/attempt": "1"}
+        owner = {"kind": "Job", "name": "eli5-1", "uid": "job-1", "controller": True}
+        body = {"status": {"phase": phase, "containerStatuses": [{"state": state or {}}]} | status}
+        self.cache.pod_seen(self._named(body, "eli5-1-x", "pod-1", labels=labels, ownerReferences=[owner]))
+
+    def ends(self, code: int, **status: Any) -> None:
+        times = {"startedAt": timestamp(time.time() - 60), "finishedAt": timestamp(time.time())}
+        phase = "Failed" if code else "Succeeded"
+        self.pod(phase, {"terminated": {"exitCode": code, "message": status.pop("said", ""), **times}}, **status)
+
+    def reports(self, **metrics: object) -> None:
+        sent = [Metric(name=name, value=str(value)) for name, value in metrics.items()]
+        self.reconciler.reported(KEY, ProgressReport(UID, 1, time.time(), TrainerStatus(metrics=sent)))
+
+    # ---- what the operator asks of it
+
+    async def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.created.append(job["metadata"]["name"])
+        return self._named(job, job["metadata"]["name"], f"job-{len(self.created)}")
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        self.deleted.append(name)
+
+    async def patch_status(self, key: Key, version: str, patch: dict[str, Any]) -> dict[str, Any]:
+        merged = _merge(self.run["status"], patch)
+        self.run = self._named({"spec": self.run["spec"], "status": merged}, "eli5", UID)
+        return self.run
+
+    async def post_event(self, namespace: str, event: dict[str, Any]) -> None:
+        self.events.append(event["message"])
+
+    def _named(self, body: dict[str, Any], name: str, uid: str, **metadata: Any) -> dict[str, Any]:
+        self.version += 1
+        identity = {"namespace": "team-a", "name": name, "uid": uid, "resourceVersion": str(self.version)}
+        return body | {"metadata": body.get("metadata", {}) | metadata | identity}
+
+
+def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7386, as the API server does it."""
+    merged = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key) or {}, value) if isinstance(value, dict) else value
+    return merged
+
+
+EVICTED = [{"type": "DisruptionTarget", "status": "True", "message": "evicted"}]
+
+
+@pytest.mark.parametrize("words", ["exceeded quota", "failed quota"])
+async def test_the_end_of_an_attempt_is_written_down_though_the_next_job_is_refused(words: str) -> None:
+    api = Api()
+    await api.runs()
+    # when the pod is evicted, and a quota has no place for the next Job
+    api.refusal = ForbiddenError(403, QUOTA.format(words, 1))
+    api.ends(75, conditions=EVICTED)
+    status = await api.look()
+    [first] = status.attempts or []
+    assert (first.reason, first.end_time is not None) == ("Interrupted", True)
+    assert (status.interruptions, status.usage and status.usage.seconds) == (1, 60)
+    assert (status.phase, status.reason) == ("Pending", "QuotaExceeded")
+    # when it is refused again in other words, the end is no news any more
+    api.refusal = ForbiddenError(403, QUOTA.format(words, 2))
+    await api.look()
+    assert sum("evicted" in event for event in api.events) == 1
+    # when there is a place again
+    api.refusal = None
+    status = await api.look()
+    assert [attempt.number for attempt in status.attempts or []] == [1, 2]
+    assert (status.interruptions, status.reason) == (1, "Pending")
+
+
+async def test_a_first_job_that_is_refused_settles_nothing() -> None:
+    api = Api()
+    api.refusal = ForbiddenError(403, QUOTA.format("exceeded quota", 1))
+    status = await api.look()
+    assert (status.reason, status.attempts, status.provenance) == ("QuotaExceeded", None, None)
+    assert (status.model, status.completion_time) == ("gpt2", None)
+
+
+async def test_a_manifest_that_makes_no_valid_job_has_failed_once() -> None:
+    api = Api()
+    api.refusal = InvalidObjectError(422, 'Job.batch "eli5-1" is invalid: spec: wrong')
+    status = await api.look()
+    assert (status.phase, status.reason, status.attempts) == ("Failed", "InvalidSpec", None)
+    version = api.version
+    await api.look()
+    assert api.version == version, "nothing new to write"
+    api.refusal = None
+    status = await api.look()
+    assert (status.phase, status.completion_time, api.created) == ("Pending", None, ["eli5-1"])
+
+
+async def test_what_a_pod_reported_last_is_not_lost_when_it_fails() -> None:
+    api = Api()
+    await api.runs()
+    api.reports(current_step=40, total_steps=90, checkpoint_step=40)
+    await api.look()
+    # when it reports another checkpoint, which is not written at once, and then ends for good
+    api.reports(current_step=60, total_steps=90, checkpoint_step=60, resumed_from_step=0)
+    api.ends(5, said='{"reason":"Diverged","message":"the loss is NaN"}')
+    status = await api.look()
+    assert (status.phase, status.reason) == ("Failed", "Diverged")
+    assert status.checkpoint is not None
+    assert status.checkpoint.uri == "s3://models/team-a/runs/eli5-01234567/checkpoints/attempt-0001/step-00000060"
+    [attempt] = status.attempts or []
+    assert attempt.checkpoint_step == 60
+
+
+async def test_a_spec_that_a_newer_operator_cannot_read_does_not_stop_the_attempt_under_way() -> None:
+    api = Api()
+    await api.runs()
+    # when the operator is a stricter one from now on
+    api.run["spec"] = SPEC | {"training": {"optimizer": "NoLongerKnown", "seed": -7}, "model": {"name": "a b c"}}
+    api.run = api._named(api.run, "eli5", UID)
+    status = await api.look()
+    assert (status.reason, status.model, api.deleted) == ("Training", "gpt2", [])
+    # when the attempt is interrupted, none follows
+    api.ends(75, conditions=EVICTED)
+    status = await api.look()
+    [first] = status.attempts or []
+    assert (first.reason, status.phase, status.reason) == ("Interrupted", "Failed", "InvalidSpec")
+    assert "spec.training.optimizer" in (status.succeeded.message if status.succeeded else "")
+    assert api.created == ["eli5-1"]
+
+
+async def test_a_run_that_is_done_stays_so_when_a_newer_operator_cannot_read_its_spec() -> None:
+    api = Api(ttlSecondsAfterFinished=3600)
+    await api.runs()
+    api.ends(0, said='{"reason":"Completed","message":"done"}')
+    assert (await api.look()).phase == "Succeeded"
+    api.run["spec"] = SPEC | {"training": {"optimizer": "NoLongerKnown"}}
+    api.run = api._named(api.run, "eli5", UID)
+    status = await api.look()
+    assert (status.phase, status.reason) == ("Succeeded", "Completed")
