@@ -20,6 +20,7 @@ from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
 from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
+from lmft_job.report.words import short_count
 from lmft_job.storage import Store
 from lmft_job.training_run import Job
 
@@ -146,8 +147,8 @@ def tell_data(context: RunContext, ingredients: Ingredients) -> None:
 
 def tell_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmetic) -> None:
     """Tell people what is trained, and on what."""
-    millions = (summary.parameters or 0) / 1e6
-    parts = [part for part in (summary.detail, f"{millions:.1f}M parameters") if part]
+    size = f"{short_count(summary.parameters)} parameters" if summary.parameters else ""
+    parts = [part for part in (summary.detail, size) if part]
     if summary.base_model is None:
         name = f"{summary.name.removesuffix(' (from config)')} ({', '.join(parts)}, from config)"
     else:

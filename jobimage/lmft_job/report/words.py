@@ -47,7 +47,7 @@ def percent(share: float | None) -> str:
 def short_count(number: int) -> str:
     """3.6M, 82M, 1.5B: the way people name model sizes."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= size:
+        if number >= 0.9995 * size:  # what rounds to 1,000 of a unit is 1 of the next
             return f"{number / size:.3g}{unit}"
     return str(number)
 
