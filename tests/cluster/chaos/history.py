@@ -14,28 +14,33 @@ RUN, ATTEMPT = "lmfinetune.dev/run-uid", "lmfinetune.dev/attempt"
 
 @dataclass(frozen=True)
 class Live:
-    """An attempt of which something may run.
+    """A pod that has not ended, or a Job that may yet make one.
 
     Attributes:
-        attempt: its number.
-        pod: whether a pod of it has not ended; else its Job may yet make one.
-        fenced: seconds past the end of its pod's grace period, when the pod is marked for deletion; else None.
+        attempt: number of the attempt that it belongs to.
+        uid: its own.
+        pod: whether it is a pod.
+        fenced: seconds past the end of its grace period, for a pod that is marked for deletion; else None.
     """
 
     attempt: int
+    uid: str
     pod: bool = True
     fenced: float | None = None
 
 
 def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[str, Any]], now: float) -> list[Live]:
-    """Attempts of one run whose pod runs, or whose Job may yet make one; oldest first.
+    """The pods of one run that have not ended, and its Jobs that may yet make one; by attempt, the oldest first.
+
+    Each counts by itself: an attempt with two Jobs, or with two pods, is there twice.
 
     Args:
         jobs: of the run, as the API server gives them, listed before the pods.
         pods: of the run.
         now: UNIX seconds.
     """
-    found: dict[int, Live] = {}
+    found: list[tuple[int, str, Live]] = []
+    with_pod = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences", ())}
     for job in jobs:
         status = job.get("status", {})
         over = any(c["type"] in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
@@ -43,15 +48,16 @@ def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[
         counted = (
             status.get("failed") or status.get("succeeded") or any(status.get("uncountedTerminatedPods", {}).values())
         )
-        if not over and not counted and "deletionTimestamp" not in job["metadata"]:
-            found[number_of(job)] = Live(number_of(job), pod=False)
+        about = job["metadata"]
+        if not over and not counted and "deletionTimestamp" not in about and about["uid"] not in with_pod:
+            live = Live(number_of(job), about["uid"], pod=False)
+            found.append((live.attempt, about["creationTimestamp"], live))
     for pod in pods:
-        number, deadline = number_of(pod), pod["metadata"].get("deletionTimestamp")
-        if _ended(pod):
-            found.pop(number, None)
-        else:
-            found[number] = Live(number, True, now - unix(deadline) if deadline else None)
-    return [found[number] for number in sorted(found)]
+        about, deadline = pod["metadata"], pod["metadata"].get("deletionTimestamp")
+        if not _ended(pod):
+            live = Live(number_of(pod), about["uid"], True, now - unix(deadline) if deadline else None)
+            found.append((live.attempt, about["creationTimestamp"], live))
+    return [live for *_, live in sorted(found, key=lambda entry: entry[:2])]
 
 
 def _ended(pod: Mapping[str, Any]) -> bool:
@@ -71,19 +77,19 @@ def unix(timestamp: str) -> float:
 
 
 def two_at_once(live: Sequence[Live], before: Sequence[Live], margin: float) -> str | None:
-    """What is wrong with the live attempts of a run, if anything.
+    """What is wrong with the live Jobs and pods of a run, if anything.
 
-    One is allowed; and older ones whose pod did not end though its grace period and a margin are over, as on a node
-    that nobody hears of. These are fenced: each writes in a folder of its own.
+    One is allowed; and older pods that did not end though their grace period and a margin are over, as on a node
+    that nobody hears of. These are fenced: each attempt writes in a folder of its own.
 
     Args:
         live: in this look.
         before: in the look before. Jobs and pods are two lists, and much may happen between them: an older Job without
-            a pod counts when it is there beside a newer attempt twice in a row.
+            a pod counts when it is there beside something newer twice in a row.
         margin: seconds.
     """
-    twice = {a.attempt for a in before[:-1]}
-    unfenced = [a for a in live[:-1] if (a.pod or a.attempt in twice) and (a.fenced is None or a.fenced < margin)]
+    twice = {a.uid for a in before[:-1]}
+    unfenced = [a for a in live[:-1] if (a.pod or a.uid in twice) and (a.fenced is None or a.fenced < margin)]
     return f"attempts {[a.attempt for a in live]} are live at once" if unfenced else None
 
 
@@ -99,8 +105,8 @@ class RunHistory:
         looks: time of each look into storage that found another set of checkpoints than before, and the set.
         steps: highest step that each attempt is known to have done.
         resumed: step that each attempt is known to have gone on from.
-        live: live attempts in the look before.
-        fenced: attempts that ran beside a later one.
+        live: live Jobs and pods in the look before.
+        fenced: attempts with a pod that outlived its grace period and the margin.
         done: when the report was seen first, UNIX seconds; attempts after that only read it.
         violations: what must not have been.
     """
@@ -144,7 +150,7 @@ class RunHistory:
 
     def cluster_seen(self, live: Sequence[Live], margin: float) -> None:
         """A look at Jobs and pods."""
-        self.fenced |= {attempt.attempt for attempt in live[:-1]}
+        self.fenced |= {a.attempt for a in live if a.fenced is not None and a.fenced >= margin}
         if problem := two_at_once(live, self.live, margin):
             self._wrong(problem)
         self.live = live
@@ -156,14 +162,17 @@ class RunHistory:
     def repeated(self, attempts: Sequence[Mapping[str, Any]]) -> int:
         """Steps that were done in vain, over all attempts of the status; notes what must not have been.
 
-        An attempt begins at the newest checkpoint that was seen before it started, or at a newer one. What the one
-        before had done beyond it is at most an interval, and the steps during the upload in flight: another interval,
-        for a checkpoint waits for the upload before it.
+        An attempt begins at the newest checkpoint that was seen before it started, or at a newer one; what a fenced
+        attempt wrote after its successor had begun does not count. What the one before had done beyond it is at most
+        an interval, and the steps during the upload in flight: another interval, for a checkpoint waits for the upload
+        before it.
         """
         total = 0
+        starts = {entry["number"]: unix(entry["startTime"]) for entry in attempts if entry.get("startTime")}
+        late = self._written_late(starts)
         for entry in attempts:
             number = entry["number"]
-            started = unix(entry["startTime"]) if entry.get("startTime") else None
+            started = starts.get(number)
             if self.done is not None and started is not None and started > self.done:
                 continue
             reported = entry.get("resumedFromStep")
@@ -181,14 +190,25 @@ class RunHistory:
             worst = max(before - begun, entry.get("lostSteps") or 0)
             if worst > 2 * self.every:
                 self._wrong(f"attempt {number} repeats {worst} steps, more than two intervals of {self.every}")
-            newest = self._newest_before(started) if started is not None else None
-            if newest is not None and begun < newest[1] and not self.fenced:
+            newest = self._newest_before(started, late) if started is not None else None
+            if newest is not None and begun < newest[1]:
                 self._wrong(f"attempt {number} went on from {begun}, though checkpoint {name(newest)} was there")
         return total
 
-    def _newest_before(self, moment: float) -> Checkpoint | None:
+    def _newest_before(self, moment: float, late: Collection[Checkpoint]) -> Checkpoint | None:
         known = [found for seen, found in self.looks if seen < moment]
-        return max(known[-1], default=None) if known else None
+        return max(known[-1].difference(late), default=None) if known else None
+
+    def _written_late(self, starts: Mapping[int, float]) -> set[Checkpoint]:
+        """Checkpoints of fenced attempts that were not there yet when a later attempt began."""
+        late: set[Checkpoint] = set()
+        for attempt in self.fenced:
+            followed = min((start for number, start in starts.items() if number > attempt), default=None)
+            if followed is not None:
+                early = {checkpoint for seen, found in self.looks if seen < followed for checkpoint in found}
+                ever = {checkpoint for _, found in self.looks for checkpoint in found if checkpoint[0] == attempt}
+                late |= ever - early
+        return late
 
     def _wrong(self, what: str) -> None:
         if what not in self.violations:

@@ -9,21 +9,37 @@ NOW = 1_800_000_000.0
 NOW_TEXT = "2027-01-15T08:00:00Z"
 
 
-def job(attempt: int, **status: Any) -> dict[str, Any]:
-    return {"metadata": {"labels": {"lmfinetune.dev/attempt": str(attempt)}}, "status": status}
+def job(attempt: int, uid: str = "", **status: Any) -> dict[str, Any]:
+    metadata = {
+        "labels": {"lmfinetune.dev/attempt": str(attempt)},
+        "uid": uid or f"job-{attempt}",
+        "creationTimestamp": "2027-01-15T07:00:00Z",
+    }
+    return {"metadata": metadata, "status": status}
 
 
-def pod(attempt: int, state: str = "running", phase: str = "Running", **metadata: Any) -> dict[str, Any]:
-    labels = {"lmfinetune.dev/attempt": str(attempt)}
+def pod(
+    attempt: int, state: str = "running", phase: str = "Running", of: str = "", uid: str = "", **metadata: Any
+) -> dict[str, Any]:
+    about = {
+        "labels": {"lmfinetune.dev/attempt": str(attempt)},
+        "uid": uid or f"pod-{attempt}",
+        "creationTimestamp": "2027-01-15T07:00:01Z",
+        "ownerReferences": [{"uid": of or f"job-{attempt}"}],
+    }
     status = {"phase": phase, "containerStatuses": [{"state": {state: {}}}]}
-    return {"metadata": {"labels": labels, **metadata}, "status": status}
+    return {"metadata": about | metadata, "status": status}
+
+
+def live(attempt: int, uid: str = "", pod: bool = True, fenced: float | None = None) -> Live:
+    return Live(attempt, uid or str(attempt), pod, fenced)
 
 
 FAILED = {"conditions": [{"type": "Failed", "status": "True"}]}
 
 
 @pytest.mark.parametrize(
-    ("jobs", "pods", "live"),
+    ("jobs", "pods", "expected"),
     [
         ([job(1)], [], [1]),
         ([job(1)], [pod(1)], [1]),
@@ -33,28 +49,47 @@ FAILED = {"conditions": [{"type": "Failed", "status": "True"}]}
         ([job(1, **FAILED), job(2)], [pod(1, "terminated", "Failed"), pod(2)], [2]),
         ([job(1, **FAILED), job(2)], [pod(1), pod(2)], [1, 2]),
         ([job(2)], [pod(1, deletionTimestamp=NOW_TEXT), pod(2)], [1, 2]),
+        ([job(1, "a"), job(1, "b")], [], [1, 1]),
+        ([job(1, "a"), job(1, "b")], [pod(1, of="a")], [1, 1]),
+        ([job(1, "a"), job(1, "b")], [pod(1, of="a", uid="x"), pod(1, of="b", uid="y")], [1, 1]),
+        ([job(1, "a"), job(1, "b")], [pod(1, "terminated", of="a")], [1]),
+        ([job(1)], [pod(1, uid="x"), pod(1, uid="y")], [1, 1]),
+        ([job(1)], [pod(1, uid="x"), pod(1, "terminated", uid="y")], [1]),
     ],
 )
-def test_an_attempt_lives_while_its_pod_runs_or_its_job_may_make_one(jobs, pods, live) -> None:
-    assert [attempt.attempt for attempt in live_attempts(jobs, pods, NOW + 40)] == live
+def test_an_attempt_lives_in_each_pod_that_runs_and_in_each_job_that_may_make_one(jobs, pods, expected) -> None:
+    assert [found.attempt for found in live_attempts(jobs, pods, NOW + 40)] == expected
+
+
+def test_of_one_attempt_what_was_made_last_is_the_newest() -> None:
+    jobs = [job(1, "new")]
+    jobs[0]["metadata"]["creationTimestamp"] = "2027-01-15T07:30:00Z"
+    pods = [pod(1, of="old", uid="x")]
+    assert [found.uid for found in live_attempts(jobs, pods, NOW)] == ["x", "new"]
+    assert two_at_once(live_attempts(jobs, pods, NOW), [], margin=30)
 
 
 @pytest.mark.parametrize(
-    ("before", "live", "wrong"),
+    ("before", "now", "wrong"),
     [
         ([], [], False),
-        ([], [Live(1)], False),
-        ([], [Live(1), Live(2)], True),
-        ([], [Live(1), Live(2, pod=False)], True),
-        ([], [Live(1, fenced=10.0), Live(2)], True),
-        ([], [Live(1, fenced=31.0), Live(2)], False),
-        ([], [Live(1, fenced=31.0), Live(2), Live(3)], True),
-        ([Live(1)], [Live(1, pod=False), Live(2)], False),
-        ([Live(1, pod=False), Live(2)], [Live(1, pod=False), Live(2)], True),
+        ([], [live(1)], False),
+        ([], [live(1), live(2)], True),
+        ([], [live(1), live(2, pod=False)], True),
+        ([], [live(1, fenced=10.0), live(2)], True),
+        ([], [live(1, fenced=31.0), live(2)], False),
+        ([], [live(1, fenced=31.0), live(2), live(3)], True),
+        ([live(1)], [live(1, pod=False), live(2)], False),
+        ([live(1, pod=False), live(2)], [live(1, pod=False), live(2)], True),
+        ([], [live(1, "x"), live(1, "y")], True),
+        ([], [live(1, "x", fenced=31.0), live(1, "y")], False),
+        ([], [live(1, "a", pod=False), live(1, "b", pod=False)], False),
+        ([live(1, "a", pod=False), live(1, "b", pod=False)], [live(1, "a", pod=False), live(1, "b")], True),
+        ([live(1, "o", pod=False), live(1, "a")], [live(1, "a", pod=False), live(1, "b")], False),
     ],
 )
-def test_only_a_pod_that_outlives_its_grace_period_may_live_beside_its_successor(before, live, wrong) -> None:
-    assert bool(two_at_once(live, before, margin=30)) is wrong
+def test_only_a_pod_that_outlives_its_grace_period_may_live_beside_its_successor(before, now, wrong) -> None:
+    assert bool(two_at_once(now, before, margin=30)) is wrong
 
 
 @pytest.mark.parametrize(
@@ -96,6 +131,41 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint_and_repeats_no_more_than_
     assert history.repeated([{"number": 1}, attempt]) == 75 - (resumed or 0)
     assert len(history.violations) == len(words)
     assert all(any(word in told for told in history.violations) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("seen", "resumed", "wrong"),
+    [
+        ([live(1, pod=False), live(2)], 40, True),
+        ([live(1, fenced=10.0), live(2)], 40, True),
+        ([live(1, fenced=31.0), live(2)], 40, True),
+        ([live(1, fenced=31.0), live(2)], 60, False),
+        ([live(1, fenced=31.0), live(2)], 80, False),
+        ([live(1, pod=False), live(2)], 60, True),
+    ],
+)
+def test_only_what_a_fenced_attempt_wrote_beside_its_successor_may_be_passed_over(seen, resumed, wrong) -> None:
+    # given attempt 1, which has written 80 when attempt 2 has begun, and which 3 follows
+    history = RunHistory(every=20)
+    history.cluster_seen(seen, margin=30)
+    history.storage_seen(NOW - 90, frozenset({(1, 40), (1, 60)}), done=False)
+    history.storage_seen(NOW - 20, frozenset({(1, 60), (1, 80)}), done=False)
+    history.reached(3, 100)
+    # when 3 goes on from a checkpoint
+    third = {"number": 3, "startTime": NOW_TEXT, "resumedFromStep": resumed}
+    history.violations.clear()
+    history.repeated([{"number": 1}, {"number": 2, "startTime": "2027-01-15T07:59:00Z"}, third])
+    # then it is the newest one but what 1 wrote late
+    assert bool(history.violations) is wrong, history.violations
+
+
+def test_an_attempt_that_was_fenced_excuses_no_later_one() -> None:
+    history = RunHistory(every=20)
+    history.cluster_seen([live(1, fenced=99.0), live(2)], margin=30)
+    history.storage_seen(NOW - 20, frozenset({(2, 40), (2, 60)}), done=False)
+    third = {"number": 3, "startTime": NOW_TEXT, "resumedFromStep": 40}
+    history.repeated([{"number": 1}, {"number": 2, "startTime": "2027-01-15T07:59:00Z"}, third])
+    assert history.violations == ["attempt 3 went on from 40, though checkpoint attempt-0002/step-00000060 was there"]
 
 
 def test_an_attempt_that_ended_before_it_trained_repeats_nothing() -> None:
