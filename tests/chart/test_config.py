@@ -1,6 +1,7 @@
 """The ConfigMap is what lmft_operator.settings reads: every setting reachable, the same defaults in both."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,42 @@ def test_large_numbers_are_written_as_integers() -> None:
     assert settings.policy.max_deadline_seconds == 315_360_000
 
 
+@pytest.mark.parametrize(
+    ("resources", "read"),
+    [
+        ("{cpu: 2}", ("2", None, None, "1Gi")),
+        ("{memory: 8589934592}", (None, "8589934592", None, "1Gi")),
+        ("{ephemeralStorage: 1000000000000, sharedMemory: 2147483648}", (None, None, "1000000000000", "2147483648")),
+        ('{cpu: "1.5", memory: 0, sharedMemory: 2Gi}', ("1.5", None, None, "2Gi")),
+    ],
+)
+@pytest.mark.parametrize("helm", HELMS)
+def test_a_quantity_may_be_written_as_a_number(
+    helm: str, resources: str, read: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(f"job: {{resources: {resources}}}")
+
+    by_file = parse(render("--values", str(file), helm=helm).config).job.resources
+    values = yaml.safe_load(file.read_text())["job"]["resources"]
+    by_option = parse(render(*sets(*(f"job.resources.{k}={v}" for k, v in values.items())), helm=helm).config)
+
+    assert (by_file.cpu, by_file.memory, by_file.ephemeral_storage, by_file.shared_memory) == read
+    assert by_option.job.resources == by_file
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_operator_reads_tolerations_at_the_edge_of_what_the_schema_lets_through(helm: str, tmp_path: Path) -> None:
+    toleration = {"key": f"{'a' * 189}/{'b' * 63}", "value": "c" * 63, "effect": "NoExecute"}
+    wanted = [toleration | {"tolerationSeconds": 315_360_000}, {"operator": "Exists"}]
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"job": {"gpuTolerations": wanted}}))
+
+    read = parse(render("--values", str(file), helm=helm).config).job.gpu_tolerations
+
+    assert [entry.to_json() for entry in read] == wanted
+
+
 def test_every_section_of_the_settings_is_rendered() -> None:
     rendered = yaml.safe_load(render("--values", str(FULL)).config)
 
@@ -162,6 +199,30 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
         ("logLevel=TRACE", "logLevel"),
         ("metrics.port=99999", "port"),
         ("replicas=2", "replicas"),
+        ("nameOverride=Foo Bar", "nameOverride"),
+        ("fullnameOverride=a.b", "fullnameOverride"),
+        ("fullnameOverride=1ab", "fullnameOverride"),
+        ("commonLabels.team=ml platform", "team"),
+        ("watchNamespaces={a.b}", "watchNamespaces"),
+        ("defaults.hubTokenSecretName=a..b", "hubTokenSecretName"),
+        ("job.env.A B=c", "A B"),
+        ("job.labels.a/b/c=d", "a/b/c"),
+        ("job.nodeSelector.pool=a b", "pool"),
+        ("job.resources.cpu=-1", "cpu"),
+        ("job.resources.memory=lots", "memory"),
+        ("job.gpuResourceName=gpu", "gpuResourceName"),
+        ("job.gpuTolerations[0].key=a b", "key"),
+        ("job.gpuTolerations[0].value=no", "key"),
+        ("job.gpuTolerations[0].key=a,job.gpuTolerations[0].value=b c", "value"),
+        ("job.gpuTolerations[0].operator=Exists,job.gpuTolerations[0].value=b", "gpuTolerations"),
+        ("job.gpuTolerations[0].key=a,job.gpuTolerations[0].tolerationSeconds=9", "effect"),
+        (
+            "job.gpuTolerations[0].key=a,job.gpuTolerations[0].effect=NoExecute,"
+            "job.gpuTolerations[0].tolerationSeconds=315360001",
+            "tolerationSeconds",
+        ),
+        ("networkPolicy.apiServerCIDRs={banana}", "apiServerCIDRs"),
+        ("networkPolicy.apiServerCIDRs={10.0.0.1}", "apiServerCIDRs"),
     ],
 )
 @pytest.mark.parametrize("helm", HELMS)

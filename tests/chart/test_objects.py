@@ -198,6 +198,34 @@ def test_what_needs_other_operators_or_blocks_drains_is_off_unless_wanted() -> N
     assert optional <= {item["kind"] for item in render("--values", str(FULL)).objects}
 
 
+@pytest.mark.parametrize(
+    ("peers", "metrics"),
+    [([], []), (["networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=ops"], [{"team": "ops"}])],
+)
+def test_the_metrics_are_read_by_nobody_whom_the_network_policy_does_not_name(
+    peers: list[str], metrics: list[dict[str, str]]
+) -> None:
+    policy = render(*sets("networkPolicy.enabled=true", *peers)).one("NetworkPolicy")["spec"]
+
+    progress, monitoring = policy["ingress"]
+    test = policy["ingress"][0]["from"][-1]
+    assert [port["port"] for port in progress["ports"] + monitoring["ports"]] == ["progress", "metrics"]
+    assert test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
+    assert "namespaceSelector" not in test
+    assert monitoring["from"] == [*({"namespaceSelector": {"matchLabels": labels}} for labels in metrics), test]
+    runs = {"key": "lmfinetune.dev/run-uid", "operator": "Exists"}
+    assert progress["from"] == [{"namespaceSelector": {}, "podSelector": {"matchExpressions": [runs]}}, test]
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.1/32", "fd00::1/128", "::/0", "::ffff:10.0.0.1/128"])
+def test_the_operator_may_be_held_to_the_addresses_of_the_api_server(cidr: str) -> None:
+    values = sets("networkPolicy.enabled=true", f"networkPolicy.apiServerCIDRs={{{cidr}}}")
+
+    _, api_server = render(*values).one("NetworkPolicy")["spec"]["egress"]
+
+    assert api_server == {"ports": [{"port": 443}, {"port": 6443}], "to": [{"ipBlock": {"cidr": cidr}}]}
+
+
 @pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])
 def test_both_helms_render_the_same_but_for_certificates(arguments: list[str]) -> None:
     four, three = (render(*arguments, *sets("progress.tls.source=CertManager"), helm=helm) for helm in HELMS)
