@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
+from urllib3 import PoolManager
 
 from lmft_job.watch.follow import WatchError, follow
 
+UID = "0d7c5f1e-7a11-4b11-9d6a-0e4f3c2b1a00"
 DONE = {
     "conditions": [
         {"type": "Succeeded", "status": "True", "reason": "Completed", "lastTransitionTime": "2026-01-01T00:00:00Z"}
@@ -27,12 +30,14 @@ class ApiServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[str] = []
 
 
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, ApiServer)
+        server.asked.append(self.path)
         code, body = server.answers.get(self.path.partition("?")[0], (404, {"kind": "Status", "reason": "NotFound"}))
         data = json.dumps(body).encode()
         self.send_response(code)
@@ -65,7 +70,7 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiS
 
 
 def run(status: Any) -> tuple[int, Any]:
-    return 200, {"metadata": {"name": "eli5", "resourceVersion": "1"}, "status": status}
+    return 200, {"metadata": {"name": "eli5", "uid": UID, "resourceVersion": "1"}, "status": status}
 
 
 def watch(server: ApiServer, *, terminal: bool) -> tuple[bool, str]:
@@ -74,13 +79,14 @@ def watch(server: ApiServer, *, terminal: bool) -> tuple[bool, str]:
     return follow("eli5", None, None, console), out.getvalue()
 
 
+EVENTS = "/api/v1/namespaces/team-a/events"
 PATH = "/apis/lmfinetune.dev/v1alpha1/namespaces/team-a/lmfinetunes/eli5"
 
 
 def test_events_that_may_not_be_read_are_said_and_the_run_is_shown_all_the_same(api_server: ApiServer) -> None:
     api_server.answers = {
         PATH: run(DONE),
-        "/api/v1/namespaces/team-a/events": (403, {"kind": "Status", "reason": "Forbidden"}),
+        EVENTS: (403, {"kind": "Status", "reason": "Forbidden"}),
     }
 
     succeeded, shown = watch(api_server, terminal=True)
@@ -88,6 +94,33 @@ def test_events_that_may_not_be_read_are_said_and_the_run_is_shown_all_the_same(
     assert succeeded
     assert "Events cannot be read: Forbidden" in shown
     assert "49.61" in shown
+
+
+def test_events_of_a_deleted_run_of_the_same_name_are_not_asked_for(api_server: ApiServer) -> None:
+    api_server.answers = {PATH: run(DONE), EVENTS: (200, {"kind": "EventList", "items": []})}
+
+    watch(api_server, terminal=True)
+
+    [asked] = [path for path in api_server.asked if path.startswith(EVENTS)]
+    assert parse_qs(urlsplit(asked).query)["fieldSelector"] == [f"involvedObject.uid={UID}"]
+
+
+def test_no_request_waits_for_ever(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    api_server.answers = {PATH: run({}), PATH.rpartition("/")[0]: (403, {"kind": "Status", "reason": "Forbidden"})}
+    waits = []
+
+    def request(manager: Any, *words: Any, **options: Any) -> Any:
+        waits.append(options["timeout"])
+        return plain(manager, *words, **options)
+
+    plain = PoolManager.request
+    monkeypatch.setattr(PoolManager, "request", request)
+
+    with pytest.raises(WatchError):
+        watch(api_server, terminal=True)
+
+    assert len(waits) == 3, "the run, its Events, the watch"
+    assert all(wait is not None and (wait.total or wait.read_timeout) < 100 for wait in waits)
 
 
 def test_a_pipe_gets_the_samples_after_the_last_line(api_server: ApiServer) -> None:

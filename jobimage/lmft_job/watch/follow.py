@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from lmft_api.status import ConditionStatus, LMFineTuneStatus, printable
 from lmft_job.watch.view import EventLine, History, closing, line, picture
 
 WATCH_SECONDS = 60
+ANSWER_SECONDS = 10
+"""How long to wait for a connection or an answer; after that it counts as a break of the connection."""
 PAUSE_SECONDS = 2.0
 
 
@@ -44,11 +47,11 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
         why = str(error).rstrip(".")
         raise WatchError(f"no cluster to look at: {why}. Set KUBECONFIG or choose a --context.") from error
     history, last = History(), ""
-    with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _nothing() as live:
-        for status in _statuses(name, namespace):
+    with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else nullcontext() as live:
+        for uid, status in _statuses(name, namespace):
             history.add(status)
             if live is not None:
-                events = _events(name, namespace)
+                events = _events(uid, namespace)
                 live.update(picture(name, status, history, events, console.width), refresh=True)
             elif (text := line(name, status)) != last:
                 console.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -61,28 +64,21 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
 
 
-class _nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *details: object) -> None:
-        return None
-
-
-def _statuses(name: str, namespace: str) -> Iterator[LMFineTuneStatus]:
-    """The status now and after every change, until the run is deleted."""
+def _statuses(name: str, namespace: str) -> Iterator[tuple[str, LMFineTuneStatus]]:
+    """The run's UID, and its status now and after every change, until the run is deleted."""
     api = client.CustomObjectsApi()
     where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     failures = 0
     while True:
         try:
-            body = api.get_namespaced_custom_object(name=name, **where)
+            body = api.get_namespaced_custom_object(name=name, _request_timeout=ANSWER_SECONDS, **where)
             yield _status(body)
             stream = watch.Watch().stream(
                 api.list_namespaced_custom_object,
                 field_selector=f"metadata.name={name}",
                 resource_version=body["metadata"]["resourceVersion"],
                 timeout_seconds=WATCH_SECONDS,
+                _request_timeout=(ANSWER_SECONDS, WATCH_SECONDS + ANSWER_SECONDS),
                 **where,
             )
             for event in stream:
@@ -109,18 +105,22 @@ def _pause(failures: int, why: str) -> int:
     return failures + 1
 
 
-def _status(body: dict[str, Any]) -> LMFineTuneStatus:
+def _status(body: dict[str, Any]) -> tuple[str, LMFineTuneStatus]:
     try:
-        return LMFineTuneStatus.model_validate_json(json.dumps(body.get("status") or {}))
+        status = LMFineTuneStatus.model_validate_json(json.dumps(body.get("status") or {}))
+        return body["metadata"]["uid"], status
     except ValidationError as error:
         raise WatchError("the cluster's operator writes a status of another version; update lmft") from error
 
 
-def _events(name: str, namespace: str) -> list[EventLine]:
-    """The Events about the run, oldest first; one that says so when they cannot be read, for the run matters more."""
+def _events(uid: str, namespace: str) -> list[EventLine]:
+    """The Events about the run, oldest first; one that says so when they cannot be read, for the run matters more.
+
+    By UID and not by name: Events outlive what they are about, and a run of the same name may have been before.
+    """
     try:
         found = client.CoreV1Api().list_namespaced_event(
-            namespace, field_selector=f"involvedObject.kind={KIND},involvedObject.name={name}"
+            namespace, field_selector=f"involvedObject.uid={uid}", _request_timeout=ANSWER_SECONDS
         )
     except (ApiException, HTTPError, OSError) as error:
         why = error.reason if isinstance(error, ApiException) else error
