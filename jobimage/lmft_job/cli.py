@@ -2,8 +2,10 @@
 
 import io
 import sys
+from collections.abc import Sequence
 
-from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT, StopNow
+from lmft_api.reasons import ExitCode
+from lmft_job.interrupt import INTERRUPT, StopNow
 
 _LONG_COMMANDS = frozenset({"run", "demo"})
 
@@ -15,13 +17,18 @@ def main() -> None:
             # What an old locale cannot write is written as an escape, and ends nothing.
             stream.reconfigure(errors="backslashreplace")
     try:
-        if _LONG_COMMANDS.intersection(sys.argv[1:]):
+        if is_long(sys.argv[1:]):
             INTERRUPT.install()
         from lmft_job.commands import app
 
         app()
     except StopNow:
-        sys.exit(INTERRUPTED_EXIT)
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def is_long(arguments: Sequence[str]) -> bool:
+    """Whether the command, which is the first word that is no option, trains: a stop of it saves a checkpoint."""
+    return next((word for word in arguments if not word.startswith("-")), "") in _LONG_COMMANDS
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from types import FrameType
 
 from lmft_job.errors import InterruptedRunError
 
-INTERRUPTED_EXIT = 75
 SECOND_CTRL_C_EXIT = 130
 _OURS = frozenset({signal.SIGTERM, signal.SIGINT})
 

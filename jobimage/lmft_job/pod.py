@@ -7,7 +7,8 @@ importing torch takes seconds.
 import os
 import sys
 
-from lmft_job.interrupt import INTERRUPT, INTERRUPTED_EXIT
+from lmft_api.reasons import ExitCode
+from lmft_job.interrupt import INTERRUPT
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
         # Stopped before there was anything to conclude; an import may have made another error of it.
         if not INTERRUPT.requested:
             raise
-        code = INTERRUPTED_EXIT
+        code = ExitCode.INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
     # At once: a normal exit would wait for the threads of an upload that was given up.

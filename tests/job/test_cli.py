@@ -13,6 +13,7 @@ import pytest
 from job.local_runs import manifest, run_here
 
 from lmft_job import commands
+from lmft_job.cli import is_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +70,23 @@ def test_the_examples_are_valid_and_the_demo_is_the_quickstart(tmp_path: Path) -
     assert len(examples) >= 8
     packaged = ROOT / "jobimage" / "lmft_job" / "demo.yaml"
     assert packaged.read_bytes() == (ROOT / "examples" / "quickstart.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run a.yaml", True),
+        ("demo", True),
+        ("--some-option demo --output run", True),
+        ("watch demo", False),
+        ("watch run -n demo", False),
+        ("validate demo", False),
+        ("--version", False),
+        ("", False),
+    ],
+)
+def test_only_a_command_that_trains_takes_over_the_signals(line: str, expected: bool) -> None:
+    assert is_long(line.split()) is expected
 
 
 def test_version_is_told(tmp_path: Path) -> None:
