@@ -9,7 +9,6 @@ Versions of objects only move forward; an object that was deleted does not come 
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -31,7 +30,6 @@ from lmft_operator.facts import (
 from lmft_operator.status import parse
 
 TOMBSTONE_SECONDS = 600.0
-MAX_WARNINGS = 10_000
 Facts = TypeVar("Facts", JobFacts, PodFacts)
 
 
@@ -41,13 +39,13 @@ class Cache:
     def __init__(self) -> None:
         self.runs: dict[Key, RunFacts] = {}
         self._keys: dict[str, Key] = {}
-        self._jobs: dict[str, dict[str, JobFacts]] = defaultdict(dict)
-        self._pods: dict[str, dict[str, PodFacts]] = defaultdict(dict)
-        self._job_names: dict[str, dict[str, str]] = defaultdict(dict)
+        self._jobs: dict[str, dict[str, JobFacts]] = {}
+        self._pods: dict[str, dict[str, PodFacts]] = {}
+        self._job_names: dict[str, dict[str, str]] = {}
         """By the UID of a run: names of the Jobs it has or had, by their UIDs."""
         self._child_of: dict[str, str] = {}
         self._warnings: dict[str, Warning] = {}
-        self._waiting: dict[Key, set[Key]] = defaultdict(set)
+        self._waiting: dict[Key, set[Key]] = {}
         self._tombstones: dict[str, float] = {}
         self.unseen: dict[str, tuple[int, float]] = {}
         """Writes that the watch has not shown yet: UID to version and monotonic time."""
@@ -80,7 +78,7 @@ class Cache:
     def job_written(self, body: JsonObject) -> None:
         """The same for a Job."""
         facts = job_facts(body)
-        self._expect(self._jobs[facts.run_uid].get(facts.uid), facts)
+        self._expect(self._jobs.get(facts.run_uid, {}).get(facts.uid), facts)
         self.job_seen(body, watched=False)
 
     def run_gone(self, body: JsonObject) -> Key | None:
@@ -100,17 +98,16 @@ class Cache:
             return None
         if watched:
             self._arrived(facts.uid, facts.version)
-        self._job_names[facts.run_uid][facts.uid] = facts.name
-        return self._child_seen(self._jobs[facts.run_uid], facts)
+        if facts.run_uid in self._tombstones:
+            return None
+        self._job_names.setdefault(facts.run_uid, {})[facts.uid] = facts.name
+        return self._child_seen(self._jobs, facts)
 
     def job_gone(self, body: JsonObject) -> Key | None:
         """A Job of ours was deleted."""
         facts = job_facts(body)
         self._bury(facts.uid)
-        self._jobs[facts.run_uid].pop(facts.uid, None)
-        if facts.run_uid not in self._keys:
-            self._job_names.pop(facts.run_uid, None)
-        self._drop_child(facts.uid)
+        self._drop_child(self._jobs, facts)
         return self._key_in(facts)
 
     def pod_seen(self, body: JsonObject) -> Key | None:
@@ -118,7 +115,7 @@ class Cache:
         facts = self._still_owned(pod_facts(body))
         if not facts.owner:
             return None
-        return self._child_seen(self._pods[facts.run_uid], facts)
+        return self._child_seen(self._pods, facts)
 
     def pod_gone(self, body: JsonObject) -> Key | None:
         """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
@@ -126,9 +123,9 @@ class Cache:
         self._bury(facts.uid)
         key = self._key_in(facts)
         if key is None or not facts.owner:
-            self._pods[facts.run_uid].pop(facts.uid, None)
+            self._drop_child(self._pods, facts)
             return None
-        self._pods[facts.run_uid][facts.uid] = facts
+        self._pods.setdefault(facts.run_uid, {})[facts.uid] = facts
         return key
 
     def warned(self, body: JsonObject) -> Key | None:
@@ -161,13 +158,17 @@ class Cache:
         key = self._keys.get(facts.run_uid)
         return key if key is not None and key.namespace == facts.namespace else None
 
-    def _child_seen(self, siblings: dict[str, Facts], facts: Facts) -> Key | None:
-        before = siblings.get(facts.uid)
-        if facts.uid in self._tombstones or (before is not None and not _newer(facts, before)):
+    def _child_seen(self, children: dict[str, dict[str, Facts]], facts: Facts) -> Key | None:
+        before = children.get(facts.run_uid, {}).get(facts.uid)
+        if not self._tombstones.keys().isdisjoint((facts.uid, facts.run_uid)):
+            return None
+        if before is not None and not _newer(facts, before):
+            return None
+        if before is not None and not _newer(facts, before):
             return None
         if facts.run_uid in self._keys and self._key_in(facts) is None:
             return None
-        siblings[facts.uid] = facts
+        children.setdefault(facts.run_uid, {})[facts.uid] = facts
         self._child_of[facts.uid] = facts.run_uid
         if before is not None and _alike(before, facts):
             return None
@@ -191,17 +192,21 @@ class Cache:
                     del self.runs[facts.key]
                     self._forget(facts.uid)
             return keys
-        for run_uid, key in list(self._keys.items()):
-            if kind == "jobs":
-                for job in list(self._jobs.get(run_uid, {}).values()):
-                    if self._stale(job, job.namespace, namespace, alive, version):
-                        del self._jobs[run_uid][job.uid]
-                        keys.add(key)
+        # Children of runs that nobody knows any more are among them, and nothing else would take those out.
+        if kind == "jobs":
+            for job in [job for jobs in self._jobs.values() for job in jobs.values()]:
+                if self._stale(job, job.namespace, namespace, alive, version):
+                    self._drop_child(self._jobs, job)
+                    keys |= {key for key in (self._keys.get(job.run_uid),) if key is not None}
+            return keys
+        for pod in [pod for pods in self._pods.values() for pod in pods.values()]:
+            if pod.gone or not self._stale(pod, pod.namespace, namespace, alive, version):
+                continue
+            if (key := self._keys.get(pod.run_uid)) is None:
+                self._drop_child(self._pods, pod)
             else:
-                for pod in list(self._pods.get(run_uid, {}).values()):
-                    if not pod.gone and self._stale(pod, pod.namespace, namespace, alive, version):
-                        self._pods[run_uid][pod.uid] = _gone(pod)
-                        keys.add(key)
+                self._pods[pod.run_uid][pod.uid] = _gone(pod)
+                keys.add(key)
         return keys
 
     @staticmethod
@@ -247,7 +252,7 @@ class Cache:
     def source(self, waiting: Key, name: str) -> Source:
         """The run that another one wants to start from; the other one is looked at again when it changes."""
         key = Key(waiting.namespace, name)
-        self._waiting[key].add(waiting)
+        self._waiting.setdefault(key, set()).add(waiting)
         run = self.runs.get(key)
         if run is None:
             return Source(exists=False)
@@ -264,20 +269,23 @@ class Cache:
     def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
         """Forget the last facts of vanished pods whose attempts are written down."""
         done = set(attempts)
-        pods = self._pods.get(run_uid, {})
-        for pod in [pod for pod in pods.values() if pod.gone and pod.attempt in done]:
-            del pods[pod.uid]
-            self._drop_child(pod.uid)
+        for pod in list(self._pods.get(run_uid, {}).values()):
+            if pod.gone and pod.attempt in done:
+                self._drop_child(self._pods, pod)
 
     def prune(self) -> None:
-        """Drop tombstones and warnings that have served their time."""
+        """Drop tombstones, warnings and waits that have served their time."""
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
         recent = time.time() - 3600
         self._warnings = {uid: w for uid, w in self._warnings.items() if uid in self._child_of and w.time > recent}
+        waiting = {source: {key for key in keys if key in self.runs} for source, keys in self._waiting.items()}
+        self._waiting = {source: keys for source, keys in waiting.items() if keys}
 
     def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
         # The watch may be faster than the answer: then there is nothing left to wait for.
+        if facts.uid in self._tombstones:
+            return
         if before is None or before.uid != facts.uid or _newer(facts, before):
             self.unseen[facts.uid] = (int(facts.version), time.monotonic())
 
@@ -295,9 +303,20 @@ class Cache:
         self.unseen.pop(run_uid, None)
         self._job_names.pop(run_uid, None)
         for child in (*self._jobs.pop(run_uid, {}), *self._pods.pop(run_uid, {})):
-            self._drop_child(child)
+            self._drop_notes(child)
 
-    def _drop_child(self, uid: str) -> None:
+    def _drop_child(self, children: dict[str, dict[str, Facts]], facts: Facts) -> None:
+        """Take a Job or a Pod out, and with the last one of its kind its run's place."""
+        siblings = children.get(facts.run_uid, {})
+        siblings.pop(facts.uid, None)
+        if not siblings:
+            children.pop(facts.run_uid, None)
+        if facts.run_uid not in self._keys and facts.run_uid not in self._jobs:
+            self._job_names.pop(facts.run_uid, None)
+        self._drop_notes(facts.uid)
+
+    def _drop_notes(self, uid: str) -> None:
+        """What is kept about a child beside its facts."""
         self._child_of.pop(uid, None)
         self._warnings.pop(uid, None)
         self.unseen.pop(uid, None)

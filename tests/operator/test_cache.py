@@ -232,3 +232,47 @@ def test_a_run_offers_its_model_or_else_its_newest_checkpoint(status, uri):
     assert cache.source(Key("a", "next"), "another").exists is False
     assert cache.source(Key("b", "next"), "r").exists is False
     assert cache.dependants(Key("a", "r")) == {("a", "next")}
+
+
+def held(cache: Cache) -> dict:
+    """What the cache holds besides tombstones, which time alone takes away."""
+    return {name: value for name, value in vars(cache).items() if value and name != "_tombstones"}
+
+
+ENDS = {
+    "the run goes first": ["run_gone", "pod_seen", "job_seen", "pod_gone", "job_gone"],
+    "the run goes last": ["pod_gone", "job_gone", "run_gone"],
+    "its children change once more": ["run_gone", "job_seen", "pod_seen"],
+    "its children go unseen": ["run_gone", "nothing is listed"],
+    "it goes unseen": ["nothing is listed"],
+    "the answer to a write is late": ["job_gone", "run_gone", "job_written", "run_written"],
+}
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_nothing_stays_of_a_run_that_was_deleted(ends):
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    cache.pod_seen(pod(3))
+    cache.warned({"metadata": {"namespace": "a"}, "type": "Warning", "involvedObject": {"uid": "p1"}})
+    cache.source(Key("a", "r"), "base")
+    makers = {"run": body, "job": job, "pod": pod}
+    for version, end in enumerate(ends, 4):
+        if end == "nothing is listed":
+            for kind in ("lmfinetunes", "jobs", "pods"):
+                cache.retain(kind, None, [], version)
+        else:
+            getattr(cache, end)(makers[end.split("_")[0]](version))
+    cache.prune()
+    assert held(cache) == {}
+
+
+def test_children_of_a_run_that_is_long_forgotten_leave_with_the_next_list():
+    cache = Cache()
+    cache.job_seen(job(2))
+    cache.pod_seen(pod(3))
+    assert cache.retain("jobs", None, ["j1"], 4) | cache.retain("pods", None, ["p1"], 4) == set()
+    assert set(held(cache)) == {"_jobs", "_pods", "_job_names", "_child_of"}
+    assert cache.retain("jobs", None, [], 5) | cache.retain("pods", None, [], 5) == set()
+    assert held(cache) == {}
