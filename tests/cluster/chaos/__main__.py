@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import datetime
 
-from cluster.chaos.measure import Outcome, Plan, measure
+from cluster.chaos.measure import Plan, measure
 from cluster.chaos.report import table
 from cluster.chaos.schedule import Kind
 from cluster.node.node import CLUSTER, given_node, local_node
@@ -26,7 +26,6 @@ def main() -> int:
     try:
         outcome = measure(team, plan, say)
         print(table(outcome), flush=True)
-        explain(outcome)
         if not outcome.violations:
             node.kubectl("delete", "namespace", team.namespace, "--wait=false")
     finally:
@@ -38,13 +37,6 @@ def main() -> int:
 def say(text: str) -> None:
     """A line with the time."""
     print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
-
-
-def explain(outcome: Outcome) -> None:
-    """The attempts of the runs that something was wrong with."""
-    for run in outcome.runs:
-        for entry in run.status.get("attempts", []) if run.violations else ():
-            print(f"  {run.name}  {entry}", flush=True)
 
 
 def _plan() -> Plan:

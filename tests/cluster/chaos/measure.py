@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from cluster.chaos.faults import OPERATOR_NAMESPACE, Hands
 from cluster.chaos.history import RunHistory
-from cluster.chaos.observer import DISTURBED, Observer
+from cluster.chaos.observer import DISTURBED, Observer, ended, waits_for
 from cluster.chaos.schedule import OUTAGES, Fault, Kind, schedule
 from cluster.eventually import eventually
 from cluster.node.node import Node, Run, Team
@@ -21,9 +21,15 @@ from cluster.node.node import Node, Run, Team
 Json = dict[str, Any]
 Say = Callable[[str], None]
 PATIENCE = 900.0
+"""How long runs may take that nobody disturbs, seconds."""
+END_PATIENCE = 600.0
 """How long after the last fault all runs must have ended, seconds."""
+NEWS = 60.0
+"""How often it is said what is waited for, seconds."""
+FIGURES = ("perplexity", "baselinePerplexity", "evalLoss", "baselineEvalLoss")
+"""What a status and a report both tell of a run."""
 TARGET_PATIENCE = 300.0
-"""How long a fault waits for something that it can hit, seconds."""
+"""How long a fault waits for something that it can hit, and then as long again for something else, seconds."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class RunOutcome:
     repeated: int
     equal: bool
     violations: list[str]
+    jobs: list[Json]
 
 
 @dataclass
@@ -80,8 +87,10 @@ class Outcome:
 
     @property
     def violations(self) -> list[str]:
-        """Everything that must not have been, by run."""
-        return [f"{run.name}: {problem}" for run in self.runs for problem in run.violations]
+        """Everything that must not have been, by run; and a measurement that was less than was asked for."""
+        found = [f"{run.name}: {problem}" for run in self.runs for problem in run.violations]
+        done = sum(self.done.values())
+        return found if done >= self.plan.faults else [f"only {done} of {self.plan.faults} faults were done", *found]
 
 
 def small(task: str, plan: Plan) -> Json:
@@ -130,11 +139,7 @@ def measure(team: Team, plan: Plan, say: Say, calm: Mapping[str, Run] | None = N
         with restored(hands):
             for fault in disturb(plan, hands, crowd, say):
                 outcome.done[fault.kind] += 1
-        say("no more faults; waiting for the runs to end")
-        until = time.monotonic() + PATIENCE
-        while observer.unfinished() and time.monotonic() < until:
-            crowd.check()
-            time.sleep(1)
+        wait_for_the_end(crowd, say)
     observer.look()
     for name, task in crowd.tasks.items():
         outcome.runs.append(judge(name, task, observer, figures[task]))
@@ -178,13 +183,17 @@ class Crowd:
     def fill(self) -> None:
         """Start runs in the place of those that have ended."""
         self.check()
-        unknown = [name for name in self.tasks if name not in self.observer.bodies]
-        for _ in range(self.plan.runs - len(self.observer.unfinished()) - len(unknown)):
+        for _ in range(self.plan.runs - len(self.unfinished())):
             number = next(self.numbers)
             task = self.plan.tasks[number % len(self.plan.tasks)]
             name = f"{DISTURBED}{number}"
             self.team.apply(name, spec_of(task, self.plan))
             self.tasks[name] = task
+
+    def unfinished(self) -> list[str]:
+        """Runs that have not ended, as far as is known; one that was not seen yet is one of them."""
+        bodies = self.observer.bodies
+        return [name for name in self.tasks if name not in bodies or not ended(bodies[name])]
 
     def check(self) -> None:
         """Raise what ended the observer, if anything did."""
@@ -192,8 +201,24 @@ class Crowd:
             raise self.observer.failure
 
 
+def wait_for_the_end(crowd: Crowd, say: Say) -> None:
+    """Until every run has ended, or has had its time; says now and then what those that have not are waiting for."""
+    say("no more faults; waiting for the runs to end")
+    zero = news = time.monotonic()
+    while (waiting := crowd.unfinished()) and (now := time.monotonic()) < zero + END_PATIENCE:
+        crowd.check()
+        if now >= news + NEWS:
+            news = now
+            for name in waiting:
+                say(f"      {name} is {waits_for(crowd.observer.bodies.get(name, {}))}")
+        time.sleep(1)
+
+
 def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]:
-    """Do the faults of the schedule, each at its moment, and keep the crowd at its number; yields what was done."""
+    """Do the faults of the schedule, each at its moment, and keep the crowd at its number; yields what was done.
+
+    A fault that finds nothing to hit within its patience becomes one of another kind, so that all of them are done.
+    """
     faults = schedule(plan.seed, plan.faults, plan.durations, plan.pause)
     # Moments in seconds, the fault's number to tell equal ones apart, and whether it begins or ends then.
     coming = [(fault.at, fault.number, True) for fault in faults]
@@ -208,13 +233,18 @@ def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]
         if not begins:
             hands.end(fault)
             say(f"      {fault.kind}: over")
-        elif hit := hands.begin(fault, crowd.observer.targets()):
-            say(f"{number:2}/{plan.faults} {fault.kind}: {hit}")
-            if fault.kind in OUTAGES:
+            continue
+        waited = now - fault.at
+        choices = [fault] if waited < TARGET_PATIENCE else [fault, *fault.instead()]
+        targets = crowd.observer.targets()
+        done, hit = next(((one, hit) for one in choices if (hit := hands.begin(one, targets))), (None, None))
+        if done is not None:
+            say(f"{number:2}/{plan.faults} {done.kind}: {hit}")
+            if done.kind in OUTAGES:
                 # An API server that is told to stop takes a while to, but refuses whoever comes from that moment on.
-                heapq.heappush(coming, (now + fault.seconds, number, False))
-            yield fault
-        elif now < fault.at + TARGET_PATIENCE:
+                heapq.heappush(coming, (now + done.seconds, number, False))
+            yield done
+        elif waited < 2 * TARGET_PATIENCE:
             # Not at once when there is something to hit: that would always be a pod that has just started.
             heapq.heappush(coming, (now + plan.pause * (0.2 + 0.8 * fault.choice), number, True))
         else:
@@ -233,18 +263,31 @@ def restored(hands: Hands) -> Iterator[None]:
 def judge(name: str, task: str, observer: Observer, calm: Json) -> RunOutcome:
     """Compare a run with the one that was left alone, and gather what was wrong with it."""
     body, history = observer.bodies.get(name, {}), observer.histories.get(name) or RunHistory(observer.every)
-    status = body.get("status", {})
+    status, jobs = body.get("status", {}), observer.jobs.get(name, [])
     repeated = history.repeated(status.get("attempts", []))
     problems, equal = history.violations, False
-    if status.get("phase") != "Succeeded":
-        said = next(iter(status.get("conditions", [])), {})
-        problems.append(f"it is {said.get('reason')}: {said.get('message')}")
+    if not ended(body):
+        problems.append(f"it did not end within {END_PATIENCE:g} s of the last fault; it is {waits_for(body)}")
+    elif status["phase"] != "Succeeded":
+        problems.append(f"it is {waits_for(body)}")
     else:
         found = observer.folder(name).outcome()
         different = [key for key in calm if found[key] != calm[key]]
         equal = not different
         if different:
             problems.append(f"{', '.join(different)} differ from the undisturbed run's")
+        problems += told_otherwise(status.get("results", {}), found["results"])
         if not history.there & history.verified:
             problems.append("no verified checkpoint is left")
-    return RunOutcome(name, task, status, repeated, equal, problems)
+    return RunOutcome(name, task, status, repeated, equal, problems, jobs)
+
+
+def told_otherwise(status: Json, report: Json) -> list[str]:
+    """Figures of the status that are not those of the report, rounded as the status shows them."""
+    problems = []
+    for key in FIGURES:
+        shown, value = status.get(key), report[key]
+        rounded = f"{value:.{len(str(shown).partition('.')[2])}f}"
+        if shown != rounded:
+            problems.append(f"the status says {key} {shown}, the report {value}")
+    return problems

@@ -34,6 +34,7 @@ class Observer:
     def __init__(self, team: Team, every: int, margin: float, log: Callable[[str], str], pause: float) -> None:
         self.histories: dict[str, RunHistory] = {}
         self.bodies: dict[str, Json] = {}
+        self.jobs: dict[str, list[Json]] = {}
         self.pods: list[Json] = []
         self.samples = {"cluster": 0, "storage": 0}
         self.failure: BaseException | None = None
@@ -63,10 +64,6 @@ class Observer:
     def running(self) -> int:
         """How many pods run."""
         return len([pod for pod in self.pods if pod.get("status", {}).get("phase") == "Running"])
-
-    def unfinished(self) -> list[str]:
-        """Runs that have not ended, as far as is known."""
-        return [name for name, body in tuple(self.bodies.items()) if not _ended(body)]
 
     def folder(self, run: str) -> Folder:
         """A run's folder in storage."""
@@ -106,6 +103,7 @@ class Observer:
             history = self.histories.setdefault(name, RunHistory(self._every))
             self.bodies[name] = body
             jobs, pods = ([one for one in items[kind] if _belongs(one, uid)] for kind in ("Job", "Pod"))
+            self.jobs[name] = jobs
             seen += pods
             history.cluster_seen(live_attempts(jobs, pods, now), self._margin)
             for pod in pods:
@@ -118,7 +116,7 @@ class Observer:
         progress, newest = status.get("progress", {}), status.get("attempts", [{}])[-1]
         # Progress stays in the status until the next attempt reports; times are RFC 3339, so they compare as text.
         if (
-            not _ended(body)
+            not ended(body)
             and "step" in progress
             and "startTime" in newest
             and progress.get("lastUpdateTime", "") > newest["startTime"]
@@ -154,13 +152,20 @@ class Observer:
             if problem := folder.damage(checkpoint):
                 history.damaged(checkpoint, problem)
             history.verified.add(checkpoint)
-        if done and _ended(self.bodies[name]):
+        if done and ended(self.bodies[name]):
             self._done.add(name)
+
+
+def waits_for(body: Json) -> str:
+    """What a run says it waits for, or how it ended."""
+    said = next(iter(body.get("status", {}).get("conditions", [])), {})
+    return f"{said.get('reason')}: {said.get('message')}"
 
 
 def _belongs(item: Json, uid: str) -> bool:
     return bool(item["metadata"].get("labels", {}).get(RUN) == uid)
 
 
-def _ended(body: Json) -> bool:
+def ended(body: Json) -> bool:
+    """Whether a run has come to its end, whatever end."""
     return bool(body.get("status", {}).get("phase") in ("Succeeded", "Failed"))

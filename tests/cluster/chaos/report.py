@@ -32,9 +32,16 @@ def table(outcome: Outcome) -> str:
         f"{outcome.samples.get('storage', 0)} at storage",
         "",
         *(f"  VIOLATION  {violation}" for violation in violations),
+        *(line for run in outcome.runs if run.violations for line in details(run)),
         f"  {len(violations)} violations" if violations else "  all as undisturbed: no violation",
     ]
     return "\n".join(lines)
+
+
+def details(run: RunOutcome) -> list[str]:
+    """The attempts of a run that something was wrong with, and what its Jobs say."""
+    told = [f"  {run.name}  {entry}" for entry in run.status.get("attempts", [])]
+    return told + [f"  {run.name}  Job {job['metadata']['name']} {job.get('status', {})}" for job in run.jobs]
 
 
 def attempts(run: RunOutcome) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -49,6 +49,10 @@ class Fault:
     def pick(self, candidates: Collection[str]) -> str:
         """The target among candidates, whatever order they come in."""
         return sorted(candidates)[int(self.choice * len(candidates))]
+
+    def instead(self) -> "list[Fault]":
+        """What can be done in its place when it finds nothing to hit: what is over at once, and so breaks no order."""
+        return [replace(self, kind=kind) for kind in Kind if kind not in (*OUTAGES, self.kind)]
 
 
 def schedule(

@@ -1,4 +1,4 @@
-"""The schedule of faults. The rest of this folder needs a cluster: `make chaos`."""
+"""The schedule of faults."""
 
 from collections import Counter
 from itertools import pairwise

@@ -64,7 +64,7 @@ def install(node: Node, **changes: Any) -> None:
             # Each namespace has its own folder of the bucket, and all may look into one that is empty.
             "sources": {"uris": ["s3://*", "file://*", f"s3://{BUCKET}/nowhere*"]},
         },
-        "retries": {"initialSeconds": 1, "podEndMarginSeconds": 5},
+        "retries": {"initialSeconds": 1, "maxSeconds": 30, "podEndMarginSeconds": 5},
         "documentationURL": DOCUMENTATION,
     }
     node.run(
