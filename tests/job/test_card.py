@@ -8,6 +8,7 @@ from job.report_samples import bare_report, causal_report, classification_report
 
 from lmft_job.report.card import metadata, render_card
 from lmft_job.report.model import Report, SampleOutcome
+from lmft_job.report.tables import provenance_rows
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -66,6 +67,18 @@ def test_the_card_tells_figures_samples_use_and_limits() -> None:
     assert "pipeline('text-generation', model='path/to/this/folder')" in card
     assert "attention can reach from one text into the one before it" in card
     assert "| `training.learningRate` | 2e-5 |" in card
+
+
+def test_the_card_tells_what_the_page_does_but_not_where_the_run_lay() -> None:
+    resumed = causal_report().provenance.model_copy(update={"resumed_from": "s3://models/team/runs/before/model"})
+    report = causal_report().model_copy(update={"provenance": resumed})
+
+    card, rows = render_card(report), dict(provenance_rows(report))
+
+    assert {"Base model", "Fingerprint of the prepared data", "Versions"} <= rows.keys()
+    kept = [name for name in rows if f"| {name} |" in card]
+    assert [name for name in rows if name not in kept] == ["Run", "Finished", "Resumed from", "Model", "Report"]
+    assert not re.search(r"s3://|file:///", card)
 
 
 @pytest.mark.parametrize("report", [causal_report(), demo_report(), classification_report(), bare_report()])

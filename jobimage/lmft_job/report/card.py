@@ -7,15 +7,15 @@ from typing import Any
 import yaml
 from yaml import SafeDumper
 
+from lmft_api.base import HUB_ID_PATTERN
 from lmft_api.spec import Task
 from lmft_job.report import words
 from lmft_job.report.model import Report
-from lmft_job.report.tables import remarks, settings_rows
+from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
 from lmft_job.report.usage import PIPELINES, usage
 
 ANSWER_LENGTH = 1_500
 """Characters of an answer on the card; the report has all of it."""
-_HUB_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$!&])")
 _LINE_START = re.compile(r"^([-+=]|\d+[.)](?=\s))", re.MULTILINE)
 
@@ -123,12 +123,7 @@ def _usage(report: Report) -> str:
 
 def _data(report: Report) -> str:
     data = report.dataset
-    rows = [("Rows", words.count(data.train_rows), words.count(data.eval_rows))]
-    if data.train_blocks is not None:
-        rows.append(("Blocks", words.count(data.train_blocks), words.count(data.eval_blocks or 0)))
-    held_tokens = words.count(data.eval_tokens) if data.eval_tokens is not None else "–"
-    rows.append(("Tokens", words.count(data.train_tokens), held_tokens))
-    text = _table(("", "training", "held out"), rows)
+    text = _table(("", "training", "held out"), data_rows(report))
     if data.dropped_rows:
         text += f"\n{words.quantity(data.dropped_rows, 'rows')} without content left out.\n"
     if data.labels:
@@ -159,16 +154,7 @@ def _limitations(report: Report) -> list[str]:
 
 
 def _provenance(report: Report) -> str:
-    source = report.provenance
-    rows = [
-        ("Model revision", source.model_revision),
-        ("Data fingerprint", source.dataset_fingerprint or report.dataset.fingerprint),
-        ("Spec, SHA-256", source.spec_hash),
-        ("Seed", None if source.seed is None else str(source.seed)),
-        ("Image", source.image),
-        *((name, version) for name, version in source.versions.items()),
-    ]
-    return _table(("", ""), [(_plain(name), _plain(value)) for name, value in rows if value])
+    return _table(("", ""), [(_plain(name), _plain(value)) for name, value in origin_rows(report)])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -192,4 +178,4 @@ def _fenced(text: str, language: str = "text") -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.match(name))
+    return re.fullmatch(HUB_ID_PATTERN, name) is not None

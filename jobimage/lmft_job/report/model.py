@@ -4,7 +4,6 @@ Keys are camelCase. A non-finite number is written as the text "NaN" or "Infinit
 reads back unchanged.
 """
 
-import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -253,8 +252,3 @@ class CurvePoint(ReportModel):
     """Optimiser steps done."""
     loss: float
     """Mean training loss since the last log, in nats; NaN is allowed and leaves a gap in the chart."""
-
-
-def perplexity_of(loss: float) -> float:
-    """exp(loss), infinite rather than an overflow."""
-    return math.exp(loss) if loss < 700 else math.inf

@@ -181,14 +181,24 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
 
 
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
-    """Where model and figures come from: name and value, without what is not known."""
-    source = report.provenance
+    """Where model and figures come from and lie: name and value, without what is not known."""
     rows = [
         ("Run", f"{report.namespace}/{report.name}, attempt {report.attempt}"),
         ("Finished", report.finished),
+        *origin_rows(report),
+        ("Resumed from", report.provenance.resumed_from),
+        ("Model", report.results.model_uri),
+        ("Report", report.results.report_uri),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def origin_rows(report: Report) -> list[tuple[str, str]]:
+    """The part of it that goes along with the model, wherever that is published: not where the run lay."""
+    source = report.provenance
+    rows = [
         ("Base model", report.model.base_model or "none: trained from scratch"),
         ("Model revision", source.model_revision),
-        ("Resumed from", source.resumed_from),
         ("Data set", report.dataset.name),
         ("Data set revision", source.dataset_revision),
         ("Fingerprint of the prepared data", source.dataset_fingerprint or report.dataset.fingerprint),
@@ -196,8 +206,6 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
         ("Seed", str(source.seed) if source.seed is not None else None),
         ("Image", source.image),
         ("Commit of LMFineTune", source.git),
-        ("Model", report.results.model_uri),
-        ("Report", report.results.report_uri),
         ("Versions", ", ".join(f"{name} {version}" for name, version in source.versions.items())),
     ]
     return [(name, value) for name, value in rows if value]

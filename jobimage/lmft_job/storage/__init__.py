@@ -17,25 +17,21 @@ from lmft_job.storage.base import (
     Store,
     disk_error,
     join_key,
-    sha256_of,
 )
 from lmft_job.storage.folders import (
     MANIFEST,
     DamagedFolderError,
-    Manifest,
     expand,
     fetch_folder,
     fetch_verified,
     publish_folder,
     put_folder,
-    read_manifest,
 )
 
 __all__ = [
     "MANIFEST",
     "Check",
     "DamagedFolderError",
-    "Manifest",
     "ObjectInfo",
     "ObjectMissingError",
     "Purpose",
@@ -48,8 +44,6 @@ __all__ = [
     "open_store",
     "publish_folder",
     "put_folder",
-    "read_manifest",
-    "sha256_of",
 ]
 
 

@@ -1,7 +1,6 @@
 """What every kind of storage shares: the ``Store`` protocol, what a store is for, and local disk errors in words."""
 
 import errno
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +165,3 @@ def disk_error(error: OSError, path: Path, purpose: Purpose | None = None) -> Jo
             "(in a pod: the volume and its mount in spec.podTemplate.volumes).",
         )
     return UnavailableError(f"{where}: {error.strerror or error}.")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hex; memory stays flat."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
