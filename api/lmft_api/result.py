@@ -115,7 +115,7 @@ def _cut_samples(body: dict[str, Any], samples: list[dict[str, str]]) -> list[di
     """All samples with their texts cut to one common length, or as many as fit when even that is too short."""
 
     def cut(count: int, length: int) -> list[dict[str, str]]:
-        return [{key: _shorten(text, length) for key, text in sample.items()} for sample in samples[:count]]
+        return [{key: shorten(text, length) for key, text in sample.items()} for sample in samples[:count]]
 
     def fits(count: int, length: int) -> bool:
         results = {**body.get("results", {}), "samples": cut(count, length)}
@@ -136,8 +136,8 @@ def _with(body: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 def _longest(text: str, fits: Callable[[str], bool]) -> str:
     """As much of the beginning of a text as fits."""
-    length = _largest(0, len(text), lambda length: fits(_shorten(text, length)))
-    return _shorten(text, length)
+    length = _largest(0, len(text), lambda length: fits(shorten(text, length)))
+    return shorten(text, length)
 
 
 def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
@@ -151,7 +151,8 @@ def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """A text cut with an ellipsis to so many characters."""
     if len(text) <= length:
         return text
     return text[: length - 1].rstrip() + ELLIPSIS if length else ""

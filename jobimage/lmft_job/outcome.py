@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
-from typing import Any
 
 from lmft_api import __version__
 from lmft_api.reasons import Reason
-from lmft_api.result import Counts, Result
+from lmft_api.result import Counts, Result, shorten
 from lmft_api.run import RunFile, spec_hash
-from lmft_api.status import CheckpointStatus, EvaluationResult, Provenance, Results, SampleResult
+from lmft_api.status import MAX_MESSAGE, CheckpointStatus, EvaluationResult, Provenance, Results, SampleResult
 from lmft_job.report.model import Evaluation, Report, ReportProvenance
 
 _LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy")
@@ -62,7 +61,8 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
             accuracy=number(figures.accuracy),
             baseline_accuracy=number(figures.baseline_accuracy),
             samples=[
-                SampleResult(prompt=_cut(s.prompt), before=_cut(s.before), after=_cut(s.after)) for s in figures.samples
+                SampleResult(prompt=shorten(s.prompt, MAX_MESSAGE), before=_cut(s.before), after=_cut(s.after))
+                for s in figures.samples
             ]
             or None,
             model_uri=figures.model_uri,
@@ -110,8 +110,8 @@ def number(value: float | None, digits: int = 4) -> str | None:
     return f"{value:.{digits}f}" if abs(value) < 1e15 else f"{value:.{digits}e}"
 
 
-def _cut(text: Any, length: int = 4096) -> Any:
-    return text if text is None or len(text) <= length else text[: length - 1] + "…"
+def _cut(text: str | None) -> str | None:
+    return text and shorten(text, MAX_MESSAGE)
 
 
 def _outcome(report: Report) -> str:
