@@ -8,9 +8,11 @@ import torch
 
 from lmft_api.reasons import Reason
 from lmft_api.run import Stage
+from lmft_api.spec import Task
 from lmft_job.context import RunContext
 from lmft_job.data.prepared import Prepared, prepare, reopen
 from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
+from lmft_job.evaluation import Arithmetic
 from lmft_job.memory import is_shortage
 from lmft_job.model_source import SourceFolder, fetch_source
 from lmft_job.models import (
@@ -22,6 +24,7 @@ from lmft_job.models import (
     ready_tokenizer,
     require_head,
 )
+from lmft_job.probes import require_next_token
 from lmft_job.sampling import check_prompts
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
 
@@ -118,7 +121,7 @@ def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
 
     def configure(vocabulary: Any, labels: list[str] | None) -> Any:
         if sources.model:
-            return load_config(sources.model.path, task, "spec.model.name", trust_remote_code=trust, labels=labels)
+            return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels)
         return fresh_config(spec.from_config or {}, vocabulary, labels)
 
     # What model, tokenizer and prompts have against each other
@@ -139,11 +142,12 @@ def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
     return Ingredients(tokenizer, config, limit, data, sources)
 
 
-def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Any:
+def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic) -> Any:
     """The model on its device, in FP32.
 
     Raises:
         AcceleratorMemoryError: when it does not fit there.
+        InvalidError: it cannot be built, or does not learn what the task wants.
     """
     source = ingredients.sources.model
     model = build_model(
@@ -156,7 +160,7 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
         trust_remote_code=bool(context.run.spec.model.trust_remote_code),
     )
     try:
-        return model.to(device)
+        model = model.to(arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
             raise AcceleratorMemoryError(
@@ -164,6 +168,9 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
                 "larger GPU."
             ) from error
         raise
+    if context.settings.task == Task.CAUSAL_LM:
+        require_next_token(model, arithmetic, ingredients.limit)
+    return model
 
 
 def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:

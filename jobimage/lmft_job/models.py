@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from lmft_api.spec import Task
 from lmft_job.errors import InvalidError
+from lmft_job.probes import not_causal
 from lmft_job.report.model import ModelSummary
 from lmft_job.report.words import quantity
 
@@ -22,8 +23,12 @@ _AUTO_CLASSES = {
 }
 # RoBERTa and its kin number positions from the padding id + 1, which costs that many of them.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "data2vec-text", "ibert"}
-# Their CausalLM head lets every position see the whole input, and no setting changes that.
-_SEES_AHEAD = {"xlnet", "cpmant"}
+# Their CausalLM head scores each token against itself, or sees it. Named here to be refused before anything is
+# downloaded for them; those that are not named are found out by require_next_token.
+_NOT_CAUSAL = {
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "mvp", "pegasus",
+    "plbart", "prophetnet", "trocr", "whisper", "xlm", "xlnet",
+}  # fmt: skip
 _NO_LIMIT = 10**9
 
 
@@ -74,7 +79,7 @@ def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
     return tokenizer
 
 
-def load_config(folder: Path, task: Task, field: str, *, trust_remote_code: bool, labels: Sequence[str] | None) -> Any:
+def load_config(folder: Path, field: str, *, trust_remote_code: bool, labels: Sequence[str] | None) -> Any:
     """The configuration of a pretrained model.
 
     Raises:
@@ -143,10 +148,8 @@ def require_head(task: Task, config: Any) -> None:
         raise InvalidError(
             [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
         )
-    if task == Task.CAUSAL_LM and config.model_type in _SEES_AHEAD:
-        raise InvalidError(
-            [f"spec.task: {task} does not go with a model of type {config.model_type}; it sees the token to predict"]
-        )
+    if task == Task.CAUSAL_LM and config.model_type in _NOT_CAUSAL:
+        raise InvalidError([not_causal(config.model_type, "its head does not learn to predict the next token")])
 
 
 def build_model(
@@ -245,8 +248,6 @@ def _see_only_what_came_before(config: Any) -> None:
         return
     if getattr(config, "is_decoder", None) is False:
         config.is_decoder = True
-    if config.model_type == "xlm":
-        config.causal = True
 
 
 def _vocabulary_settings(given: dict[str, Any], reference: Any, tokenizer: Any) -> dict[str, Any]:

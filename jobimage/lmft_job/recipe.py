@@ -48,7 +48,7 @@ def run(context: RunContext) -> Result:
     with context.phase("data"):
         ingredients = gather(context, store, sources)
     with context.phase("load"):
-        model = make_model(context, ingredients, device)
+        model = make_model(context, ingredients, arithmetic)
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
         start.tell_model(context, summary, arithmetic)
         start.tell_data(context, ingredients)

@@ -9,8 +9,6 @@ import pytest
 from job.data_helpers import json_data, prepare_toy, write_lines
 
 from lmft_api.reasons import ExitCode, Reason
-from lmft_api.spec import Task
-from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError, JobError, RefusedError
 
 GOOD = [{"text": f"row {number} holds some words", "label": number % 2} for number in range(60)]
@@ -199,25 +197,6 @@ def test_a_block_longer_than_the_models_positions_is_refused(tmp_path: Path) -> 
         "spec.dataset.blockSize: 2048 is more than the 1024 positions of the model; set at most 1024",
     )
     assert error.reason == Reason.INVALID_SPEC
-
-
-def test_a_tokenizer_without_mask_or_padding_is_refused(tmp_path: Path) -> None:
-    causal = tokenizers.train(iter([["some words"]]), 300, Task.CAUSAL_LM)
-    data = json_data(lines(tmp_path, *GOOD))
-
-    assert "no mask token" in str(failure(data, tmp_path, "MaskedLM", tokenizer=causal))
-    causal.pad_token = None
-    assert "no padding token" in str(failure(data, tmp_path, "SequenceClassification", tokenizer=causal))
-
-
-def test_a_tokenizer_without_fast_version_is_refused(tmp_path: Path) -> None:
-    class Slow:
-        mask_token_id = pad_token_id = 0
-        model_max_length = 10
-
-    error = failure(json_data(lines(tmp_path, *GOOD)), tmp_path, tokenizer=Slow())
-
-    assert "spec.model.tokenizer: Slow has no fast version" in str(error)
 
 
 def test_files_that_are_not_there_are_refused_with_what_is(tmp_path: Path) -> None:

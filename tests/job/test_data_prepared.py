@@ -224,13 +224,11 @@ def test_rows_for_classification_carry_ids_and_numbers_of_their_labels(tmp_path:
     assert batch["input_ids"].shape == batch["attention_mask"].shape
 
 
-def test_rows_for_classification_are_cut_where_the_tokenizer_says_so(tmp_path: Path) -> None:
+def test_rows_for_classification_are_cut_where_no_more_fits(tmp_path: Path) -> None:
     rows = [{"text": f"row {number} of many words", "label": number % 2} for number in range(40)]
     data = json_data(write_lines(tmp_path / "reviews.jsonl", *rows))
-    tokenizer = prepare_toy(data, tmp_path / "cache", "SequenceClassification").tokenizer
-    tokenizer.model_max_length = 5
 
-    reviews = prepare_toy(data, tmp_path / "cache", "SequenceClassification", tokenizer=tokenizer, max_positions=512)
+    reviews = prepare_toy(data, tmp_path / "cache", "SequenceClassification", max_positions=5)
 
     assert {len(reviews.train[index]["input_ids"]) for index in range(len(reviews.train))} == {5}
 

@@ -22,8 +22,10 @@ from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation import Arithmetic, evaluate_held_out
 from lmft_job.model_source import fetch_source
 from lmft_job.models import build_model, fresh_config, load_config, load_tokenizer, position_limit, ready_tokenizer
+from lmft_job.probes import require_next_token
 from lmft_job.sampling import answer_prompts, check_prompts
 
+CPU = Arithmetic(torch.device("cpu"))
 TINY = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
 ASK = """
 import json, sys
@@ -125,12 +127,10 @@ def test_a_wrong_config_is_refused_with_the_remedy(given: dict[str, Any], words:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "electra", "xlm"])
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "electra"])
 def test_a_causal_model_does_not_see_the_token_it_is_to_predict(kind: str, tokenizer: Any) -> None:
     small = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
-    if kind == "xlm":
-        small = {"n_layers": 1, "n_heads": 2, "emb_dim": 32, "max_position_embeddings": 64}
-    elif kind != "gpt2":
+    if kind != "gpt2":
         small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "max_position_embeddings": 64}
     config = fresh_config({"model_type": kind, **small}, tokenizer, None)
 
@@ -145,10 +145,55 @@ def test_a_causal_model_does_not_see_the_token_it_is_to_predict(kind: str, token
     assert not torch.equal(before[:, -1], after[:, -1])
 
 
-def test_a_causal_head_that_cannot_help_seeing_ahead_is_refused(tokenizer: Any) -> None:
-    config = fresh_config({"model_type": "xlnet", "n_layer": 1, "n_head": 2, "d_model": 32}, tokenizer, None)
-    with pytest.raises(InvalidError, match="it sees the token to predict"):
+SEQ2SEQ = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+NOT_CAUSAL: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian"), SEQ2SEQ),
+    **dict.fromkeys(("mbart", "mvp", "pegasus", "plbart"), SEQ2SEQ),
+    "trocr": {name: value for name, value in SEQ2SEQ.items() if not name.startswith("encoder")},
+    "whisper": {name: value for name, value in SEQ2SEQ.items() if name != "max_position_embeddings"},
+    "prophetnet": {
+        "hidden_size": 32, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_encoder_attention_heads": 2,
+        "num_decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
+    },
+    "xlm": {"n_layers": 1, "n_heads": 2, "emb_dim": 32, "max_position_embeddings": 64},
+    "xlnet": {"n_layer": 1, "n_head": 2, "d_model": 32, "d_inner": 64},
+    "cpmant": {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "dim_head": 16, "dim_ff": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NOT_CAUSAL)
+def test_a_head_that_learns_to_copy_what_it_sees_is_refused_by_name_and_by_trial(kind: str, tokenizer: Any) -> None:
+    config = fresh_config({"model_type": kind, **NOT_CAUSAL[kind]}, tokenizer, None)
+    with pytest.raises(InvalidError, match=f"spec.task: CausalLM does not go with a model of type {kind}"):
         build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InvalidError, match="its loss scores each token against itself"):
+        require_next_token(model, CPU, 64)
+
+
+def test_a_head_that_sees_ahead_is_refused_by_trial(tokenizer: Any) -> None:
+    config = fresh_config({"model_type": "bert", **SMALL}, tokenizer, None)
+    config.is_decoder = False
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InvalidError, match="it sees the token to predict"):
+        require_next_token(model, CPU, 64)
+
+
+def test_the_trial_changes_neither_weights_nor_mode_nor_random_state(tokenizer: Any) -> None:
+    model = transformers.AutoModelForCausalLM.from_config(fresh_config(TINY, tokenizer, None)).train()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+
+    require_next_token(model, CPU, 64)
+
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
 def test_the_model_of_few_positions_answers_a_plain_pipeline(tokenizer: Any, tmp_path: Path) -> None:
@@ -177,11 +222,23 @@ def test_masked_lm_needs_a_mask_token(tokenizer: Any) -> None:
         ready_tokenizer(tokenizer, Task.MASKED_LM)
 
 
+def test_classification_needs_a_token_to_pad_with(tokenizer: Any) -> None:
+    bare = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(InvalidError, match="neither a padding nor an end-of-text token"):
+        ready_tokenizer(bare, Task.SEQUENCE_CLASSIFICATION)
+
+
+def test_a_tokenizer_without_fast_version_is_refused(tmp_path: Path) -> None:
+    transformers.CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InvalidError, match=r"its tokenizer CanineTokenizer has no fast version"):
+        load_tokenizer(tmp_path, "spec.model.name")
+
+
 def test_a_half_precision_checkpoint_is_trained_in_fp32(tokenizer: Any, tmp_path: Path) -> None:
     config = fresh_config(TINY, tokenizer, None)
     transformers.GPT2LMHeadModel(config).to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    loaded = load_config(tmp_path, Task.CAUSAL_LM, "spec.model.name", trust_remote_code=False, labels=None)
+    loaded = load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
     model = build_model(Task.CAUSAL_LM, loaded, tokenizer, tmp_path, "spec.model.name", seed=1)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
@@ -230,12 +287,13 @@ def test_any_architecture_that_the_auto_classes_know_is_evaluated_and_answers(
     limit = position_limit(config, tokenizer)
     ids = [tokenizer(text)["input_ids"] for text in ("the river is wide", "the river of Ghent")]
     rows = [{"input_ids": torch.tensor(row)[None], "labels": _labels(task, row)} for row in ids]
-    cpu = Arithmetic(torch.device("cpu"))
-    figures = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=cpu)  # type: ignore[arg-type]
+    if task == Task.CAUSAL_LM:
+        require_next_token(model, CPU, limit)
+    figures = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=CPU)  # type: ignore[arg-type]
     assert 0 < figures.loss < 20
     prompt = "the river of <mask>" if task == Task.MASKED_LM else "the river"
     sample = SampleSettings((prompt,), max_new_tokens=4, top_k=3, top_p=0.95)
-    [answer] = answer_prompts(model, tokenizer, task, sample, seed=1, limit=limit, arithmetic=cpu)
+    [answer] = answer_prompts(model, tokenizer, task, sample, seed=1, limit=limit, arithmetic=CPU)
     assert answer or task == Task.CAUSAL_LM
 
 
@@ -253,12 +311,11 @@ def test_the_mask_is_written_alike_whatever_the_tokenizers_own_is() -> None:
     transformers.set_seed(1)
     config = transformers.BertConfig(**SMALL, vocab_size=len(words))
     model = transformers.BertForMaskedLM(config).eval()
-    cpu = Arithmetic(torch.device("cpu"))
     answers = {}
     for prompt in ("the milky way is a <mask> galaxy .", "the milky way is a [MASK] galaxy ."):
         check_prompts([prompt], own, Task.MASKED_LM, 64)
         sample = SampleSettings((prompt,), max_new_tokens=1, top_k=3, top_p=1.0)
-        [answers[prompt]] = answer_prompts(model, own, Task.MASKED_LM, sample, seed=1, limit=64, arithmetic=cpu)
+        [answers[prompt]] = answer_prompts(model, own, Task.MASKED_LM, sample, seed=1, limit=64, arithmetic=CPU)
     first, second = answers.values()
     assert first == second
     assert len(first.split(", ")) == 3
@@ -278,7 +335,7 @@ def test_a_model_that_carries_its_own_code_is_refused_unless_trusted(tmp_path: P
     body = {"model_type": "homemade", "auto_map": {"AutoConfig": "code.HomeConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(body))
     with pytest.raises(InvalidError, match="code that its repository carries"):
-        load_config(tmp_path, Task.CAUSAL_LM, "spec.model.name", trust_remote_code=False, labels=None)
+        load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -290,3 +347,8 @@ def test_roberta_numbers_positions_after_the_padding_id(tokenizer: Any) -> None:
     config = transformers.RobertaConfig(max_position_embeddings=514, pad_token_id=1)
     assert position_limit(config, None) == 512
     assert position_limit(transformers.GPT2Config(n_positions=64), tokenizer) == 64
+
+
+def test_the_tokenizers_own_limit_counts_where_it_is_smaller(tokenizer: Any) -> None:
+    own = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, model_max_length=5)
+    assert position_limit(transformers.GPT2Config(n_positions=64), own) == 5

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from lmft_api.reasons import Reason
 from lmft_api.settings import Settings
-from lmft_api.spec import Task
 from lmft_job.data import tokenizers
 from lmft_job.data.corpus import Corpus, collect, number_labels
 from lmft_job.data.files import Problems
@@ -26,7 +25,7 @@ TRAIN = "train.arrow"
 HELD_OUT = "eval.arrow"
 
 
-def problems_of_spec(settings: Settings, tokenizer: Any | None, max_positions: int | None) -> list[str]:
+def problems_of_spec(settings: Settings, max_positions: int | None) -> list[str]:
     """What can be told before the data is seen."""
     problems = []
     size = settings.dataset.block_size
@@ -35,17 +34,6 @@ def problems_of_spec(settings: Settings, tokenizer: Any | None, max_positions: i
             f"spec.dataset.blockSize: {size} is more than the {max_positions} positions of the model; "
             f"set at most {max_positions}"
         )
-    if tokenizer is None:
-        return problems
-    if tokenizers.fast_core(tokenizer) is None:
-        problems.append(
-            f"spec.model.tokenizer: {type(tokenizer).__name__} has no fast version (tokenizer.json); "
-            "name another tokenizer or convert it"
-        )
-    if settings.task == Task.MASKED_LM and tokenizer.mask_token_id is None:
-        problems.append("spec.model.tokenizer: it has no mask token, which MaskedLM needs; use a BERT-like model")
-    if settings.task == Task.SEQUENCE_CLASSIFICATION and tokenizer.pad_token_id is None:
-        problems.append("spec.model.tokenizer: it has no padding token, which SequenceClassification needs")
     return problems
 
 
@@ -67,8 +55,8 @@ def make(
         scratch: for texts on their way.
         settings: of the run.
         source: where the rows come from.
-        tokenizer: None trains one.
-        max_positions: the model's longest input.
+        tokenizer: ready for the task (see :func:`lmft_job.models.ready_tokenizer`); None trains one.
+        max_positions: where texts are cut, and the longest block: the smaller of the model's and the tokenizer's limit.
         fingerprint: noted in the figures.
         spec_problems: what is known to be wrong already, to be reported with what the data adds.
         check: called often; raises when the run is to stop.
@@ -115,9 +103,8 @@ def make(
         )
         if problems.found:
             raise InvalidError(problems.all(), Reason.DATASET_INVALID)
-        limit = max_length(tokenizer, max_positions)
-        train_lengths = _label(folder / TRAIN, train, train_kept, train_numbers, tokenizer, limit, check)
-        held_lengths = _label(folder / HELD_OUT, held_out, held_out_kept, held_numbers, tokenizer, limit, check)
+        train_lengths = _label(folder / TRAIN, train, train_kept, train_numbers, tokenizer, max_positions, check)
+        held_lengths = _label(folder / HELD_OUT, held_out, held_out_kept, held_numbers, tokenizer, max_positions, check)
         train_tokens, held_tokens = int(train_lengths.sum()), int(held_lengths.sum())
 
     # Note the figures.
@@ -253,10 +240,3 @@ def trained_size(settings: Settings) -> int:
     if wanted is None:
         raise InvalidError(["spec.model.tokenizer: no tokenizer is named and none is to be trained; set one of both"])
     return wanted
-
-
-def max_length(tokenizer: Any | None, max_positions: int | None) -> int | None:
-    """Where texts are truncated: the smaller of the tokenizer's and the model's limit."""
-    own = getattr(tokenizer, "model_max_length", None)
-    limits = [limit for limit in (own, max_positions) if limit is not None and limit < 1 << 30]
-    return int(min(limits)) if limits else None

@@ -17,7 +17,7 @@ import pyarrow as pa
 from lmft_api.settings import Settings
 from lmft_api.spec import Task
 from lmft_job.data import tokenizers
-from lmft_job.data.making import HELD_OUT, SUMMARY, TOKENIZER, TRAIN, make, max_length, problems_of_spec, trained_size
+from lmft_job.data.making import HELD_OUT, SUMMARY, TOKENIZER, TRAIN, make, problems_of_spec, trained_size
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.packing import Check
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
@@ -85,10 +85,10 @@ def prepare(
 
     Args:
         settings: of the run.
-        tokenizer: a fast tokenizer; None trains one of ``settings.model.tokenizer.train_vocab_size`` tokens.
+        tokenizer: a fast one that is ready for the task; None trains one of ``train_vocab_size`` tokens.
         store: rooted at ``<output.uri>/<namespace>``; None keeps the data on this machine.
         cache: folder of this machine for prepared data and scratch files.
-        max_positions: the model's longest input; None when it has no limit.
+        max_positions: tokens that fit into one input (see :func:`lmft_job.models.position_limit`); None for no limit.
         known_problems: what is wrong already; the data is then only looked at, to tell what is wrong with it too.
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
@@ -100,7 +100,7 @@ def prepare(
         RefusedError: data set not found or not allowed.
         UnavailableError: hub or storage out of reach.
     """
-    spec_problems = [*known_problems, *problems_of_spec(settings, tokenizer, max_positions)]
+    spec_problems = [*known_problems, *problems_of_spec(settings, max_positions)]
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="preparing-", dir=cache) as scratch_name:
@@ -177,7 +177,7 @@ def fingerprint_of(settings: Settings, data: str, tokenizer: Any | None, max_pos
         "fields": [chosen.text_field, chosen.label_field],
         "block_size": chosen.block_size,
         "tokenizer": tokenizers.identity(tokenizer) if tokenizer is not None else trained_size(settings),
-        "max_length": max_length(tokenizer, max_positions) if chosen.block_size is None else None,
+        "max_length": max_positions if chosen.block_size is None else None,
         "max_positions": max_positions if tokenizer is None else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -228,10 +228,11 @@ def _views(
     train, held_out = folder / TRAIN, folder / HELD_OUT
     if settings.task == Task.CAUSAL_LM:
         return BlockRows(train), BlockRows(held_out), stack_blocks
-    if settings.task == Task.MASKED_LM:
+    probability = settings.dataset.mask_probability
+    if probability is not None:  # MaskedLM alone has one
         masker = Masker(
             settings.training.seed,
-            settings.dataset.mask_probability or 0.15,
+            probability,
             len(tokenizer),
             tokenizer.mask_token_id,
             tokenizer.all_special_ids,

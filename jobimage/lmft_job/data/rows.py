@@ -92,8 +92,6 @@ class RowWriter:
     """Writes rows of any length with their labels."""
 
     def __init__(self, path: Path, vocabulary: int) -> None:
-        self.rows = 0
-        self.tokens = 0
         self._dtype = narrowest(vocabulary)
         self._schema = pa.schema([("input_ids", pa.list_(pa.from_numpy_dtype(self._dtype))), ("labels", pa.int32())])
         self._file = pa.OSFile(str(path), "wb")
@@ -105,8 +103,6 @@ class RowWriter:
         """Append one row: its ids, 1-D, and its label's number."""
         self._rows.append(ids.astype(self._dtype, copy=False))
         self._labels.append(label)
-        self.rows += 1
-        self.tokens += len(ids)
         if len(self._rows) == BATCH_ROWS:
             self._write()
 
@@ -188,11 +184,6 @@ class BlockRows(Rows):
         ids = self.block(index % self._length)
         return {"input_ids": ids, "labels": ids}
 
-    @property
-    def tokens(self) -> int:
-        """Tokens in all blocks."""
-        return int(sum(view.size for view in self._views))
-
 
 class LabelledRows(Rows):
     """Rows for classification: ``input_ids``, int64 of the text's own length, and ``labels``, one int."""
@@ -208,11 +199,6 @@ class LabelledRows(Rows):
         offsets, values = self._views[batch]
         ids = values[offsets[row] : offsets[row + 1]].astype(np.int64)
         return {"input_ids": ids, "labels": int(self._labels[batch][row])}
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in all rows."""
-        return int(sum(len(values) for _, values in self._views))
 
 
 class EpochSampler(Sampler[int]):

@@ -1,0 +1,105 @@
+"""What the code of a model, or of somebody's trainer, does with its loss, found out by trying it on a few tokens.
+
+Signatures do not tell: many heads take ``num_items_in_batch`` and pass it over, and some heads for causal language
+modelling neither shift the labels nor hide what comes later. Nothing here draws from the global random state, changes
+a weight or keeps a gradient.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from lmft_api.spec import Task
+from lmft_job.errors import InvalidError
+from lmft_job.evaluation import Arithmetic
+
+_TOKENS = 12
+_NOTICEABLE = 1e-4
+
+
+@contextmanager
+def _trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
+    """Dropout off, no gradients, and everything afterwards as it was."""
+    was_training, device = model.training, arithmetic.device
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            with arithmetic.context():
+                yield
+    finally:
+        model.train(was_training)
+
+
+def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
+    """Whether a trainer's loss of a batch is divided by the number of targets that it is told, or by that of the batch.
+
+    Args:
+        trainer: its ``compute_loss`` is tried, whosever it is.
+        batch: one row is enough.
+        task: in the row every token becomes a target for MaskedLM, where else there may be none.
+        arithmetic: device and precision.
+    """
+    model: Any = trainer.model
+    if task == Task.MASKED_LM:
+        batch = {**batch, "labels": batch["input_ids"]}
+    batch = {name: value.to(arithmetic.device) for name, value in batch.items()}
+    losses = []
+    for count in (4, 8):
+        with _trying(model, arithmetic):
+            told = torch.tensor(count, device=arithmetic.device)
+            losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=told)))  # type: ignore[arg-type]
+    return not math.isclose(*losses, rel_tol=1e-3)
+
+
+def require_next_token(model: Any, arithmetic: Arithmetic, positions: int | None) -> None:
+    """Refuse a CausalLM head that is not trained to predict the next token: it would report a perplexity near 1.
+
+    Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
+    only where labels are not shifted, and the last id is another, which earlier positions must not see. A model that
+    cannot compute these at all is left to the evaluation, which tells so.
+
+    Args:
+        model: on its device.
+        arithmetic: device and precision.
+        positions: the longest input that it takes.
+
+    Raises:
+        InvalidError: it scores each token against itself, or sees the token to predict.
+    """
+    length = min(_TOKENS, positions or _TOKENS)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(vocabulary, (2, 1, length), generator=torch.Generator().manual_seed(0))
+    ids[1, :, :-1] = ids[0, :, :-1]
+    ids[1, :, -1] = (ids[0, :, -1] + vocabulary // 2) % vocabulary
+    labels = torch.full_like(ids, -100)
+    labels[1, :, 0] = (ids[1, :, 0] + vocabulary // 2) % vocabulary
+    ids, labels = ids.to(arithmetic.device), labels.to(arithmetic.device)
+    losses, seen = [], []
+    try:
+        for number in range(2):
+            with _trying(model, arithmetic):
+                output = model(input_ids=ids[number], labels=labels[number])
+            losses.append(float(output.loss))
+            seen.append(output.logits[:, : length - 1].float())
+        ahead, scale = float((seen[1] - seen[0]).abs().max()), float(seen[0].abs().max())
+    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment
+        return
+    nothing, first = losses
+    wrong = None
+    if math.isfinite(first) and not (math.isfinite(nothing) and abs(first - nothing) < 0.1):
+        wrong = "its loss scores each token against itself, not against the next one"
+    elif ahead > _NOTICEABLE * scale:
+        wrong = "it sees the token to predict"
+    if wrong:
+        raise InvalidError([not_causal(model.config.model_type, wrong)])
+
+
+def not_causal(kind: str, wrong: str) -> str:
+    """The problem, with what to do."""
+    return (
+        f"spec.task: CausalLM does not go with a model of type {kind}; {wrong}. Choose a decoder such as gpt2 or llama"
+    )
