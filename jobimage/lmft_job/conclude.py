@@ -11,6 +11,9 @@ from lmft_job.errors import InvalidError, JobError
 from lmft_job.interrupt import INTERRUPT, StopNow
 
 BUG_EXIT = 1
+_REPORT_IT = (
+    "the traceback is in the log. Run it again; if it ends so once more, report it with the traceback and the manifest"
+)
 _CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch has no MemoryError
 
 
@@ -48,7 +51,7 @@ def conclude(run: Callable[[], Result]) -> Ending:
             return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")
         words = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {words[0] if words else ''}"
-        return _failed(BUG_EXIT, Reason.INTERNAL_ERROR, f"an unexpected error: {said}; the traceback is in the log")
+        return _failed(BUG_EXIT, Reason.INTERNAL_ERROR, f"an unexpected error: {said}; {_REPORT_IT}")
 
 
 def with_progress(ending: Ending, context: RunContext | None) -> Result:

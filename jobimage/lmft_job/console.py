@@ -15,6 +15,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.pace import Pace
 from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
 from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity
 
@@ -35,8 +36,8 @@ class ConsoleObserver(Observer):
     def __init__(self, stream: TextIO | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         stream = stream or sys.stdout
         if hasattr(stream, "reconfigure"):
-            # A log in an old locale loses a character rather than the run.
-            stream.reconfigure(errors="replace")
+            # What an old locale cannot write is written as an escape, and ends nothing.
+            stream.reconfigure(errors="backslashreplace")
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False, soft_wrap=not stream.isatty())
         self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._now = now
@@ -208,31 +209,6 @@ class ConsoleObserver(Observer):
     def _print(self, line: Text) -> None:
         # Addresses and commands must come out of a terminal in one piece when copied.
         self._console.print(line, soft_wrap=True)
-
-
-class Pace:
-    """Seconds a step takes, smoothed; time spent in evaluations does not count."""
-
-    def __init__(self, weight: float = 0.1) -> None:
-        self._weight = weight
-        self._seconds: float | None = None
-        self._last: tuple[int, float] | None = None
-
-    def step(self, step: int, now: float) -> None:
-        """A step is done at ``now`` (seconds)."""
-        if self._last is not None and step > self._last[0]:
-            taken = (now - self._last[1]) / (step - self._last[0])
-            self._seconds = taken if self._seconds is None else self._seconds + self._weight * (taken - self._seconds)
-        self._last = (step, now)
-
-    def pause(self, now: float) -> None:
-        """Something else ended at ``now``; the next step is measured from here."""
-        if self._last is not None:
-            self._last = (self._last[0], now)
-
-    def seconds_left(self, step: int, total: int) -> float | None:
-        """Estimate for the rest of the steps; None until two steps were seen."""
-        return None if self._seconds is None else self._seconds * max(0, total - step)
 
 
 def epochs_in_all(step: int, total: int, epoch: float) -> int:

@@ -81,15 +81,6 @@ class UnavailableError(JobError):
         super().__init__(reason, message)
 
 
-class HungError(JobError):
-    """No step for a bounded time."""
-
-    exit_code = ExitCode.HUNG
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Reason.HUNG, message)
-
-
 class InterruptedRunError(JobError):
     """SIGTERM or Ctrl-C arrived; what there was to save is saved."""
 

@@ -22,15 +22,16 @@ from typing_extensions import override
 
 from lmft_api.progress import (
     CA_VARIABLE,
-    PHASE_METRIC,
     SERVER_URL_VARIABLE,
     TOKEN_VARIABLE,
     JobPhase,
     Metric,
+    MetricName,
     ProgressMessage,
     TrainerStatus,
 )
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.pace import Pace
 from lmft_job.report.model import Evaluation
 
 INTERVAL_SECONDS = 10.0
@@ -47,13 +48,13 @@ class ProgressState:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._metrics: dict[str, str] = {}
-        self._first: tuple[int, float] | None = None
+        self._pace = Pace()
         self._step = self._total = 0
 
     def step(self, done: StepDone) -> None:
         """An optimiser step is done."""
-        if self._first is None:
-            self._first = (done.step, self._clock())
+        # Only steps of this process count: a resumed run did not make the earlier ones in this time.
+        self._pace.step(done.step, self._clock())
         self._step, self._total = done.step, done.total
         self.put(
             current_step=done.step,
@@ -64,32 +65,30 @@ class ProgressState:
             tokens_per_second=done.tokens_per_second,
         )
 
+    def pause(self) -> None:
+        """Something else than steps has ended, and does not count as theirs."""
+        self._pace.pause(self._clock())
+
     def note(self, name: str, text: str) -> None:
         """Set a metric that is no number."""
         self._metrics[name] = text
 
     def put(self, **figures: float | None) -> None:
         """Set metrics by name; None leaves the one before."""
-        self._metrics |= {name: _number(value) for name, value in figures.items() if value is not None}
+        self._metrics |= {MetricName(name).value: _number(value) for name, value in figures.items() if value is not None}
 
     def message(self) -> ProgressMessage:
         """What to send now."""
         percent = 100 * self._step // self._total if self._total else None
+        left = self._pace.seconds_left(self._step, self._total)
         return ProgressMessage(
             trainer_status=TrainerStatus(
                 progress_percentage=percent,
-                estimated_remaining_seconds=self._remaining(),
+                estimated_remaining_seconds=None if left is None else round(left),
                 metrics=[Metric(name=name, value=value) for name, value in self._metrics.items()],
                 last_updated_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
         )
-
-    def _remaining(self) -> int | None:
-        # Only steps of this process count: a resumed run did not make the earlier ones in this time.
-        if self._first is None or self._step <= self._first[0]:
-            return None
-        step, start = self._first
-        return round((self._clock() - start) / (self._step - step) * (self._total - self._step))
 
 
 class Endpoint:
@@ -169,7 +168,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     def phase(self, phase: JobPhase) -> None:
         """Posted at once: whoever waits for an evaluation should see that it is one."""
         with self._lock:
-            self._state.note(PHASE_METRIC, phase.value)
+            self._state.note(MetricName.PHASE, phase.value)
         self._wake.set()
 
     @override
@@ -204,6 +203,8 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
             perplexity=evaluation.perplexity,
             accuracy=evaluation.accuracy,
         )
+        with self._lock:
+            self._state.pause()
         self._wake.set()
 
     @override

@@ -9,8 +9,9 @@ from job.report_samples import causal_report, classification_report, demo_report
 from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
 from lmft_job.broadcast import Broadcast
-from lmft_job.console import ConsoleObserver, Pace, epochs_in_all
+from lmft_job.console import ConsoleObserver, epochs_in_all
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.pace import Pace
 from lmft_job.report.model import DatasetFigures, Evaluation, Report, SampleOutcome
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")

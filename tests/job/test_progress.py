@@ -51,6 +51,21 @@ def test_the_time_left_counts_only_the_steps_of_this_process():
     assert status.progress_percentage == 41
 
 
+def test_the_time_left_is_the_one_in_the_log_and_leaves_evaluations_out():
+    # given steps of 2 seconds, and an evaluation of a minute between them
+    now = [0.0]
+    reporter = ProgressReporter(Endpoint("http://nowhere", None, None))
+    reporter._state = ProgressState(clock=lambda: now[0])
+    for step in range(1, 6):
+        reporter.step(StepDone(step, 105, 0.0))
+        now[0] += 2.0
+        if step == 3:
+            now[0] += 60.0 - 2.0
+            reporter.evaluation(Evaluation(step=step, epoch=0.5, eval_loss=3.0))
+            now[0] += 2.0
+    assert reporter._state.message().trainer_status.estimated_remaining_seconds == 200
+
+
 def test_a_server_that_never_answers_costs_no_step_any_time():
     released = threading.Event()
     with server(silent=released) as (url, taken):
