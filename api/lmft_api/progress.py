@@ -16,8 +16,33 @@ CA_VARIABLE = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 TOKEN_VARIABLE = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105 - its name
 MAX_BODY_BYTES = 16 * 1024
 MAX_METRICS = 64
-PHASE_METRIC = "phase"
-"""Metric that tells what the job does just now, a :class:`JobPhase`; sent at once when it changes."""
+
+
+class MetricName(StrEnum):
+    """Names of the figures that both sides know: the Trainer's own, and ours."""
+
+    LOSS = "loss"
+    LEARNING_RATE = "learning_rate"
+    CURRENT_STEP = "current_step"
+    TOTAL_STEPS = "total_steps"
+    CURRENT_EPOCH = "current_epoch"
+    TOKENS_PER_SECOND = "tokens_per_second"
+    EVAL_LOSS = "eval_loss"
+    EVAL_STEP = "eval_step"
+    """Step of the newest evaluation, of which all figures of its kind are."""
+    EVAL_EPOCH = "eval_epoch"
+    EVAL_TRAIN_LOSS = "eval_train_loss"
+    PERPLEXITY = "perplexity"
+    ACCURACY = "accuracy"
+    BASELINE_EVAL_LOSS = "baseline_eval_loss"
+    BASELINE_PERPLEXITY = "baseline_perplexity"
+    BASELINE_ACCURACY = "baseline_accuracy"
+    CHECKPOINT_STEP = "checkpoint_step"
+    """Step of the newest complete checkpoint."""
+    RESUMED_FROM_STEP = "resumed_from_step"
+    LOST_STEPS = "lost_steps"
+    PHASE = "phase"
+    """What the job does just now, a :class:`JobPhase`; sent at once when it changes."""
 
 
 class JobPhase(StrEnum):
@@ -35,7 +60,7 @@ class Metric(ApiModel):
     model_config = ConfigDict(strict=False, coerce_numbers_to_str=True, extra="ignore")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_./ -]+$")]
-    """The Trainer's names (loss, current_step, …) and ours (tokens_per_second, perplexity, …)."""
+    """A :class:`MetricName`; a user's own image may send others, which nobody reads."""
     value: Annotated[str, StringConstraints(max_length=64)]
     """The figure as text."""
 

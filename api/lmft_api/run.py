@@ -24,6 +24,9 @@ SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
 """One folder each of output, dataset, model, hub; one file for each key of the Secret."""
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")
 
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Checkpoints of all attempts, below a run's folder in storage."""
+
 KUBERNETES_GRACE_SECONDS = 30
 """terminationGracePeriodSeconds of a pod that does not say."""
 
@@ -75,6 +78,16 @@ def run_id(name: str, uid: str) -> str:
 def run_folder(output_uri: str, namespace: str, name: str, uid: str) -> str:
     """Address of a run's folder: checkpoints, model and report lie below it."""
     return f"{output_uri.rstrip('/')}/{namespace}/runs/{run_id(name, uid)}"
+
+
+def attempt_folder(attempt: int) -> str:
+    """Folder of an attempt's checkpoints, below the run's; an attempt writes in its own only."""
+    return f"{CHECKPOINTS_FOLDER}/attempt-{attempt:04d}"
+
+
+def checkpoint_folder(attempt: int, step: int) -> str:
+    """Folder of one checkpoint, below the run's."""
+    return f"{attempt_folder(attempt)}/step-{step:08d}"
 
 
 def spec_hash(spec: LMFineTuneSpec) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from lmft_api.run import CHECKPOINTS_FOLDER, attempt_folder, checkpoint_folder
 from lmft_job.errors import InterruptedRunError, JobError, RefusedError, UnavailableError
 from lmft_job.storage import (
     MANIFEST,
@@ -28,8 +29,7 @@ from lmft_job.storage import (
 
 Say = Callable[[str], None]
 
-_FOLDER = "checkpoints"
-_LOCATION = re.compile(rf"({_FOLDER}/attempt-(\d+)/step-(\d+))/(.+)")
+_LOCATION = re.compile(rf"({CHECKPOINTS_FOLDER}/attempt-(\d+)/step-(\d+))/(.+)")
 _POLL_SECONDS = 0.1
 
 
@@ -52,7 +52,7 @@ class Checkpoint:
 
 def prefix_of(attempt: int, step: int) -> str:
     """Folder of a checkpoint, relative to the run's."""
-    return f"{_FOLDER}/attempt-{attempt:04d}/step-{step:08d}"
+    return checkpoint_folder(attempt, step)
 
 
 def complete(store: Store) -> list[Checkpoint]:
@@ -155,7 +155,7 @@ def _survey(store: Store) -> tuple[list[Checkpoint], _Keys]:
     below: dict[str, list[str]] = {}
     attempts: dict[str, int] = {}
     whole = []
-    for item in store.list(f"{_FOLDER}/"):
+    for item in store.list(f"{CHECKPOINTS_FOLDER}/"):
         match = _LOCATION.fullmatch(item.key)
         if not match:
             continue
@@ -328,7 +328,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def remove_all(store: Store) -> None:
     """Removes every checkpoint of a run, for starting over."""
-    keys = [item.key for item in store.list(f"{_FOLDER}/")]
+    keys = [item.key for item in store.list(f"{CHECKPOINTS_FOLDER}/")]
     store.delete(sorted(keys, key=lambda key: not key.endswith("/" + MANIFEST)))
 
 
@@ -337,4 +337,4 @@ def clean_up(store: Store, attempt: int) -> int:
 
     To be called while nothing of this attempt is on its way. Returns how many uploads there were.
     """
-    return sum(store.abort_incomplete(f"{_FOLDER}/attempt-{number:04d}/") for number in range(1, attempt + 1))
+    return sum(store.abort_incomplete(f"{attempt_folder(number)}/") for number in range(1, attempt + 1))

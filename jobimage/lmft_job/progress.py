@@ -75,7 +75,8 @@ class ProgressState:
 
     def put(self, **figures: float | None) -> None:
         """Set metrics by name; None leaves the one before."""
-        self._metrics |= {MetricName(name).value: _number(value) for name, value in figures.items() if value is not None}
+        told = {name: value for name, value in figures.items() if value is not None}
+        self._metrics |= {MetricName(name).value: _number(value) for name, value in told.items()}
 
     def message(self) -> ProgressMessage:
         """What to send now."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
-from lmft_api.run import spec_hash
+from lmft_api.run import attempt_folder, spec_hash
 from lmft_api.status import Provenance
 from lmft_job.checkpoints import newest_verified
 from lmft_job.context import RunContext
@@ -112,7 +112,7 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
     """Number of this attempt: the operator's in a cluster, counted on a laptop."""
     earlier = known_attempts(store)
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
-    left = [f"checkpoints/attempt-{known:04d}/" for known in earlier if known <= number]
+    left = [f"{attempt_folder(known)}/" for known in earlier if known <= number]
     if max(earlier, default=0) <= number:
         # All attempts share these folders, and what a successor is sending there is not ours to end.
         left += [f"{MODEL}/", f"{STAGED}/"]

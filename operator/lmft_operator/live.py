@@ -6,7 +6,7 @@ progress last stays until it is time for the next patch, so that a look in betwe
 
 from dataclasses import dataclass
 
-from lmft_api.progress import PHASE_METRIC, JobPhase
+from lmft_api.progress import JobPhase, MetricName
 from lmft_api.reasons import Phase, Reason
 from lmft_api.status import Attempt, Condition, ConditionStatus, LMFineTuneStatus
 from lmft_operator import status as states
@@ -132,7 +132,7 @@ def _with_activity(
     condition, progress = after.succeeded, after.progress
     if condition is None or condition.reason != Reason.TRAINING:
         return after  # preparing; merged() has left the decided condition in place
-    told = report.status.metric(PHASE_METRIC)
+    told = report.status.metric(MetricName.PHASE)
     where = f"step {progress.step} of {progress.total_steps}" if progress and progress.step is not None else ""
     resumed = _resumed(after, condition.message)
     if told in _SAID:

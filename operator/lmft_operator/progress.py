@@ -4,14 +4,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmft_api.progress import TrainerStatus
-from lmft_api.run import TOKEN_AUDIENCE
+from lmft_api.progress import MetricName, TrainerStatus
+from lmft_api.run import TOKEN_AUDIENCE, checkpoint_folder
 from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results, finite
 from lmft_operator import status as states
 from lmft_operator.facts import JobFacts, PodFacts
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
+_FIGURES = {
+    MetricName.PERPLEXITY: 2,
+    MetricName.EVAL_LOSS: 4,
+    MetricName.ACCURACY: 4,
+    MetricName.BASELINE_PERPLEXITY: 2,
+    MetricName.BASELINE_EVAL_LOSS: 4,
+    MetricName.BASELINE_ACCURACY: 4,
+}
+"""Metrics that are results under the same names, and their digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +100,16 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
     sent = report.status
     # transformers' own callback knows no percentage before the first step; ours neither.
     percent = sent.progress_percentage
-    step, total = _integer(sent.metric("current_step")), _integer(sent.metric("total_steps"))
+    step, total = _integer(sent.metric(MetricName.CURRENT_STEP)), _integer(sent.metric(MetricName.TOTAL_STEPS))
     progress = Progress(
         percent=percent,
         display=None if percent is None else f"{percent}%",
         eta=None if sent.estimated_remaining_seconds is None else duration(sent.estimated_remaining_seconds),
         step=step,
         total_steps=total,
-        epoch=_decimal(sent.metric("current_epoch"), 2),
-        loss=_decimal(sent.metric("loss"), 4),
-        tokens_per_second=_integer(sent.metric("tokens_per_second")),
+        epoch=_decimal(sent.metric(MetricName.CURRENT_EPOCH), 2),
+        loss=_decimal(sent.metric(MetricName.LOSS), 4),
+        tokens_per_second=_integer(sent.metric(MetricName.TOKENS_PER_SECOND)),
         # Our clock, not the pod's: it is compared with our clock.
         last_update_time=states.timestamp(report.received),
     )
@@ -112,14 +121,14 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
     known = status.evaluations or []
     if evaluation is not None and all(entry.step != evaluation.step for entry in known):
         updates["evaluations"] = states.merged_evaluations(known, [evaluation])
-    saved = _integer(sent.metric("checkpoint_step"))
+    saved = _integer(sent.metric(MetricName.CHECKPOINT_STEP))
     if saved is not None and (status.checkpoint is None or saved > status.checkpoint.step):
-        uri = f"{run_folder}/checkpoints/attempt-{report.attempt:04d}/step-{saved:08d}"
+        uri = f"{run_folder}/{checkpoint_folder(report.attempt, saved)}"
         updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=states.timestamp(report.received))
-    begun = _integer(sent.metric("resumed_from_step"))
+    begun = _integer(sent.metric(MetricName.RESUMED_FROM_STEP))
     if begun is not None:
         # An attempt that is killed leaves no result that would tell.
-        told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric("lost_steps"))}
+        told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric(MetricName.LOST_STEPS))}
         updates["attempts"] = [
             states.change(attempt, told) if attempt.number == report.attempt else attempt
             for attempt in status.attempts or ()
@@ -143,37 +152,28 @@ def duration(seconds: int) -> str:
 
 
 def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
-    names = {
-        "perplexity": "perplexity",
-        "eval_loss": "eval_loss",
-        "accuracy": "accuracy",
-        "baseline_perplexity": "baseline_perplexity",
-        "baseline_eval_loss": "baseline_eval_loss",
-        "baseline_accuracy": "baseline_accuracy",
-    }
-    digits = {"perplexity": 2, "baseline_perplexity": 2}
-    found = {field: _decimal(sent.metric(name), digits.get(name, 4)) for field, name in names.items()}
+    found = {name.value: _decimal(sent.metric(name), digits) for name, digits in _FIGURES.items()}
     found = {field: value for field, value in found.items() if value is not None}
     if found.get("perplexity") is None and "eval_loss" in found and "accuracy" not in found:
         # A user's own image with a plain Trainer sends the loss alone.
-        loss = float(str(sent.metric("eval_loss")))
+        loss = float(str(sent.metric(MetricName.EVAL_LOSS)))
         if loss < 700:
             found["perplexity"] = _decimal(str(math.exp(loss)), 2)
     return (results or Results()).model_copy(update=found) if found else None
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:
-    loss = _decimal(sent.metric("eval_loss"), 4)
-    step = _integer(sent.metric("eval_step"))
+    loss = _decimal(sent.metric(MetricName.EVAL_LOSS), 4)
+    step = _integer(sent.metric(MetricName.EVAL_STEP))
     if loss is None or step is None:
         return None
     return EvaluationResult(
         step=step,
-        epoch=_decimal(sent.metric("eval_epoch"), 2) or "0",
-        train_loss=_decimal(sent.metric("eval_train_loss"), 4),
+        epoch=_decimal(sent.metric(MetricName.EVAL_EPOCH), 2) or "0",
+        train_loss=_decimal(sent.metric(MetricName.EVAL_TRAIN_LOSS), 4),
         eval_loss=loss,
-        perplexity=_decimal(sent.metric("perplexity"), 2),
-        accuracy=_decimal(sent.metric("accuracy"), 4),
+        perplexity=_decimal(sent.metric(MetricName.PERPLEXITY), 2),
+        accuracy=_decimal(sent.metric(MetricName.ACCURACY), 4),
     )
 
 
