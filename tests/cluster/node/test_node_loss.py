@@ -51,21 +51,26 @@ def test_a_node_that_vanishes_is_not_waited_for_and_its_zombie_does_no_harm(frai
     frail.task("pause", pod=pod)
 
     # when its pod is marked for deletion, as eviction by the node's taint does after five minutes
-    trainers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", "--grace-period=10")
+    trainers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", "--grace-period=30")
 
     # then the next attempt starts though the pod never ends
-    eventually(lambda: len(reasons(run)) == 2, "the next attempt is there", 60)
+    eventually(lambda: len(reasons(run)) == 2, "the next attempt is there", 90)
     first = run.status["attempts"][0]
     assert (first["reason"], pod["spec"]["nodeName"] in first["message"]) == ("Interrupted", True)
     assert pod["metadata"]["uid"] in [found["metadata"]["uid"] for found in run.pods()]
 
-    # and when the node is back, and the zombie awakes beside its successor, it does no harm
+    # and when the node is back, and the zombie awakes beside its successor before kubelet's patience with it is over
     frail.kubelet("start")
-    folder.checkpoint(attempt=2)
-    frail.task("resume", pod=pod, check=False)
+    eventually(lambda: folder.read("attempts/attempt-0002.json"), "the next attempt has begun", 90)
+    asleep = folder.newest(attempt=1)
+    frail.task("resume", pod=pod)
+
+    # then it goes on, and does no harm
+    eventually(lambda: folder.newest(attempt=1) > asleep, "the zombie has done another step", 30)
     run.until("Completed", seconds=240)
     assert reasons(run) == ["Interrupted", "Completed"]
     assert run.status["attempts"][1]["resumedFromStep"] > 0
+    assert folder.report()["attempt"] == 2
     eventually(lambda: len(run.pods()) == 1, "the zombie is gone", 60)
     assert_same(run, reference, s3)
 

@@ -6,6 +6,8 @@ import time
 import pytest
 from cluster.eventually import eventually
 from cluster.node.node import Team
+from cluster.node.release import BUCKET
+from cluster.node.training import Folder, small, texts
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,24 @@ def test_deletion_takes_jobs_and_pods_along_and_the_name_is_free_at_once(team: T
     eventually(lambda: not team.read("jobs,pods", "-l", selector).get("items"), "the old Job and pod are gone", 60)
 
 
-def test_the_resource_goes_when_its_time_is_over(team: Team) -> None:
-    run = team.stub("brief", ttlSecondsAfterFinished=3)
-    eventually(lambda: not run.body, "the resource is gone", 60)
+def test_the_resource_goes_when_its_time_is_over_and_what_it_made_stays(team: Team, s3) -> None:
+    # given a run that trains, and one with nothing but a note in its folder
+    runs = [
+        team.apply("brief", small(texts(s3, team), ttlSecondsAfterFinished=3)),
+        team.stub("briefer", ttlSecondsAfterFinished=3),
+    ]
+    trained, noted = [Folder(s3, run) for run in runs]
+    s3.put_object(Bucket=BUCKET, Key=f"{noted.prefix}note", Body=b"of somebody")
+    assert trained.prefix.startswith(team.namespace)
+    # when their time is over
+    for run in runs:
+        eventually(lambda run=run: not run.body, f"{run.name} is gone", 180)
+    eventually(lambda: not team.read("jobs,pods").get("items"), "their Jobs and pods are gone", 60)
+    # then storage has it all
+    assert trained.report()["results"]["perplexity"] > 0
+    assert trained.weights()
+    assert trained.checkpoints()
+    assert noted.read("note") == b"of somebody"
 
 
 def test_a_missing_secret_is_named_and_the_run_goes_on_once_it_is_there(team: Team) -> None:

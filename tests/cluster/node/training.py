@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cluster.eventually import eventually
@@ -64,9 +65,9 @@ class Folder:
     s3: Any
     run: Run
 
-    @property
+    @cached_property
     def prefix(self) -> str:
-        """Key of the run's folder in the bucket."""
+        """Key of the run's folder in the bucket; to be asked for while there is the run."""
         uid = self.run.body["metadata"]["uid"]
         return run_folder("", self.run.team.namespace, self.run.name, uid).lstrip("/") + "/"
 
@@ -102,6 +103,10 @@ class Folder:
         """The step that an attempt noted last, which a checkpoint may be behind."""
         noted = self.read(f"attempts/attempt-{attempt:04d}.json")
         return int(json.loads(noted)["step"]) if noted else 0
+
+    def newest(self, attempt: int) -> int:
+        """The step that an attempt is known to have done last, by its note or by a checkpoint."""
+        return max([self.known_step(attempt), *(step for number, step in self.checkpoints() if number == attempt)])
 
     def weights(self) -> str:
         """SHA-256 of the trained model."""
