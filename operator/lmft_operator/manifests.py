@@ -183,7 +183,7 @@ def _pod(
     }
     container = {
         "name": CONTAINER,
-        "image": template.image or job.image,
+        "image": image_of(spec, settings),
         "imagePullPolicy": job.image_pull_policy,
         "env": _env(settings, template, progress),
         "resources": _without_empty(_resources(plan.gpus, spec.resources or Resources(), settings)),
@@ -268,11 +268,12 @@ def _volumes(
     cache: dict[str, Any] = (
         {"persistentVolumeClaim": {"claimName": job.cache_volume_claim}} if job.cache_volume_claim else {"emptyDir": {}}
     )
+    handed = [_annotation(RUN_ANNOTATION, RUN_FILE.name)]
     volumes: list[dict[str, Any]] = [
         {"name": "lmft-tmp", "emptyDir": {}},
         {"name": "lmft-cache"} | cache,
         {"name": "lmft-shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
-        {"name": "lmft-run", "downwardAPI": {"items": [_annotation(RUN_ANNOTATION, RUN_FILE.name)]}},
+        {"name": "lmft-run", "downwardAPI": {"items": handed}},
     ]
     mounts: list[dict[str, Any]] = [
         {"name": "lmft-tmp", "mountPath": "/tmp"},  # noqa: S108
@@ -292,15 +293,16 @@ def _volumes(
         mounts.append({"name": "lmft-ca", "mountPath": CA_BUNDLE_FOLDER, "readOnly": True})
     if progress:
         token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.name}
-        volumes[3]["downwardAPI"]["items"].append(_annotation(CA_ANNOTATION, CA_FILE.name))
+        handed.append(_annotation(CA_ANNOTATION, CA_FILE.name))
         mounts.append({"name": "lmft-run", "mountPath": str(CA_FILE), "subPath": CA_FILE.name, "readOnly": True})
         volumes.append({"name": "lmft-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
         mounts.append({"name": "lmft-token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True})
-    for volume in template.volumes or ():
+    for index, volume in enumerate(template.volumes or ()):
+        # The number tells those apart whose names are cut to the same.
+        name = f"user-{index}-{volume.name}"[:MAX_NAME].rstrip("-")
         claim = _without_empty({"claimName": volume.claim_name, "readOnly": volume.read_only})
-        volumes.append({"name": f"user-{volume.name}"[:MAX_NAME], "persistentVolumeClaim": claim})
-        mount = {"name": f"user-{volume.name}"[:MAX_NAME], "mountPath": volume.mount_path, "readOnly": volume.read_only}
-        mounts.append(_without_empty(mount))
+        volumes.append({"name": name, "persistentVolumeClaim": claim})
+        mounts.append(_without_empty({"name": name, "mountPath": volume.mount_path, "readOnly": volume.read_only}))
     return volumes, mounts
 
 

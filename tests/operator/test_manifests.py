@@ -122,6 +122,18 @@ def test_a_value_with_a_dollar_sign_is_not_expanded():
     assert {"name": "TZ", "value": "$$(HOME) costs $$5"} in container["env"]
 
 
+def test_volumes_of_long_names_that_begin_alike_stay_two():
+    names = [f"{'v' * 58}-{end}" for end in ("abcd", "efgh")]
+    volumes = [{"name": name, "claimName": name, "mountPath": f"/{name}"} for name in names]
+    job = build(PLAIN | {"podTemplate": {"volumes": volumes}}, parse("{}"), CASES["plain"][2])
+    pod = job["spec"]["template"]["spec"]
+    given = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert list(given.values()) == names
+    assert all(len(name) <= 63 and not name.endswith("-") for name in given)
+    mounted = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"] if m["name"] in given}
+    assert mounted == {name: f"/{claim}" for name, claim in given.items()}
+
+
 def test_a_queued_job_is_created_suspended_and_others_are_not():
     assert build(FULL, parse("{}"), CASES["full"][2])["spec"]["suspend"] is True
     assert "suspend" not in build(PLAIN, parse("{}"), CASES["plain"][2])["spec"]
