@@ -7,8 +7,8 @@ from lmft_api.run import Stage, spec_hash
 from lmft_api.settings import resolve
 from lmft_api.status import Attempt, Provenance
 from lmft_operator import manifests, status, verdict, waiting
-from lmft_operator.course import ADJUSTED, Course, Notice, deadline, time_left
-from lmft_operator.facts import JobFacts, Observed, PodFacts
+from lmft_operator.course import ADJUSTED, Course, Notice, deadline, grace, since, time_is_up, time_left
+from lmft_operator.facts import JobFacts, PodFacts
 from lmft_operator.verdict import Kind, Verdict
 
 
@@ -40,18 +40,12 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
     """Look after the open attempt; returns it, closed when it has ended."""
     seen = course.seen
     job = next((job for job in seen.jobs if job.attempt == attempt.number), None)
-    pod = _pod_of(seen, job, attempt.number)
-    outcome = verdict.judge(job, pod, seen.now)
-    if outcome.kind == Kind.OPEN and pod is not None and pod.deleted is not None and not pod.ended:
-        # A vanished node leaves its pods in Terminating; what is fenced in its own folder need not be waited for.
-        patience = pod.deleted + course.settings.retries.pod_end_margin_seconds - seen.now
-        course.look(patience if patience > 0 else None)
-        if patience <= 0:
-            where = f"its node {pod.node} may be gone" if pod.node else "it never had a node"
-            words = f"Pod {pod.name} did not end within its grace period; {where}."
-            outcome = Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, None, pod.started, seen.now)
+    pod = _pod_of(course, job, attempt)
+    outcome = verdict.judge(job, pod, seen.now, begun=attempt.start_time is not None)
+    if outcome.kind == Kind.OPEN:
+        outcome = _overdue(course, attempt, job, pod)
     if outcome.kind != Kind.OPEN:
-        return _close(course, attempt, outcome, job)
+        return _close(course, attempt, outcome, job, pod)
     if pod is not None and pod.started is not None and attempt.start_time is None:
         started = status.timestamp(pod.started)
         attempt = status.change(attempt, {"start_time": started})
@@ -62,15 +56,44 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
         _stop(course, job)
         course.wait(Reason.SUSPENDED, "Stopping: the pod saves a checkpoint and ends.", Phase.SUSPENDED)
         return attempt
-    left = time_left(course, pod)
+    left, phase = time_left(course, pod), course.status.phase or Phase.TRAINING
     if left is not None and left <= 0:
         _stop(course, job)
-        words = f"The run has used its {deadline(course)} seconds (spec.activeDeadlineSeconds)."
-        end = Verdict(Kind.FINAL, Reason.DEADLINE_EXCEEDED, words, None, pod.started if pod else None, seen.now)
-        return _close(course, attempt, end, job)
+        words = f"{time_is_up(course)} Stopping: the pod saves a checkpoint and ends."
+        course.wait(Reason.DEADLINE_EXCEEDED, words, phase)
+        return attempt
+    if job is not None and job.suspended and attempt.start_time is not None:
+        # Admitted once more, the Job would make a second pod, in the folder of the first. An attempt has one pod.
+        _stop(course, job)
+        words = "The queue has taken the place away: the pod saves a checkpoint and ends, and the run queues anew."
+        course.wait(Reason.INTERRUPTED, words, phase)
+        return attempt
     course.look(left)
     _describe(course, attempt, job, pod)
     return attempt
+
+
+def _overdue(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> Verdict:
+    """Patience with an open attempt whose end is due; what is fenced in its own folder need not be waited for."""
+    now, margin = course.seen.now, course.settings.retries.pod_end_margin_seconds
+    due: float | None = None
+    words = ""
+    if pod is not None and not pod.ended:
+        where = f"its node {pod.node} may be gone" if pod.node else "it never had a node"
+        words = f"Pod {pod.name} did not end within its grace period; {where}."
+        left = time_left(course, pod)
+        if pod.deleted is not None:
+            due = pod.deleted + margin
+        elif left is not None and left <= 0 and job is None:
+            due = now + left + grace(course) + margin  # nobody ends a pod that was taken from its Job
+    else:
+        silent = verdict.silent_since(job, pod, begun=attempt.start_time is not None)
+        due = None if silent is None else silent + margin
+        words = "The pod is gone and left no word, and its Job has not said how it ended."
+    if due is None or due > now:
+        course.look(None if due is None else due - now)
+        return verdict.OPEN
+    return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, None, pod.started if pod else None, now)
 
 
 def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> None:
@@ -99,17 +122,27 @@ def _stop(course: Course, job: JobFacts | None) -> None:
         course.delete.append(job.name)
 
 
-def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | None) -> Attempt:
+def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None) -> Attempt:
     """Write down how an attempt ended, and end the run where that settles it."""
-    if course.spec.suspend and outcome.kind == Kind.INTERRUPTED:
-        outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")
+    if outcome.started is None and attempt.start_time is not None:
+        outcome = replace(outcome, started=since(attempt.start_time))
     earlier = {change for a in course.status.attempts or () for change in a.adjustments or ()}
     preparing = attempt.stage == Stage.PREPARE
     complete = outcome.kind == Kind.DONE and not preparing
     if outcome.result is not None:
         course.status = status.with_result(course.status, outcome.result, complete=complete)
     gpus = job.gpus if job is not None else _gpus_of(course, attempt)
-    course.status = status.with_usage(course.status, outcome, gpus)
+    course.status = status.without_eta(status.with_usage(course.status, outcome, gpus))
+    # What is left of the attempt must not go on beside the next one; a pod that has ended keeps its log.
+    left = pod is None or pod.gone or not pod.ended or manifests.queued(course.spec, course.settings)
+    if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
+        _stop(course, job)
+    if outcome.kind == Kind.INTERRUPTED:
+        if course.spec.suspend:
+            outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")
+        elif _out_of_time(course):
+            words = time_is_up(course)
+            outcome = replace(outcome, kind=Kind.FINAL, reason=Reason.DEADLINE_EXCEEDED, message=words)
     attempt = status.closed(attempt, outcome, course.status)
     course.status = status.with_attempt(course.status, attempt)
     if course.status.start_time is None and attempt.start_time is not None:
@@ -119,9 +152,20 @@ def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | N
     if outcome.kind == Kind.RETRY:
         course.status = status.change(course.status, {"failures": (course.status.failures or 0) + 1})
     course.closed += _notices(attempt, outcome, earlier)
-    if complete or outcome.kind == Kind.FINAL:
+    if outcome.reason == Reason.DEADLINE_EXCEEDED:
+        course.give_up(outcome.reason, outcome.message)
+    elif complete or outcome.kind == Kind.FINAL:
         course.end(outcome.reason, outcome.message)
     return attempt
+
+
+def _out_of_time(course: Course) -> bool:
+    """Whether an attempt that was interrupted has been stopped at the deadline, or has reached it."""
+    left, seen = time_left(course), course.status.succeeded
+    # The clock of its node may tell another running time than ours, by which it was stopped.
+    stopped = seen is not None and seen.reason == Reason.DEADLINE_EXCEEDED and deadline(course)[0] is not None
+    current = seen is not None and seen.observed_generation == course.seen.run.generation
+    return (left is not None and left <= 0) or (stopped and current)
 
 
 def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Notice]:
@@ -136,13 +180,21 @@ def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Noti
     return found
 
 
-def _pod_of(seen: Observed, job: JobFacts | None, number: int) -> PodFacts | None:
-    """The newest pod of an attempt; one that exists before one that is gone.
+def _pod_of(course: Course, job: JobFacts | None, attempt: Attempt) -> PodFacts | None:
+    """The pod of an attempt: the first that began, before that the newest; one that exists before one that is gone.
 
-    Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before its
-    Job was started anew was stopped by the queue, and the Job makes another one.
+    Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before it
+    began and before its Job was started anew was stopped by the queue, and the Job makes another one. A second pod that
+    begins, when a queue takes the place away and gives it back at once, is no part of the attempt.
     """
-    pods = [pod for pod in seen.pods if pod.attempt == number and (job is None or pod.owner in ("", job.uid))]
+    seen = course.seen.pods
+    pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]
+    begun = [pod for pod in pods if pod.started is not None]
+    if attempt.start_time is not None and manifests.queued(course.spec, course.settings):
+        others = {pod.uid for pod in begun if status.timestamp(pod.started or 0.0) != attempt.start_time}
+        pods, begun = ([pod for pod in some if pod.uid not in others] for some in (pods, begun))
+    if begun:
+        return min(begun, key=lambda pod: pod.started or 0.0)
     if job is not None and job.started is not None:
         pods = [pod for pod in pods if not pod.ended or pod.created >= job.started]
     return max(pods, key=lambda pod: (not pod.gone, pod.created), default=None)

@@ -119,7 +119,7 @@ class Cache:
 
     def pod_gone(self, body: JsonObject) -> Key | None:
         """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
-        facts = self._still_owned(pod_facts(body, gone=True))
+        facts = self._still_owned(pod_facts(body, gone_at=time.time()))
         self._bury(facts.uid)
         key = self._key_in(facts)
         if key is None or not facts.owner:
@@ -332,4 +332,4 @@ def _alike(before: RunFacts | JobFacts | PodFacts, after: RunFacts | JobFacts | 
 
 
 def _gone(pod: PodFacts) -> PodFacts:
-    return replace(pod, gone=True)
+    return replace(pod, gone=True, gone_at=time.time())

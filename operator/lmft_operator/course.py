@@ -9,6 +9,7 @@ from lmft_operator import status
 from lmft_operator.facts import Observed, PodFacts, seconds
 from lmft_operator.manifests import Plan
 from lmft_operator.settings import OperatorSettings
+from lmft_operator.verdict import sentence
 
 ADJUSTED = "Adjusted"
 """Reason of the Event that tells what a job changed to go on."""
@@ -80,6 +81,10 @@ class Course:
         if self.status.completion_time is None:
             self.status = status.change(self.status, {"completion_time": status.timestamp(self.seen.now)})
 
+    def give_up(self, reason: Reason, message: str) -> None:
+        """The run is over, and the operator itself says why: with the next thing to try."""
+        self.end(reason, f"{sentence(message)} {REASONS[reason].remedy}")
+
     def decision(self) -> Decision:
         """The finished decision."""
         look = min(self.looks, default=None)
@@ -97,21 +102,35 @@ def max_retries(course: Course) -> int:
     return course.settings.retries.default_max_retries if chosen is None else chosen
 
 
-def deadline(course: Course) -> int | None:
-    """Longest running time over all attempts, seconds: the manifest's, or the most that policy allows."""
+def deadline(course: Course) -> tuple[int | None, str]:
+    """Longest running time over all attempts, seconds, and who sets it: the manifest, or else policy; None for none."""
+    if course.spec.active_deadline_seconds is not None:
+        return course.spec.active_deadline_seconds, "spec.activeDeadlineSeconds"
     most = course.settings.policy.for_namespace(course.seen.run.key.namespace).max_deadline_seconds
-    return course.spec.active_deadline_seconds if course.spec.active_deadline_seconds is not None else most
+    return most, "policy.maxDeadlineSeconds"
 
 
 def time_left(course: Course, pod: PodFacts | None = None) -> float | None:
     """Running time left under the deadline, seconds; None without one, or while nothing runs that could use it."""
-    limit = deadline(course)
+    limit, _ = deadline(course)
     if limit is None:
         return None
     left = float(limit - (course.status.usage.seconds if course.status.usage else 0))
     if pod is not None and pod.started is not None:
-        return left - (course.seen.now - pod.started)
+        until = pod.finished or course.seen.now if pod.ended else course.seen.now
+        return left - (until - pod.started)
     return left if left <= 0 or pod is None else None
+
+
+def time_is_up(course: Course) -> str:
+    """What is said of a run that has reached its deadline."""
+    limit, source = deadline(course)
+    return f"The run has used its {limit} seconds ({source})."
+
+
+def grace(course: Course) -> float:
+    """Seconds that a pod has to save a checkpoint when it is stopped."""
+    return course.settings.job.termination_grace_period_seconds
 
 
 def since(timestamp: str | None) -> float:
@@ -124,7 +143,7 @@ def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
     if not settings.documentation_url:
         return message
     address = f"{settings.documentation_url}#{reason.value.lower()}"
-    return f"{status.cut(message, MAX_MESSAGE - len(address) - 6)} See {address}"
+    return f"{sentence(status.cut(message, MAX_MESSAGE - len(address) - 7))} See {address}"
 
 
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:

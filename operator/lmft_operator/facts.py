@@ -55,11 +55,15 @@ class JobFacts:
     deleting: bool = False
     complete: bool = False
     failed: bool = False
+    failed_pods: int = 0
+    """Pods that its controller counts as failed; one is enough for it never to make another."""
     reason: str = ""
     message: str = ""
     started: float | None = None
     """When it was started last; a queue that takes its place away and gives it back starts it anew."""
     ended: float | None = None
+    touched: float | None = None
+    """When anybody wrote to it last, its controller included."""
     namespace: str = ""
     owner: str = ""
     """UID of the controller that its owner reference names: its run."""
@@ -102,6 +106,8 @@ class PodFacts:
     owner_name: str = ""
     """Name of that Job."""
     gone: bool = False
+    gone_at: float = 0.0
+    """When that was noticed."""
     namespace: str = ""
 
     @property
@@ -177,17 +183,19 @@ def job_facts(body: JsonObject) -> JobFacts:
         deleting="deletionTimestamp" in metadata,
         complete="Complete" in conditions,
         failed="Failed" in conditions,
+        failed_pods=status.get("failed", 0),
         reason=end.get("reason", ""),
         message=end.get("message", ""),
         started=seconds(status.get("startTime")),
         ended=seconds(end.get("lastTransitionTime")),
+        touched=max(filter(None, (seconds(w.get("time")) for w in metadata.get("managedFields", ()))), default=None),
         namespace=sys.intern(metadata["namespace"]),
         owner=_owner(metadata),
     )
 
 
-def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
-    """Facts of a Pod of ours; the first container is the one that counts."""
+def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
+    """Facts of a Pod of ours, ``gone_at`` for its last ones; the first container is the one that counts."""
     metadata, status = body["metadata"], body.get("status", {})
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ())}
@@ -218,15 +226,16 @@ def pod_facts(body: JsonObject, *, gone: bool = False) -> PodFacts:
         last_words=(ended or {}).get("message", ""),
         owner=_owner(metadata, "Job"),
         owner_name=_owner(metadata, "Job", "name"),
-        gone=gone,
+        gone=gone_at is not None,
+        gone_at=gone_at or 0.0,
         namespace=sys.intern(metadata["namespace"]),
     )
 
 
 def seconds(timestamp: str | None) -> float | None:
-    """UNIX seconds of an RFC 3339 time; None for none, and for the zero time that kubelet writes at times."""
-    # The API server takes the year 0, Python does not.
-    if not timestamp or timestamp.startswith(("0000-", "0001-")):
+    """UNIX seconds of an RFC 3339 time; None for none, and for the zero times that kubelet writes at times."""
+    # The API server takes the year 0, Python does not; 1970 is when a container began that could not be started.
+    if not timestamp or timestamp.startswith(("0000-", "0001-", "1970-01-01T00:00:00")):
         return None
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 

@@ -3,11 +3,12 @@
 from lmft_api.reasons import Phase, Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Preparation
-from lmft_api.status import Attempt
+from lmft_api.status import MAX_ATTEMPTS_KEPT, Attempt
 from lmft_operator import manifests, policy, status, waiting
 from lmft_operator.attempts import settle_provenance
-from lmft_operator.course import Course, deadline, max_retries, since, time_left
+from lmft_operator.course import Course, grace, linked, max_retries, since, time_is_up, time_left
 from lmft_operator.manifests import Plan
+from lmft_operator.verdict import sentence
 
 MAX_UNREAD = 3
 """Attempts in a row that may end well without leaving a result."""
@@ -29,8 +30,7 @@ def next_attempt(course: Course, last: Attempt | None, problems: tuple[str, ...]
         return
     left = time_left(course)
     if left is not None and left <= 0:
-        words = f"The run has used its {deadline(course)} seconds (spec.activeDeadlineSeconds)."
-        course.end(Reason.DEADLINE_EXCEEDED, words)
+        course.give_up(Reason.DEADLINE_EXCEEDED, time_is_up(course))
         return
     if last is not None and _must_wait(course, last):
         return
@@ -58,18 +58,18 @@ def _given_up(course: Course, last: Attempt) -> bool:
             course.end(Reason(str(last.reason)), last.message or "")
         else:
             text = f"{failures} attempts failed, spec.maxRetries is {retries}. The last one: {words}"
-            course.end(Reason.RETRIES_EXHAUSTED, text)
+            course.give_up(Reason.RETRIES_EXHAUSTED, text)
         return True
     idle = _idle_interruptions(course)
-    if idle > course.settings.retries.max_idle_interruptions:
+    if idle > _most_idle(course):
         text = f"Interrupted {idle} times in a row without a new checkpoint. The last time: {words}"
-        course.end(Reason.RETRIES_EXHAUSTED, text)
+        course.give_up(Reason.RETRIES_EXHAUSTED, text)
         return True
     if _trailing_unread(course) >= MAX_UNREAD:
         text = (
             f"{MAX_UNREAD} attempts in a row were for nothing; is the image one of ours? The last one: {last.message}"
         )
-        course.end(Reason.INTERNAL_ERROR, text)
+        course.give_up(Reason.INTERNAL_ERROR, text)
         return True
     return False
 
@@ -84,7 +84,7 @@ def _must_wait(course: Course, last: Attempt) -> bool:
         if pod.deleted is None:
             course.wait(Reason.INTERRUPTED, f"Waiting for pod {pod.name} to be stopped.")
             course.look(retries.pod_end_margin_seconds)
-            if since(last.end_time) + _grace(course) + retries.pod_end_margin_seconds > seen.now:
+            if since(last.end_time) + grace(course) + retries.pod_end_margin_seconds > seen.now:
                 return True
             continue
         left = pod.deleted + retries.pod_end_margin_seconds - seen.now
@@ -101,8 +101,9 @@ def _must_wait(course: Course, last: Attempt) -> bool:
     left = since(last.end_time) + delay - seen.now
     if left <= 0:
         return False
-    words = f"Attempt {last.number} ended with {last.reason}: {last.message or ''}"
-    course.wait(reason, f"{words} Trying again after {delay:.0f} s.")
+    words = sentence(f"Attempt {last.number} ended with {last.reason}" + (f": {last.message}" if last.message else ""))
+    cause = Reason(str(last.reason)) if last.reason in Reason.__members__.values() else reason
+    course.wait(reason, linked(course.settings, cause, f"{words} Trying again after {delay:.0f} s."))
     course.look(left)
     return True
 
@@ -161,6 +162,14 @@ def _trailing_unread(course: Course) -> int:
     return count
 
 
+def _most_idle(course: Course) -> int:
+    """Interruptions in a row without a newer checkpoint: the platform's bound, or what the run itself asks for.
+
+    No more than the status keeps attempts to count.
+    """
+    return max(course.settings.retries.max_idle_interruptions, min(course.spec.max_retries or 0, MAX_ATTEMPTS_KEPT - 1))
+
+
 def _idle_interruptions(course: Course) -> int:
     """Interruptions in a row, the newest included, without a newer checkpoint in between."""
     attempts = course.status.attempts or []
@@ -175,7 +184,3 @@ def _idle_interruptions(course: Course) -> int:
 def _backoff(course: Course, count: int) -> float:
     retries = course.settings.retries
     return min(retries.max_seconds, retries.initial_seconds * 2.0 ** min(max(count - 1, 0), 30))
-
-
-def _grace(course: Course) -> float:
-    return course.settings.job.termination_grace_period_seconds

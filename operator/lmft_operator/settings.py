@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from lmft_api.base import ApiModel, Quantity, StorageUri
 from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
+from lmft_api.status import MAX_ATTEMPTS_KEPT
 
 CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
 DEFAULT_CONFIG = "/etc/lmft-operator/config.yaml"
@@ -230,8 +231,8 @@ class RetrySettings(Section):
     """Longest wait."""
     default_max_retries: Annotated[int, Field(ge=0, le=100)] = 3
     """``spec.maxRetries`` of runs that set none."""
-    max_idle_interruptions: Annotated[int, Field(ge=1)] = 10
-    """Interruptions in a row without a newer checkpoint before the run is given up."""
+    max_idle_interruptions: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS_KEPT - 1)] = 10
+    """Interruptions in a row without a newer checkpoint before the run is given up; a higher spec.maxRetries wins."""
     pod_end_margin_seconds: Seconds = 30.0
     """How much longer than its grace period an old pod may take before the next attempt starts beside it."""
 

@@ -157,6 +157,11 @@ def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineT
     return change(status, {"usage": total})
 
 
+def without_eta(status: LMFineTuneStatus) -> LMFineTuneStatus:
+    """The status of a run in which nothing runs."""
+    return status if status.progress is None else change(status, {"progress": change(status.progress, {"eta": None})})
+
+
 def model_column(spec: LMFineTuneSpec) -> str:
     """The model in short, for kubectl get."""
     if spec.model.name is not None:

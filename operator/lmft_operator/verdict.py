@@ -33,7 +33,7 @@ class Kind(StrEnum):
     """What follows from the end of an attempt."""
 
     OPEN = "Open"
-    """It has not ended."""
+    """It has not ended, or has and its Job has yet to say how."""
     DONE = "Done"
     UNREAD = "Unread"
     """It ended well, but its result is lost: one more attempt fetches it."""
@@ -59,16 +59,17 @@ class Verdict:
 OPEN = Verdict(Kind.OPEN)
 
 
-def judge(job: JobFacts | None, pod: PodFacts | None, now: float) -> Verdict:
-    """The verdict on an attempt from its Job and its newest Pod; either may be missing.
+def judge(job: JobFacts | None, pod: PodFacts | None, now: float, *, begun: bool = False) -> Verdict:
+    """The verdict on an attempt from its Job and its Pod; either may be missing.
 
     Args:
         job: None when it was deleted.
         pod: None when none was ever seen; ``gone`` when it no longer exists.
         now: UNIX seconds, for ends that left no time behind.
+        begun: whether the attempt is known to have run.
     """
-    if job is not None and job.suspended and not job.finished:
-        return OPEN  # a queue controller holds it; pods it had are being stopped
+    if job is not None and job.suspended and not job.finished and not _begun(pod, begun):
+        return OPEN  # a queue controller has yet to admit it; pods that it had did nothing
     if pod is None:
         return _without_pod(job, now)
     if not pod.ended:
@@ -76,6 +77,24 @@ def judge(job: JobFacts | None, pod: PodFacts | None, now: float) -> Verdict:
     if pod.exit_code is None:
         return _without_container(job, pod, now)
     return _with_exit_code(pod, pod.exit_code, now)
+
+
+def silent_since(job: JobFacts | None, pod: PodFacts | None, *, begun: bool = False) -> float | None:
+    """Since when an open attempt has no pod that could end it, UNIX seconds; None while it has, or has yet to get one.
+
+    Its Job says how it ended within moments, unless the Job's controller has lost track of it; then it never does.
+    """
+    if job is None or job.finished or (job.suspended and not _begun(pod, begun)):
+        return None
+    if pod is not None:
+        return pod.gone_at if pod.gone else None
+    if not begun and not job.failed_pods:
+        return None  # a quota may keep it from making its pod for as long as it likes
+    return job.touched or job.created
+
+
+def _begun(pod: PodFacts | None, begun: bool) -> bool:
+    return begun or (pod is not None and pod.started is not None)
 
 
 def _without_pod(job: JobFacts | None, now: float) -> Verdict:
@@ -168,6 +187,11 @@ def scrub(text: str) -> str:
     return _SECRETS.sub("***", text)
 
 
-def _sentence(text: str) -> str:
-    text = scrub(text.strip())
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends like a sentence."""
+    text = text.strip()
     return text if text.endswith((".", "!", "?", "…")) else text + "."
+
+
+def _sentence(text: str) -> str:
+    return sentence(scrub(text))

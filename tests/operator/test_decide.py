@@ -6,6 +6,7 @@ from results import DONE, stopped
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Result
 from lmft_api.run import Stage
+from lmft_api.status import Progress
 
 # ---- the straight way
 
@@ -202,6 +203,52 @@ def test_interruptions_without_a_new_checkpoint_slow_down_and_end(World):
     assert waits[:6] == [0, 0, 0, 10, 20, 40]
     assert (world.succeeded, world.reason) == ("False", "RetriesExhausted")
     assert "without a new checkpoint" in world.message
+
+
+def test_more_retries_revive_a_run_that_interruptions_ended(World):
+    world = World()
+    world.step()
+    for attempt in range(1, 12):
+        world.later(world.end_pod(attempt, code=75, said=stopped()).look_again or 0)
+    assert (world.reason, len(world.created)) == ("RetriesExhausted", 11)
+    world.spec["maxRetries"], world.generation = 12, 2
+    world.later(1000)
+    assert (world.succeeded, len(world.created)) == ("Unknown", 12)
+    world.later(world.end_pod(12, code=75, said=stopped()).look_again)
+    world.end_pod(13, code=75, said=stopped())
+    assert (world.reason, len(world.created)) == ("RetriesExhausted", 13)
+
+
+def test_idle_interruptions_end_whatever_a_run_asks_for(World):
+    world = World(maxRetries=100)
+    world.step()
+    for attempt in range(1, 33):
+        world.later(world.end_pod(attempt, code=75, said=stopped()).look_again or 0)
+    assert (world.reason, len(world.created)) == ("RetriesExhausted", 32)
+
+
+def fails(world):
+    world.end_pod(code=5, said=Result(reason=Reason.DIVERGED, message="NaN"))
+
+
+def is_interrupted(world):
+    world.end_pod(code=75, said=stopped(42))
+
+
+def is_suspended(world):
+    world.spec["suspend"] = True
+    world.step()
+    world.end_pod(code=75, said=stopped(42))
+
+
+@pytest.mark.parametrize("ends", [fails, is_interrupted, is_suspended])
+def test_what_does_not_run_is_never_about_to_be_done(World, ends):
+    world = World()
+    world.step()
+    world.run_pod()
+    world.status = world.status.model_copy(update={"progress": Progress(percent=42, eta="3m10s", step=42)})
+    ends(world)
+    assert (world.status.progress.eta, world.status.progress.step) == (None, 42)
 
 
 def test_interruptions_with_progress_go_on_for_ever(World):

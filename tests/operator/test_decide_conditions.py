@@ -76,25 +76,7 @@ def test_a_job_held_by_a_queue_is_left_alone(World):
     assert world.later(100_000).delete_jobs == ()
 
 
-def test_a_job_that_its_queue_takes_back_is_no_failure(World):
-    world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
-    world.step()
-    world.run_pod()
-    world.close_job(suspended=True)
-    world.end_pod(code=75, said=stopped(3))
-    assert (world.reason, len(world.created), world.status.attempts[0].end_time) == ("Queued", 1, None)
-
-
-def test_a_job_that_its_queue_admits_again_goes_on_with_a_pod_of_its_own(World):
-    world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
-    world.step()
-    world.run_pod()
-    world.close_job(suspended=True)
-    world.end_pod(code=75, said=stopped(3))
-    world.later(60)
-    world.close_job(suspended=False, started=world.now)
-    world.step()
-    assert (world.reason, len(world.created), world.status.attempts[0].end_time) == ("Pending", 1, None)
+# What a queue takes back is in test_queued_runs.py.
 
 
 # ---- suspend, deadline, time to live
@@ -132,9 +114,75 @@ def test_the_deadline_counts_running_time_over_all_attempts(World):
     world.now += 500
     decision = world.run_pod(2)
     assert decision.look_again == pytest.approx(40)
-    world.later(41)
+    assert world.later(41).delete_jobs == ("eli5-2",)
+    world.end_pod(2, code=75, said=stopped(9))
     assert (world.succeeded, world.reason) == ("False", "DeadlineExceeded")
     assert world.jobs.keys() == {"eli5-1"}
+
+
+def test_what_the_pod_saves_when_its_time_is_up_is_not_lost(World):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.run_pod()
+    world.later(101)
+    assert (world.succeeded, world.reason, world.status.phase) == ("Unknown", "DeadlineExceeded", "Training")
+    assert "Stopping" in world.message
+    world.now += 20
+    world.end_pod(code=75, said=stopped(437), deleted=world.now + 100)
+    assert (world.succeeded, world.reason, world.status.phase) == ("False", "DeadlineExceeded", "Failed")
+    assert (world.status.checkpoint.step, world.status.attempts[0].checkpoint_step) == (437, 437)
+    assert (world.status.usage.seconds, world.status.interruptions) == (121, None)
+    assert world.status.attempts[0].reason == "DeadlineExceeded"
+
+
+def test_a_pod_that_is_done_when_its_time_is_up_has_completed_the_run(World):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.run_pod()
+    world.later(101)
+    world.end_pod(said=DONE)
+    assert world.reason == "Completed"
+
+
+def test_a_clock_that_runs_behind_does_not_bring_a_stopped_run_back(World):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.run_pod()
+    world.later(101)
+    world.end_pod(code=75, said=stopped(437), finished=world.now - 60)
+    assert (world.succeeded, world.reason, len(world.created)) == ("False", "DeadlineExceeded", 1)
+
+
+def test_more_time_given_while_the_pod_is_stopped_lets_the_run_go_on(World):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.run_pod()
+    world.later(101)
+    world.spec["activeDeadlineSeconds"], world.generation = 1000, 2
+    world.step()
+    world.end_pod(code=75, said=stopped(437))
+    assert (world.succeeded, len(world.created)) == ("Unknown", 2)
+
+
+def hangs_in_terminating(world):
+    world.pod(deleted=world.now + 120)
+
+
+def lost_its_job(world):
+    """A pod whose Job was deleted without it is not deleted."""
+
+
+@pytest.mark.parametrize("happens", [hangs_in_terminating, lost_its_job])
+def test_a_pod_that_does_not_end_when_its_time_is_up_is_not_waited_for_for_ever(World, happens):
+    world = World(activeDeadlineSeconds=100)
+    world.step()
+    world.run_pod()
+    world.later(101)
+    happens(world)
+    world.later(140)
+    assert world.succeeded == "Unknown"
+    world.later(20)
+    assert (world.succeeded, world.reason) == ("False", "DeadlineExceeded")
 
 
 def test_more_time_revives_a_run_that_used_its_own_up(World):
@@ -142,8 +190,8 @@ def test_more_time_revives_a_run_that_used_its_own_up(World):
     world.step()
     world.run_pod()
     world.later(11)
-    assert world.reason == "DeadlineExceeded"
     world.end_pod(code=75, said=stopped(5))
+    assert (world.succeeded, world.reason) == ("False", "DeadlineExceeded")
     world.spec["activeDeadlineSeconds"], world.generation = 100, 2
     world.step()
     assert [plan.attempt for plan in world.created] == [1, 2]
@@ -156,6 +204,7 @@ def test_the_policys_longest_time_is_the_deadline_of_runs_without_one(World):
     world.run_pod()
     world.later(31)
     assert world.reason == "DeadlineExceeded"
+    assert "(policy.maxDeadlineSeconds)" in world.message
 
 
 def test_time_to_live_deletes_the_resource(World):
@@ -232,7 +281,7 @@ def test_an_invalid_manifest_starts_nothing_and_lists_every_problem(World):
     world.problems = ("spec.a: wrong", "spec.b: wrong too")
     world.step()
     assert (world.created, world.succeeded, world.reason) == ([], "False", "InvalidSpec")
-    assert world.message.startswith("spec.a: wrong; spec.b: wrong too See ")
+    assert world.message.startswith("spec.a: wrong; spec.b: wrong too. See ")
     world.problems = ()
     world.step()
     assert (len(world.created), world.succeeded) == (1, "Unknown")

@@ -37,6 +37,15 @@ def failed_by_deadline(world):
     world.step()
     world.run_pod()
     world.later(6)
+    world.end_pod(code=75, said=stopped(3))
+
+
+def failed_by_time_used_up(world):
+    world.step()
+    world.run_pod()
+    world.now += 6
+    world.spec["activeDeadlineSeconds"] = 5
+    world.end_pod(code=6, said=Result(reason=Reason.STORAGE_UNAVAILABLE, message="No answer"))
 
 
 def failed_by_retries(world):
@@ -44,6 +53,13 @@ def failed_by_retries(world):
     world.step()
     world.later(world.end_pod(1, code=1).look_again)
     world.end_pod(2, code=1)
+
+
+def failed_by_interruptions(world):
+    world.step()
+    for attempt in range(1, 12):
+        decision = world.end_pod(attempt, code=75, said=stopped())
+        world.later(decision.look_again or 0)
 
 
 def failed_without_results(world):
@@ -98,7 +114,9 @@ def test_a_jobs_own_words_are_shown_without_secrets_and_control_characters(World
 SITUATIONS = [
     (failed_by_policy, "InvalidSpec"),
     (failed_by_deadline, "DeadlineExceeded"),
+    (failed_by_time_used_up, "DeadlineExceeded"),
     (failed_by_retries, "RetriesExhausted"),
+    (failed_by_interruptions, "RetriesExhausted"),
     (failed_without_results, "InternalError"),
     (waits_for_a_node, "Unschedulable"),
     (waits_for_an_image, "ImagePullFailed"),
@@ -116,11 +134,32 @@ def test_what_the_operator_itself_finds_leads_there_too(World, happens, reason):
     assert reason.lower() in ANCHORS
 
 
-@pytest.mark.parametrize("happens", [waits_for_an_image, waits_for_a_secret, waits_for_quota])
+ENDS = [failed_by_deadline, failed_by_time_used_up, failed_by_retries, failed_by_interruptions, failed_without_results]
+
+
+@pytest.mark.parametrize("happens", [waits_for_an_image, waits_for_a_secret, waits_for_quota, *ENDS])
 def test_what_somebody_has_to_mend_says_how(World, happens):
     world = World()
     happens(world)
     assert REASONS[Reason(world.reason)].remedy in world.message
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "words"),
+    [
+        (6, Reason.STORAGE_UNAVAILABLE, "StorageUnavailable: s3://x cannot be reached. Trying again after 10 s. See"),
+        (75, Reason.INTERRUPTED, "Interrupted: s3://x cannot be reached. Trying again after 10 s. See"),
+    ],
+)
+def test_a_wait_between_attempts_leads_to_what_the_last_one_ended_with(World, code, why, words):
+    world = World()
+    world.step()
+    for attempt in range(1, 5):
+        world.end_pod(attempt, code=code, said=Result(reason=why, message="s3://x cannot be reached"))
+        if code == 6:
+            break
+    assert words in world.message
+    assert world.message.endswith(f"#{why.lower()}")
 
 
 def test_without_a_page_messages_lead_nowhere(World):
