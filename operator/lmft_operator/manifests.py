@@ -143,6 +143,8 @@ def build(
     }
     job: dict[str, Any] = {
         "backoffLimit": 0,
+        # A queue may take the place away and give it back: never two pods at a time in one attempt's folder.
+        "podReplacementPolicy": "Failed",
         "template": {
             "metadata": {"labels": labels, "annotations": annotations | handed},
             "spec": _pod(plan, spec, settings, template, CA_ANNOTATION in handed),
