@@ -6,11 +6,12 @@
 (-P keeps this folder out of the import path: a neighbour is called operator.py.) Rounds alternate, so that a machine
 that slows down slows both. Printed: tokens/s of each, their ratio, and model FLOPs
 utilisation (6 x parameters x tokens plus attention's 12 x layers x width x length, after PaLM's appendix B) against
-``--peak-tflops``. On a GPU ours computes in BF16 where the tutorial's call stays in FP32; ``--precision FP32`` makes
-both the same.
+the GPU's peak in 16 bits, whatever the precision; ``--peak-tflops`` names the peak of a device that is not in the
+table. On a GPU ours computes in BF16 where the tutorial's call stays in FP32; ``--precision FP32`` makes both the same.
 """
 
 import argparse
+import re
 import statistics
 import tempfile
 import time
@@ -33,6 +34,27 @@ from lmft_job.observer import Observer
 from lmft_job.run_state import RunState
 from lmft_job.training import arithmetic_for, build_trainer
 from lmft_job.training_run import Job, Run
+
+PEAK_TFLOPS = (
+    ("H200 NVL", 835.5), ("H200", 989),
+    ("H100 NVL", 835.5), ("H100 PCIe", 756.5), ("H100", 989),
+    ("A100", 312),
+    ("L4", 121),
+    ("T4", 65),
+    ("V100-PCIE", 112), ("V100S", 130), ("V100", 125),
+)  # fmt: skip
+"""Peak of matrix products in BF16 (T4, V100: FP16), dense, by a part of CUDA's name of the device; the first that fits.
+
+From NVIDIA's data sheets of each product (https://www.nvidia.com/en-us/data-center/), which since A100 print twice as
+much, with sparsity, for some. A name without PCIe or NVL is an SXM module.
+"""
+
+
+def peak_tflops(device: str) -> float | None:
+    """The peak of a GPU by its name; None where it is not known, or only a part of one (MIG) computes."""
+    if " MIG " in device:
+        return None
+    return next((peak for part, peak in PEAK_TFLOPS if re.search(rf"\b{part}\b", device, re.IGNORECASE)), None)
 
 
 class NoUploads:
@@ -149,7 +171,7 @@ def command_line() -> argparse.ArgumentParser:
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--precision", choices=["Auto", "FP32", "BF16"], default="Auto")
-    parser.add_argument("--peak-tflops", type=float, default=None, help="of the device, for FLOPs utilisation")
+    parser.add_argument("--peak-tflops", type=float, default=None, help="of the device, if not in the table")
     parser.add_argument(
         "--cpu-time",
         action="store_const",
@@ -182,10 +204,13 @@ def main() -> None:
     tokens = rows * options.block
     parameters = sum(weight.numel() for weight in model_of(options).parameters())
     flops = 6 * parameters + 12 * options.layers * options.width * options.block
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    peak = options.peak_tflops or peak_tflops(device)
     for label, index in (("ours", 0), ("tutorial", 1)):
         rate = tokens / statistics.median(pair[index] for pair in pairs)
-        used = f", MFU {rate * flops / options.peak_tflops / 1e12:.1%}" if options.peak_tflops else ""
+        used = f"  MFU {rate * flops / peak / 1e12:.1%}" if peak else ""
         print(f"{label:9} {rate:12,.0f} tokens/s  {rate * flops / 1e9:10,.1f} GFLOP/s{used}")
+    print(f"MFU       of {peak:g} TFLOP/s, {device}" if peak else f"MFU       none: no peak is known of this {device}")
     ratios = sorted(theirs / mine for mine, theirs in pairs)
     print(
         f"ratio     {statistics.median(ratios):.3f} (median of {len(ratios)} pairs, {ratios[0]:.3f}-{ratios[-1]:.3f})"
