@@ -1,6 +1,6 @@
 """A stand-in for the upload API of the Hugging Face hub, for tests.
 
-The real hub was out of reach when this was written and is never asked by the tests. The double speaks what the hub's
+No upload to the real hub has been run yet, and the tests never ask it. The double speaks what the hub's
 client (huggingface_hub) sends when it uploads a folder: create a repository, preupload, Git LFS batch and upload,
 commit. It does NOT speak Xet, the chunked storage that the client prefers for large files where hf_xet is installed:
 tests with large files switch Xet off and so take the client's LFS path; that the Xet path works is not shown here.
