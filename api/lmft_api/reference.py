@@ -103,7 +103,8 @@ def _troubleshooting() -> str:
         "| Code | Assumed reason |\n|---|---|"
     )
     parts += [f"| {code.value} | {_linked(reason_of_exit(code))} |" for code in ExitCode]
-    parts.append(f"| 137 (killed) | {_linked(reason_of_exit(137))} |\n| any other | {_linked(reason_of_exit(1))} |\n")
+    parts.append(f"| any, killed for want of memory (OOMKilled) | {_linked(Reason.OUT_OF_MEMORY)} |")
+    parts.append(f"| any other | {_linked(reason_of_exit(1))} |\n")
     return "\n".join(parts)
 
 

@@ -146,7 +146,7 @@ def test_remedies_name_fields_that_exist():
         (6, Reason.STORAGE_UNAVAILABLE),
         (7, Reason.HUNG),
         (75, Reason.INTERRUPTED),
-        (137, Reason.OUT_OF_MEMORY),
+        (137, Reason.INTERNAL_ERROR),
         (1, Reason.INTERNAL_ERROR),
         (143, Reason.INTERNAL_ERROR),
         (-11, Reason.INTERNAL_ERROR),
