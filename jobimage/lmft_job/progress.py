@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +30,7 @@ from lmft_api.progress import (
     TrainerStatus,
 )
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.outcome import now
 from lmft_job.pace import Pace
 from lmft_job.report.model import Evaluation
 
@@ -87,7 +87,7 @@ class ProgressState:
                 progress_percentage=percent,
                 estimated_remaining_seconds=None if left is None else round(left),
                 metrics=[Metric(name=name, value=value) for name, value in self._metrics.items()],
-                last_updated_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                last_updated_time=now(),
             )
         )
 
