@@ -119,15 +119,17 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.UNSCHEDULABLE: ReasonInfo(
         "No node can take the pod; the message says what each of them lacks.",
-        "Free or add capacity, lower spec.resources, or add the tolerations and nodeSelector the message asks for.",
+        "Free or add capacity; or start a new run with smaller spec.resources, or with the tolerations and "
+        "nodeSelector that the message asks for.",
     ),
     Reason.QUOTA_EXCEEDED: ReasonInfo(
         "A ResourceQuota of the namespace forbids the pod; the message says which.",
-        "Ask for less in spec.resources, free quota, or have it raised; the run goes on by itself.",
+        "Free quota or have it raised, and the run goes on by itself; or ask for less in spec.resources of a new run.",
     ),
     Reason.IMAGE_PULL_FAILED: ReasonInfo(
         "The node cannot pull the image.",
-        "Check the image's name and spec.podTemplate.imagePullSecrets; kubelet keeps trying.",
+        "Check that the registry has the image and lets the node in; kubelet keeps trying. Another image, or other "
+        "spec.podTemplate.imagePullSecrets, take a new run.",
     ),
     Reason.SECRET_NOT_FOUND: ReasonInfo(
         "A Secret that the manifest names does not exist in the namespace, or lacks a key.",
@@ -156,31 +158,31 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.COMPLETED: ReasonInfo("The run is done; model and report are in storage.", "Enjoy."),
     Reason.INVALID_SPEC: ReasonInfo(
         "The manifest cannot work, or the cluster's policy forbids it; all problems are listed.",
-        "Mend the fields named and apply again.",
+        "Mend the fields named and apply again; once an attempt was made, as a new run.",
     ),
     Reason.MODEL_NOT_FOUND: ReasonInfo(
         "The model, its revision or its tokenizer is not where the manifest says.",
-        "Check the spelling of spec.model; a private model needs spec.hubTokenSecretRef.",
+        "Check the spelling of spec.model, in a new run; a private model needs spec.hubTokenSecretRef.",
     ),
     Reason.MODEL_ACCESS_DENIED: ReasonInfo(
         "The hub or the storage refuses the model to this token.",
-        "Accept the model's licence on the hub, or give a token that may read it in spec.hubTokenSecretRef.",
+        "Accept the model's licence on the hub, or put a token that may read it into the Secret; then start a new run.",
     ),
     Reason.DATASET_NOT_FOUND: ReasonInfo(
         "The data set, its config, split or files are not where the manifest says.",
-        "Check the spelling of spec.dataset; a private data set needs spec.hubTokenSecretRef.",
+        "Check the spelling of spec.dataset, in a new run; a private data set needs spec.hubTokenSecretRef.",
     ),
     Reason.DATASET_ACCESS_DENIED: ReasonInfo(
         "The hub or the storage refuses the data set to these credentials.",
-        "Accept the data set's terms, or give credentials that may read it.",
+        "Accept the data set's terms, or put credentials that may read it into the Secret; then start a new run.",
     ),
     Reason.DATASET_INVALID: ReasonInfo(
         "The data was read but cannot be trained on: a field, an encoding, a format, or too little text.",
-        "Mend the data or the field named in the message.",
+        "Mend the data or the field named in the message, in a new run.",
     ),
     Reason.STORAGE_ACCESS_DENIED: ReasonInfo(
         "The output storage refuses: wrong keys, no such bucket, or no right to write.",
-        "Check spec.output.uri and the keys in the Secret of spec.output.credentialsSecretRef.",
+        "Check spec.output.uri and the keys in the Secret of spec.output.credentialsSecretRef; then start a new run.",
     ),
     Reason.STORAGE_UNAVAILABLE: ReasonInfo(
         "Storage or hub could not be reached, or kept failing, after all retries.",
@@ -192,27 +194,31 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.ACCELERATOR_OUT_OF_MEMORY: ReasonInfo(
         "Even a batch of 1 does not fit the accelerator's memory.",
-        "Take a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
+        "In a new run, take a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(
         "The kernel killed the job because it used more memory than spec.resources.memory.",
-        "Raise spec.resources.memory.",
+        "Raise spec.resources.memory in a new run, with spec.resumeFrom to keep what was trained.",
     ),
     Reason.DIVERGED: ReasonInfo(
         "The loss became NaN or infinite; the last good checkpoint is kept.",
-        "Lower spec.training.learningRate, add warm-up, or use precision BF16 or FP32.",
+        "In a new run, lower spec.training.learningRate, add warm-up, or use precision BF16 or FP32; with "
+        "spec.resumeFrom to keep what was trained.",
     ),
     Reason.HUNG: ReasonInfo(
         "No step was made for spec.training.watchdogSeconds; the stacks of all threads are in the pod's log.",
-        "Look at the stacks; raise watchdogSeconds if a step rightly takes that long.",
+        "Look at the stacks; if a step rightly takes that long, raise watchdogSeconds in a new run, with "
+        "spec.resumeFrom to keep what was trained.",
     ),
     Reason.DEADLINE_EXCEEDED: ReasonInfo(
-        "All attempts together ran longer than spec.activeDeadlineSeconds.",
-        "Raise it; a run that has not ended goes on from its newest checkpoint.",
+        "All attempts together ran as long as spec.activeDeadlineSeconds, or the platform's policy, allows.",
+        "Raise spec.activeDeadlineSeconds, as far as the platform's policy allows: the run goes on from its newest "
+        "checkpoint.",
     ),
     Reason.RETRIES_EXHAUSTED: ReasonInfo(
-        "Every attempt that spec.maxRetries allows failed; the message holds the last failure.",
-        "Mend what the message names, then raise maxRetries or start anew.",
+        "Every attempt that spec.maxRetries allows failed, or too many in a row were interrupted before they could "
+        "save a checkpoint; the message holds the last one.",
+        "Mend what the message names, then raise spec.maxRetries and the run goes on from its newest checkpoint.",
     ),
     Reason.INTERNAL_ERROR: ReasonInfo(
         "The job or the operator met something it does not know.",
