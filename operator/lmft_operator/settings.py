@@ -54,7 +54,7 @@ class JobResources(Section):
     memory: Quantity | None = None
     """Memory request and limit."""
     ephemeral_storage: Quantity | None = None
-    """Scratch request, and size limit of the pod's temporary folders."""
+    """Request for the node's scratch disk."""
     shared_memory: Quantity = "1Gi"
     """Size of /dev/shm."""
 
