@@ -57,7 +57,6 @@ class JobFacts:
     failed: bool = False
     failed_pods: int = 0
     """Pods that its controller counts as failed; one is enough for it never to make another."""
-    reason: str = ""
     message: str = ""
     started: float | None = None
     """When it was started last; a queue that takes its place away and gives it back starts it anew."""
@@ -184,7 +183,6 @@ def job_facts(body: JsonObject) -> JobFacts:
         complete="Complete" in conditions,
         failed="Failed" in conditions,
         failed_pods=status.get("failed", 0),
-        reason=end.get("reason", ""),
         message=end.get("message", ""),
         started=seconds(status.get("startTime")),
         ended=seconds(end.get("lastTransitionTime")),

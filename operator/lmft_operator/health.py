@@ -1,7 +1,6 @@
 """Whether the operator lives: pure reasoning on a few clocks and tasks."""
 
 import asyncio
-import time
 from collections.abc import Iterable
 
 WATCHED = ("lmfinetunes", "jobs", "pods")
@@ -12,7 +11,6 @@ class Health:
 
     def __init__(self, stale_seconds: float) -> None:
         self._stale = stale_seconds
-        self.started = time.monotonic()
         self.synced = False
         self.tasks: dict[str, asyncio.Task[None]] = {}
 

@@ -1,6 +1,5 @@
-"""Probes and metrics over plain HTTP; other servers of the process can be started the same way."""
+"""Probes and metrics over plain HTTP."""
 
-import ssl
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -30,13 +29,11 @@ def probe_routes(live: Problem, ready: Problem) -> list[web.RouteDef]:
     ]
 
 
-async def serve(
-    routes: Iterable[web.RouteDef], host: str, port: int, tls: ssl.SSLContext | None = None
-) -> web.AppRunner:
+async def serve(routes: Iterable[web.RouteDef], host: str, port: int) -> web.AppRunner:
     """Start a server; ``cleanup()`` on what is returned stops it."""
     application = web.Application(client_max_size=64 * 1024)
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    await web.TCPSite(runner, host, port).start()
     return runner

@@ -32,6 +32,7 @@ def refusals(spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -
     rules, job = settings.policy.for_namespace(namespace), settings.job
     return [
         *_code(spec, rules),
+        *_deadline(spec, rules),
         *_sources(spec, rules, settings.defaults.output_uri, namespace),
         *_secrets(spec, rules),
         *_resources(spec, rules, job),
@@ -48,6 +49,9 @@ def _code(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
             yield _refused("spec.training.callbacks", "user code", "policy.userCode")
         if training.trainer_class:
             yield _refused("spec.training.trainerClass", "user code", "policy.userCode")
+
+
+def _deadline(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
     deadline = spec.active_deadline_seconds
     if rules.max_deadline_seconds is not None and (deadline or 0) > rules.max_deadline_seconds:
         yield _refused(

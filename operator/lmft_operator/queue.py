@@ -55,11 +55,6 @@ class WorkQueue(Generic[K]):
             self._ready.append(key)
             self._available.release()
 
-    def forget(self, key: K) -> None:
-        """A key has nothing to wait for any more; work under way goes on."""
-        self._due.pop(key, None)
-        self._failures.pop(key, None)
-
     async def run(self, work: Callable[[K], Awaitable[float | None]], workers: int) -> None:
         """Work on keys until cancelled.
 
