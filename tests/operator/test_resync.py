@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-import pytest
+from leaping import leaping
 
 from lmft_operator import resync
 from lmft_operator.cache import Cache
@@ -31,13 +31,19 @@ async def asked_within(seconds: float, relisted: asyncio.Event) -> int:
     return lists.asked
 
 
-async def test_a_watch_that_began_anew_brings_one_comparison_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resync, "LEAST_SECONDS", 0.01)
+@leaping
+async def test_a_watch_that_began_anew_brings_one_comparison_soon() -> None:
     relisted = asyncio.Event()
     relisted.set()
-    assert await asked_within(0.3, relisted) == 1
+    assert await asked_within(resync.LEAST_SECONDS - 1, relisted) == 0
+    relisted.set()
+    assert await asked_within(resync.LEAST_SECONDS + 1, relisted) == 1
+    relisted.set()
+    assert await asked_within(900, relisted) == 1
 
 
-async def test_without_one_the_next_comparison_waits_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resync, "LEAST_SECONDS", 0.01)
-    assert await asked_within(0.3, asyncio.Event()) == 0
+@leaping
+async def test_without_one_the_next_comparison_waits_for_its_time() -> None:
+    assert await asked_within(999, asyncio.Event()) == 0
+    assert await asked_within(1001, asyncio.Event()) == 1
+    assert await asked_within(2001, asyncio.Event()) == 2
