@@ -10,12 +10,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from lmft_api.run import CHECKPOINTS_FOLDER, attempt_folder, checkpoint_folder
+from lmft_api.run import CHECKPOINTS_FOLDER, checkpoint_folder
 from lmft_job.errors import InterruptedRunError, JobError, RefusedError, UnavailableError
 from lmft_job.storage import (
     MANIFEST,
@@ -60,7 +60,9 @@ def complete(store: Store) -> list[Checkpoint]:
     return _survey(store)[0]
 
 
-def newest_verified(store: Store, destination: Path, say: Say, check: Check | None = None) -> Checkpoint | None:
+def newest_verified(
+    store: Store, destination: Path, say: Say, check: Check | None = None, passed_over: set[str] | None = None
+) -> Checkpoint | None:
     """Fetches the newest complete checkpoint into a folder, every file compared with its SHA-256.
 
     Damaged ones are passed over, each with a line that says why.
@@ -70,12 +72,13 @@ def newest_verified(store: Store, destination: Path, say: Say, check: Check | No
         destination: replaced; does not exist afterwards when there is no good checkpoint.
         say: takes the lines for people.
         check: called between chunks; what it raises ends the download (an interrupt, for instance).
+        passed_over: gets the folders of those that are damaged, for :func:`prune`.
 
     Raises:
         UnavailableError: storage failed after its retries. That says nothing about a checkpoint, so none is passed
             over for it.
     """
-    passed_over: set[str] = set()
+    passed_over = set() if passed_over is None else passed_over
     while True:
         # Listed anew each time: an attempt before us may still be publishing and pruning.
         candidates = [found for found in complete(store) if found.prefix not in passed_over]
@@ -118,7 +121,7 @@ def publish(store: Store, folder: Path, attempt: int, step: int, check: Check | 
     return Checkpoint(attempt, step, prefix, store.url(prefix))
 
 
-def prune(store: Store, keep: int, attempt: int) -> int:
+def prune(store: Store, keep: int, attempt: int, passed_over: Collection[str] = ()) -> int:
     """Removes all but the newest checkpoints, and what earlier attempts left incomplete.
 
     Each loses its manifest first, so that a reader never takes a half-removed one for whole. Attempts after ours are
@@ -127,13 +130,16 @@ def prune(store: Store, keep: int, attempt: int) -> int:
     Args:
         keep: how many complete checkpoints stay, at least 1.
         attempt: our own attempt.
+        passed_over: folders found damaged; they go first, and count for none of those kept.
 
     Returns:
         How many complete checkpoints were removed.
     """
     whole, keys = _survey(store)
     ours = [found for found in whole if found.attempt <= attempt]
-    old = ours[max(keep, 1) :]
+    damaged = [found for found in ours if found.attempt < attempt and found.prefix in passed_over]
+    good = [found for found in ours if found not in damaged]
+    old = good[max(keep, 1) :] + damaged if good else []
     known = {found.prefix for found in whole}
     abandoned = [
         prefix for prefix, number in keys.attempts.items() if prefix not in known and number < attempt and ours[:1]
@@ -178,6 +184,8 @@ class CheckpointUploader:
         keep: how many complete checkpoints stay.
         say: takes lines for people, called from the upload's thread.
         published: called in the upload's thread with each checkpoint that is complete.
+        moved: called by whoever waits for an upload, as long as it gets on.
+        passed_over: folders of checkpoints found damaged, see :func:`prune`.
     """
 
     def __init__(
@@ -187,6 +195,8 @@ class CheckpointUploader:
         keep: int,
         say: Say,
         published: Callable[[Checkpoint], None] = lambda checkpoint: None,
+        moved: Callable[[], None] = lambda: None,
+        passed_over: Collection[str] = (),
     ) -> None:
         self.newest: Checkpoint | None = None
         self._store = store
@@ -194,9 +204,11 @@ class CheckpointUploader:
         self._keep = keep
         self._say = say
         self._published = published
+        self._moved = moved
+        self._passed_over = passed_over
+        self._moves = 0
         self._thread: threading.Thread | None = None
         self._step = 0
-        self._cleaned = False
         self._failure: BaseException | None = None
         self._deadline: float | None = None
         self._stop = threading.Event()
@@ -251,13 +263,17 @@ class CheckpointUploader:
             InterruptedRunError: when the time set by ``limit`` is over; the upload is abandoned, what it had sent is
                 removed or ignored, and the checkpoint before it stays the newest.
         """
-        thread = self._thread
+        thread, seen = self._thread, self._moves
         while thread is not None and thread.is_alive():
             left = float("inf") if self._deadline is None else self._deadline - time.monotonic()
             if left <= 0:
                 self._stop.set()
                 raise InterruptedRunError(self._abandoned())
             thread.join(min(_POLL_SECONDS, left))
+            if seen != self._moves:
+                # An upload that hangs says nothing, and whoever watches us hears that.
+                seen = self._moves
+                self._moved()
         self._thread = None
         self.check()
         return self.newest
@@ -268,7 +284,7 @@ class CheckpointUploader:
 
     def _upload(self, snapshot: Path, step: int) -> None:
         try:
-            self.newest = publish(self._store, snapshot, self._attempt, step, self._unless_stopped)
+            self.newest = publish(self._store, snapshot, self._attempt, step, self._on_its_way)
         except JobError as error:
             self._failure = _with_what_is_kept(error, step, self.newest)
             return
@@ -279,17 +295,15 @@ class CheckpointUploader:
             shutil.rmtree(snapshot, ignore_errors=True)
         try:
             self._published(self.newest)
-            prune(self._store, self._keep, self._attempt)
-            if not self._cleaned:
-                self._cleaned = True  # once: if the keys may not list uploads, saying so once is enough
-                clean_up(self._store, self._attempt)
+            prune(self._store, self._keep, self._attempt, self._passed_over)
         except JobError as error:
             # The checkpoint is safe, which is what matters; the next prune finds the same old ones again.
             self._say(f"checkpoint {step} is stored, but not everything old could be removed: {error}")
         except BaseException as error:  # noqa: BLE001 - as above
             self._failure = error
 
-    def _unless_stopped(self) -> None:
+    def _on_its_way(self) -> None:
+        self._moves += 1
         if self._stop.is_set():
             raise InterruptedRunError(self._abandoned())
 
@@ -324,17 +338,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def remove_all(store: Store) -> None:
-    """Removes every checkpoint of a run, for starting over."""
-    keys = [item.key for item in store.list(f"{CHECKPOINTS_FOLDER}/")]
-    store.delete(sorted(keys, key=lambda key: not key.endswith("/" + MANIFEST)))
-
-
-def clean_up(store: Store, attempt: int) -> int:
-    """Removes what killed writers left half-sent in the folders of this attempt and of earlier ones.
-
-    To be called while nothing of this attempt is on its way. Returns how many uploads there were.
-    """
-    return sum(store.abort_incomplete(f"{attempt_folder(number)}/") for number in range(1, attempt + 1))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lmft_api.run import KUBERNETES_GRACE_SECONDS, RunFile, run_id
@@ -17,6 +18,9 @@ from lmft_job.interrupt import INTERRUPT, Interrupt
 from lmft_job.observer import Observer
 from lmft_job.storage import Store, join_key, open_store
 from lmft_job.watchdog import Watchdog
+
+PATIENCE_BEFORE_STEPS_SECONDS = 1800.0
+"""Of the watchdog, at least, before the first step: a short spec.training.watchdogSeconds is meant for steps."""
 
 
 @dataclass
@@ -116,9 +120,15 @@ class RunContext:
         finally:
             self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - began, 3)
 
+    @cached_property
     def watchdog(self) -> Watchdog:
-        """Watches over everything in which steps, batches or prompts follow each other."""
-        return Watchdog(self.settings.training.watchdog_seconds, self.hung)
+        """Watches over the attempt, from its first look at storage to its last word there."""
+        return Watchdog(self.settings.training.watchdog_seconds, self.hung, PATIENCE_BEFORE_STEPS_SECONDS)
+
+    def check(self) -> None:
+        """Something moved; for loops over batches of data and chunks of files. Raises when the run is to stop."""
+        self.watchdog.beat()
+        self.interrupt.check()
 
 
 def quiet_libraries() -> None:

@@ -9,11 +9,12 @@ from lmft_job.context import RunContext
 from lmft_job.evaluation import HeldOutFigures
 from lmft_job.hub_push import push_to_hub
 from lmft_job.ingredients import Ingredients
+from lmft_job.journal import Fence
 from lmft_job.outcome import now, provenance
 from lmft_job.report.card import render_card
 from lmft_job.report.model import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
 from lmft_job.report.page import render_page
-from lmft_job.start import MODEL, REPORT, Attempt, Before, Resumed, device_name, precision_name
+from lmft_job.start import MODEL, REPORT, Attempt, Before, Resumed, device_name, precision_name, stored_report
 from lmft_job.storage import Store, put_folder
 from lmft_job.training import Trained
 from lmft_job.training_run import BEST_FOLDER, Job
@@ -104,8 +105,17 @@ def compose_report(context: RunContext, job: Job, story: Story, store: Store) ->
     )
 
 
-def save_model(job: Job, store: Store, report: Report) -> None:
-    """Model, tokenizer and model card, as ``pipeline()`` loads them."""
+def save_model(context: RunContext, job: Job, store: Store, report: Report, fence: Fence) -> None:
+    """Model, tokenizer and model card, as ``pipeline()`` loads them.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun, or a stop was asked for.
+    """
+
+    def check() -> None:
+        context.check()
+        fence.check()
+
     job.observer.phase(JobPhase.SAVING)
     folder = job.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,21 +124,27 @@ def save_model(job: Job, store: Store, report: Report) -> None:
     job.model.save_pretrained(folder)
     job.tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(render_card(report), encoding="utf-8")
-    put_folder(store, MODEL, folder, job.interrupt.check)
+    fence.require()
+    put_folder(store, MODEL, folder, check)
 
 
-def push(context: RunContext, job: Job, report: Report) -> None:
-    """Upload the model's folder to the hub, where the manifest says so."""
+def push(context: RunContext, job: Job, fence: Fence) -> None:
+    """Upload the model's folder to the hub, where the manifest says so; not beside a later attempt."""
     wanted = context.settings.output.push_to_hub
     if wanted is None:
         return
+    fence.require()
     address = push_to_hub(job.folder / MODEL, wanted.repository, private=wanted.private, token=context.hub_token())
     context.observer.note(f"pushed to {address}")
 
 
-def publish_report(context: RunContext, store: Store, report: Report, trained: Trained) -> Report:
-    """The page, then the JSON that completes the run."""
+def publish_report(context: RunContext, store: Store, report: Report, trained: Trained, fence: Fence) -> Report:
+    """The page, then the JSON that completes the run. There is one: what another attempt has stored first, stands."""
+    fence.require()
+    if theirs := stored_report(store):
+        return theirs
     final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
     store.put_bytes(PAGE, render_page(final, trained.state.curve()))
-    store.put_bytes(REPORT, final.to_json())
-    return final
+    if store.put_if_absent(REPORT, final.to_json()):
+        return final
+    return stored_report(store) or final

@@ -13,6 +13,7 @@ from typing import TypeVar
 from lmft_api.reasons import Reason
 from lmft_job.errors import JobError, RefusedError, UnavailableError
 from lmft_job.storage import disk_error
+from lmft_job.watchdog import unwatched
 
 T = TypeVar("T")
 
@@ -47,15 +48,16 @@ class Wanted:
 
 
 def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """The call's answer; tried again after a passing failure, a few times."""
-    for wait in WAITS_SECONDS:
-        try:
-            return call()
-        except Exception as error:
-            if not _may_pass(error):
-                raise
-            sleep(wait)
-    return call()
+    """The call's answer; tried again after a passing failure, a few times. It may take long: see :func:`unwatched`."""
+    with unwatched():
+        for wait in WAITS_SECONDS:
+            try:
+                return call()
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
+                sleep(wait)
+        return call()
 
 
 def explained(error: BaseException, wanted: Wanted) -> JobError | None:

@@ -9,6 +9,7 @@ import torch
 from lmft_api.reasons import Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Task
+from lmft_job.claim import Claim, same_software
 from lmft_job.context import RunContext
 from lmft_job.data.prepared import Prepared, prepare, reopen
 from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
@@ -24,6 +25,7 @@ from lmft_job.models import (
     ready_tokenizer,
     require_head,
 )
+from lmft_job.notes import read_note
 from lmft_job.probes import require_next_token
 from lmft_job.sampling import check_prompts
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
@@ -65,9 +67,9 @@ class Ingredients:
     sources: Sources
 
 
-def find_sources(context: RunContext, store: Store) -> Sources:
-    """Fetch model and tokenizer, from where they are staged if they are."""
-    spec, interrupt = context.run.spec.model, context.interrupt
+def find_sources(context: RunContext, store: Store, began: Claim | None = None) -> Sources:
+    """Fetch model and tokenizer, from where they are staged if they are; the commit that the run began with."""
+    spec = context.run.spec.model
     token, credentials = context.hub_token(), context.secret("model")
     code = bool(spec.trust_remote_code)
 
@@ -83,7 +85,7 @@ def find_sources(context: RunContext, store: Store) -> Sources:
             credentials=credentials,
             with_code=code,
             weights=weights,
-            check=interrupt.check,
+            check=context.check,
         )
 
     model = tokenizer = None
@@ -95,13 +97,14 @@ def find_sources(context: RunContext, store: Store) -> Sources:
             credentials=context.secret("output"),
         )
     elif spec.name:
-        model = fetch("model", spec.name, spec.revision, "spec.model.name", weights=True)
+        revision = spec.revision or (began.model if began else None)
+        model = fetch("model", spec.name, revision, "spec.model.name", weights=True)
     if spec.tokenizer and spec.tokenizer.name:
         tokenizer = fetch("tokenizer", spec.tokenizer.name, None, "spec.model.tokenizer.name", weights=False)
     return Sources(model, tokenizer)
 
 
-def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
+def gather(context: RunContext, store: Store, sources: Sources, began: Claim | None = None) -> Ingredients:
     """Tokenizer, configuration and prepared data; everything that can be wrong with them is told at once.
 
     Raises:
@@ -134,7 +137,7 @@ def gather(context: RunContext, store: Store, sources: Sources) -> Ingredients:
     findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
 
     # The data, which is only looked at when there is something to mend anyway
-    data = _data(context, store, tokenizer, limit, findings.problems)
+    data = _data(context, store, tokenizer, limit, findings.problems, began)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
     limit = position_limit(config, tokenizer)
@@ -183,8 +186,21 @@ def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:
         # What lies in s3:// or on a volume is as near to the next pod as the run's own folder is.
         if folder and address and not address.startswith(("s3://", "file://")):
             labels: dict[str, int | str] = {"revision": folder.revision or ""}
-            publish_folder(store, f"{STAGED}/{name}", folder.path, labels, context.interrupt.check)
+            publish_folder(store, f"{STAGED}/{name}", folder.path, labels, context.check)
     store.put_bytes(_STAGED_DATA, json.dumps({"fingerprint": ingredients.data.fingerprint}).encode())
+
+
+def _known_fingerprint(context: RunContext, store: Store, began: Claim | None) -> str | None:
+    """Names the prepared data to take without a look at its source; None when the source decides."""
+    if context.run.stage == Stage.TRAIN:
+        staged = read_note(store, _STAGED_DATA, lambda note: str(note["fingerprint"]))
+        if staged is not None:
+            return staged
+    # A branch of the hub may have moved since the run began, which is no reason to end it. A file that was changed is
+    # somebody's doing, and is looked at, so that they hear that this run does not take it.
+    if began is not None and context.run.spec.dataset.name is not None and same_software(began):
+        return began.data
+    return None
 
 
 def choose_device(context: RunContext) -> torch.device:
@@ -212,7 +228,7 @@ def choose_device(context: RunContext) -> torch.device:
 def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
     folder = context.folder / "sources" / name
     try:
-        manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.interrupt.check)
+        manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.check)
     except DamagedFolderError as error:
         context.observer.note(f"staged {name} is damaged ({error}); fetched anew")
         return None
@@ -220,17 +236,22 @@ def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None
 
 
 def _data(
-    context: RunContext, store: Store, tokenizer: Any | None, limit: int | None, known_problems: list[str]
+    context: RunContext,
+    store: Store,
+    tokenizer: Any | None,
+    limit: int | None,
+    known_problems: list[str],
+    began: Claim | None,
 ) -> Prepared:
     shared = context.namespace_store()
-    if context.run.stage == Stage.TRAIN and not known_problems and (staged := store.get_bytes(_STAGED_DATA)):
+    if not known_problems and (fingerprint := _known_fingerprint(context, store, began)):
         found = reopen(
-            json.loads(staged)["fingerprint"],
+            fingerprint,
             context.settings,
             tokenizer,
             store=shared,
             cache=context.cache,
-            check=context.interrupt.check,
+            check=context.check,
             say=context.observer.note,
         )
         if found:
@@ -244,6 +265,6 @@ def _data(
         known_problems=known_problems,
         hub_token=context.hub_token_file(),
         credentials=context.secret("dataset"),
-        check=context.interrupt.check,
+        check=context.check,
         say=context.observer.note,
     )

@@ -53,10 +53,12 @@ class Adjustment:
     @classmethod
     def load(cls, store: Store, planned: Batch) -> "Adjustment":
         """What earlier attempts of the run found out, or the plan."""
-        body = read_note(store, ADJUSTMENT_KEY)
-        if body is None:
-            return cls(planned)
-        return cls(Batch(body["rows"], body["accumulation"]), tuple(body["notes"]))
+        found = read_note(
+            store,
+            ADJUSTMENT_KEY,
+            lambda note: cls(Batch(int(note["rows"]), int(note["accumulation"])), tuple(note["notes"])),
+        )
+        return found or cls(planned)
 
     def after_shortage(self, step: int) -> "Adjustment":
         """The next one to try."""

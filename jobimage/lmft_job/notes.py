@@ -1,14 +1,23 @@
 """Small JSON notes that a run keeps in its folder, and people may have edited."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from lmft_job.errors import InvalidError
 from lmft_job.storage import Store
 
+T = TypeVar("T")
 
-def read_note(store: Store, key: str) -> dict[str, Any] | None:
+
+def read_note(store: Store, key: str, understand: Callable[[dict[str, Any]], T]) -> T | None:
     """The note at a key of the run's folder; None when there is none.
+
+    Args:
+        store: rooted at the run's folder.
+        key: of the note.
+        understand: makes of its content what is wanted; a content that is not as it was written makes it raise
+            KeyError, TypeError or ValueError.
 
     Raises:
         InvalidError: it is not what was written there.
@@ -17,9 +26,9 @@ def read_note(store: Store, key: str) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        note = json.loads(data)
-    except ValueError:
-        note = None
-    if not isinstance(note, dict):
-        raise InvalidError([f"spec.output.uri: {store.url(key)} is damaged; remove it and run again"])
-    return note
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise TypeError("no object")
+        return understand(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidError([f"spec.output.uri: {store.url(key)} is damaged; remove it and run again"]) from error

@@ -7,9 +7,10 @@ import torch
 from lmft_api.result import Result
 from lmft_api.run import Stage
 from lmft_job import finish, start
+from lmft_job.claim import claim
 from lmft_job.context import RunContext, heed_cpu_quota, quiet_transformers
 from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
-from lmft_job.journal import Journal
+from lmft_job.journal import Fence, Journal
 from lmft_job.memory import Adjustment, Batch, is_shortage
 from lmft_job.models import summarise
 from lmft_job.outcome import completed
@@ -27,6 +28,11 @@ def run(context: RunContext) -> Result:
     """
     quiet_transformers()
     heed_cpu_quota()
+    with context.watchdog:
+        return _run(context)
+
+
+def _run(context: RunContext) -> Result:
     settings, observer = context.settings, context.observer
 
     # Check: what is forbidden, what is there already, and whether the result can be written at all
@@ -36,6 +42,7 @@ def run(context: RunContext) -> Result:
         store.probe_write()
         if done := start.finished_before(context, store):
             return done
+        began = start.begun_before(context, store)
         start.check_push_right(context)
         device = choose_device(context) if context.run.stage != Stage.PREPARE else torch.device("cpu")
         arithmetic = arithmetic_for(settings, device)
@@ -44,15 +51,16 @@ def run(context: RunContext) -> Result:
 
     # Load → split → flatten → tokenise → pack
     with context.phase("load"):
-        sources = find_sources(context, store)
+        sources = find_sources(context, store, began)
     with context.phase("data"):
-        ingredients = gather(context, store, sources)
+        ingredients = gather(context, store, sources, began)
     with context.phase("load"):
         model = make_model(context, ingredients, arithmetic)
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
         start.tell_model(context, summary, arithmetic)
         start.tell_data(context, ingredients)
-    start.claim(context, store)
+    revision = sources.model.revision if sources.model else None
+    claim(context, store, began, ingredients.data.fingerprint, revision)
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             stage(context, store, ingredients)
@@ -65,12 +73,13 @@ def run(context: RunContext) -> Result:
         adjustment = Adjustment.load(store, planned)
         context.progress.adjustments = list(adjustment.notes)
 
-    uploads = Uploads(context, store, attempt.number)
-    with Journal(store, attempt.number) as journal, context.watchdog() as watchdog, uploads:
+    uploads, fence = Uploads(context, store, attempt), Fence(store, attempt.number)
+    with Journal(store, attempt.number) as journal, uploads:
+        context.watchdog.steps_begin("measuring the model before training")
 
         def beat(step: int) -> None:
             journal.step = context.progress.step = max(journal.step, step)
-            watchdog.beat(f"training, at step {step}")
+            context.watchdog.beat(f"training, at step {step}")
 
         job = Job(
             settings=settings,
@@ -107,6 +116,7 @@ def run(context: RunContext) -> Result:
             if not is_shortage(error):
                 raise
             smaller = adjustment.after_shortage(journal.step)
+            fence.require()
             smaller.save(store)
             observer.note(f"{smaller.notes[-1]}; going on in a fresh process")
             uploads.wait()
@@ -114,15 +124,17 @@ def run(context: RunContext) -> Result:
             context.restart()
             raise
 
-        # Save model, tokenizer, model card, report
-        watchdog.beat("saving the model")
-        notes = adjustment.notes
-        story = finish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
-        report = finish.compose_report(context, job, story, store)
-        with context.phase("saving"):
-            finish.save_model(job, store, report)
-            finish.push(context, job, report)
-        report = finish.publish_report(context, store, report, trained)
+        # Save model, tokenizer, model card, report; unless an attempt beside us was first
+        context.watchdog.beat("saving the model")
+        report = start.stored_report(store)
+        if report is None:
+            notes = adjustment.notes
+            story = finish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
+            report = finish.compose_report(context, job, story, store)
+            with context.phase("saving"):
+                finish.save_model(context, job, store, report, fence)
+                finish.push(context, job, fence)
+            report = finish.publish_report(context, store, report, trained, fence)
         uploads.keep_last()
     observer.done(report)
     shutil.rmtree(context.folder, ignore_errors=True)

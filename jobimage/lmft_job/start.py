@@ -1,21 +1,23 @@
 """How an attempt begins: what is there already, which attempt this is, where it goes on, and what it starts from."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
-from lmft_api.run import attempt_folder, spec_hash
+from lmft_api.run import CHECKPOINTS_FOLDER, attempt_folder, spec_hash
 from lmft_api.status import Provenance
+from lmft_job import journal
 from lmft_job.checkpoints import newest_verified
+from lmft_job.claim import Claim, read_claim
 from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation import Arithmetic, HeldOutFigures
 from lmft_job.hub_push import check_push
 from lmft_job.ingredients import STAGED, Ingredients
-from lmft_job.journal import known_attempts
 from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
@@ -25,17 +27,23 @@ from lmft_job.storage import Store
 from lmft_job.training_run import Job
 
 REPORT = "report.json"
-RUN_MARKER = "run.json"
 BEFORE = "before.json"
 MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """This attempt, and the steps that earlier ones are known to have done; its own too, in a process before this."""
+    """This attempt.
+
+    Attributes:
+        number: of it.
+        earlier: steps that attempts before are known to have done; its own too, in a process before this.
+        passed_over: folders of the checkpoints that it finds damaged.
+    """
 
     number: int
     earlier: dict[int, int]
+    passed_over: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -72,29 +80,40 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
         # The report first: a run without it is not complete.
         keys = sorted((item.key for item in store.list("")), key=lambda key: (key != REPORT, key))
         store.delete(keys)
-    wanted = spec_hash(context.run.spec)
-    data = store.get_bytes(REPORT)
-    if data is not None and context.in_pod:
-        return completed(Report.from_json(data))
-    if data is not None:
+    report = stored_report(store)
+    if report is not None and context.in_pod:
+        return completed(report)
+    if report is not None:
         raise InvalidError(
             [f"metadata.name: {store.url('')} holds a finished run; choose another name, or --overwrite it"]
         )
-    marker = read_note(store, RUN_MARKER)
-    if marker is not None and marker.get("specHash") != wanted:
+    return None
+
+
+def stored_report(store: Store) -> Report | None:
+    """The report of a run that is complete; None while it is not.
+
+    Raises:
+        InvalidError: it is damaged.
+    """
+    return read_note(store, REPORT, Report.model_validate)
+
+
+def begun_before(context: RunContext, store: Store) -> Claim | None:
+    """What the run in this folder began with; None for a new one.
+
+    Raises:
+        InvalidError: it is a run of another spec.
+    """
+    began = read_claim(store)
+    if began is not None and began.specHash != spec_hash(context.run.spec):
         raise InvalidError(
             [
                 f"metadata.name: {store.url('')} holds an unfinished run of another spec; choose another name, or "
                 "--overwrite it"
             ]
         )
-    return None
-
-
-def claim(context: RunContext, store: Store) -> None:
-    """Note in the run's folder whose it is. Not before all was looked at: a manifest that was wrong may change."""
-    body = {"name": context.run.name, "specHash": spec_hash(context.run.spec)}
-    store.put_bytes(RUN_MARKER, json.dumps(body).encode())
+    return began
 
 
 def check_push_right(context: RunContext) -> None:
@@ -109,13 +128,16 @@ def check_push_right(context: RunContext) -> None:
 
 
 def begin_attempt(context: RunContext, store: Store) -> Attempt:
-    """Number of this attempt: the operator's in a cluster, counted on a laptop."""
-    earlier = known_attempts(store)
+    """Number of this attempt: the operator's in a cluster, counted on a laptop. From now on earlier ones see it."""
+    earlier = journal.known_attempts(store)
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
-    left = [f"{attempt_folder(known)}/" for known in earlier if known <= number]
+    if context.in_pod:
+        journal.begin(store, number)
     if max(earlier, default=0) <= number:
-        # All attempts share these folders, and what a successor is sending there is not ours to end.
-        left += [f"{MODEL}/", f"{STAGED}/"]
+        left = [f"{CHECKPOINTS_FOLDER}/", f"{MODEL}/", f"{STAGED}/"]
+    else:
+        # What a successor is sending is not ours to end.
+        left = [f"{attempt_folder(known)}/" for known in earlier if known <= number]
     try:
         # Parts that a killed attempt had sent cost money until somebody removes them.
         for prefix in left if earlier else []:
@@ -128,7 +150,7 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
 def find_checkpoint(context: RunContext, store: Store, attempt: Attempt) -> Resumed | None:
     """The newest checkpoint that is complete and verified, on this disk; None to start afresh."""
     folder = context.folder / "resume"
-    found = newest_verified(store, folder, context.observer.note)
+    found = newest_verified(store, folder, context.observer.note, context.check, attempt.passed_over)
     if found is None:
         return None
     lost = max([0, *(step - found.step for step in attempt.earlier.values())])
@@ -173,22 +195,26 @@ def precision_name(arithmetic: Arithmetic) -> str:
 
 def measure_before(job: Job, store: Store, limit: int | None) -> Before:
     """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
-    body = read_note(store, BEFORE)
-    if body is not None:
-        before = Before(HeldOutFigures(**body["figures"]), tuple(body["answers"]))
-    else:
+    before = read_note(store, BEFORE, _understand_before)
+    if before is None:
         beat = lambda: job.beat(0)  # noqa: E731
         job.observer.phase(JobPhase.SAMPLING)
         answers = job.answer(limit, beat)
         job.observer.phase(JobPhase.EVALUATING)
         figures = job.evaluate(beat)
         before = Before(figures, tuple(answers))
-        store.put_bytes(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode())
+        if not store.put_if_absent(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode()):
+            # An attempt thought dead was first; one baseline for all.
+            before = read_note(store, BEFORE, _understand_before) or before
     figures = before.figures
     job.observer.baseline(
         Evaluation(step=0, epoch=0.0, eval_loss=figures.loss, perplexity=figures.perplexity, accuracy=figures.accuracy)
     )
     return before
+
+
+def _understand_before(note: dict[str, Any]) -> Before:
+    return Before(HeldOutFigures(**note["figures"]), tuple(note["answers"]))
 
 
 def prepared_result(context: RunContext, ingredients: Ingredients) -> Result:

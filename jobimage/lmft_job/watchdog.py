@@ -4,31 +4,56 @@ import faulthandler
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
+
+_awake: list["Watchdog"] = []
 
 
 class Watchdog:
-    """Calls ``hung`` when :meth:`beat` was not heard for ``seconds``, after dumping the stacks of all threads.
+    """Calls ``hung`` when :meth:`beat` was not heard for a while, after dumping the stacks of all threads.
 
     ``hung`` runs in the watchdog's thread, since the main thread is the one that hangs: it must end the process.
+
+    Args:
+        seconds: its patience, once :meth:`steps_begin` was called.
+        hung: takes the words for people.
+        before: its patience until then, when calls of libraries that say nothing of how far they are may rightly take
+            longer than a step; never less than ``seconds``.
+        clock: seconds; another one in tests.
     """
 
-    def __init__(self, seconds: float, hung: Callable[[str], None]) -> None:
-        self._seconds = seconds
+    def __init__(
+        self,
+        seconds: float,
+        hung: Callable[[str], None],
+        before: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._steps = seconds
+        self._seconds = max(seconds, before)
         self._hung = hung
-        self._last = time.monotonic()
-        self._where = "start"
+        self._clock = clock
+        self._where = "checking and loading"
+        self._left_alone = 0
+        self._last = self._clock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def beat(self, where: str) -> None:
-        """Something moved; ``where`` names the phase."""
-        self._where = where
-        self._last = time.monotonic()
+    def beat(self, where: str | None = None) -> None:
+        """Something moved; ``where`` names the phase, if it is another one."""
+        self._where = where or self._where
+        self._last = self._clock()
+
+    def steps_begin(self, where: str) -> None:
+        """From now on it hears of every step, batch and prompt."""
+        self.beat(where)
+        self._seconds = self._steps
 
     def __enter__(self) -> "Watchdog":
-        self._last = time.monotonic()
+        self._last = self._clock()
+        _awake.append(self)
         self._thread.start()
         return self
 
@@ -36,17 +61,44 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
+        _awake.remove(self)
         self._thread.join(timeout=1.0)
 
+    def overdue(self) -> str | None:
+        """What to say of a silence that has lasted too long; None while all is well."""
+        if self._left_alone:  # asked first: it beats before it is on its own again
+            return None
+        silent = self._clock() - self._last
+        if silent < self._seconds:
+            return None
+        return (
+            f"hung: nothing moved for {silent:.0f} seconds while {self._where} (spec.training.watchdogSeconds is "
+            f"{self._steps:g}); the stacks of all threads are in the log. Raise watchdogSeconds if a step rightly "
+            "takes that long; otherwise look there for the device or file system that does not answer"
+        )
+
+    @contextmanager
+    def leaving_alone(self) -> Iterator[None]:
+        """It does not bite inside."""
+        self._left_alone += 1
+        try:
+            yield
+        finally:
+            self.beat()
+            self._left_alone -= 1
+
     def _watch(self) -> None:
-        pause = min(1.0, self._seconds / 4)
-        while not self._stopped.wait(pause):
-            silent = time.monotonic() - self._last
-            if silent < self._seconds:
-                continue
-            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-            self._hung(
-                f"hung: nothing moved for {silent:.0f} seconds while {self._where} (spec.training.watchdogSeconds is "
-                f"{self._seconds:g}); the stacks of all threads are in the log"
-            )
-            return
+        while not self._stopped.wait(min(1.0, self._seconds / 4)):
+            if words := self.overdue():
+                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+                self._hung(words)
+                return
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Around a call of a library that may rightly take hours and does not say how far it is, as the hub's client."""
+    with ExitStack() as stack:
+        for watchdog in tuple(_awake):
+            stack.enter_context(watchdog.leaving_alone())
+        yield

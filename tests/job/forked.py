@@ -5,6 +5,7 @@ A child runs the real recipe with the real signal handlers and tells its parent 
 
 import json
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -247,6 +248,25 @@ def slow_uploads(seconds: float) -> Any:
             return original(self, key, path, check)
 
         FileStore.put_file = put_file  # type: ignore[method-assign]
+
+    return patch
+
+
+def hold_until(place: str, gate: Path) -> Any:
+    """A patch: a function tells that it is held, and goes on once there is a file."""
+
+    def patch(teller: _Teller) -> None:
+        owner_name, _, name = place.rpartition(".")
+        owner = pkgutil.resolve_name(owner_name)
+        original = getattr(owner, name)
+
+        def held(*args: Any, **options: Any) -> Any:
+            teller.tell("held", place)
+            while not gate.exists():
+                time.sleep(0.01)
+            return original(*args, **options)
+
+        setattr(owner, name, held)
 
     return patch
 

@@ -135,6 +135,19 @@ def test_pruning_keeps_the_newest_and_sweeps_what_earlier_attempts_left(store: S
     assert store.list("checkpoints/attempt-0002/step-00000100/"), "our own unfinished upload is left alone"
 
 
+def test_a_checkpoint_found_damaged_counts_for_none_of_those_kept(store: Store, tmp_path: Path) -> None:
+    # given an attempt that passed over the newest one, and has stored one of its own
+    good, damaged = publish_steps(store, tmp_path, 20, 40)
+    store.put_bytes(f"{damaged.prefix}/{MODEL}", b"4" * 3000)
+    passed_over: set[str] = set()
+    assert newest_verified(store, tmp_path / "resume", print, passed_over=passed_over) == good
+    publish_steps(store, tmp_path / "own", 30, attempt=2)
+
+    prune(store, 2, attempt=2, passed_over=passed_over)
+
+    assert steps(store) == [(2, 30), (1, 20)]
+
+
 def test_pruning_takes_the_manifest_first(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_steps(store, tmp_path, 20, 40)
     removed: list[str] = []

@@ -14,7 +14,7 @@ from job.s3server import BUCKET, S3Server
 from lmft_api.reasons import ExitCode, Reason
 from lmft_job.checkpoints import CheckpointUploader, newest_verified
 from lmft_job.errors import InterruptedRunError, RefusedError, UnavailableError
-from lmft_job.storage import Store, open_store
+from lmft_job.storage import Check, Store, open_store
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 
@@ -35,21 +35,6 @@ def test_an_uploader_publishes_beside_training_and_prunes(store: Store, tmp_path
     assert uploader.newest is not None
     assert uploader.newest.step == 60
     assert [path.name for path in tmp_path.glob(".upload-*")] == [], "no snapshot is left on this disk"
-
-
-def test_the_first_upload_sweeps_what_killed_writers_left_half_sent(
-    s3: S3Server, s3_store: Store, tmp_path: Path
-) -> None:
-    store = s3_store.child(tmp_path.name)
-    for attempt in (1, 3):
-        key = f"{tmp_path.name}/checkpoints/attempt-{attempt:04d}/step-00000020/model.safetensors"
-        s3.client().create_multipart_upload(Bucket=BUCKET, Key=key)
-
-    with CheckpointUploader(store, 2, 2, print) as uploader:
-        uploader.submit(folder(tmp_path, 40), 40)
-
-    assert store.abort_incomplete("checkpoints/attempt-0001/") == 0
-    assert store.abort_incomplete("checkpoints/attempt-0003/") == 1, "a successor's uploads are not ours to end"
 
 
 class Gate:
@@ -85,6 +70,47 @@ def test_one_upload_is_in_flight_and_the_next_waits_for_it(tmp_path: Path, monke
 
     assert waited
     assert steps(store) == [(1, 40), (1, 20)]
+
+
+def test_whoever_waits_for_an_upload_hears_that_it_moves_and_nothing_once_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a storage that takes the first file chunk by chunk, each once the last was heard of, and then no more
+    from lmft_job.storage.files import FileStore
+
+    heard, stuck, gone_on = threading.Semaphore(0), threading.Event(), threading.Event()
+    original, moves = FileStore.put_file, 0
+
+    def put_file(store: FileStore, key: str, path: Path, check: Check | None = None) -> str:
+        nonlocal moves
+        while check and moves < 5:
+            moves += 1
+            check()
+            assert heard.acquire(timeout=30)
+        stuck.set()
+        assert gone_on.wait(30)
+        return original(store, key, path)
+
+    monkeypatch.setattr(FileStore, "put_file", put_file)
+    beats = 0
+
+    def moved() -> None:
+        nonlocal beats
+        beats += 1
+        heard.release()
+
+    store = open_store((tmp_path / "out").as_uri())
+    with CheckpointUploader(store, 1, 5, print, moved=moved) as uploader:
+        uploader.submit(folder(tmp_path, 20), 20)
+        waiting = threading.Thread(target=uploader.wait)
+        waiting.start()
+        assert stuck.wait(30)
+        # then each chunk was heard of, and the silence since is one
+        waiting.join(0.5)
+        assert (beats, moves) == (5, 5)
+        gone_on.set()
+        waiting.join(30)
+    assert steps(store) == [(1, 20)]
 
 
 def test_an_upload_that_outlasts_the_grace_period_is_given_up_in_time(

@@ -175,12 +175,15 @@ def test_a_cache_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert "cannot be used as cache" in done.stderr
 
 
-@pytest.mark.parametrize("note", ["run.json", "before.json", "attempts/attempt-0001.json"])
-def test_a_damaged_note_is_told_with_the_remedy(note: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+@pytest.mark.parametrize(
+    "note", ["run.json", "before.json", "adjustment.json", "attempts/attempt-0001.json", "report.json"]
+)
+def test_a_damaged_note_is_told_with_the_remedy(note: str, content: str, tmp_path: Path) -> None:
     path = manifest(tmp_path)
     damaged = tmp_path / "runs" / "default" / "runs" / "toy" / note
     damaged.parent.mkdir(parents=True)
-    damaged.write_text("{")
+    damaged.write_text(content)
     done = run_here(tmp_path, path)
     assert done.returncode == 2
     assert f"{note} is damaged; remove it and run again" in done.stderr

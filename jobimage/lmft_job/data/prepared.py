@@ -1,6 +1,5 @@
 """The way in: from settings to rows that a Trainer can take, prepared once and found again by their fingerprint."""
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -205,10 +204,12 @@ def _folder(cache: Path, fingerprint: str) -> Path:
 def _move(folder: Path, target: Path) -> None:
     """Put a finished folder in its place at once; one that is there already is as good."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError, OSError):
+    try:
         os.rename(folder, target)
-    if not (target / SUMMARY).is_file():
-        raise FileNotFoundError(f"{target / SUMMARY} could not be put in place")
+    except OSError:
+        # In its place there may be another's, whole as ours.
+        if not (target / SUMMARY).is_file():
+            raise
 
 
 def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bool) -> Prepared:

@@ -1,0 +1,129 @@
+"""Attempts beside each other: one report, whichever was first, and no word of an attempt once a later one has begun."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job.forked import UID, attempt, complete, hold_until, run_folder, toy_spec
+from job.s3server import BUCKET, S3Server
+
+from lmft_api.run import RunFile
+from lmft_api.validation import parse_spec
+from lmft_job.context import RunContext
+from lmft_job.errors import InterruptedRunError
+from lmft_job.journal import Fence, begin, known_attempts
+from lmft_job.observer import Observer
+from lmft_job.start import begin_attempt
+from lmft_job.storage import Store, open_store
+
+
+def report(home: Path) -> dict[str, Any]:
+    return dict(json.loads((run_folder(home) / "report.json").read_text()))
+
+
+def written(home: Path) -> dict[str, int]:
+    """When each file that attempts share was written."""
+    found = run_folder(home)
+    shared = [*(found / "model").iterdir(), *found.glob("report.*"), found / "before.json"]
+    return {path.name: path.stat().st_mtime_ns for path in shared}
+
+
+@pytest.mark.parametrize("place", ["lmft_job.finish.save_model", "lmft_job.finish.publish_report"])
+def test_an_attempt_thought_dead_leaves_model_and_report_to_its_successor(place: str, tmp_path: Path) -> None:
+    # given an attempt that is held before it saves, and another that ends the run meanwhile
+    spec = toy_spec(tmp_path)
+    zombie = attempt(tmp_path, spec, patch=hold_until(place, tmp_path / "go"))
+    zombie.until("held")
+    complete(tmp_path, spec, 2)
+    before = written(tmp_path)
+    # when the first goes on
+    (tmp_path / "go").touch()
+    # then it ends as an interrupted one and has written nothing
+    assert zombie.wait() == 75
+    assert zombie.result["message"] == "attempt 2 of this run has begun; attempt 1 leaves model and report to it"
+    assert written(tmp_path) == before
+    assert report(tmp_path)["attempt"] == 2
+
+
+def test_an_attempt_that_comes_to_its_end_after_another_answers_with_the_report_there(tmp_path: Path) -> None:
+    spec = toy_spec(tmp_path)
+    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.finish.answers_after", tmp_path / "go"))
+    zombie.until("held")
+    other = complete(tmp_path, spec, 2)
+    before = written(tmp_path)
+    (tmp_path / "go").touch()
+    assert zombie.wait() == 0
+    assert zombie.result["results"] == other.result["results"]
+    assert zombie.result["counts"] == other.result["counts"]
+    assert written(tmp_path) == before
+
+
+def test_an_attempt_stops_as_soon_as_a_later_one_has_begun_though_it_has_not_ended(tmp_path: Path) -> None:
+    spec = toy_spec(tmp_path)
+    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.finish.save_model", tmp_path / "go"))
+    zombie.until("held")
+    # The second has begun when it looks for the model, long before it trains.
+    successor = attempt(tmp_path, spec, 2, patch=hold_until("lmft_job.recipe.find_sources", tmp_path / "further"))
+    successor.until("held")
+    (tmp_path / "go").touch()
+    assert zombie.wait() == 75
+    assert not (run_folder(tmp_path) / "model").exists()
+    (tmp_path / "further").touch()
+    assert successor.wait() == 0
+    assert report(tmp_path)["attempt"] == 2
+
+
+def test_the_baseline_that_is_stored_first_is_the_one_of_all_attempts(tmp_path: Path) -> None:
+    spec = toy_spec(tmp_path)
+    slow = attempt(tmp_path, spec, patch=hold_until("lmft_job.training_run.evaluate_held_out", tmp_path / "go"))
+    slow.until("held")
+    note = run_folder(tmp_path) / "before.json"
+    note.write_text(json.dumps({"figures": {"loss": 9.5, "trainer_loss": 9.5}, "answers": ["first"]}))
+    (tmp_path / "go").touch()
+    assert slow.wait() == 0
+    assert report(tmp_path)["results"]["baselineEvalLoss"] == 9.5
+    assert report(tmp_path)["results"]["samples"][0]["before"] == "first"
+
+
+def test_a_fence_asks_storage_now_and_then_and_is_never_late_when_it_must_not_be(tmp_path: Path) -> None:
+    store, now = open_store(tmp_path.as_uri()), [0.0]
+    begin(store, 1)
+    fence = Fence(store, 1, pause=5.0, clock=lambda: now[0])
+    fence.check()
+    begin(store, 2)
+    fence.check()  # an answer holds for a while
+    with pytest.raises(InterruptedRunError, match="attempt 2 of this run has begun"):
+        fence.require()
+    now[0] += 5.0
+    with pytest.raises(InterruptedRunError, match="attempt 2 of this run has begun"):
+        fence.check()
+    Fence(store, 2).require()
+
+
+def test_to_begin_again_forgets_no_step(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    store.put_bytes("attempts/attempt-0001.json", json.dumps({"attempt": 1, "step": 7}).encode())
+    begin(store, 1)
+    begin(store, 2)
+    assert known_attempts(store) == {1: 7, 2: 0}
+
+
+@pytest.mark.parametrize(("ours", "left"), [(2, {3: 1}), (4, {})])
+def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_successor(
+    ours: int, left: dict[int, int], s3: S3Server, s3_store: Store, tmp_path: Path
+) -> None:
+    # given half-sent uploads of attempts 1 and 3, which have begun
+    store = s3_store.child(tmp_path.name)
+    for number in (1, 3):
+        begin(store, number)
+        key = f"{tmp_path.name}/checkpoints/attempt-{number:04d}/step-00000020/model.safetensors"
+        s3.client().create_multipart_upload(Bucket=BUCKET, Key=key)
+    # when another begins
+    file = RunFile(name="toy", namespace="team", uid=UID, attempt=ours, spec=parse_spec(toy_spec(tmp_path)))
+    context = RunContext(file, True, tmp_path, tmp_path, None, Observer(), lambda words: None, lambda: None)
+    begun = begin_attempt(context, store)
+    # then those before it are gone
+    assert (begun.number, begun.earlier) == (ours, {1: 0, 3: 0})
+    swept = {number: store.abort_incomplete(f"checkpoints/attempt-{number:04d}/") for number in (1, 3)}
+    assert {number: count for number, count in swept.items() if count} == left
