@@ -136,9 +136,14 @@ def count_targets(labels: torch.Tensor, task: Task) -> int:
 
     A causal model shifts the labels: the first token of each row is no target.
     """
+    return int(targets_of(labels, task))
+
+
+def targets_of(labels: torch.Tensor, task: Task) -> torch.Tensor:
+    """As :func:`count_targets`, left on the device: reading it would wait for that."""
     if task == Task.CAUSAL_LM:
         labels = labels[..., 1:]
-    return int((labels != -100).sum())
+    return (labels != -100).sum()
 
 
 def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:

@@ -20,11 +20,12 @@ from transformers.trainer_pt_utils import safe_globals
 
 from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
-from lmft_api.spec import Optimizer, Precision, Scheduler
+from lmft_api.spec import Optimizer, Precision, Scheduler, Task
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
-from lmft_job.evaluation import Arithmetic, TrainerLoss
+from lmft_job.evaluation import Arithmetic, TrainerLoss, targets_of
 from lmft_job.memory import simulate_shortage
+from lmft_job.probes import heeds_count
 from lmft_job.report.model import Resume
 from lmft_job.run_state import RunState
 from lmft_job.storage import disk_error
@@ -100,6 +101,9 @@ class RunTrainer(Trainer):
     """Mixed into Trainer or the user's subclass of it: our order, evaluation and checkpoints in Trainer's loop."""
 
     run: Run
+    weighs = False
+    """Whether the losses of a step's micro-batches, each a mean over its own targets, are to be weighed by these."""
+    _step_targets: torch.Tensor
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return EpochSampler(len(train_dataset or self.train_dataset), self.args.seed)  # type: ignore[arg-type]
@@ -109,6 +113,31 @@ class RunTrainer(Trainer):
         simulate_shortage(inputs, self.state.global_step)
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.run.micro_batch(loss, inputs)
+        return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Trainer's own; the targets of the whole step are counted."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.weighs and samples:
+            task = self.run.job.settings.task
+            self._step_targets = torch.stack([targets_of(batch["labels"], task) for batch in samples]).sum()
+        return samples, items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Trainer's or the user's own; in training, a micro-batch weighs as many targets as it has.
+
+        One without any, as a few masked tokens may leave it, weighs nothing: its mean is no number.
+        """
+        task, labels = self.run.job.settings.task, inputs["labels"]
+        loss = super().compute_loss(model, inputs, *args, **options)
+        heeded = self.weighs or task == Task.MASKED_LM
+        if not heeded or not model.training or not isinstance(loss, torch.Tensor):
+            return loss
+        targets = targets_of(labels, task).to(loss.device)
+        if task == Task.MASKED_LM:
+            loss = torch.where((targets == 0) & loss.isnan(), torch.zeros_like(loss), loss)
+        if self.weighs:
+            loss = loss * (targets / self._step_targets.clamp(min=1).to(loss.device))
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -223,7 +252,26 @@ def build_trainer(job: Job, run: Run) -> RunTrainer:
     run.trainer_loss_of = _own_loss(trainer) if computes_own_loss(base) else _plain_loss(trainer)
     flow.trainer = trainer
     trainer.remove_callback(PrinterCallback)
+    if job.batch.accumulation > 1:
+        _accumulate_rightly(trainer, job)
     return trainer
+
+
+def _accumulate_rightly(trainer: RunTrainer, job: Job) -> None:
+    """Make a step of several micro-batches the step of one batch.
+
+    Trainer takes a ``forward`` with keyword arguments for one that divides its loss by the targets of the whole step.
+    Many take them and give the mean over their own batch, whose sum is as many times too large as there are batches.
+    """
+    if trainer.loss_is_scaled_for_ga is not None:
+        return
+    row = job.collate([job.train_rows[0]])
+    if heeds_count(trainer, row, job.settings.task, job.arithmetic):
+        return
+    theirs = job.trainer_class.compute_loss is not Trainer.compute_loss or trainer.compute_loss_func is not None
+    # What a loss of somebody's own is the mean of is not known: Trainer divides it by the number of micro-batches.
+    trainer.weighs = not theirs
+    trainer.loss_is_scaled_for_ga = trainer.weighs
 
 
 def computes_own_loss(kind: type[Trainer]) -> bool:

@@ -133,7 +133,8 @@ class Run:
         self.trainer_loss_of: TrainerLoss = lambda batch, summed: None
         self._pending: list[torch.Tensor] = []
         self._step_loss: torch.Tensor | None = None
-        self._step_tokens = 0
+        self._tokens: torch.Tensor | int = 0
+        self._seconds = 0.0
         self._mark = self._flushed = self._saved = time.monotonic()
         self.saved_step = 0
 
@@ -170,22 +171,22 @@ class Run:
     def micro_batch(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
         """A forward and backward pass is done; its loss is already scaled to its share of the step."""
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
-        ids = inputs.get("input_ids")
-        self._step_tokens += ids.numel() if isinstance(ids, torch.Tensor) else 0
+        mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
+        if isinstance(mask, torch.Tensor):
+            self._tokens = self._tokens + mask.sum()  # padding is no token
+        elif isinstance(ids, torch.Tensor):
+            self._tokens = self._tokens + ids.numel()
 
     def step_done(self, step: int, epoch: float, learning_rate: float) -> None:
         """An optimiser step is done."""
         now = time.monotonic()
         elapsed, self._mark = now - self._mark, now
         self.state.seconds += elapsed
-        self.state.tokens += self._step_tokens
-        rate = self._step_tokens / elapsed if elapsed > 0 else 0.0
-        self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate
-        self._step_tokens = 0
+        self._seconds += elapsed
         if self._step_loss is not None:
             self._pending.append(self._step_loss)
             self._step_loss = None
-        # Reading a loss waits for the device; on a GPU a few reads a second are enough.
+        # Reading a loss or a count waits for the device; on a GPU a few reads a second are enough.
         if self.job.arithmetic.device.type == "cpu" or now - self._flushed >= _FLUSH_SECONDS:
             self.flush()
         loss = self.state.losses[-1] if self.state.losses else None
@@ -195,14 +196,19 @@ class Run:
         self.job.observer.step(done)
 
     def flush(self) -> None:
-        """Read the losses of the steps since the last time.
+        """Read losses and tokens of the steps since the last time.
 
         Raises:
-            DivergedError: when one of them is NaN or infinite.
+            DivergedError: when a loss is NaN or infinite.
         """
         self._flushed = time.monotonic()
         if not self._pending:
             return
+        tokens, seconds = int(self._tokens), self._seconds
+        self._tokens, self._seconds = 0, 0.0
+        self.state.tokens += tokens
+        rate = tokens / seconds if seconds > 0 else 0.0
+        self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate
         values = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
         self._pending.clear()
         for value in values:
@@ -229,6 +235,8 @@ class Run:
                 raise EvaluationStopped
 
         figures = job.evaluate(beat, self.trainer_loss_of)
+        if figures.perplexity is not None and math.isinf(figures.perplexity):
+            raise self.diverged(f"the perplexity became infinite at step {step} (its loss is {figures.loss:.4g})")
         measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
         if job.settings.output.weights == Weights.BEST and self.state.best() is measured:

@@ -287,8 +287,8 @@ def test_rows_blocks_tokens_and_steps_are_those_of_the_tutorials_own_preprocessi
         blocks = run.blocks(train)
         tokens, rows = len(blocks) * BLOCK, len(blocks)
         assert (data["trainBlocks"], data["evalBlocks"]) == (len(blocks), len(run.blocks(held_out)))
-        assert training["tokens"] == EPOCHS * tokens
     assert data["trainTokens"] == tokens
+    assert training["tokens"] == EPOCHS * tokens, "padding is no token"
     assert training["steps"] == training["totalSteps"] == EPOCHS * math.ceil(rows / BATCH)
     assert training["epochs"] == EPOCHS
     assert training["tokensPerSecond"] > 0

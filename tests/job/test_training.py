@@ -65,21 +65,58 @@ def test_an_evaluation_that_is_no_number_ends_with_exit_5_and_keeps_the_last_goo
     assert not (run_folder(tmp_path) / "model").exists()
 
 
-def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_perplexity_that_is_infinite_ends_with_exit_5(tmp_path: Path) -> None:
+    wild = {"learningRate": "10", "maxGradNorm": "1000000", "optimizer": "SGD", "warmupPercent": 0}
+    child = attempt(tmp_path, toy_spec(tmp_path, training=wild))
+    assert child.wait() == 5
+    assert child.result["reason"] == "Diverged"
+    assert "the perplexity became infinite at step" in child.result["message"]
+    assert not (run_folder(tmp_path) / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "exactly"),
+    [
+        ({"gradientCheckpointing": True}, True),
+        ({"precision": "BF16"}, False),
+        ({"precision": "FP16"}, False),
+        ({"optimizer": "Adafactor"}, False),
+        ({"scheduler": "Cosine"}, False),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
+)
+def test_every_way_to_train_that_a_cpu_knows_learns(
+    training: dict[str, Any], exactly: bool, tmp_path: Path, plain: dict[str, Any]
 ) -> None:
+    complete(tmp_path, toy_spec(tmp_path, training=training))
+    ours = outcome(tmp_path)["results"]
+    assert ours["evalLoss"] < ours["baselineEvalLoss"] - 0.1
+    assert (ours["evalLoss"] == plain["evalLoss"]) == exactly, "it was heeded, and checkpointing changes no figure"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the same run ends with when nothing of it is said."""
+    home = tmp_path_factory.mktemp("plain")
+    complete(home, toy_spec(home))
+    return dict(outcome(home)["results"])
+
+
+def test_a_head_that_is_not_known_to_copy_is_found_out_before_anything_is_trained(tmp_path: Path) -> None:
+    def forget(teller: Any) -> None:
+        from lmft_job import models
+
+        models._NOT_CAUSAL.clear()
+
     spec = toy_spec(tmp_path)
-    # Dropout draws other masks for other batches.
-    spec["model"]["fromConfig"] |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    complete(tmp_path, spec, name="calm")
-    monkeypatch.setenv("LMFT_TESTING", "1")
-    monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "2")
-    child = complete(tmp_path, spec)
-    assert "restart" in child.lines
-    [note] = child.result["adjustments"]
-    assert "perDeviceBatchSize 4 → 2, gradientAccumulationSteps 1 → 2" in note
-    halved, calm = outcome(tmp_path)["results"], outcome(tmp_path, "calm")["results"]
-    assert halved["perplexity"] == pytest.approx(calm["perplexity"], rel=1e-3)
+    spec["model"]["fromConfig"] = {
+        "model_type": "bart", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "max_position_embeddings": 64,
+    }  # fmt: skip
+    child = attempt(tmp_path, spec, patch=forget)
+    assert child.wait() == 2
+    assert "CausalLM does not go with a model of type bart; its loss scores each" in child.result["message"]
+    assert not child.said("baseline")
 
 
 def test_without_memory_for_a_batch_of_one_the_run_ends_with_exit_4(
