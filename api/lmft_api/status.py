@@ -22,7 +22,7 @@ MOST = 2**63 - 1
 """Largest whole number that the API server stores."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 # As functions and not as bounds: the definition has them in its formats, int64 and date-time.
@@ -40,7 +40,10 @@ def _time(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with blanks for what commands a terminal: control characters but line ends and tabs, turned writing."""
+    """The text with blanks for what commands a terminal: control characters but line ends and tabs, turned writing.
+
+    And for halves of characters, which UTF-8 cannot hold.
+    """
     return _COMMANDS.sub(" ", text)
 
 

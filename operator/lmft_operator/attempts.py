@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from lmft_api.reasons import Phase, Reason
+from lmft_api.result import shorten
 from lmft_api.run import Stage, spec_hash
 from lmft_api.settings import resolve
 from lmft_api.status import Attempt, Provenance
@@ -29,7 +30,7 @@ def settle_provenance(course: Course) -> None:
     if course.status.provenance is not None:
         return
     provenance = Provenance(
-        image=status.cut(manifests.image_of(course.spec, course.settings), 253),
+        image=shorten(manifests.image_of(course.spec, course.settings), 253),
         spec_hash=spec_hash(course.spec),
         seed=resolve(course.spec).training.seed,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from lmft_api.reasons import REASONS, Phase, Reason
+from lmft_api.result import shorten
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import MAX_MESSAGE, Attempt, ConditionStatus, LMFineTuneStatus
 from lmft_operator import status
@@ -143,7 +144,7 @@ def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
     if not settings.documentation_url:
         return message
     address = f"{settings.documentation_url}#{reason.value.lower()}"
-    return f"{sentence(status.cut(message, MAX_MESSAGE - len(address) - 7))} See {address}"
+    return f"{sentence(shorten(message, MAX_MESSAGE - len(address) - 7))} See {address}"
 
 
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:

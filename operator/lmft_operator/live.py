@@ -98,7 +98,7 @@ def overlay(
         return Overlay(_stalled(after, report, settings, now), None, heard.pace)
     if report is None:
         return Overlay(shown, stale, heard.pace)
-    after = _with_activity(after, shown, report, now)
+    after = _with_activity(after, report, now)
     if after == shown:
         return Overlay(shown, stale, heard.pace)
     written = seconds(wanted.progress.last_update_time if wanted.progress else None) or 0.0
@@ -125,9 +125,7 @@ def _as_written(
     return _conditioned(wanted, Reason(written.reason), written.message, now)
 
 
-def _with_activity(
-    after: LMFineTuneStatus, shown: LMFineTuneStatus, report: ProgressReport, now: float
-) -> LMFineTuneStatus:
+def _with_activity(after: LMFineTuneStatus, report: ProgressReport, now: float) -> LMFineTuneStatus:
     """The condition by what the pod says that it does: one of four phases, or nothing, as a user's own image does."""
     condition, progress = after.succeeded, after.progress
     if condition is None or condition.reason != Reason.TRAINING:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.reasons import Reason
+from lmft_api.result import shorten
 from lmft_api.run import run_folder
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
@@ -239,7 +240,7 @@ class Reconciler:
             },
             "type": "Warning" if notice.warning else "Normal",
             "reason": notice.reason,
-            "message": status.cut(notice.message, 1000),
+            "message": shorten(notice.message, 1000),
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,
             "firstTimestamp": now,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from lmft_api.base import ApiModel
 from lmft_api.reasons import Phase, Reason
-from lmft_api.result import Result
+from lmft_api.result import Result, shorten
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import (
     MAX_ATTEMPTS_KEPT,
@@ -67,7 +67,7 @@ def with_condition(
         type=SUCCEEDED,
         status=state,
         reason=why.value,
-        message=cut(message, MAX_MESSAGE),
+        message=shorten(message, MAX_MESSAGE),
         last_transition_time=since,
         observed_generation=generation,
     )
@@ -92,11 +92,11 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
             "start_time": attempt.start_time or (timestamp(verdict.started) if verdict.started else None),
             "end_time": timestamp(verdict.ended or 0.0),
             "reason": verdict.reason.value,
-            "message": cut(verdict.message, 1024) or None,
+            "message": shorten(verdict.message, 1024) or None,
             "exit_code": verdict.exit_code,
             "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
             "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
-            "adjustments": [cut(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
+            "adjustments": [shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
             "checkpoint_step": status.checkpoint.step if status.checkpoint else None,
         },
     )
@@ -165,8 +165,8 @@ def without_eta(status: LMFineTuneStatus) -> LMFineTuneStatus:
 def model_column(spec: LMFineTuneSpec) -> str:
     """The model in short, for kubectl get."""
     if spec.model.name is not None:
-        return cut(spec.model.name, 253)
-    return cut(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
+        return shorten(spec.model.name, 253)
+    return shorten(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,11 +186,6 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def cut(text: str, length: int) -> str:
-    """The text, at most ``length`` characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _merged(before: Model | None, after: Model) -> Model:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from lmft_api import result as messages
 from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
 from lmft_api.result import Result
+from lmft_api.status import printable
 from lmft_operator.facts import JobFacts, PodFacts
 
 MAX_WORDS = 1200
@@ -169,17 +170,13 @@ def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
 
 def last_words(log: str) -> str:
     """The end of a log, fit to be shown: the last useful lines, without control characters and secrets."""
-    lines = [line.strip() for line in _printable(log).splitlines() if line.strip()]
+    lines = [line.strip() for line in printable(log).splitlines() if line.strip()]
     return scrub(" | ".join(lines)[-MAX_WORDS:])
 
 
 def _shown(text: str) -> str:
     """A job's own message, fit for a terminal."""
-    return scrub(_printable(text))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return scrub(printable(text))
 
 
 def scrub(text: str) -> str:

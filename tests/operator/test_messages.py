@@ -217,3 +217,13 @@ def test_a_batch_of_one_that_does_not_fit_ends_the_run_with_what_was_tried(World
     assert (world.succeeded, world.reason) == ("False", "AcceleratorOutOfMemory")
     assert world.status.attempts[0].adjustments == [SMALLER]
     assert [reason for reason, _ in world.events] == ["Adjusted", "AcceleratorOutOfMemory"]
+
+
+@pytest.mark.parametrize("mark", ["\x00", "\x1b", "\x9b", "\u202e", "\ud83d"])
+@pytest.mark.parametrize("said", ["the log's {} end", '{{"reason": "Diverged", "message": "the job\'s {} word"}}'])
+def test_nothing_that_a_terminal_would_obey_or_utf8_cannot_hold_gets_into_the_status(World, mark, said):
+    world = World()
+    world.step()
+    world.end_pod(code=1, said=said.format(mark))
+    assert mark not in world.message
+    world.message.encode()
