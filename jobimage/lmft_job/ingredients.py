@@ -13,7 +13,6 @@ from lmft_job.claim import Claim, same_software
 from lmft_job.context import RunContext
 from lmft_job.data.prepared import Prepared, prepare, reopen
 from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
-from lmft_job.evaluation import Arithmetic
 from lmft_job.memory import is_shortage
 from lmft_job.model_source import SourceFolder, fetch_source
 from lmft_job.models import (
@@ -145,7 +144,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: Claim | N
     return Ingredients(tokenizer, config, limit, data, sources)
 
 
-def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic) -> Any:
+def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Any:
     """The model on its device, in FP32.
 
     Raises:
@@ -163,7 +162,7 @@ def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithm
         trust_remote_code=bool(context.run.spec.model.trust_remote_code),
     )
     try:
-        model = model.to(arithmetic.device)
+        model = model.to(device)
     except RuntimeError as error:
         if is_shortage(error):
             raise AcceleratorMemoryError(
@@ -172,7 +171,7 @@ def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithm
             ) from error
         raise
     if context.settings.task == Task.CAUSAL_LM:
-        require_next_token(model, arithmetic, ingredients.limit)
+        require_next_token(model, ingredients.limit)
     return model
 
 

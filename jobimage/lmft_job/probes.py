@@ -52,19 +52,19 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
         with _trying(model, arithmetic):
             told = torch.tensor(count, device=arithmetic.device)
             losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=told)))  # type: ignore[arg-type]
-    return not math.isclose(*losses, rel_tol=1e-3)
+    return not math.isclose(*losses, rel_tol=0.01)
 
 
-def require_next_token(model: Any, arithmetic: Arithmetic, positions: int | None) -> None:
+def require_next_token(model: Any, positions: int | None) -> None:
     """Refuse a CausalLM head that is not trained to predict the next token: it would report a perplexity near 1.
 
     Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
-    only where labels are not shifted, and the last id is another, which earlier positions must not see. A model that
-    cannot compute these at all is left to the evaluation, which tells so.
+    only where labels are not shifted, and the last id is another, which earlier positions must not see. In FP32: the
+    rounding of BF16, which mixtures of experts do otherwise beside other tokens, could pass for a token that is seen.
+    A model that cannot compute these is left to the evaluation, which tells so.
 
     Args:
-        model: on its device.
-        arithmetic: device and precision.
+        model: on its device, in FP32.
         positions: the longest input that it takes.
 
     Raises:
@@ -77,6 +77,7 @@ def require_next_token(model: Any, arithmetic: Arithmetic, positions: int | None
     ids[1, :, -1] = (ids[0, :, -1] + vocabulary // 2) % vocabulary
     labels = torch.full_like(ids, -100)
     labels[1, :, 0] = (ids[1, :, 0] + vocabulary // 2) % vocabulary
+    arithmetic = Arithmetic(next(model.parameters()).device)
     ids, labels = ids.to(arithmetic.device), labels.to(arithmetic.device)
     losses, seen = [], []
     try:

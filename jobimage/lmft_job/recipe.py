@@ -55,7 +55,7 @@ def _run(context: RunContext) -> Result:
     with context.phase("data"):
         ingredients = gather(context, store, sources, began)
     with context.phase("load"):
-        model = make_model(context, ingredients, arithmetic)
+        model = make_model(context, ingredients, device)
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
         start.tell_model(context, summary, arithmetic)
         start.tell_data(context, ingredients)
