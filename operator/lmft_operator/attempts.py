@@ -192,8 +192,8 @@ def _pod_of(course: Course, job: JobFacts | None, attempt: Attempt) -> PodFacts 
     pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]
     begun = [pod for pod in pods if pod.started is not None]
     if attempt.start_time is not None and manifests.queued(course.spec, course.settings):
-        others = {pod.uid for pod in begun if status.timestamp(pod.started or 0.0) != attempt.start_time}
-        pods, begun = ([pod for pod in some if pod.uid not in others] for some in (pods, begun))
+        later = {p.uid for p in begun if not p.ended and status.timestamp(p.started or 0.0) != attempt.start_time}
+        pods, begun = ([pod for pod in some if pod.uid not in later] for some in (pods, begun))
     if begun:
         return min(begun, key=lambda pod: pod.started or 0.0)
     if job is not None and job.started is not None:

@@ -32,6 +32,8 @@ def test_the_deadline_ends_a_run(new_run):
     run = new_run(activeDeadlineSeconds=2)
     run.runs()
     run.wait("DeadlineExceeded")
+    eventually(lambda: run.condition()["status"] == "False", "the run's end")
+    assert [attempt["reason"] for attempt in run.status()["attempts"]] == ["DeadlineExceeded"]
 
 
 def test_time_to_live_removes_the_resource(new_run, api):
@@ -48,6 +50,26 @@ def test_a_queue_controller_decides_when_the_job_starts(new_run, api):
     api.patch(f"{JOBS.format(run.namespace)}/{job['metadata']['name']}", {"spec": {"suspend": False}})
     run.ends(said=DONE)
     run.wait("Completed")
+
+
+def test_a_queue_that_takes_the_place_of_a_run_away_is_asked_for_another(new_run, api):
+    run = new_run(**QUEUE)
+
+    def admit(attempt, admitted=True):
+        name = run.job(attempt)["metadata"]["name"]
+        api.patch(f"{JOBS.format(run.namespace)}/{name}", {"spec": {"suspend": not admitted}})
+
+    admit(1)
+    run.runs()
+    run.wait("Training")
+    admit(1, False)
+    assert run.job(2)["spec"]["suspend"] is True
+    run.wait("Queued")
+    assert [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"]
+    admit(2)
+    run.ends(2, said=DONE)
+    status = run.wait("Completed")
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Interrupted", "Completed"]
 
 
 def test_a_gpu_is_asked_for_only_after_the_preparation(new_run):

@@ -13,6 +13,7 @@ from cluster.ports import free_port
 from results import DONE
 
 Start = Callable[..., Operator]
+Component = Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -74,6 +75,29 @@ def test_a_pod_of_a_vanished_node_is_not_waited_for_beyond_its_grace_and_a_margi
     status = run.wait("Completed")
     assert [attempt["reason"] for attempt in status["attempts"]] == ["Interrupted", "Completed"]
     assert "did not end within its grace period" in status["attempts"][0]["message"]
+
+
+def test_a_job_that_its_controller_has_lost_track_of_is_replaced(start: Start, api: Api, component: Component) -> None:
+    start(retries={"initialSeconds": 1, "podEndMarginSeconds": 2})
+    run = Run(api, api.namespace()).create()
+    run.runs()
+    run.wait("Training")
+
+    # when the pod goes, and the controller has counted it and says no more
+    component("stop", "manager")
+    job, pod = run.job()["metadata"]["name"], run.pod()["metadata"]["name"]
+    api.patch(f"{PODS.format(run.namespace)}/{pod}", {"metadata": {"finalizers": None}})
+    api.call("DELETE", f"{PODS.format(run.namespace)}/{pod}?gracePeriodSeconds=0")
+    counts = {"active": None, "failed": 1, "ready": 0, "terminating": 0, "uncountedTerminatedPods": {}}
+    api.patch(f"{JOBS.format(run.namespace)}/{job}/status", {"status": counts})
+
+    # then the run goes on without it
+    assert run.job(2)["metadata"]["name"] == "eli5-2"
+    component("start", "manager")
+    run.ends(2, said=DONE)
+    status = run.wait("Completed")
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Interrupted", "Completed"]
+    assert [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"]
 
 
 def test_a_result_that_is_gone_with_its_pod_is_fetched_by_one_more_attempt(start: Start, api: Api) -> None:
