@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from lmft_operator.resync import resync_forever, resync_until_done
 from lmft_operator.settings import OperatorSettings, SettingsError, load
 
 logger = logging.getLogger(__name__)
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
 def main() -> None:
@@ -120,17 +122,28 @@ class Authority:
     """The progress server's certificate authority, read again when the file changes."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._changed, self._text = file, 0.0, ""
+        self._file, self._changed = file, 0.0
+        self._text: str | None = None
 
     def __call__(self) -> str | None:
-        """PEM text, or None while there is no file."""
+        """PEM text; None without a file that holds any: a run without progress is better than no run."""
         try:
             changed = self._file.stat().st_mtime
+            if changed != self._changed:
+                self._changed, self._text = changed, None
+                self._text = self._certificates()
         except FileNotFoundError:
             return None
-        if changed != self._changed:
-            self._text, self._changed = self._file.read_text(encoding="ascii"), changed
+        except OSError as problem:
+            logger.warning("new pods report no progress: %s", problem)
         return self._text
+
+    def _certificates(self) -> str | None:
+        # What stands between certificates is for people, in whatever encoding.
+        found = _CERTIFICATE.findall(self._file.read_text(encoding="ascii", errors="ignore"))
+        if not found:
+            logger.warning("new pods report no progress: %s holds no certificate", self._file)
+        return "".join(f"{certificate}\n" for certificate in found) or None
 
 
 def _rows(cache: Cache) -> Iterator[tuple[str, str, str]]:
