@@ -153,7 +153,8 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.SUSPENDED: ReasonInfo("spec.suspend is true.", "Set spec.suspend to false to go on."),
     Reason.STALLED: ReasonInfo(
         "The pod runs but has not reported for a while; it is not stopped for that.",
-        "Look at its log; the job's own watchdog ends it when no step is made, and its first report ends the stall.",
+        "Look at its log. The job's own watchdog ends it when nothing moves (see Hung); downloads from the hub are "
+        "left to the hub's client and spec.activeDeadlineSeconds. Its next report ends the stall.",
     ),
     Reason.COMPLETED: ReasonInfo("The run is done; model and report are in storage.", "Enjoy."),
     Reason.INVALID_SPEC: ReasonInfo(
@@ -206,7 +207,8 @@ REASONS: dict[Reason, ReasonInfo] = {
         "spec.resumeFrom to keep what was trained.",
     ),
     Reason.HUNG: ReasonInfo(
-        "No step was made for spec.training.watchdogSeconds; the stacks of all threads are in the pod's log.",
+        "Nothing moved for spec.training.watchdogSeconds (before the first step for half an hour at least), no step, "
+        "no batch, no part of a file on its way; the stacks of all threads are in the pod's log.",
         "Look at the stacks; if a step rightly takes that long, raise watchdogSeconds in a new run, with "
         "spec.resumeFrom to keep what was trained.",
     ),

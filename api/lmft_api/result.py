@@ -33,7 +33,7 @@ class Counts(ApiModel):
     resumed_from_step: Count | None = None
     """Step that the attempt started from."""
     lost_steps: Count | None = None
-    """Steps of the attempt before that were repeated."""
+    """Steps beyond that one which earlier attempts had done, the furthest of them, and which were repeated."""
     tokens_per_second: Count | None = None
     """Training throughput."""
 

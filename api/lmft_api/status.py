@@ -198,7 +198,7 @@ class Attempt(ApiModel):
     resumed_from_step: int | None = None
     """Step of the checkpoint that it started from."""
     lost_steps: int | None = None
-    """Steps of the attempt before that had to be repeated."""
+    """Steps beyond that one which earlier attempts had done, the furthest of them, and which had to be repeated."""
     checkpoint_step: int | None = None
     """Step of the run's newest checkpoint when it ended."""
     adjustments: Annotated[list[Long], Field(max_length=16)] | None = None

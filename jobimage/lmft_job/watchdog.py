@@ -73,8 +73,8 @@ class Watchdog:
             return None
         return (
             f"hung: nothing moved for {silent:.0f} seconds while {self._where} (spec.training.watchdogSeconds is "
-            f"{self._steps:g}); the stacks of all threads are in the log. Raise watchdogSeconds if a step rightly "
-            "takes that long; otherwise look there for the device or file system that does not answer"
+            f"{self._steps:g}); the stacks of all threads are in the log. If a step rightly takes that long, raise "
+            "watchdogSeconds in a new run; otherwise look there for the device or file system that does not answer"
         )
 
     @contextmanager

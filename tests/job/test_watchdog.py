@@ -48,7 +48,7 @@ def test_before_the_first_step_it_is_patient_and_then_as_the_manifest_says() -> 
     clock.now += 1
     said = dog.overdue() or ""
     assert "while training, at step 1 (spec.training.watchdogSeconds is 60); the stacks" in said
-    assert said.split(". ")[1].startswith("Raise watchdogSeconds if")
+    assert said.split(". ")[1].startswith("If a step rightly takes that long, raise watchdogSeconds")
 
 
 def test_a_beat_starts_the_count_anew() -> None:
