@@ -1,10 +1,12 @@
 """Real training, stopped in every way at once beside a run that nobody stops: all end with its figures and weights."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from cluster.chaos.history import live_attempts
 from cluster.eventually import eventually
 from cluster.node.node import Json, Run
 from cluster.node.training import STEPS, Folder, assert_same, reasons, toy
@@ -38,21 +40,29 @@ def suspend_and_go_on(run: Run, folder: Folder) -> None:
 
 
 def play_kueue(run: Run, folder: Folder) -> None:
-    """Admit the Job, take its place away again, and admit it once more."""
+    """Admit what waits, take the first place away again, and give it back at once, while its pod still ends."""
 
-    def admit(admitted: bool) -> None:
-        [job] = [job for job in run.jobs() if "deletionTimestamp" not in job["metadata"]]
-        patch = json.dumps({"spec": {"suspend": not admitted}})
-        run.team.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", patch)
+    def suspend(job: Json, suspended: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": suspended}})
+        # The operator may have deleted it meanwhile.
+        run.team.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", patch, check=suspended)
+
+    def admit_and_look() -> str | None:
+        for job in run.jobs():
+            if job["spec"].get("suspend") and "deletionTimestamp" not in job["metadata"]:
+                suspend(job, False)
+        live = live_attempts([], run.pods(), time.time())
+        assert len(live) < 2, f"{run.name} has several pods at a time: {live}"
+        return run.status.get("completionTime")
 
     assert run.until("Queued")["status"] == "Unknown"
     assert run.pods() == []
-    admit(True)
+    admit_and_look()
     folder.checkpoint()
-    admit(False)
-    run.until("Queued")
-    eventually(lambda: not run.pods(), f"{run.name} holds nothing any more", 90)
-    admit(True)
+    [job] = run.jobs()
+    suspend(job, True)
+    eventually(lambda: all("deletionTimestamp" in pod["metadata"] for pod in run.pods()), "its pod is told to end", 60)
+    eventually(admit_and_look, f"{run.name} is done", 400)
 
 
 STOPS: dict[str, Callable[[Run, Folder], None]] = {
@@ -141,6 +151,7 @@ def test_a_suspended_run_frees_its_pod_and_goes_on_from_its_checkpoint(stopped, 
 def test_a_queue_may_admit_a_run_take_its_place_away_and_admit_it_again(stopped, reference, s3) -> None:
     run = stopped["queued"].result()
     assert run.status.get("failures", 0) == 0
+    assert reasons(run) == ["Interrupted", "Completed"]
     assert run.status["attempts"][-1]["resumedFromStep"] > 0
     eventually(lambda: all(job["status"].get("completionTime") for job in run.jobs()), "every Job is complete")
     assert_same(run, reference, s3)
