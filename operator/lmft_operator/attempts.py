@@ -101,7 +101,10 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
     """Phase, reason and message of a run whose attempt is under way."""
     queued = job is not None and job.suspended
     stopping = pod is not None and pod.deleted is not None
-    if pod is None or pod.started is None or queued:
+    if verdict.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
+        words = "The pod is gone; its Job has yet to say how it ended."
+        course.wait(Reason.INTERRUPTED, words, course.status.phase or Phase.PENDING)
+    elif pod is None or pod.started is None or queued:
         wishes = manifests.wishes(course.spec, course.settings, job.gpus if job else 0)
         wait = waiting.explain(job, pod, course.seen.warnings, wishes, course.seen.now, attempt.number)
         course.look(wait.seconds)

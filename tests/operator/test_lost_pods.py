@@ -41,6 +41,7 @@ def test_a_job_that_never_says_how_it_ended_is_replaced(World, happens):
     world.step()
     happens(world)
     assert world.step().look_again == pytest.approx(MARGIN)
+    assert (world.reason, "The pod is gone" in world.message) == ("Interrupted", True)
     assert world.later(MARGIN - 1).create is None
     world.later(1)
     assert (list(world.jobs), world.status.attempts[0].reason) == (["eli5-2"], "Interrupted")

@@ -57,7 +57,7 @@ def test_an_ended_pod_whose_end_is_not_settled_uses_no_more_time(World):
     world.now += 10
     world.pod(phase="Failed", finished=world.now, gone=True, gone_at=world.now)
     world.later(20)
-    assert (world.reason, world.status.attempts[0].end_time) == ("Training", None)
+    assert (world.reason, world.status.attempts[0].end_time) == ("Interrupted", None)
     assert world.decide().look_again == pytest.approx(10)  # patience with its Job; its time stands still
 
 

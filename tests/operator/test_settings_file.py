@@ -30,3 +30,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     for path in (tmp_path, tmp_path / "binary", tmp_path / "none"):
         with pytest.raises(SettingsError, match=str(path)):
             load(str(path))
+
+
+def test_more_idle_interruptions_than_the_status_keeps_attempts_would_be_no_bound():
+    assert parse("retries: {maxIdleInterruptions: 31}").retries.max_idle_interruptions == 31
+    with pytest.raises(SettingsError, match=r"maxIdleInterruptions"):
+        parse("retries: {maxIdleInterruptions: 32}")
