@@ -148,11 +148,14 @@ def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
 
 
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
-    """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough."""
+    """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough.
+
+    What asks for somebody's help is told all the same.
+    """
     change = _notice_of(before, after)
     if after.ended:
         closed = tuple(notice for notice in closed if notice.reason == ADJUSTED)
-    elif any(notice.reason != ADJUSTED for notice in closed):
+    elif any(notice.reason != ADJUSTED for notice in closed) and after.reason not in EXPLAINED:
         change = None
     return [*closed, *([change] if change is not None else ())]
 

@@ -117,6 +117,7 @@ async def test_the_end_of_an_attempt_is_written_down_though_the_next_job_is_refu
     assert (first.reason, first.end_time is not None) == ("Interrupted", True)
     assert (status.interruptions, status.usage and status.usage.seconds) == (1, 60)
     assert (status.phase, status.reason) == ("Pending", "QuotaExceeded")
+    assert [event for event in api.events if words in event]
     # when it is refused again in other words, the end is no news any more
     api.refusal = ForbiddenError(403, QUOTA.format(words, 2))
     await api.look()
