@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lmft_api.manifest import Document, read_documents
-from lmft_api.validation import Problem, document_problems, spec_problems
+from lmft_api.validation import Problem, document_problems, parse_readable, spec_problems
 
 LAUGHS = "".join(
     f"{name}: &{name} [{', '.join([f'*{before}' if before else 'ha'] * 9)}]\n"
@@ -181,3 +181,26 @@ def test_the_task_is_causal_unless_set_when_rules_look_at_it():
     (problem,) = spec_problems({"task": None, "model": {"name": "a"}, "dataset": dataset})
 
     assert problem.path == "spec.dataset.maskProbability"
+
+
+WHOLE: dict[str, Any] = {
+    "model": {"name": "gpt2"}, "dataset": {"name": "a/b"}, "output": {"uri": "s3://models"}, "maxRetries": 7,
+}  # fmt: skip
+UNKNOWN = {"name": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "read"),
+    [
+        (WHOLE, WHOLE),
+        (WHOLE | {"training": {"seed": -1}}, WHOLE),
+        (WHOLE | {"model": {"name": "a b"}, "noLonger": 1}, WHOLE | {"model": UNKNOWN}),
+        (WHOLE | {"dataset": {"files": []}, "task": "Gone"}, WHOLE | {"dataset": UNKNOWN}),
+        ({"suspend": True}, {"model": UNKNOWN, "dataset": UNKNOWN, "suspend": True}),
+        ({"maxRetries": "many", "suspend": True}, {"model": UNKNOWN, "dataset": UNKNOWN, "suspend": True}),
+        ({}, {"model": UNKNOWN, "dataset": UNKNOWN}),
+        ([], {"model": UNKNOWN, "dataset": UNKNOWN}),
+    ],
+)
+def test_what_can_be_read_of_a_spec_is_read(spec: Any, read: dict[str, Any]):
+    assert parse_readable(spec).to_json() == {"task": "CausalLM"} | read
