@@ -34,6 +34,9 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
         return Decision(before)
     course = Course(seen, spec, settings, before)
     if before.ended:
+        left = _time_to_live(course, before)
+        if left is not None and left <= 0:
+            return Decision(before, delete_run=True)
         if not _revived(course, problems):
             return _after_the_end(course, before)
         course.wait(Reason.PENDING, "The run goes on.")
@@ -65,9 +68,6 @@ def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
 
 def _invalid(course: Course, problems: tuple[str, ...]) -> Decision:
     """Nothing can be started; looked at afresh each time, so that a mended manifest or policy is enough."""
-    look = _time_to_live(course, course.status)
-    if look is not None and look <= 0:
-        return Decision(course.status, delete_run=True)
     course.end(Reason.INVALID_SPEC, "; ".join(problems))
     course.look(_time_to_live(course, course.status))
     return course.decision()
@@ -101,7 +101,4 @@ def _after_the_end(course: Course, before: LMFineTuneStatus) -> Decision:
     # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]
-    look = _time_to_live(course, before)
-    if look is not None and look <= 0:
-        return Decision(after, delete_run=True)
-    return Decision(after, delete_jobs=tuple(live), look_again=look)
+    return Decision(after, delete_jobs=tuple(live), look_again=_time_to_live(course, before))

@@ -17,6 +17,10 @@ class ConflictError(ClusterError):
     """Another version of the object is there than was meant (patch), or an object of that name (create)."""
 
 
+class NameTakenError(ClusterError):
+    """Somebody else's objects have all the names that could be used."""
+
+
 class ForbiddenError(ClusterError):
     """The operator lacks a right, or the namespace is being deleted, or admission refuses the object."""
 

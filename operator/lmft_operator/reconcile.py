@@ -24,7 +24,14 @@ from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
 from lmft_operator.course import Course, Decision, Notice, notices
 from lmft_operator.decide import decide
-from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
+from lmft_operator.errors import (
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidObjectError,
+    NameTakenError,
+    NotFoundError,
+)
 from lmft_operator.facts import Key, Observed, RunFacts, job_facts
 from lmft_operator.live import Heard, overlay
 from lmft_operator.logs import about
@@ -167,10 +174,11 @@ class Reconciler:
         rules = self._settings.policy.for_namespace(run.key.namespace)
         manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
         try:
-            created = await self._cluster.create_job(manifest)
-        except ConflictError:
-            created = await self._settle_name(run, manifest, plan)
-        except (ForbiddenError, InvalidObjectError) as problem:
+            try:
+                created = await self._cluster.create_job(manifest)
+            except ConflictError:
+                created = await self._settle_name(run, manifest, plan)
+        except (ForbiddenError, InvalidObjectError, NameTakenError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return problem
         self._created.append(time.monotonic())
@@ -179,12 +187,21 @@ class Reconciler:
         return None
 
     async def _settle_name(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
-        """A Job of that name exists: ours from before a crash, or somebody else's, whom we step aside for."""
-        existing = await self._cluster.get_job(run.key.namespace, plan.name)
+        """A Job of that name exists: ours from before a crash, or somebody else's, whom we step aside for, once."""
+        namespace = run.key.namespace
+        existing = await self._cluster.get_job(namespace, plan.name)
         if job_facts(existing).owner == run.uid:
             return existing
-        manifest["metadata"]["name"] = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
-        return await self._cluster.create_job(manifest)
+        other = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
+        manifest["metadata"]["name"] = other
+        try:
+            return await self._cluster.create_job(manifest)
+        except ConflictError as conflict:
+            existing = await self._cluster.get_job(namespace, other)
+            if job_facts(existing).owner == run.uid:
+                return existing
+            words = f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them."
+            raise NameTakenError(conflict.status, words) from conflict
 
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
         before = status.parse(run.status)

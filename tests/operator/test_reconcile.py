@@ -10,10 +10,10 @@ from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.status import LMFineTuneStatus
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.errors import ClusterError, ForbiddenError, InvalidObjectError
+from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError
 from lmft_operator.facts import Key
 from lmft_operator.progress import ProgressReport
-from lmft_operator.reconcile import Reconciler
+from lmft_operator.reconcile import REFUSED_SECONDS, Reconciler
 from lmft_operator.settings import parse
 from lmft_operator.status import timestamp
 
@@ -73,6 +73,12 @@ class Api:
             raise self.refusal
         self.created.append(job["metadata"]["name"])
         return self._named(job, job["metadata"]["name"], f"job-{len(self.created)}")
+
+    async def get_job(self, namespace: str, name: str) -> dict[str, Any]:
+        return self._named({"spec": {}, "status": {}}, name, f"foreign-{name}")
+
+    async def delete_run(self, key: Key, uid: str) -> None:
+        self.deleted.append(key.name)
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         self.deleted.append(name)
@@ -148,6 +154,26 @@ async def test_a_manifest_that_makes_no_valid_job_has_failed_once() -> None:
     api.refusal = None
     status = await api.look()
     assert (status.phase, status.completion_time, api.created) == ("Pending", None, ["eli5-1"])
+
+
+async def test_when_strangers_have_both_names_of_its_job_a_run_says_so_and_waits() -> None:
+    api = Api()
+    api.refusal = ConflictError(409, "exists")
+    status = await api.look()
+    assert (status.reason, status.attempts) == ("Pending", None)
+    message = status.succeeded.message if status.succeeded else ""
+    assert message.startswith("The Job cannot be created: Jobs eli5-1 and eli5-1-")
+    assert "delete one of them" in message
+    assert await api.reconciler(KEY) == REFUSED_SECONDS
+
+
+async def test_a_run_that_makes_no_valid_job_is_deleted_when_its_time_is_over() -> None:
+    api = Api(ttlSecondsAfterFinished=30)
+    api.refusal = InvalidObjectError(422, 'Job.batch "eli5-1" is invalid: spec.template')
+    await api.look()
+    await api.patch_status(KEY, "", {"completionTime": timestamp(time.time() - 31)})
+    await api.look()
+    assert api.deleted == ["eli5"]
 
 
 async def test_what_a_pod_reported_last_is_not_lost_when_it_fails() -> None:
