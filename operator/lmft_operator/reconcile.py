@@ -174,10 +174,7 @@ class Reconciler:
         rules = self._settings.policy.for_namespace(run.key.namespace)
         manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
         try:
-            try:
-                created = await self._cluster.create_job(manifest)
-            except ConflictError:
-                created = await self._settle_name(run, manifest, plan)
+            created = await self._create_or_adopt(run, manifest, plan)
         except (ForbiddenError, InvalidObjectError, NameTakenError) as problem:
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return problem
@@ -186,22 +183,18 @@ class Reconciler:
         self._cache.job_written(created)
         return None
 
-    async def _settle_name(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
-        """A Job of that name exists: ours from before a crash, or somebody else's, whom we step aside for, once."""
-        namespace = run.key.namespace
-        existing = await self._cluster.get_job(namespace, plan.name)
-        if job_facts(existing).owner == run.uid:
-            return existing
+    async def _create_or_adopt(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
+        """The Job, made now, or ours from before a crash; one step aside for somebody else's of that name."""
         other = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
-        manifest["metadata"]["name"] = other
-        try:
-            return await self._cluster.create_job(manifest)
-        except ConflictError as conflict:
-            existing = await self._cluster.get_job(namespace, other)
-            if job_facts(existing).owner == run.uid:
-                return existing
-            words = f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them."
-            raise NameTakenError(conflict.status, words) from conflict
+        for name in (plan.name, other):
+            manifest["metadata"]["name"] = name
+            try:
+                return await self._cluster.create_job(manifest)
+            except ConflictError:
+                existing = await self._cluster.get_job(run.key.namespace, name)
+                if job_facts(existing).owner == run.uid:
+                    return existing
+        raise NameTakenError(409, f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them.")
 
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
         before = status.parse(run.status)

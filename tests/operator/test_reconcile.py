@@ -162,7 +162,7 @@ async def test_when_strangers_have_both_names_of_its_job_a_run_says_so_and_waits
     status = await api.look()
     assert (status.reason, status.attempts) == ("Pending", None)
     message = status.succeeded.message if status.succeeded else ""
-    assert message.startswith("The Job cannot be created: Jobs eli5-1 and eli5-1-")
+    assert message.startswith("The Job cannot be created: Jobs eli5-1 and eli5-")
     assert "delete one of them" in message
     assert await api.reconciler(KEY) == REFUSED_SECONDS
 
