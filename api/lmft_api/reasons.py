@@ -207,8 +207,8 @@ REASONS: dict[Reason, ReasonInfo] = {
         "spec.resumeFrom to keep what was trained.",
     ),
     Reason.HUNG: ReasonInfo(
-        "Nothing moved for spec.training.watchdogSeconds (before the first step for half an hour at least), no step, "
-        "no batch, no part of a file on its way; the stacks of all threads are in the pod's log.",
+        "Nothing moved for spec.training.watchdogSeconds (before the first step for an hour at least), no step, no "
+        "batch, no part of a file on its way; the stacks of all threads are in the pod's log.",
         "Look at the stacks; if a step rightly takes that long, raise watchdogSeconds in a new run, with "
         "spec.resumeFrom to keep what was trained.",
     ),

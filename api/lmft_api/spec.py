@@ -237,7 +237,7 @@ class Training(ApiModel):
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations without improvement of the evaluation loss."""
     watchdog_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
-    """Stop as hung when nothing moves for this long; before the first step after 1800 at least. Default: 1800."""
+    """Stop as hung when nothing moves for this long; before the first step after 3600 at least. Default: 1800."""
     callbacks: Annotated[list[ImportPath], Field(min_length=1, max_length=16)] | None = None
     """Import paths of TrainerCallback classes in the image; only where the policy allows user code."""
     trainer_class: ImportPath | None = None

@@ -19,8 +19,9 @@ from lmft_job.observer import Observer
 from lmft_job.storage import Store, join_key, open_store
 from lmft_job.watchdog import Watchdog
 
-PATIENCE_BEFORE_STEPS_SECONDS = 1800.0
-"""Of the watchdog, at least, before the first step: a short spec.training.watchdogSeconds is meant for steps."""
+PATIENCE_BEFORE_STEPS_SECONDS = 3600.0
+"""Of the watchdog, at least, before the first step: spec.training.watchdogSeconds is meant for steps, and weights on a
+slow disk say nothing while they are read."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
-from lmft_api.run import CHECKPOINTS_FOLDER, attempt_folder, spec_hash
+from lmft_api.run import CHECKPOINTS_FOLDER, spec_hash
 from lmft_api.status import Provenance
 from lmft_job import journal
 from lmft_job.checkpoints import newest_verified
@@ -128,20 +128,20 @@ def check_push_right(context: RunContext) -> None:
 
 
 def begin_attempt(context: RunContext, store: Store) -> Attempt:
-    """Number of this attempt: the operator's in a cluster, counted on a laptop. From now on earlier ones see it."""
+    """Number of this attempt: the operator's in a cluster, counted on a laptop. From now on earlier ones see it.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun.
+    """
     earlier = journal.known_attempts(store)
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
+    journal.Fence(store, number).require()
     if context.in_pod:
         journal.begin(store, number)
-    if max(earlier, default=0) <= number:
-        left = [f"{CHECKPOINTS_FOLDER}/", f"{MODEL}/", f"{STAGED}/"]
-    else:
-        # What a successor is sending is not ours to end.
-        left = [f"{attempt_folder(known)}/" for known in earlier if known <= number]
     try:
         # Parts that a killed attempt had sent cost money until somebody removes them.
-        for prefix in left if earlier else []:
-            store.abort_incomplete(prefix)
+        for folder in (CHECKPOINTS_FOLDER, MODEL, STAGED) if earlier else ():
+            store.abort_incomplete(f"{folder}/")
     except RefusedError as error:
         context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
     return Attempt(number, earlier)

@@ -1,6 +1,7 @@
 """Making a prepared data set: load → split → flatten/join → (train a tokenizer) → tokenise → pack, into a folder."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def make(
     # Train a tokenizer, if there is none.
     if tokenizer is None:
         tokenizer = tokenizers.train(
-            train.texts.batches(train_kept), trained_size(settings), settings.task, max_positions
+            _checked(train.texts.batches(train_kept), check), trained_size(settings), settings.task, max_positions
         )
         check()
 
@@ -127,6 +128,12 @@ def make(
     tokenizers.fast_core(tokenizer).no_truncation()  # type: ignore[union-attr]
     tokenizer.save_pretrained(str(folder / TOKENIZER))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
+
+
+def _checked(batches: Iterator[list[str]], check: Check) -> Iterator[list[str]]:
+    for batch in batches:
+        check()
+        yield batch
 
 
 def _load(

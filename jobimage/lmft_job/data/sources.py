@@ -24,6 +24,8 @@ from lmft_job.private import refuse_private
 
 log = logging.getLogger(__name__)
 
+_PART_BYTES = 1 << 22
+
 
 @dataclass
 class SourceRows:
@@ -72,7 +74,7 @@ def open_source(
     if spec.builtin is not None:
         return PythonDocs()
     if spec.files is not None and spec.format is not None:
-        return Files(_resolve(spec.files, scratch, credentials, check), spec.format)
+        return Files(_resolve(spec.files, scratch, credentials, check), spec.format, check)
     if spec.name is None:
         raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
     return Hub(spec.name, spec.config, spec.revision, hub_token)
@@ -107,15 +109,11 @@ class Files:
     noun = "rows"
     sliced = False
 
-    def __init__(self, found: list[DataFile], kind: DataFormat) -> None:
+    def __init__(self, found: list[DataFile], kind: DataFormat, check: Check) -> None:
         self._files = found
         self._kind = kind
         self.title = found[0].name if len(found) == 1 else f"{found[0].name} and {len(found) - 1} more"
-        digests = []
-        for file in found:
-            with file.path.open("rb") as source:
-                digests.append(hashlib.file_digest(source, "sha256").hexdigest())
-        self.identity = f"{kind.value}:{','.join(digests)}"
+        self.identity = f"{kind.value}:{','.join(_digest(file.path, check) for file in found)}"
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
         """All files one after the other."""
@@ -127,6 +125,16 @@ class Files:
                 yield from files.read(file, self._kind, roots, problems)
 
         return SourceRows(batches(), label_names=names)
+
+
+def _digest(path: Path, check: Check) -> str:
+    """SHA-256 of a file in hex; ``check`` is called between its parts."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while part := source.read(_PART_BYTES):
+            check()
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Check) -> list[DataFile]:
