@@ -22,6 +22,8 @@ class Hands:
     def __init__(self, node: Node, namespace: str) -> None:
         self.down: set[Kind] = set()
         self._node, self._namespace = node, namespace
+        self._hit: set[str] = set()
+        """Pods that were deleted and containers that were killed: they take a moment to go, and go but once."""
 
     def begin(self, fault: Fault, pods: list[str]) -> str | None:
         """Do it; returns what it hit, or None when there is nothing to hit yet.
@@ -35,18 +37,24 @@ class Hands:
             self._turn("stop", fault.kind)
             return f"for {fault.seconds:g} s"
         if fault.kind == Kind.POD:
-            if not pods:
+            there = [pod for pod in pods if pod not in self._hit]
+            if not there:
                 return None
-            pod = fault.pick(pods)
+            pod = fault.pick(there)
             told = self._node.run("kubectl", "-n", self._namespace, "delete", "pod", pod, "--wait=false", check=False)
-            return pod if told.returncode == 0 else None
+            if told.returncode:
+                return None
+            self._hit.add(pod)
+            return pod
         namespace, name = (self._namespace, "job") if fault.kind == Kind.CONTAINER else (OPERATOR_NAMESPACE, "operator")
-        running = self._running(namespace, name)
+        running = {pod: one for pod, one in self._running(namespace, name).items() if one not in self._hit}
         if not running:
             return None
         pod = fault.pick(running)
-        killed = self._containerd("tasks", "kill", "--all", "--signal", "SIGKILL", running[pod])
-        return pod if killed is not None else None
+        if self._containerd("tasks", "kill", "--all", "--signal", "SIGKILL", running[pod]) is None:
+            return None
+        self._hit.add(running[pod])
+        return pod
 
     def end(self, fault: Fault) -> None:
         """Undo it, where it lasts; an API server that is started is waited for."""
