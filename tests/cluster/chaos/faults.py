@@ -53,7 +53,7 @@ class Hands:
         pod = fault.pick(running)
         if self._containerd("tasks", "kill", "--all", "--signal", "SIGKILL", running[pod]) is None:
             return None
-        self._hit.add(running[pod])
+        self._hit |= {pod, running[pod]}
         return pod
 
     def end(self, fault: Fault) -> None:

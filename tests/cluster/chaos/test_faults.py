@@ -37,3 +37,9 @@ class MadeUp(Hands):
 def test_what_was_hit_once_is_not_hit_again_while_it_goes(kind: Kind, hit: list[str | None]) -> None:
     hands, fault = MadeUp(), Fault(1, kind, 0.0, 0.0, 0.0)
     assert [hands.begin(fault, ["run-b", "run-a"]) for _ in range(3)] == hit
+
+
+def test_a_pod_whose_container_was_killed_is_not_deleted_for_a_second_hit() -> None:
+    hands = MadeUp()
+    assert hands.begin(Fault(1, Kind.CONTAINER, 0.0, 0.0, 0.0), []) == "run-c1"
+    assert hands.begin(Fault(2, Kind.POD, 0.0, 0.0, 0.0), ["run-c1"]) is None
