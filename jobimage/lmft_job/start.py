@@ -8,7 +8,7 @@ from typing import Any
 from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
-from lmft_api.run import CHECKPOINTS_FOLDER, spec_hash
+from lmft_api.run import attempt_folder, spec_hash
 from lmft_api.status import Provenance
 from lmft_job import journal
 from lmft_job.checkpoints import newest_verified
@@ -140,7 +140,7 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
         journal.begin(store, number)
     try:
         # Parts that a killed attempt had sent cost money until somebody removes them.
-        for folder in (CHECKPOINTS_FOLDER, MODEL, STAGED) if earlier else ():
+        for folder in (*map(attempt_folder, earlier), MODEL, STAGED) if earlier else ():
             store.abort_incomplete(f"{folder}/")
     except RefusedError as error:
         context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
