@@ -26,4 +26,5 @@ def server(api_server: Path) -> Iterator[Server]:
     yield server
     for helm, namespace in dict.fromkeys(server.releases):
         server.run(helm, "uninstall", "lmft-lmfinetune", "-n", namespace, "--ignore-not-found")
-    server.run("kubectl", "delete", "crd", CRD, "--ignore-not-found")
+    server.run("kubectl", "delete", "crd", CRD, "--ignore-not-found", "--wait=false")
+    server.until_definition_is_gone()

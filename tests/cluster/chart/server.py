@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -82,6 +83,22 @@ class Server:
     def uninstall(self, namespace: str, helm: str = "helm") -> None:
         """Uninstall it."""
         self.run(helm, "uninstall", "lmft-lmfinetune", "-n", namespace)
+
+    def until_definition_is_gone(self) -> None:
+        """Wait for the end of its deletion.
+
+        An API server that is asked to delete a definition while it still begins to serve it fails once ("storage is
+        (re)initializing") and then, at times, waits for a change of the object.
+        """
+        for touched in range(12):
+            try:
+                self.run("kubectl", "wait", "--for=delete", f"crd/{CRD}", "--timeout=5s")
+            except RuntimeError:
+                with suppress(RuntimeError):  # gone just now, which the next wait sees
+                    self.run("kubectl", "label", "crd", CRD, "--overwrite", f"touched={touched}")
+            else:
+                return
+        raise AssertionError(f"the definition is not gone: {self.get('crd', CRD)}")
 
     def established(self) -> None:
         """Wait until the definition can be used."""

@@ -83,7 +83,7 @@ def test_uninstalling_without_keep_removes_the_definition_and_everything_else(se
     server.install(namespace, "--set", "crds.keep=false")
 
     server.uninstall(namespace)
-    server.run("kubectl", "wait", "--for=delete", f"crd/{CRD}", "--timeout=30s")
+    server.until_definition_is_gone()
 
     left = server.run("kubectl", "get", "clusterrole,clusterrolebinding", "-o", "name")
     assert namespace not in left
