@@ -24,12 +24,15 @@ DONE = {
 }
 
 
+Reply = tuple[int, Any]
+
+
 class ApiServer(ThreadingHTTPServer):
-    """Answers by path: a status code and a body."""
+    """Answers by path: a status code and a body; of several, each once and the last for ever."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.answers: dict[str, tuple[int, Any]] = {}
+        self.answers: dict[str, Reply | list[Reply]] = {}
         self.asked: list[str] = []
 
 
@@ -38,8 +41,9 @@ class Answer(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, ApiServer)
         server.asked.append(self.path)
-        code, body = server.answers.get(self.path.partition("?")[0], (404, {"kind": "Status", "reason": "NotFound"}))
-        data = json.dumps(body).encode()
+        found = server.answers.get(self.path.partition("?")[0], (404, {"kind": "Status", "reason": "NotFound"}))
+        code, body = found if isinstance(found, tuple) else found.pop(0) if len(found) > 1 else found[0]
+        data = json.dumps(body).encode() + b"\n"  # a watch is read by the line
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -103,6 +107,38 @@ def test_events_of_a_deleted_run_of_the_same_name_are_not_asked_for(api_server: 
 
     [asked] = [path for path in api_server.asked if path.startswith(EVENTS)]
     assert parse_qs(urlsplit(asked).query)["fieldSelector"] == [f"involvedObject.uid={UID}"]
+
+
+def test_the_event_that_tells_of_the_end_is_waited_for_when_it_comes_after_the_status(api_server: ApiServer) -> None:
+    # given a run whose end is seen while its last Event is still on its way
+    def told(*reasons: str) -> Reply:
+        about = {"metadata": {"name": "eli5", "creationTimestamp": "2026-01-01T00:00:01Z"}, "involvedObject": {}}
+        return 200, {"kind": "EventList", "items": [about | {"reason": reason} for reason in reasons]}
+
+    api_server.answers = {
+        PATH: run({}),
+        PATH.rpartition("/")[0]: (200, {"type": "MODIFIED", "object": run(DONE)[1]}),
+        EVENTS: [told("Training"), told("Training"), told("Training"), told("Training", "Completed")],
+    }
+
+    # when it is watched
+    succeeded, shown = watch(api_server, terminal=True)
+
+    # then it is in the last picture
+    assert succeeded
+    assert "00:00:01 Completed" in shown
+    assert len([path for path in api_server.asked if path.startswith(EVENTS)]) == 4
+
+
+def test_an_event_that_never_comes_holds_up_nobody(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmft_job.watch.follow.LAST_EVENT_SECONDS", 0.3)
+    api_server.answers = {
+        PATH: run({}),
+        PATH.rpartition("/")[0]: (200, {"type": "MODIFIED", "object": run(DONE)[1]}),
+        EVENTS: (200, {"kind": "EventList", "items": []}),
+    }
+
+    assert watch(api_server, terminal=True)[0]
 
 
 def test_no_request_waits_for_ever(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,10 @@ WATCH_SECONDS = 60
 ANSWER_SECONDS = 10
 """How long to wait for a connection or an answer; after that it counts as a break of the connection."""
 PAUSE_SECONDS = 2.0
+LAST_EVENT_SECONDS = 3.0
+"""The operator posts the Event of an end beside the status that tells of it: how long to wait for the later one."""
+EVENT_PAUSE_SECONDS = 0.2
+NO_EVENTS = "NoEvents"
 
 
 class WatchError(Exception):
@@ -46,12 +50,13 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
     except (ConfigException, OSError) as error:
         why = str(error).rstrip(".")
         raise WatchError(f"no cluster to look at: {why}. Set KUBECONFIG or choose a --context.") from error
-    history, last = History(), ""
+    history, last, seen_going = History(), "", False
     with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else nullcontext() as live:
         for uid, status in _statuses(name, namespace):
             history.add(status)
             if live is not None:
-                events = _events(uid, namespace)
+                late = status.reason if status.ended and seen_going else None
+                events = _events(uid, namespace) if late is None else _events_with(late, uid, namespace)
                 live.update(picture(name, status, history, events, console.width), refresh=True)
             elif (text := line(name, status)) != last:
                 console.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -61,6 +66,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
                     console.print(left, soft_wrap=True)
                 outcome = status.succeeded
                 return outcome is not None and outcome.status == ConditionStatus.TRUE
+            seen_going = True
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
 
 
@@ -113,6 +119,16 @@ def _status(body: dict[str, Any]) -> tuple[str, LMFineTuneStatus]:
         raise WatchError("the cluster's operator writes a status of another version; update lmft") from error
 
 
+def _events_with(reason: str, uid: str, namespace: str) -> list[EventLine]:
+    """The Events about the run once one of them has this reason, or as they are after a bounded time."""
+    until = time.monotonic() + LAST_EVENT_SECONDS
+    while True:
+        events = _events(uid, namespace)
+        if any(event.reason in (reason, NO_EVENTS) for event in events) or time.monotonic() > until:
+            return events
+        time.sleep(EVENT_PAUSE_SECONDS)
+
+
 def _events(uid: str, namespace: str) -> list[EventLine]:
     """The Events about the run, oldest first; one that says so when they cannot be read, for the run matters more.
 
@@ -124,7 +140,7 @@ def _events(uid: str, namespace: str) -> list[EventLine]:
         )
     except (ApiException, HTTPError, OSError) as error:
         why = error.reason if isinstance(error, ApiException) else error
-        return [EventLine(datetime.now(UTC).isoformat(), "Warning", "NoEvents", f"Events cannot be read: {why}")]
+        return [EventLine(datetime.now(UTC).isoformat(), "Warning", NO_EVENTS, f"Events cannot be read: {why}")]
     lines = [
         EventLine(
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp).isoformat(),

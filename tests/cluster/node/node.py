@@ -209,13 +209,15 @@ class Run:
 
         return eventually(look, f"the pod of attempt {attempt} of {self.name} runs", seconds)
 
-    def events(self) -> list[tuple[str, str]]:
-        """Reason and message of the Events about the run, oldest first."""
-        found = self.team.read(
-            "events", "--field-selector", f"involvedObject.kind=LMFineTune,involvedObject.name={self.name}"
-        )
-        items = sorted(found.get("items", []), key=lambda e: e["metadata"]["creationTimestamp"])
-        return [(event["reason"], event["message"]) for event in items]
+    def event(self, reason: str) -> str:
+        """Message of the Event about the run with that reason; the operator posts it right after the status."""
+        selector = f"involvedObject.kind=LMFineTune,involvedObject.name={self.name},reason={reason}"
+
+        def look() -> list[Json]:
+            items: list[Json] = self.team.read("events", "--field-selector", selector).get("items", [])
+            return items
+
+        return str(eventually(look, f"an Event {reason} about {self.name}", 10)[-1]["message"])
 
 
 def content_tag(paths: Iterable[str]) -> str:
