@@ -56,8 +56,11 @@ def test_only_the_first_of_two_conditional_puts_wins(store: Store) -> None:
     assert store.get_bytes("x/MANIFEST.json") == b"mine"
 
 
-def test_of_many_writers_at_once_exactly_one_wins(store: Store) -> None:
-    won = []
+def test_of_many_writers_at_once_exactly_one_wins_in_a_folder(tmp_path: Path) -> None:
+    # In S3 it is the service's promise; versitygw looks and writes in two steps, so of writers within a millisecond two
+    # may win there.
+    store = open_store(tmp_path.as_uri())
+    won: list[bool] = []
     writers = [
         threading.Thread(target=lambda number=number: won.append(store.put_if_absent("race", b"%d" % number)))
         for number in range(8)
