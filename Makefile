@@ -32,7 +32,7 @@ demo: setup ## Fine-tune on the Python language reference, without any network
 
 .PHONY: test
 test: setup ## Tests without a cluster and without a network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: lint
 lint: setup lint-chart ## Style, types, import contracts, charts
