@@ -29,7 +29,10 @@ NEWS = 60.0
 FIGURES = ("perplexity", "baselinePerplexity", "evalLoss", "baselineEvalLoss")
 """What a status and a report both tell of a run."""
 TARGET_PATIENCE = 300.0
-"""How long a fault waits for something that it can hit, and then as long again for something else, seconds."""
+"""How long a fault waits for something that it can hit, and then as long again for something else, seconds.
+
+Only time in which all components are there counts: in an outage nothing starts that could be hit.
+"""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]
     faults = schedule(plan.seed, plan.faults, plan.durations, plan.pause)
     # Moments in seconds, the fault's number to tell equal ones apart, and whether it begins or ends then.
     coming = [(fault.at, fault.number, True) for fault in faults]
-    zero = time.monotonic()
+    zero, all_there = time.monotonic(), 0.0
     while coming:
         moment, number, begins = heapq.heappop(coming)
         while (now := time.monotonic() - zero) < moment:
@@ -230,11 +233,13 @@ def disturb(plan: Plan, hands: Hands, crowd: Crowd, say: Say) -> Iterator[Fault]
                 crowd.fill()
             time.sleep(min(1.0, moment - now))
         fault = faults[number - 1]
+        if hands.down:
+            all_there = now
         if not begins:
             hands.end(fault)
             say(f"      {fault.kind}: over")
             continue
-        waited = now - fault.at
+        waited = now - max(fault.at, all_there)
         choices = [fault] if waited < TARGET_PATIENCE else [fault, *fault.instead()]
         targets = crowd.observer.targets()
         done, hit = next(((one, hit) for one in choices if (hit := hands.begin(one, targets))), (None, None))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,8 @@ class Hands:
         self.possible = possible
 
     def begin(self, fault: Fault, pods: list[str]) -> str | None:
+        if fault.kind in self.possible and fault.kind in OUTAGES:
+            self.down.add(fault.kind)
         return "it" if fault.kind in self.possible else None
 
     def end(self, fault: Fault) -> None:
@@ -58,13 +61,25 @@ def crowd(bodies: dict[str, Json], jobs: list[Json] | None = None) -> Crowd:
     return Crowd(team, PLAN, observer, dict.fromkeys(bodies, "CausalLM"))
 
 
-def done_by(hands: Any) -> Counter[Kind]:
-    return Counter(fault.kind for fault in disturb(PLAN, hands, crowd({}), lambda text: None))
+def done_by(hands: Any, plan: Plan = PLAN) -> Counter[Kind]:
+    return Counter(fault.kind for fault in disturb(plan, hands, crowd({}), lambda text: None))
+
+
+def planned(plan: Plan = PLAN) -> Counter[Kind]:
+    return Counter(fault.kind for fault in measure.schedule(plan.seed, plan.faults, plan.durations, plan.pause))
 
 
 def test_every_fault_is_done_where_there_is_always_something_to_hit() -> None:
-    planned = Counter(fault.kind for fault in measure.schedule(7, 30, PLAN.durations, PLAN.pause))
-    assert done_by(Hands(*Kind)) == planned
+    assert done_by(Hands(*Kind)) == planned()
+
+
+def test_a_fault_waits_for_the_end_of_an_outage_however_long_in_which_there_is_nothing_to_hit() -> None:
+    class Dark(Hands):
+        def begin(self, fault: Fault, pods: list[str]) -> str | None:
+            return None if self.down - {Kind.S3} and fault.kind not in OUTAGES else super().begin(fault, pods)
+
+    plan = replace(PLAN, durations=PLAN.durations | {Kind.API: 3 * measure.TARGET_PATIENCE})
+    assert done_by(Dark(*Kind), plan) == planned(plan)
 
 
 @pytest.mark.parametrize("possible", [(Kind.OPERATOR,), (Kind.CONTAINER,), (Kind.POD, Kind.OPERATOR)])
