@@ -89,11 +89,17 @@ def describe() -> str:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[S3Server]:
-    """Starts a server that keeps its objects below the folder, and stops it afterwards."""
+def running(folder: Path, *, one_at_a_time: bool = False) -> Iterator[S3Server]:
+    """Starts a server that keeps its objects below the folder, and stops it afterwards.
+
+    Args:
+        folder: empty, the server's own.
+        one_at_a_time: moto's server, which answers one request after the other, so that a conditional write is atomic
+            as S3 promises it. versitygw's is not: of eight writers at once, two may win.
+    """
     port = _free_port()
-    program = find_versitygw()
-    start = _start_versitygw if program else _start_moto
+    program = None if one_at_a_time else find_versitygw()
+    start = _start_versitygw if program else _start_moto_in_turn if one_at_a_time else _start_moto
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(**start(program, folder, port), stdout=log, stderr=log)
         try:
@@ -118,6 +124,15 @@ def _start_versitygw(program: Path | None, folder: Path, port: int) -> dict[str,
 def _start_moto(program: Path | None, folder: Path, port: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     return {"args": command, "env": {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "1000000"}}
+
+
+def _start_moto_in_turn(program: Path | None, folder: Path, port: int) -> dict[str, Any]:
+    start = (
+        "from moto.server import DomainDispatcherApplication, create_backend_app\n"
+        "from werkzeug.serving import run_simple\n"
+        f"run_simple('127.0.0.1', {port}, DomainDispatcherApplication(create_backend_app))"
+    )
+    return _start_moto(program, folder, port) | {"args": [sys.executable, "-c", start]}
 
 
 def _people_of_versitygw(program: Path | None, endpoint: str, folder: Path) -> S3Server:

@@ -2,12 +2,12 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from job.faults import small_disk
-from job.s3server import BUCKET, S3Server
+from job.s3server import BUCKET, S3Server, running
 
 from lmft_api.reasons import ExitCode, Reason
 from lmft_job.errors import InterruptedRunError, InvalidError, JobError, RefusedError
@@ -56,13 +56,20 @@ def test_only_the_first_of_two_conditional_puts_wins(store: Store) -> None:
     assert store.get_bytes("x/MANIFEST.json") == b"mine"
 
 
-def test_of_many_writers_at_once_exactly_one_wins_in_a_folder(tmp_path: Path) -> None:
-    # In S3 it is the service's promise; versitygw looks and writes in two steps, so of writers within a millisecond two
-    # may win there.
-    store = open_store(tmp_path.as_uri())
-    won: list[bool] = []
+@pytest.fixture(params=["file", "s3"])
+def atomic(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each kind whose conditional writes are atomic."""
+    if request.param == "file":
+        yield open_store(tmp_path.as_uri())
+    else:
+        with running(tmp_path, one_at_a_time=True) as server:
+            yield open_store(f"s3://{BUCKET}", server.secret(tmp_path / "secret"))
+
+
+def test_of_many_writers_at_once_exactly_one_wins(atomic: Store) -> None:
+    won = []
     writers = [
-        threading.Thread(target=lambda number=number: won.append(store.put_if_absent("race", b"%d" % number)))
+        threading.Thread(target=lambda number=number: won.append(atomic.put_if_absent("race", b"%d" % number)))
         for number in range(8)
     ]
     for writer in writers:

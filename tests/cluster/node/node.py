@@ -209,15 +209,20 @@ class Run:
 
         return eventually(look, f"the pod of attempt {attempt} of {self.name} runs", seconds)
 
-    def event(self, reason: str) -> str:
-        """Message of the Event about the run with that reason; the operator posts it right after the status."""
-        selector = f"involvedObject.kind=LMFineTune,involvedObject.name={self.name},reason={reason}"
+    def events(self, reason: str) -> list[tuple[str, str]]:
+        """Reason and message of the Events about the run, oldest first, once one has that reason.
 
-        def look() -> list[Json]:
-            items: list[Json] = self.team.read("events", "--field-selector", selector).get("items", [])
-            return items
+        The operator posts an Event right after the status that it goes with.
+        """
+        selector = f"involvedObject.kind=LMFineTune,involvedObject.name={self.name}"
 
-        return str(eventually(look, f"an Event {reason} about {self.name}", 10)[-1]["message"])
+        def look() -> list[tuple[str, str]] | None:
+            items = self.team.read("events", "--field-selector", selector).get("items", [])
+            items = sorted(items, key=lambda e: e["metadata"]["creationTimestamp"])
+            found = [(event["reason"], event["message"]) for event in items]
+            return found if reason in dict(found) else None
+
+        return eventually(look, f"an Event {reason} about {self.name}", 10)
 
 
 def content_tag(paths: Iterable[str]) -> str:

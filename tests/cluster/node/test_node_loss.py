@@ -98,4 +98,4 @@ def test_storage_that_is_away_is_waited_for_and_a_run_outlives_it(frail, trainer
         assert_same(run, reference, s3)
     assert reasons(patient) == ["Completed"]
     assert set(reasons(hasty)) == {"StorageUnavailable", "Completed"}
-    assert hasty.event("StorageUnavailable")
+    assert "StorageUnavailable" in dict(hasty.events("StorageUnavailable"))

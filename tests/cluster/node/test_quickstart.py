@@ -41,4 +41,4 @@ def test_the_quickstart_ends_with_its_figures_in_the_status(team: Team, s3) -> N
     assert sum(key.startswith("checkpoints/") and key.endswith("MANIFEST.json") for key in keys) == 1
     report = json.loads(s3.get_object(Bucket=BUCKET, Key=f"{prefix}report.json")["Body"].read())
     assert f"{report['results']['perplexity']:.2f}" == results["perplexity"]
-    assert run.event("Completed") == run.condition["message"]
+    assert run.events("Completed")[-1] == ("Completed", run.condition["message"])

@@ -49,7 +49,7 @@ def test_a_gpu_is_asked_for_only_once_model_and_data_are_prepared(team: Team, gp
     assert GPU not in json.dumps(prepare)
     assert train["resources"]["limits"][GPU] == train["resources"]["requests"][GPU] == "1"
     assert run.status["usage"]["gpuSeconds"] < run.status["usage"]["seconds"]
-    assert run.event("Preparing")
+    assert "Preparing" in dict(run.events("Preparing"))
 
 
 def test_the_train_job_starts_from_what_the_prepare_job_left(team: Team, s3) -> None:
