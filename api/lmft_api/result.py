@@ -53,6 +53,9 @@ class Result(ApiModel):
     """Numbers of the attempt."""
     adjustments: list[str] | None = None
     """What the job changed to go on."""
+    highest_attempt: Count | None = None
+    """Highest number of an attempt of this run that has begun, as noted in storage, this one included. The next attempt
+    takes a number above it: the cluster's own may repeat, after its database was restored to an older snapshot."""
     provenance: Provenance | None = None
     """Where the result came from."""
     evaluations: Annotated[list[EvaluationResult], Field()] | None = None
@@ -65,6 +68,8 @@ def encode(result: Result) -> bytes:
     results = whole.get("results", {})
     samples = results.pop("samples", [])
     body: dict[str, Any] = {"reason": whole["reason"]}
+    if "highestAttempt" in whole:
+        body["highestAttempt"] = whole["highestAttempt"]
     for key, value in results.items():
         body = _with(body, "results", {**body.get("results", {}), key: value})
     body["message"] = _longest(

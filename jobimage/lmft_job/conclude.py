@@ -55,11 +55,13 @@ def conclude(run: Callable[[], Result]) -> Ending:
 
 
 def with_progress(ending: Ending, context: RunContext | None) -> Result:
-    """Add what is known of the attempt to a result that has nothing but words."""
+    """Add what is known of the attempt; all of it to a result that has nothing but words."""
     result = ending.result
-    if context is None or ending.exit_code == ExitCode.DONE:
+    if context is None:
         return result
     progress = context.progress
+    if ending.exit_code == ExitCode.DONE:
+        return result.model_copy(update={"highest_attempt": progress.highest_attempt})
     counts = Counts(
         steps=progress.step,
         total_steps=progress.total,
@@ -67,7 +69,12 @@ def with_progress(ending: Ending, context: RunContext | None) -> Result:
         lost_steps=progress.lost_steps,
     )
     return result.model_copy(
-        update={"checkpoint": progress.checkpoint, "counts": counts, "adjustments": progress.adjustments or None}
+        update={
+            "checkpoint": progress.checkpoint,
+            "counts": counts,
+            "adjustments": progress.adjustments or None,
+            "highest_attempt": progress.highest_attempt,
+        }
     )
 
 

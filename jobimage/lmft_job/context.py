@@ -34,6 +34,7 @@ class Progress:
     lost_steps: int | None = None
     checkpoint: CheckpointStatus | None = None
     adjustments: list[str] = field(default_factory=list)
+    highest_attempt: int | None = None
 
 
 @dataclass

@@ -135,6 +135,7 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
     """
     earlier = journal.known_attempts(store)
     number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
+    context.progress.highest_attempt = max(number, *earlier) if earlier else number
     journal.Fence(store, number).require()
     if context.in_pod:
         journal.begin(store, number)

@@ -34,6 +34,7 @@ def random_result(seed: int) -> Result:
             },
             "checkpoint": {"step": 400, "uri": "s3://c/" + "c" * generator.randint(0, 900)},
             "counts": {"steps": 420, "lostSteps": 20},
+            "highestAttempt": 7,
             "adjustments": [text(generator, 200) for _ in range(generator.randint(0, 16))],
             "provenance": {"specHash": "a" * 64, "versions": {f"library{n}": "1.2.3" for n in range(32)}},
             "evaluations": [{"step": n, "epoch": "1", "evalLoss": "3.9"} for n in range(generator.randint(0, 200))],
@@ -54,6 +55,7 @@ def test_any_result_becomes_valid_json_of_at_most_4096_bytes(seed: int):
     assert decoded.results is not None
     assert decoded.results.perplexity == "49.61"
     assert decoded.results.model_uri == result.results.model_uri
+    assert decoded.highest_attempt == 7
 
 
 @pytest.mark.parametrize("seed", range(0, 150, 7))

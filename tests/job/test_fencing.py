@@ -119,14 +119,18 @@ def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_s
         key = f"{tmp_path.name}/checkpoints/attempt-{number:04d}/step-00000020/model.safetensors"
         s3.client().create_multipart_upload(Bucket=BUCKET, Key=key)
 
+    contexts: list[RunContext] = []
+
     def attempt_begins(number: int) -> Attempt:
         file = RunFile(name="toy", namespace="team", uid=UID, attempt=number, spec=parse_spec(toy_spec(tmp_path)))
         context = RunContext(file, True, tmp_path, tmp_path, None, Observer(), lambda words: None, lambda: None)
+        contexts.append(context)
         return begin_attempt(context, store)
 
     # when one between them begins late, then it ends at once and touches nothing
     with pytest.raises(InterruptedRunError, match="attempt 3 of this run has begun"):
         attempt_begins(2)
+    assert contexts[-1].progress.highest_attempt == 3, "the operator continues above it"
     assert len(s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=tmp_path.name)["Uploads"]) == 2
     # when one after them begins, then what they had sent is gone
     assert attempt_begins(4) == Attempt(4, {1: 0, 3: 0})
