@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal as Exact
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints
@@ -165,6 +166,42 @@ def decimal_rule(field: str, attribute: str, low: float, high: float, *, above: 
         cel=f"!has(self.{field}) || (double(self.{field}) {comparison} {low!r} && double(self.{field}) <= {high!r})",
         message=f"must be {'greater than' if above else 'at least'} {low:g} and at most {high:g}",
         holds=lambda value: inside(getattr(value, attribute)),
+        field=field,
+    )
+
+
+_MULTIPLES = {"": Exact(1), "m": Exact("0.001")} | {
+    suffix: Exact(base) ** power
+    for base, suffixes in ((1000, ("k", "M", "G", "T", "P", "E")), (1024, ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")))
+    for power, suffix in enumerate(suffixes, 1)
+}
+
+
+def amount(quantity: str) -> Exact:
+    """A Kubernetes quantity as a number: CPUs, or bytes.
+
+    Raises:
+        ValueError: it is none of those that :data:`QUANTITY_PATTERN` describes.
+    """
+    if not matches(QUANTITY_PATTERN, quantity):
+        raise ValueError(f'"{quantity}" {PATTERN_HINTS[QUANTITY_PATTERN]}')
+    number = quantity.rstrip("mkMGTPEi")
+    return Exact(number) * _MULTIPLES[quantity[len(number) :]]
+
+
+def quantity_rule(field: str, attribute: str, least: str, most: str) -> Rule:
+    """Bounds for a quantity, as CEL and as Python: 0 stands for "no limit" where Kubernetes reads it."""
+
+    def holds(value: Any) -> bool:
+        given = getattr(value, attribute)
+        return given is None or not matches(QUANTITY_PATTERN, given) or amount(least) <= amount(given) <= amount(most)
+
+    bounds = ((">=", least), ("<=", most))
+    inside = " && ".join(f"quantity(self.{field}).compareTo(quantity('{bound}')) {sign} 0" for sign, bound in bounds)
+    return Rule(
+        cel=f"!has(self.{field}) || !isQuantity(self.{field}) || ({inside})",
+        message=f"must be at least {least} and at most {most}; leave it out for the platform's default",
+        holds=holds,
         field=field,
     )
 

@@ -18,6 +18,7 @@ from lmft_api.base import (
     Rule,
     list_map,
     only_with,
+    quantity_rule,
 )
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
@@ -35,8 +36,17 @@ class SecretRef(ApiModel):
     """Name of the Secret."""
 
 
+QUANTITY_BOUNDS = {
+    "cpu": ("cpu", "1m", "4096"),
+    "memory": ("memory", "16Mi", "128Ti"),
+    "ephemeralStorage": ("ephemeral_storage", "16Mi", "1Pi"),
+    "sharedMemory": ("shared_memory", "1Mi", "128Ti"),
+}
+"""Least and most of each quantity: 16Mi is less than any container starts with, and no node has as much as the most."""
+
+
 class Resources(ApiModel):
-    """What the pod asks for; the limits equal the requests for memory and GPUs."""
+    """What the pod asks for, and may use at most."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Nodes; more than one is not supported yet."""
@@ -45,15 +55,17 @@ class Resources(ApiModel):
     gpu_resource_name: QualifiedName | None = None
     """Extended resource that counts GPUs. Default: nvidia.com/gpu, or what the platform team configured."""
     cpu: Quantity | None = None
-    """CPU request."""
+    """CPUs: the request, and the limit where the platform sets limits (policy.maxCpu). Default request: 1."""
     memory: Quantity | None = None
-    """Memory request and limit."""
+    """Memory: request and limit. Default: a request of 2Gi, and the limit that the platform sets, if any."""
     ephemeral_storage: Quantity | None = None
-    """Request for the node's scratch disk, where caches and checkpoints lie before upload."""
+    """The node's scratch disk, where caches and checkpoints lie before upload: request and limit. Default: a request of
+    4Gi, and the limit that the platform sets, if any."""
     shared_memory: Quantity | None = None
-    """Size of /dev/shm. Default: 1Gi."""
+    """Size of /dev/shm, which counts as memory. Default: 1Gi."""
 
     rules: ClassVar = (
+        *(quantity_rule(name, *bounds) for name, bounds in QUANTITY_BOUNDS.items()),
         Rule(
             "!has(self.gpusPerNode) || self.gpusPerNode <= 1",
             "more than one GPU is not supported yet; set 0 or 1",

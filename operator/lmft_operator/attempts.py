@@ -105,7 +105,8 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
         words = "The pod is gone; its Job has yet to say how it ended."
         course.wait(Reason.INTERRUPTED, words, course.status.phase or Phase.PENDING)
     elif pod is None or pod.started is None or queued:
-        wishes = manifests.wishes(course.spec, course.settings, job.gpus if job else 0)
+        rules = course.settings.policy.for_namespace(course.seen.run.key.namespace)
+        wishes = manifests.wishes(course.spec, course.settings, rules, job.gpus if job else 0)
         wait = waiting.explain(job, pod, course.seen.warnings, wishes, course.seen.now, attempt.number)
         course.look(wait.seconds)
         course.wait(wait.reason, wait.message)

@@ -25,6 +25,7 @@ from lmft_api.run import (
 )
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_operator.facts import RunFacts
+from lmft_operator.resources import Demand, demand
 from lmft_operator.scheduling import Wishes
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
@@ -85,11 +86,11 @@ def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
     return QUEUE_LABEL in labels or QUEUE_LABEL in settings.job.labels
 
 
-def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, gpus: int) -> Wishes:
-    """What the pod of an attempt asks of a node."""
+def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, gpus: int) -> Wishes:
+    """What the pod of an attempt asks of a node; ``rules`` are those of its namespace."""
     template = spec.pod_template or PodTemplate()
     return Wishes(
-        requests=_resources(gpus, spec.resources or Resources(), settings)["requests"],
+        requests=demand(spec.resources or Resources(), gpus, settings.job, rules).requests,
         selector=(template.node_selector or {}) | settings.job.node_selector,
         tolerations=(*(settings.job.gpu_tolerations if gpus else ()), *(template.tolerations or ())),
     )
@@ -147,7 +148,7 @@ def build(
         "podReplacementPolicy": "Failed",
         "template": {
             "metadata": {"labels": labels, "annotations": annotations | handed},
-            "spec": _pod(plan, spec, settings, template, CA_ANNOTATION in handed),
+            "spec": _pod(plan, spec, settings, rules, CA_ANNOTATION in handed),
         },
     }
     if queued(spec, settings):
@@ -169,17 +170,17 @@ def build(
 
 
 def _pod(
-    plan: Plan, spec: LMFineTuneSpec, settings: OperatorSettings, template: PodTemplate, progress: bool
+    plan: Plan, spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, progress: bool
 ) -> dict[str, Any]:
-    job, user = settings.job, settings.job.user_id
-    volumes, mounts = _volumes(spec, settings, template, progress)
-    asks = wishes(spec, settings, plan.gpus)
+    job, template = settings.job, spec.pod_template or PodTemplate()
+    asks = demand(spec.resources or Resources(), plan.gpus, job, rules)
+    node = wishes(spec, settings, rules, plan.gpus)
+    volumes, mounts = _volumes(spec, settings, asks, progress)
     pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
+    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform gives each its own
     security = {
         "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "fsGroup": user,
+        **user,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
@@ -188,7 +189,7 @@ def _pod(
         "image": image_of(spec, settings),
         "imagePullPolicy": job.image_pull_policy,
         "env": _env(settings, template, progress),
-        "resources": _without_empty(_resources(plan.gpus, spec.resources or Resources(), settings)),
+        "resources": _without_empty({"requests": asks.requests, "limits": asks.limits}),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -205,12 +206,12 @@ def _pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.termination_grace_period_seconds,
-            "nodeSelector": asks.selector,
-            "tolerations": [toleration.to_json() for toleration in asks.tolerations],
+            "nodeSelector": node.selector,
+            "tolerations": [toleration.to_json() for toleration in node.tolerations],
             "priorityClassName": template.priority_class_name,
             "runtimeClassName": template.runtime_class_name,
             "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull)],
-            "securityContext": security,
+            "securityContext": _without_empty(security),
             "containers": [container],
             "volumes": volumes,
         }
@@ -249,32 +250,18 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
 
 
-def _resources(gpus: int, wanted: Resources, settings: OperatorSettings) -> dict[str, dict[str, str]]:
-    defaults = settings.job.resources
-    memory = wanted.memory or defaults.memory
-    gpu = {wanted.gpu_resource_name or settings.job.gpu_resource_name: str(gpus)} if gpus else {}
-    requests = {
-        "cpu": wanted.cpu or defaults.cpu,
-        "memory": memory,
-        "ephemeral-storage": wanted.ephemeral_storage or defaults.ephemeral_storage,
-    }
-    limits = {"memory": memory}
-    return {"requests": _without_empty(requests) | gpu, "limits": _without_empty(limits) | gpu}
-
-
 def _volumes(
-    spec: LMFineTuneSpec, settings: OperatorSettings, template: PodTemplate, progress: bool
+    spec: LMFineTuneSpec, settings: OperatorSettings, asks: Demand, progress: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    job = settings.job
-    shared = (spec.resources.shared_memory if spec.resources else None) or job.resources.shared_memory
-    cache: dict[str, Any] = (
-        {"persistentVolumeClaim": {"claimName": job.cache_volume_claim}} if job.cache_volume_claim else {"emptyDir": {}}
-    )
+    job, template = settings.job, spec.pod_template or PodTemplate()
+    scratch: dict[str, Any] = {"emptyDir": {"sizeLimit": asks.scratch} if asks.scratch else {}}
+    shared = job.cache_volume_claim
+    cache: dict[str, Any] = {"persistentVolumeClaim": {"claimName": shared}} if shared else scratch
     handed = [_annotation(RUN_ANNOTATION, RUN_FILE.name)]
     volumes: list[dict[str, Any]] = [
-        {"name": "lmft-tmp", "emptyDir": {}},
+        {"name": "lmft-tmp"} | scratch,
         {"name": "lmft-cache"} | cache,
-        {"name": "lmft-shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
+        {"name": "lmft-shm", "emptyDir": {"medium": "Memory", "sizeLimit": asks.shared_memory}},
         {"name": "lmft-run", "downwardAPI": {"items": handed}},
     ]
     mounts: list[dict[str, Any]] = [

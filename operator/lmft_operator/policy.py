@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
+from lmft_api.base import amount
 from lmft_api.pod import EnvVar
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.validation import Problem
@@ -69,6 +70,14 @@ def _resources(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> It
         yield _refused(
             "spec.resources.gpusPerNode", f"{resources.gpus_per_node} GPUs; at most {rules.max_gpus}", "policy.maxGpus"
         )
+    for field, given, most, rule in (
+        ("cpu", resources.cpu, rules.max_cpu, "policy.maxCpu"),
+        ("memory", resources.memory, rules.max_memory, "policy.maxMemory"),
+        ("ephemeralStorage", resources.ephemeral_storage, rules.max_ephemeral_storage, "policy.maxEphemeralStorage"),
+        ("sharedMemory", resources.shared_memory, rules.max_shared_memory, "policy.maxSharedMemory"),
+    ):
+        if given is not None and most is not None and amount(given) > amount(most):
+            yield _refused(f"spec.resources.{field}", f"{given}; at most {most}", rule)
     name = resources.gpu_resource_name
     if name is not None and name != job.gpu_resource_name and not _allowed(name, rules.gpu_resource_names):
         yield _refused("spec.resources.gpuResourceName", f'resource "{name}"', "policy.gpuResourceNames")

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from lmft_api.base import ApiModel, Quantity, StorageUri
+from lmft_api.base import ApiModel, Quantity, StorageUri, amount
 from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
 from lmft_api.status import MAX_ATTEMPTS_KEPT
@@ -46,16 +46,25 @@ class DefaultSettings(Section):
     """Secret with the key ``token``, in the namespace of the run, when ``spec.hubTokenSecretRef`` is not set."""
 
 
-class JobResources(Section):
-    """Quantities for what ``spec.resources`` leaves out; unset means none."""
+def _positive(quantity: str) -> str:
+    if amount(quantity) <= 0:
+        raise ValueError("must be more than 0, which Kubernetes reads as no limit; null sets none")
+    return quantity
 
-    cpu: Quantity | None = None
+
+Positive = Annotated[Quantity, AfterValidator(_positive)]
+
+
+class JobResources(Section):
+    """Requests for what ``spec.resources`` leaves out; null means none. Limits are set by ``policy`` alone."""
+
+    cpu: Positive | None = "1"
     """CPU request."""
-    memory: Quantity | None = None
-    """Memory request and limit."""
-    ephemeral_storage: Quantity | None = None
+    memory: Positive | None = "2Gi"
+    """Memory request."""
+    ephemeral_storage: Positive | None = "4Gi"
     """Request for the node's scratch disk."""
-    shared_memory: Quantity = "1Gi"
+    shared_memory: Positive = "1Gi"
     """Size of /dev/shm."""
 
 
@@ -89,8 +98,8 @@ class JobSettings(Section):
     """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Time a pod has, after SIGTERM, to save and upload a checkpoint."""
-    user_id: Annotated[int, Field(ge=1)] = 65532
-    """Numeric user, group and fsGroup of the pods; never root."""
+    user_id: Annotated[int, Field(ge=1)] | None = 65532
+    """Numeric user, group and fsGroup of the pods; never root. Null leaves them to the platform, such as OpenShift."""
 
 
 class SourcePolicy(Section):
@@ -124,6 +133,14 @@ class PolicyRules(Section):
     """Repositories that ``spec.output.pushToHub`` may name."""
     max_gpus: Annotated[int, Field(ge=0)] | None = None
     """Most GPUs of a run."""
+    max_cpu: Positive | None = None
+    """Most CPUs of a run; the CPU limit of runs that set none in ``spec.resources``."""
+    max_memory: Positive | None = None
+    """Most memory of a run; the memory limit of runs that set none."""
+    max_ephemeral_storage: Positive | None = None
+    """Most scratch disk of a run; the limit of runs that set none, of its /tmp and of its /cache."""
+    max_shared_memory: Positive | None = None
+    """Most /dev/shm of a run."""
     gpu_resource_names: tuple[str, ...] = ("nvidia.com/*", "amd.com/*", "gpu.intel.com/*")
     """``spec.resources.gpuResourceName`` besides ``job.gpuResourceName``: others may be devices of the node."""
     max_deadline_seconds: Annotated[int, Field(ge=1)] | None = None

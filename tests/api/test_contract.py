@@ -76,6 +76,7 @@ def test_every_rule_of_the_types_reaches_the_definition():
 # A new definition is compiled with what the release before the server's offers: for 1.30 that is 1.29. Among what came
 # later are format and its qualifiedName(), ip, cidr and semver.
 OLD_FUNCTIONS = {"all", "double", "exists", "exists_one", "has", "matches", "size", "startsWith"}
+OLD_FUNCTIONS |= {"compareTo", "isQuantity", "quantity"}  # of 1.28
 
 
 def test_the_rules_call_only_what_the_oldest_supported_api_server_knows():

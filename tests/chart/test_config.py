@@ -96,6 +96,27 @@ def test_progress_can_be_switched_off_altogether() -> None:
     assert [port["name"] for port in rendered.pod["spec"]["containers"][0]["ports"]] == ["metrics"]
 
 
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_user_may_be_left_to_the_platform(helm: str) -> None:
+    assert parse(render(*sets("job.userID=null"), helm=helm).config).job.user_id is None
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_maxima_may_be_written_as_numbers_and_differ_by_namespace(helm: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    rules = "maxCpu: 8, maxMemory: 64Gi, maxSharedMemory: 8589934592"
+    file.write_text(f"policy: {{{rules}, perNamespace: {{team-a: {{maxCpu: 16, maxEphemeralStorage: 1Ti}}}}}}")
+
+    policy = parse(render("--values", str(file), helm=helm).config).policy
+
+    def maxima(namespace: str) -> tuple[str | None, ...]:
+        rules = policy.for_namespace(namespace)
+        return rules.max_cpu, rules.max_memory, rules.max_ephemeral_storage, rules.max_shared_memory
+
+    assert maxima("team-a") == ("16", "64Gi", "1Ti", "8589934592")
+    assert maxima("team-b") == ("8", "64Gi", None, "8589934592")
+
+
 def test_large_numbers_are_written_as_integers() -> None:
     settings = parse(render(*sets("policy.maxDeadlineSeconds=315360000")).config)
 
@@ -105,10 +126,10 @@ def test_large_numbers_are_written_as_integers() -> None:
 @pytest.mark.parametrize(
     ("resources", "read"),
     [
-        ("{cpu: 2}", ("2", None, None, "1Gi")),
-        ("{memory: 8589934592}", (None, "8589934592", None, "1Gi")),
-        ("{ephemeralStorage: 1000000000000, sharedMemory: 2147483648}", (None, None, "1000000000000", "2147483648")),
-        ('{cpu: "1.5", memory: 0, sharedMemory: 2Gi}', ("1.5", None, None, "2Gi")),
+        ("{cpu: 2}", ("2", "2Gi", "4Gi", "1Gi")),
+        ("{memory: 8589934592}", ("1", "8589934592", "4Gi", "1Gi")),
+        ("{ephemeralStorage: 1000000000000, sharedMemory: 2147483648}", ("1", "2Gi", "1000000000000", "2147483648")),
+        ('{cpu: "1.5", memory: null, ephemeralStorage: "", sharedMemory: 2Gi}', ("1.5", None, None, "2Gi")),
     ],
 )
 @pytest.mark.parametrize("helm", HELMS)
@@ -120,7 +141,8 @@ def test_a_quantity_may_be_written_as_a_number(
 
     by_file = parse(render("--values", str(file), helm=helm).config).job.resources
     values = yaml.safe_load(file.read_text())["job"]["resources"]
-    by_option = parse(render(*sets(*(f"job.resources.{k}={v}" for k, v in values.items())), helm=helm).config)
+    pairs = [f"job.resources.{name}={'null' if value is None else value}" for name, value in values.items()]
+    by_option = parse(render(*sets(*pairs), helm=helm).config)
 
     assert (by_file.cpu, by_file.memory, by_file.ephemeral_storage, by_file.shared_memory) == read
     assert by_option.job.resources == by_file
@@ -210,6 +232,11 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
         ("job.nodeSelector.pool=a b", "pool"),
         ("job.resources.cpu=-1", "cpu"),
         ("job.resources.memory=lots", "memory"),
+        ("job.resources.memory=0", "memory"),
+        ("job.resources.ephemeralStorage=0.0Gi", "ephemeralStorage"),
+        ("policy.maxCpu=0", "maxCpu"),
+        ("policy.maxMemory=0m", "maxMemory"),
+        ("policy.perNamespace.team-a.maxSharedMemory=-1Gi", "maxSharedMemory"),
         ("job.gpuResourceName=gpu", "gpuResourceName"),
         ("job.gpuTolerations[0].key=a b", "key"),
         ("job.gpuTolerations[0].value=no", "key"),

@@ -156,6 +156,27 @@ def test_the_image_may_be_taken_from_the_manifest_only_by_name():
     )
 
 
+def test_tmp_and_cache_are_bounded_by_the_maximum_and_a_shared_cache_is_not():
+    bounded = build(PLAIN, parse("policy: {maxEphemeralStorage: 9Gi}"), CASES["plain"][2])
+    shared = build(PLAIN, parse("{policy: {maxEphemeralStorage: 9Gi}, job: {cacheVolumeClaim: c}}"), CASES["plain"][2])
+
+    def volumes(job):
+        return {v["name"]: v for v in job["spec"]["template"]["spec"]["volumes"]}
+
+    for name in ("lmft-tmp", "lmft-cache"):
+        assert volumes(bounded)[name]["emptyDir"] == {"sizeLimit": "9Gi"}
+    assert volumes(shared)["lmft-cache"] == {"name": "lmft-cache", "persistentVolumeClaim": {"claimName": "c"}}
+
+
+def test_without_a_user_id_the_platform_chooses_one_that_is_not_root():
+    pod = build(PLAIN, parse("job: {userId: null}"), CASES["plain"][2])["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
 NAMES = [
     ("eli5", 1, Stage.ALL, "eli5-1"),
     ("eli5", 12, Stage.TRAIN, "eli5-12"),

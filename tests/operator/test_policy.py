@@ -7,7 +7,7 @@ import pytest
 
 from lmft_api.validation import parse_spec
 from lmft_operator.policy import refusals
-from lmft_operator.settings import PolicyRules, parse
+from lmft_operator.settings import PolicyRules, SettingsError, parse
 
 PLAIN: dict[str, Any] = {"model": {"name": "gpt2"}, "dataset": {"name": "squad"}, "output": {"uri": "s3://models/a"}}
 MODEL = {"model_type": "gpt2"}
@@ -326,3 +326,38 @@ def test_the_defaults_forbid_what_is_not_ours():
     rules = PolicyRules()
     assert (rules.images, rules.service_accounts, rules.secrets) == ((), ("default",), ("lmft-*",))
     assert (rules.trust_remote_code, rules.user_code, rules.volumes) == (False, False, ())
+
+
+MAXIMA = "policy: {maxCpu: 8, maxMemory: 64Gi, maxEphemeralStorage: 1Ti, maxSharedMemory: 16Gi}".replace("8,", '"8",')
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "more", "rule"),
+    [
+        ("cpu", "8", "8001m", "policy.maxCpu"),
+        ("memory", "64Gi", "68719476737", "policy.maxMemory"),
+        ("memory", "65536Mi", "0.1Ti", "policy.maxMemory"),
+        ("ephemeralStorage", "1024Gi", "1.1T", "policy.maxEphemeralStorage"),
+        ("sharedMemory", "17179869184", "17Gi", "policy.maxSharedMemory"),
+    ],
+)
+def test_a_run_asks_for_no_more_than_the_maxima_however_it_writes_it(field, most, more, rule):
+    assert refused(MAXIMA, resources={field: most}) == []
+    (problem,) = refused(MAXIMA, resources={field: more})
+    assert problem.startswith(f"spec.resources.{field}: {more}; at most ")
+    assert rule in problem
+
+
+def test_a_namespace_may_have_other_maxima():
+    settings = "policy: {maxMemory: 8Gi, perNamespace: {team-a: {maxMemory: 64Gi}, team-b: {maxMemory: null}}}"
+    wanted = {"memory": "16Gi"}
+    assert refused(settings, "team-a", resources=wanted) == []
+    assert refused(settings, "team-b", resources=wanted) == []
+    assert refused(settings, "team-c", resources=wanted)
+
+
+@pytest.mark.parametrize("value", ['"0"', "0.0Gi", "0m", '"-1"', "lots"])
+@pytest.mark.parametrize("field", ["job: {resources: {memory: %s}}", "policy: {maxMemory: %s}"])
+def test_a_platform_cannot_lift_its_limits_by_a_typing_error(field, value):
+    with pytest.raises(SettingsError, match=r"[mM]emory"):
+        parse(field % value)

@@ -61,6 +61,11 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
+{{/* A quantity as text: a number of a file is a float, which as text could be 8.5e+09. Nothing for none. */}}
+{{- define "lmfinetune.quantity" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else if . }}{{ int64 . }}{{ end }}
+{{- end }}
+
 {{/* Name of the Secret with the progress server's certificate. */}}
 {{- define "lmfinetune.tlsSecretName" -}}
 {{- default (printf "%s-progress-tls" (include "lmfinetune.fullname" .)) .Values.progress.tls.secretName }}

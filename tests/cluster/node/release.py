@@ -44,6 +44,8 @@ def install(node: Node, **changes: Any) -> None:
             # The control plane shares the cores: two threads that wait for each other by spinning are slower than one.
             "env": {"OMP_NUM_THREADS": "1"},
             "terminationGracePeriodSeconds": 20,
+            # Several runs at a time share the node of a test, which may have two cores.
+            "resources": {"cpu": "50m", "memory": "256Mi", "ephemeralStorage": "64Mi"},
         },
         "defaults": {
             "output": {
