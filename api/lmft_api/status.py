@@ -195,6 +195,8 @@ class Attempt(ApiModel):
     """How it ended, for people."""
     exit_code: int | None = None
     """Exit code of the container."""
+    cause: Short | None = None
+    """Kubernetes' own word for why a node did not take the pod, such as OutOfcpu or UnexpectedAdmissionError."""
     resumed_from_step: int | None = None
     """Step of the checkpoint that it started from."""
     lost_steps: int | None = None

@@ -12,6 +12,7 @@ from lmft_api.run import (
     ATTEMPT_LABEL,
     CA_ANNOTATION,
     CA_FILE,
+    CONTAINER,
     RUN_ANNOTATION,
     RUN_FILE,
     RUN_LABEL,
@@ -30,7 +31,6 @@ from lmft_operator.scheduling import Wishes
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-CONTAINER = "job"
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"

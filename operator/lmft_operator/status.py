@@ -94,6 +94,7 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
             "reason": verdict.reason.value,
             "message": shorten(verdict.message, 1024) or None,
             "exit_code": verdict.exit_code,
+            "cause": shorten(verdict.cause, 253) or None,
             "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
             "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
             "adjustments": [shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
