@@ -146,6 +146,18 @@ class Results(ApiModel):
     """Folder of the model; loads with pipeline()."""
     report_uri: Uri | None = Field(default=None, alias="reportURI")
     """The report page."""
+    perplexity_standard_error: Number | None = None
+    """How far the perplexity may be off by the choice of the held-out blocks, once the run is over."""
+    baseline_perplexity_standard_error: Number | None = None
+    """The same before training."""
+    eval_loss_standard_error: Number | None = None
+    """Standard error of evalLoss over the held-out blocks (SequenceClassification: rows), nats."""
+    baseline_eval_loss_standard_error: Number | None = None
+    """The same before training."""
+    accuracy_standard_error: Number | None = None
+    """Standard error of the accuracy over the held-out rows."""
+    baseline_accuracy_standard_error: Number | None = None
+    """The same before training."""
 
 
 class EvaluationResult(ApiModel):
