@@ -10,6 +10,7 @@ from lmft_api.status import Attempt, Condition, Provenance
 from lmft_operator import manifests, status, verdict, waiting
 from lmft_operator.course import ADJUSTED, Course, Notice, deadline, grace, since, time_is_up, time_left
 from lmft_operator.facts import JobFacts, PodFacts
+from lmft_operator.screening import grounds, screened
 from lmft_operator.verdict import Kind, Verdict
 
 
@@ -150,6 +151,8 @@ def _stop(course: Course, job: JobFacts | None) -> None:
 
 def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None) -> Attempt:
     """Write down how an attempt ended, and end the run where that settles it."""
+    run = course.seen.run
+    outcome = screened(outcome, grounds(run.key, manifests.folder_of(run, course.spec), course.spec, course.settings))
     if outcome.started is None and attempt.start_time is not None:
         outcome = replace(outcome, started=since(attempt.start_time))
     earlier = {change for a in course.status.attempts or () for change in a.adjustments or ()}

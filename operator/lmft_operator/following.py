@@ -133,7 +133,8 @@ def _resume_model(course: Course) -> str | None:
     if wanted is None:
         return None
     if provenance is not None and provenance.resumed_from is not None:
-        return provenance.resumed_from  # settled by the first attempt; the other run may be gone by now
+        # Settled by the first attempt, for the other run may be gone by now; the policy may be another since.
+        return _admitted(course, provenance.resumed_from)
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
     if source is None or not source.exists:
         course.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
@@ -142,11 +143,17 @@ def _resume_model(course: Course) -> str | None:
     elif source.uri is None:
         words = f"{name} has ended with neither a model nor a checkpoint; name another run"
         course.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
-    elif refused := policy.unreadable(source.uri, course.spec, course.settings, course.seen.run.key.namespace):
-        course.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
     else:
-        return source.uri
+        return _admitted(course, source.uri)
     return None
+
+
+def _admitted(course: Course, address: str) -> str | None:
+    """The address to start from, if the policy lets the manifest name it; ends the run if not."""
+    refused = policy.unreadable(address, course.spec, course.settings, course.seen.run.key.namespace)
+    if refused:
+        course.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
+    return None if refused else address
 
 
 def _plan(course: Course, last: Attempt | None, model_uri: str | None) -> Plan:

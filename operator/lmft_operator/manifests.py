@@ -23,6 +23,7 @@ from lmft_api.run import (
     TOKEN_FILE,
     RunFile,
     Stage,
+    run_folder,
 )
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_operator.facts import RunFacts
@@ -73,6 +74,13 @@ def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTun
     if spec.hub_token_secret_ref is None and defaults.hub_token_secret_name:
         spec = spec.model_copy(update={"hub_token_secret_ref": HubTokenRef(name=defaults.hub_token_secret_name)})
     return spec
+
+
+def folder_of(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
+    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
+    if spec.output is None or spec.output.uri is None:
+        return None
+    return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
 
 
 def image_of(spec: LMFineTuneSpec, settings: OperatorSettings) -> str:

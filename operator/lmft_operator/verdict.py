@@ -122,7 +122,7 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
         text = f"The node's kubelet did not take the pod. {words}" if cause else words
         return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), None, pod.started, ended, cause=cause)
     words = pod.init_failed or pod.message or "The pod failed."
-    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(_shown(words)), None, pod.started, ended)
+    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), None, pod.started, ended)
 
 
 def _ending(pod: PodFacts) -> str:
@@ -154,12 +154,12 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     if code == ExitCode.DONE:
         if result is None:
             flaw = messages.flaw(pod.last_words)
-            words = f"a result that cannot be read: {_shown(flaw)}" if flaw else "no result"
+            words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
             return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
-        return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
+        return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message))
     silent = result is None and not pod.last_words.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
-    message = _shown(result.message) if result and result.message else _explained(pod, code, reason)
+    message = shown(result.message) if result and result.message else _explained(pod, code, reason)
     # kubelet and the control plane write a reason into a pod that they end; its container does not.
     stopped = bool(pod.disruption or pod.reason) or pod.deleted is not None
     # Without a result the code may be another's: a container that is killed while runc still starts it ends with 2.
@@ -196,7 +196,7 @@ def last_words(log: str) -> str:
     return scrub(" | ".join(lines)[-MAX_WORDS:])
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A job's own message, fit for a terminal."""
     return scrub(printable(text))
 
