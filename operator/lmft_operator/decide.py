@@ -32,7 +32,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     before = status.parse(seen.run.status)
     if seen.run.deleting:
         return Decision(before)
-    course = Course(seen, spec, settings, before)
+    course = Course(seen, spec, settings, status.with_what_is_new(before))
     if before.ended:
         left = _time_to_live(course, before)
         if left is not None and left <= 0:
@@ -97,9 +97,9 @@ def _revived(course: Course, problems: tuple[str, ...]) -> bool:
 
 def _after_the_end(course: Course, before: LMFineTuneStatus) -> Decision:
     seen = course.seen
-    after = before
+    after = status.with_what_is_new(before)
     if before.observed_generation != seen.run.generation:
-        after = status.change(before, {"observed_generation": seen.run.generation})
+        after = status.change(after, {"observed_generation": seen.run.generation})
     # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]

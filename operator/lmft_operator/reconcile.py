@@ -198,7 +198,7 @@ class Reconciler:
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
         before = status.parse(run.status)
         after = self._with_job_names(run, after)
-        patch = status.merge_patch(before.to_json(), after.to_json())
+        patch = status.patch(run.status, after)
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
             self._cache.run_written(answer)
