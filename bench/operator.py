@@ -39,7 +39,7 @@ from lmft_operator.settings import OperatorSettings
 CONNECTIONS = 16
 START = "import sys; sys.modules['kubernetes'] = None; from lmft_operator.main import main; main()"
 """As in the operator's image, which lacks the official client: where that is installed, kopf imports all of it."""
-HTTP_PORT = 18099
+PROBES_PORT, METRICS_PORT = 18099, 18098
 SPEC = {
     "model": {"fromConfig": {"model_type": "gpt2", "n_layer": 2}, "tokenizer": {"trainVocabSize": 500}},
     "dataset": {"builtin": "PythonDocs"},
@@ -135,7 +135,9 @@ class Operator:
 
     def __init__(self) -> None:
         folder = Path(tempfile.mkdtemp())
-        (folder / "config.yaml").write_text(f"http: {{port: {HTTP_PORT}}}\nlogLevel: WARNING\n")
+        (folder / "config.yaml").write_text(
+            f"probes: {{port: {PROBES_PORT}}}\nmetrics: {{port: {METRICS_PORT}}}\nlogLevel: WARNING\n"
+        )
         environment = dict(os.environ) | {"LMFT_OPERATOR_CONFIG": str(folder / "config.yaml")}
         self.log = folder / "log"
         self.process = subprocess.Popen([sys.executable, "-c", START], env=environment, stderr=self.log.open("w"))
@@ -144,7 +146,7 @@ class Operator:
     async def ready(self) -> None:
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/readyz", timeout=2) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{PROBES_PORT}/readyz", timeout=2) as answer:
                     if answer.status == 200:
                         return
             except OSError:
@@ -166,7 +168,7 @@ class Operator:
 
     def samples(self) -> dict[str, float]:
         """Its metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 

@@ -1,16 +1,93 @@
-"""Probes and metrics over plain HTTP."""
+"""Serves a few routes on a port, within bounds; and what probes and metrics answer."""
 
+import asyncio
+import ssl
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lmft_operator import metrics
+from lmft_operator.connections import Limits, Listener
+
 Problem = Callable[[], str | None]
 """None when all is well, else what is wrong."""
+Trust = Callable[[web.Request, str], None]
+"""Says of a request's connection whose it has proven to be."""
+_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where to listen, and within which bounds.
+
+    Attributes:
+        name: in metrics: ``probes``, ``metrics``, ``progress``.
+        host: an address of this machine; empty for all of them.
+        number: of the port.
+        limits: of its connections.
+        tls: for HTTPS.
+    """
+
+    name: str
+    host: str
+    number: int
+    limits: Limits
+    tls: ssl.SSLContext | None = None
+
+
+class Server:
+    """Routes on a port. One request a connection: what stays open serves nobody but whoever wants to fill the port."""
+
+    def __init__(self, routes: Iterable[web.RouteDef], port: Port, body_bytes: int = _BODY_BYTES) -> None:
+        self._port = port
+        self._application = web.Application(client_max_size=body_bytes, middlewares=[self._one_request])
+        self._application.add_routes(routes)
+        self._listener: Listener | None = None
+        self._runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=2.0)
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the port is taken."""
+        await self._runner.setup()
+        dropped, name, make = (
+            metrics.DROPPED,
+            self._port.name,
+            cast(Callable[[], asyncio.Protocol], self._runner.server),
+        )
+        self._listener = Listener(
+            make, self._port.limits, self._port.tls, lambda reason: dropped.labels(name, reason).inc()
+        )  # fmt: skip
+        metrics.CONNECTIONS.labels(name).set_function(self._listener.__len__)
+        self._listener.listen(self._port.host, self._port.number)
+
+    async def stop(self) -> None:
+        """Finish what is being answered, within two seconds."""
+        await self._runner.cleanup()
+        if self._listener is not None:
+            self._listener.close()
+
+    def trust(self, request: web.Request, client: str) -> None:
+        """A request has proven whose it is."""
+        if self._listener is not None:
+            self._listener.trust(request.protocol, client)
+
+    @web.middleware
+    async def _one_request(self, request: web.Request, handler: Callable[..., object]) -> web.StreamResponse:
+        if self._listener is not None:
+            self._listener.heard(request.protocol)
+        try:
+            response: web.StreamResponse = await handler(request)  # type: ignore[misc]
+        except web.HTTPException as answer:
+            answer.force_close()
+            raise
+        response.force_close()
+        return response
 
 
 def probe_routes(live: Problem, ready: Problem) -> list[web.RouteDef]:
-    """/healthz, /readyz and /metrics."""
+    """/healthz and /readyz."""
 
     def probe(check: Problem, failing: int) -> Callable[[web.Request], object]:
         async def answer(_: web.Request) -> web.Response:
@@ -19,21 +96,16 @@ def probe_routes(live: Problem, ready: Problem) -> list[web.RouteDef]:
 
         return answer
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
     return [
         web.get("/healthz", probe(live, 500)),  # type: ignore[arg-type]
         web.get("/readyz", probe(ready, 503)),  # type: ignore[arg-type]
-        web.get("/metrics", metrics),
     ]
 
 
-async def serve(routes: Iterable[web.RouteDef], host: str, port: int) -> web.AppRunner:
-    """Start a server; ``cleanup()`` on what is returned stops it."""
-    application = web.Application(client_max_size=64 * 1024)
-    application.add_routes(routes)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return runner
+def metric_routes() -> list[web.RouteDef]:
+    """/metrics."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return [web.get("/metrics", answer)]

@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import re
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from lmft_operator.resync import resync_forever, resync_until_done
 from lmft_operator.settings import OperatorSettings, SettingsError, load
 
 logger = logging.getLogger(__name__)
+MAX_FILES = 65_536
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
@@ -36,6 +38,7 @@ def main() -> None:
     except SettingsError as problem:
         sys.exit(f"lmft-operator: {problem}")
     logs.configure(settings.log_level)
+    _raise_file_limit()
     # What is loaded by now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
@@ -54,11 +57,7 @@ async def run(settings: OperatorSettings) -> None:
     metrics.QUEUE_READY.set_function(lambda: len(queue))
     metrics.UNSEEN.set_function(lambda: len(cache.unseen))
     metrics.QUEUE_DELAYED.set_function(lambda: queue.delayed)
-    server = await http.serve(
-        http.probe_routes(lambda: health.live(cache.unseen.values(), cluster.last_answer), health.ready),
-        settings.http.host,
-        settings.http.port,
-    )
+    servers = await _serve(settings, lambda: health.live(cache.unseen.values(), cluster.last_answer), health.ready)
 
     async def work() -> None:
         await resync_until_done(cluster, cache, settings.watch.namespaces, queue.add)
@@ -84,7 +83,9 @@ async def run(settings: OperatorSettings) -> None:
         "resync": resync_forever(cluster, cache, watch.namespaces, queue.add, watch.resync_seconds, relisted),
     }
     if settings.progress.url:
-        parts["progress"] = serve_reports(settings.progress, cluster, cache, reconciler.reported)
+        parts["progress"] = serve_reports(
+            settings.progress, settings.connections.limits(), cluster, cache, reconciler.reported
+        )
     health.tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
     signals = asyncio.create_task(_signalled(kopf_ready), name="signals")
     try:
@@ -98,13 +99,34 @@ async def run(settings: OperatorSettings) -> None:
         for task in ours:
             task.cancel()
         await asyncio.wait(ours, timeout=3.0)
-        await server.cleanup()
+        for server in servers:
+            await server.stop()
         kopf_stop.set()
         await asyncio.wait([health.tasks["kopf"]], timeout=5.0)
         await cluster.close()
     for task in health.tasks.values():
         if task.done() and not task.cancelled() and (problem := task.exception()) is not None:
             raise problem
+
+
+async def _serve(settings: OperatorSettings, live: http.Problem, ready: http.Problem) -> list[http.Server]:
+    """Probes and metrics, on a port each: who reads the metrics, or fills their port, is no matter of kubelet's."""
+    limits, probes, measured = settings.connections.limits(), settings.probes, settings.metrics
+    servers = [
+        http.Server(http.probe_routes(live, ready), http.Port("probes", probes.host, probes.port, limits)),
+        http.Server(http.metric_routes(), http.Port("metrics", measured.host, measured.port, limits)),
+    ]
+    for server in servers:
+        await server.start()
+    return servers
+
+
+def _raise_file_limit() -> None:
+    """As many file descriptors as the machine lets us have, up to what three full ports could take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _signalled(kopf_ready: asyncio.Event) -> None:

@@ -17,6 +17,10 @@ QUEUE_DELAYED = Gauge("lmft_queue_delayed", "Runs with an appointment.")
 UNSEEN = Gauge("lmft_watch_unseen", "Writes of ours that the watch has not shown yet.")
 ATTEMPTS = Counter("lmft_attempts_ended", "Attempts that ended.", ["namespace", "reason"])
 PROGRESS = Counter("lmft_progress_reports", "Progress reports of pods, taken or refused and why.", ["outcome"])
+CONNECTIONS = Gauge("lmft_connections", "Open connections.", ["port"])
+DROPPED = Counter(
+    "lmft_connections_dropped", "Connections closed for want of a request in time, or of room.", ["port", "reason"]
+)
 SECONDS = Counter("lmft_run_seconds", "Running time of ended attempts.", ["namespace"])
 GPU_SECONDS = Counter("lmft_run_gpu_seconds", "Running time of ended attempts times GPUs.", ["namespace"])
 

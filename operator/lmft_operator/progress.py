@@ -1,5 +1,7 @@
 """What a pod reports while it runs: who may report for which run, and its figures in the status. No I/O."""
 
+import base64
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +69,26 @@ def identity(review: dict[str, object]) -> Identity | Refusal:
     if not pod or not uid or parts[:2] != ["system", "serviceaccount"] or len(parts) != 4:
         return Refusal(403, "unbound")
     return Identity(parts[2], pod, uid)
+
+
+def claimed(token: str) -> Identity | Refusal:
+    """The pod that a token claims to be bound to, read without any proof: what claims nothing of use costs no review.
+
+    A bound token of a service account is a JWT (RFC 7519) whose payload holds ``aud`` and ``kubernetes.io``.
+    """
+    try:
+        _, payload, _ = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        audiences = claims["aud"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Refusal(401, "token")
+    if TOKEN_AUDIENCE not in (audiences if isinstance(audiences, list) else [audiences]):
+        return Refusal(401, "audience")
+    bound = claims.get("kubernetes.io")
+    match bound:
+        case {"namespace": str(namespace), "pod": {"name": str(name), "uid": str(uid)}} if namespace and name and uid:
+            return Identity(namespace, name, uid)
+    return Refusal(403, "unbound")
 
 
 def admitted(who: Identity, pods: Sequence[PodFacts], jobs: Sequence[JobFacts]) -> PodFacts | Refusal:
@@ -159,10 +181,7 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
         loss = float(str(sent.metric(MetricName.EVAL_LOSS)))
         if loss < 700:
             found["perplexity"] = _decimal(str(math.exp(loss)), 2)
-    if not found:
-        return None
-    merged = (results or Results()).model_copy(update=found)
-    return states.change(merged, {"display": states.displayed(merged)})
+    return (results or Results()).model_copy(update=found) if found else None
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:

@@ -1,31 +1,24 @@
 """HTTPS server for the pods' progress reports: proves who posts, bounds what is posted, hands it on."""
 
 import asyncio
-import hashlib
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from aiohttp import web
 from pydantic import ValidationError
 
-from lmft_api.progress import MAX_BODY_BYTES, ProgressMessage
+from lmft_api.progress import ProgressMessage
 from lmft_operator.facts import PodFacts
-from lmft_operator.progress import Identity, ProgressReport, Refusal
+from lmft_operator.http import Trust
+from lmft_operator.progress import Identity, ProgressReport, Refusal, claimed
+from lmft_operator.reviews import MAX_TOKEN_CHARACTERS, Reviews, remember
 
-REVIEW_SECONDS = 60.0
-"""How long a TokenReview is believed; a deleted pod is refused at once, for it is no longer known."""
-MAX_REVIEWS_KEPT = 10_000
-MAX_REVIEWS_AT_ONCE = 4
-"""Strangers' tokens must not take up the operator's connections to the API server."""
 MIN_SECONDS_BETWEEN_REPORTS = 0.5
+MAX_PODS_KEPT = 10_000
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-Review = Callable[[str], Awaitable[Identity | Refusal]]
 Admit = Callable[[Identity], PodFacts | Refusal]
 Take = Callable[[str, ProgressReport], None]
 Count = Callable[[str], None]
@@ -35,26 +28,30 @@ class ProgressServer:
     """Answers 200 when a report was taken; 401, 403, 413, 422 or 429 when not, and then nothing changes.
 
     Args:
-        review: asks the API server whose token it is.
+        reviews: whose token it is, by the API server's word.
         admit: which known pod that is.
         take: gets the namespace and the report.
         count: told ``taken`` or the word of the refusal, for the metric.
+        trust: told whose a request's connection is, once its token has proven it.
         clock: UNIX seconds.
     """
 
     def __init__(
-        self, review: Review, admit: Admit, take: Take, count: Count, clock: Callable[[], float] = time.time
+        self,
+        reviews: Reviews,
+        admit: Admit,
+        take: Take,
+        count: Count,
+        trust: Trust = lambda request, client: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._review, self._admit, self._take, self._count, self._clock = review, admit, take, count, clock
-        self._reviews: OrderedDict[bytes, tuple[float, Identity | Refusal]] = OrderedDict()
+        self._reviews, self._admit, self._take, self._count = reviews, admit, take, count
+        self.trust, self._clock = trust, clock
         self._last: OrderedDict[str, float] = OrderedDict()
-        self._reviewing = asyncio.Semaphore(MAX_REVIEWS_AT_ONCE)
 
-    def application(self) -> web.Application:
-        """The routes; any path takes a report, for the token says whose it is."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES)
-        application.router.add_post("/{path:.*}", self._post)
-        return application
+    def routes(self) -> list[web.RouteDef]:
+        """Any path takes a report, for the token says whose it is."""
+        return [web.post("/{path:.*}", self._post)]
 
     async def _post(self, request: web.Request) -> web.Response:
         outcome = await self._taken(request)
@@ -66,18 +63,26 @@ class ProgressServer:
 
     async def _taken(self, request: web.Request) -> Refusal | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not token or len(token) > 8192:
+        if scheme != "Bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS:
             return Refusal(401, "token")
-        who = await self._reviewed(token)
+        who = claimed(token)
         if isinstance(who, Refusal):
             return who
+        # First what costs nothing: a token that is not of a run's pod, proven or not, is of no use here.
         pod = self._admit(who)
+        if isinstance(pod, Refusal):
+            return pod
+        refusal = await self._reviews.refusal(token, who)
+        if refusal is not None:
+            return refusal
+        self.trust(request, pod.uid)
+        pod = self._admit(who)  # the review may have taken a while
         if isinstance(pod, Refusal):
             return pod
         now = self._clock()
         if now - self._last.get(pod.uid, 0.0) < MIN_SECONDS_BETWEEN_REPORTS:
             return Refusal(429, "rate")
-        _remember(self._last, pod.uid, now)  # before the body is read: what cannot be read counts too
+        remember(self._last, pod.uid, now, MAX_PODS_KEPT)  # before the body is read: what cannot be read counts too
         try:
             message = ProgressMessage.model_validate_json(await request.read())
         except web.HTTPRequestEntityTooLarge:
@@ -86,29 +91,6 @@ class ProgressServer:
             return Refusal(422, "format")
         self._take(who.namespace, ProgressReport(pod.run_uid, pod.attempt, now, message.trainer_status))
         return None
-
-    async def _reviewed(self, token: str) -> Identity | Refusal:
-        """The review of a token, remembered for a while under its hash; refusals too, so that a flood stays cheap.
-
-        What the API server could not review is not remembered: it may answer the next time.
-        """
-        key = hashlib.sha256(token.encode()).digest()
-        now = self._clock()
-        known = self._reviews.get(key)
-        if known is not None and now - known[0] < REVIEW_SECONDS:
-            return known[1]
-        async with self._reviewing:
-            found = await self._review(token)
-        if not isinstance(found, Refusal) or found.code < 500:
-            _remember(self._reviews, key, (now, found))
-        return found
-
-
-def _remember(entries: OrderedDict[Key, Value], key: Key, value: Value) -> None:
-    entries[key] = value
-    entries.move_to_end(key)
-    while len(entries) > MAX_REVIEWS_KEPT:
-        entries.popitem(last=False)
 
 
 class ServingCertificate:

@@ -4,29 +4,30 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-from aiohttp import web
-
+from lmft_api.progress import MAX_BODY_BYTES
 from lmft_operator import metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.connections import Bounded
+from lmft_operator.connections import Limits
 from lmft_operator.errors import ClusterError
 from lmft_operator.facts import Key, PodFacts
+from lmft_operator.http import Port, Server
 from lmft_operator.progress import Identity, ProgressReport, Refusal, admitted, identity
 from lmft_operator.progress_server import ProgressServer, ServingCertificate
+from lmft_operator.reviews import Reviews
 from lmft_operator.settings import ProgressSettings
 
 logger = logging.getLogger(__name__)
 CERTIFICATE_SECONDS = 30.0
-MAX_CONNECTIONS = 512
-CONNECTION_SECONDS = 10.0
-HANDSHAKE_SECONDS = 5.0
 
 
 async def serve_reports(
-    settings: ProgressSettings, cluster: Cluster, cache: Cache, take: Callable[[Key, ProgressReport], None]
+    settings: ProgressSettings,
+    limits: Limits,
+    cluster: Cluster,
+    cache: Cache,
+    take: Callable[[Key, ProgressReport], None],
 ) -> None:
     """Serve until cancelled. Runs go on without it: a missing certificate is waited for, and said."""
 
@@ -47,22 +48,18 @@ async def serve_reports(
             take(key, report)
 
     certificate = await _certificate(settings)
-    server = ProgressServer(review, admit, taken, lambda outcome: metrics.PROGRESS.labels(outcome).inc())
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    protocols = cast(Callable[[], asyncio.Protocol], runner.server)
-    bounded = Bounded(
-        protocols, MAX_CONNECTIONS, CONNECTION_SECONDS, lambda: metrics.PROGRESS.labels("connections").inc()
+    reports = ProgressServer(Reviews(review), admit, taken, lambda outcome: metrics.PROGRESS.labels(outcome).inc())
+    server = Server(
+        reports.routes(),
+        Port("progress", settings.host, settings.port, limits, certificate.context),
+        MAX_BODY_BYTES,
     )
-    # Pods reach it from every node's network.
-    listener = await asyncio.get_running_loop().create_server(
-        bounded, settings.host, settings.port, ssl=certificate.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-    )
+    reports.trust = server.trust
+    await server.start()
     try:
         await certificate.follow(CERTIFICATE_SECONDS, logger.info)
     finally:
-        listener.close()
-        await runner.cleanup()
+        await server.stop()
 
 
 async def _certificate(settings: ProgressSettings) -> ServingCertificate:

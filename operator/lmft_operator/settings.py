@@ -15,6 +15,7 @@ from lmft_api.base import ApiModel, Quantity, StorageUri, amount
 from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
 from lmft_api.status import MAX_ATTEMPTS_KEPT
+from lmft_operator.connections import Limits
 
 CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
 DEFAULT_CONFIG = "/etc/lmft-operator/config.yaml"
@@ -223,8 +224,8 @@ class ProgressSettings(Section):
 
     url: str | None = None
     """Address for the pods, such as ``https://lmfinetune-progress.lmft-system.svc:8443``."""
-    host: str = "0.0.0.0"  # noqa: S104 - pods post from every node
-    """Address the operator serves it on."""
+    host: str = ""
+    """Address the operator serves it on; empty: all of them, IPv6 and IPv4."""
     port: Port = 8443
     """Port the operator serves it on."""
     cert_file: str = "/etc/lmft-operator/progress-tls/tls.crt"
@@ -267,13 +268,36 @@ class ApiSettings(Section):
     """Resources reconciled at a time."""
 
 
-class HttpSettings(Section):
-    """Probes and metrics."""
+class ConnectionSettings(Section):
+    """How many connections each port of the operator takes."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - probes come from the node
-    """Address to listen on."""
+    max_per_port: Annotated[int, Field(ge=16, le=16384)] = 512
+    """On each port; then the oldest one that has proven nothing makes room."""
+    max_per_source: Annotated[int, Field(ge=8, le=16384)] | None = None
+    """From one address; None: half of a port's. Where the network shows all pods under one address, as with
+    masquerading, set it to the port's."""
+
+    def limits(self) -> Limits:
+        """Bounds of a port."""
+        return Limits(most=self.max_per_port, per_source=self.max_per_source or self.max_per_port // 2)
+
+
+class ProbeSettings(Section):
+    """Where kubelet asks whether the operator lives."""
+
+    host: str = ""
+    """Address to listen on; empty: all of them, IPv6 and IPv4."""
+    port: Port = 8081
+    """Port of /healthz and /readyz."""
+
+
+class MetricsSettings(Section):
+    """Where Prometheus asks."""
+
+    host: str = ""
+    """Address to listen on; empty: all of them, IPv6 and IPv4."""
     port: Port = 8080
-    """Port of /healthz, /readyz and /metrics."""
+    """Port of /metrics."""
 
 
 class OperatorSettings(Section):
@@ -293,8 +317,12 @@ class OperatorSettings(Section):
     """When to try again."""
     api: ApiSettings = ApiSettings()
     """How the operator talks to the API server."""
-    http: HttpSettings = HttpSettings()
-    """Probes and metrics."""
+    connections: ConnectionSettings = ConnectionSettings()
+    """How many connections each port takes."""
+    probes: ProbeSettings = ProbeSettings()
+    """Where kubelet asks."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus asks."""
     documentation_url: str | None = "https://github.com/lmfinetune/lmfinetune/blob/main/docs/troubleshooting.md"
     """Page that explains the reasons, an anchor for each: messages that ask for help lead there. None: they do not."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

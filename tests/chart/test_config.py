@@ -19,8 +19,10 @@ FIXED = {
     "progress.certFile",
     "progress.keyFile",
     "progress.caFile",
-    "http.host",
-    "http.port",
+    "probes.host",
+    "probes.port",
+    "metrics.host",
+    "metrics.port",
     "watch.namespaces",
 }
 
@@ -93,7 +95,7 @@ def test_progress_can_be_switched_off_altogether() -> None:
     assert parse(rendered.config).progress.url is None
     assert [service["metadata"]["name"] for service in rendered.all("Service")] == ["lmfinetune-metrics"]
     assert rendered.all("Secret") == []
-    assert [port["name"] for port in rendered.pod["spec"]["containers"][0]["ports"]] == ["metrics"]
+    assert [port["name"] for port in rendered.pod["spec"]["containers"][0]["ports"]] == ["probes", "metrics"]
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -248,6 +250,8 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
             "job.gpuTolerations[0].tolerationSeconds=315360001",
             "tolerationSeconds",
         ),
+        ("connections.maxPerPort=4", "maxPerPort"),
+        ("connections.maxPerSource=many", "maxPerSource"),
         ("networkPolicy.apiServerCIDRs={banana}", "apiServerCIDRs"),
         ("networkPolicy.apiServerCIDRs={10.0.0.1}", "apiServerCIDRs"),
     ],

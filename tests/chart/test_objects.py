@@ -192,38 +192,63 @@ def test_the_definition_can_be_left_to_others_or_go_with_the_release() -> None:
 
 
 def test_what_needs_other_operators_or_blocks_drains_is_off_unless_wanted() -> None:
-    optional = {"ServiceMonitor", "PrometheusRule", "PodDisruptionBudget", "NetworkPolicy", "Certificate", "Issuer"}
+    optional = {"ServiceMonitor", "PrometheusRule", "PodDisruptionBudget", "Certificate", "Issuer"}
 
     assert optional.isdisjoint({item["kind"] for item in render().objects})
     assert optional <= {item["kind"] for item in render("--values", str(FULL)).objects}
 
 
 @pytest.mark.parametrize(
-    ("peers", "metrics"),
-    [([], []), (["networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=ops"], [{"team": "ops"}])],
+    ("values", "peers"),
+    [
+        ([], [{"namespaceSelector": {}}]),
+        (["--set-json", "networkPolicy.metricsFrom=[]"], []),
+        (
+            sets("networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=ops"),
+            [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}],
+        ),
+    ],
 )
-def test_the_metrics_are_read_by_nobody_whom_the_network_policy_does_not_name(
-    peers: list[str], metrics: list[dict[str, str]]
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_network_policy_lets_in_runs_to_report_and_whom_it_names_to_the_metrics(
+    helm: str, values: list[str], peers: list[dict[str, Any]]
 ) -> None:
-    policy = render(*sets("networkPolicy.enabled=true", *peers)).one("NetworkPolicy")["spec"]
+    policy = render(*values, helm=helm).one("NetworkPolicy")["spec"]
 
+    assert policy["policyTypes"] == ["Ingress"]
+    assert "egress" not in policy
     progress, monitoring = policy["ingress"]
     test = policy["ingress"][0]["from"][-1]
     assert [port["port"] for port in progress["ports"] + monitoring["ports"]] == ["progress", "metrics"]
     assert test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
     assert "namespaceSelector" not in test
-    assert monitoring["from"] == [*({"namespaceSelector": {"matchLabels": labels}} for labels in metrics), test]
+    assert monitoring["from"] == [*peers, test]
     runs = {"key": "lmfinetune.dev/run-uid", "operator": "Exists"}
     assert progress["from"] == [{"namespaceSelector": {}, "podSelector": {"matchExpressions": [runs]}}, test]
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.1/32", "fd00::1/128", "::/0", "::ffff:10.0.0.1/128"])
 def test_the_operator_may_be_held_to_the_addresses_of_the_api_server(cidr: str) -> None:
-    values = sets("networkPolicy.enabled=true", f"networkPolicy.apiServerCIDRs={{{cidr}}}")
+    values = sets("networkPolicy.egress=true", f"networkPolicy.apiServerCIDRs={{{cidr}}}")
 
-    _, api_server = render(*values).one("NetworkPolicy")["spec"]["egress"]
+    policy = render(*values).one("NetworkPolicy")["spec"]
+    _, api_server = policy["egress"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
 
     assert api_server == {"ports": [{"port": 443}, {"port": 6443}], "to": [{"ipBlock": {"cidr": cidr}}]}
+
+
+def test_probes_have_a_port_of_their_own_that_no_service_and_no_policy_opens() -> None:
+    rendered = render()
+
+    (container,) = rendered.pod["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"probes": 8081, "metrics": 8080, "progress": 8443}
+    probes = [container[name]["httpGet"]["port"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert probes == ["probes"] * 3
+    opened = [port["port"] for rule in rendered.one("NetworkPolicy")["spec"]["ingress"] for port in rule["ports"]]
+    served = [port["targetPort"] for service in rendered.all("Service") for port in service["spec"]["ports"]]
+    assert "probes" not in opened + served
 
 
 @pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])

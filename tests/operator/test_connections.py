@@ -1,47 +1,93 @@
-"""Bounds of the progress server: connections, reviews, bodies, and a certificate that changes."""
+"""Bounds on a port's connections: how many, of whom, how long, and who makes room."""
 
 import asyncio
+import functools
+import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+import uvloop
+from aiohttp import web
 
-from lmft_operator.connections import Bounded
-from lmft_operator.facts import PodFacts
-from lmft_operator.progress import Identity, Refusal
-from lmft_operator.progress_server import MAX_REVIEWS_AT_ONCE, ProgressServer, ServingCertificate
+from lmft_operator.connections import Limits, Listener
+from lmft_operator.http import Port, Server
+from lmft_operator.progress_server import ServingCertificate
 
-WHO = Identity("team-a", "eli5-1-abcde", "pod-uid")
-POD = PodFacts("eli5-1-abcde", "pod-uid", "1", "run", 1, "Running", 0.0)
-BODY = {"trainerStatus": {"progressPercentage": 42}}
+LIMITS = Limits(most=3, per_source=3)
+LONG = Limits(most=9, per_source=9, handshake_seconds=60, header_seconds=60, seconds=60)
 
 
 class Echo(asyncio.Protocol):
-    """Answers what it is told; remembers its end."""
+    """Answers what it is told; the newest ones are remembered."""
 
-    ended = 0
+    made: ClassVar[list["Echo"]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by type
+        Echo.made.append(self)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        Echo.ended += 1
+
+class Client:
+    """A connection to the port, and what became of it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def says(self, words: bytes = b"hello") -> None:
+        self.writer.write(words)
+        assert await self.reader.readexactly(len(words)) == words
+
+    async def chatters(self) -> None:
+        while True:
+            await self.says(b"x")
+
+    async def closed(self, seconds: float = 5) -> bool:
+        """Whether the other side closes it."""
+        try:
+            return await asyncio.wait_for(self.reader.read(1), seconds) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+class Listening:
+    """A listener of echoes, and a count of what it dropped."""
+
+    def __init__(self, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.listener = Listener(Echo, limits, tls, lambda reason: self.dropped.update([reason]))
+        self.port = self.listener.listen("127.0.0.1", 0)
+        self.clients: list[Client] = []
+
+    async def client(self, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Client:
+        before = len(self.listener)
+        streams = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0), ssl=tls)
+        self.clients.append(Client(*streams))
+        await until(lambda: len(self.listener) != before or bool(self.dropped))
+        return self.clients[-1]
 
 
 @asynccontextmanager
-async def listening(bounded: Bounded) -> AsyncIterator[int]:
-    server = await asyncio.get_running_loop().create_server(bounded, "127.0.0.1", 0)
+async def listening(limits: Limits, tls: ssl.SSLContext | None = None) -> AsyncIterator[Listening]:
+    Echo.made.clear()
+    server = Listening(limits, tls)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield server
     finally:
-        server.close()
+        server.listener.close()
+        assert len(server.listener) == 0
+        for client in server.clients:
+            client.writer.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -52,109 +98,168 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("not within 30 s")
 
 
-async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        writer.write(b"x")
-        await reader.readexactly(1)
+def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """The loop that the operator runs on."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        uvloop.run(test(*arguments, **named))
+
+    return run
 
 
-async def test_one_connection_too_many_is_closed_and_the_others_go_on() -> None:
-    refused: list[bool] = []
-    bounded = Bounded(Echo, most=2, seconds=60, refused=lambda: refused.append(True))
-    async with listening(bounded) as port:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        for reader, writer in held:
-            writer.write(b"hello")
-            assert await reader.readexactly(5) == b"hello"
-        reader, late = await asyncio.open_connection("127.0.0.1", port)
+@on_uvloop
+async def test_a_full_port_closes_its_oldest_connection_that_has_proven_nothing() -> None:
+    async with listening(LIMITS) as server:
+        first, second, third = [await server.client() for _ in range(3)]
+        await first.says()
+        server.listener.trust(Echo.made[0], "pod-1")
+        fourth = await server.client()
+        assert await second.closed()
+        for client in (first, third, fourth):
+            await client.says(b"still here")
+        assert (server.dropped, len(server.listener)) == (Counter(full=1), 3)
+
+
+@on_uvloop
+async def test_a_port_full_of_proven_connections_takes_no_more() -> None:
+    async with listening(LIMITS) as server:
+        for number in range(3):
+            await (await server.client()).says()
+            server.listener.trust(Echo.made[-1], f"pod-{number}")
+        late = await server.client()
+        assert await late.closed()
+        for client in server.clients[:3]:
+            await client.says()
+
+
+@on_uvloop
+async def test_a_place_that_becomes_free_is_somebody_elses() -> None:
+    async with listening(replace(LIMITS, most=1, per_source=1)) as server:
+        client = await server.client()
+        client.writer.close()
+        await until(lambda: len(server.listener) == 0)
+        await (await server.client()).says()
+        assert not server.dropped
+
+
+@on_uvloop
+async def test_one_address_pushes_out_its_own_connections_and_no_others() -> None:
+    async with listening(Limits(most=4, per_source=2)) as server:
+        other = await server.client("127.0.0.2")
+        mine = [await server.client("127.0.0.3") for _ in range(5)]
+        assert [await client.closed(0.2) for client in mine] == [True, True, True, False, False]
+        await other.says()
+
+
+@on_uvloop
+async def test_a_client_that_proves_itself_again_and_again_holds_few_places() -> None:
+    async with listening(Limits(most=4, per_source=4, per_client=2)) as server:
+        for _ in range(4):
+            await (await server.client()).says()
+            server.listener.trust(Echo.made[-1], "greedy")
+        await server.client()
+        assert [await client.closed(0.2) for client in server.clients] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "reason"),
+    [
+        (replace(LONG, handshake_seconds=0.2), b"", "handshake"),
+        (replace(LONG, header_seconds=0.2), b"GET / HT", "header"),
+        (replace(LONG, seconds=0.2), b"", "time"),
+        (replace(LONG, seconds=0.2), b"GET / HT", "time"),
+    ],
+)
+@on_uvloop
+async def test_a_connection_that_does_not_get_on_is_closed(limits: Limits, said: bytes, reason: str) -> None:
+    async with listening(limits) as server:
+        client = await server.client()
+        if said:
+            await client.says(said)
+        assert await client.closed()
+        assert server.dropped == Counter({reason: 1})
+
+
+@on_uvloop
+async def test_a_connection_ends_when_its_time_is_up_however_busy_it_is() -> None:
+    async with listening(replace(LONG, seconds=0.3)) as server:
+        client = await server.client()
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await reader.readexactly(1)
-        assert (refused, bounded.open) == ([True], 2)
-        # A place that becomes free is somebody else's.
-        held[0][1].close()
-        await held[0][1].wait_closed()
-        await until(lambda: bounded.open == 1)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"again")
-        assert await reader.readexactly(5) == b"again"
-        for stream in (late, writer, held[1][1]):
-            stream.close()
+            await client.chatters()
+        assert server.dropped == Counter(time=1)
 
 
-async def test_a_connection_ends_when_its_time_is_up_whatever_it_does() -> None:
-    Echo.ended = 0
-    bounded = Bounded(Echo, most=9, seconds=0.2, refused=lambda: None)
-    async with listening(bounded) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await chatter(reader, writer)
-        await until(lambda: bounded.open == 0)
-        assert Echo.ended == 1
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificate(folder)
+    return ServingCertificate(folder / "tls.crt", folder / "tls.key").context
+
+
+def anyone() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@on_uvloop
+async def test_a_handshake_that_is_not_finished_in_time_is_closed_and_counted(tls: ssl.SSLContext) -> None:
+    async with listening(replace(LONG, handshake_seconds=0.2), tls) as server:
+        client = await server.client()
+        client.writer.write(b"\x16\x03\x01\x02\x00\x01")
+        assert await client.closed()
+        assert server.dropped == Counter(handshake=1)
+
+
+@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 600, b"\x16\x03\x01\x00\x40" + b"\xff" * 600])
+@on_uvloop
+async def test_what_is_no_handshake_ends_its_connection_alone(tls: ssl.SSLContext, words: bytes) -> None:
+    async with listening(LONG, tls) as server:
+        good = await server.client(tls=anyone())
+        bad = await server.client()
+        bad.writer.write(words)
+        assert await bad.reader.read(-1) is not None
+        await good.says()
+        assert server.dropped == Counter(handshake=1)
+
+
+@on_uvloop
+async def test_connections_in_the_middle_of_a_handshake_make_room_too(tls: ssl.SSLContext) -> None:
+    async with listening(replace(LONG, most=3, per_source=3), tls) as server:
+        slow = [await server.client() for _ in range(3)]
+        for client in slow:
+            client.writer.write(b"\x16\x03\x01\x02\x00\x01")
+        good = await server.client(tls=anyone())
+        assert await slow[0].closed()
+        await good.says()
+
+
+@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "half a request"])
+@on_uvloop
+async def test_a_real_request_gets_through_a_crowd_at_once(said: bytes) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    server = Server([web.get("/healthz", answer)], Port("probes", "127.0.0.1", 28431, Limits()))
+    await server.start()
+    crowd = []
+    try:
+        for _ in range(800):
+            _, writer = await asyncio.open_connection("127.0.0.1", 28431)
+            writer.write(said)
+            crowd.append(writer)
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", 28431)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            # One request a connection: nobody keeps a place by asking again.
+            assert (await reader.read()).endswith(b"ok")
         writer.close()
-
-
-def server_of(
-    review: Callable[[str], Awaitable[Identity | Refusal]], clock: Callable[[], float] = lambda: 100.0
-) -> ProgressServer:
-    return ProgressServer(review, lambda who: POD, lambda *taken: None, lambda outcome: None, clock=clock)
-
-
-async def test_a_flood_of_unknown_tokens_takes_few_of_the_api_servers_connections() -> None:
-    under_way, most = 0, 0
-    release = asyncio.Event()
-
-    async def review(token: str) -> Identity | Refusal:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await release.wait()
-        under_way -= 1
-        return Refusal(401, "token")
-
-    async with TestClient(TestServer(server_of(review).application())) as client:
-        posts = [
-            asyncio.create_task(client.post("/", json=BODY, headers={"Authorization": f"Bearer {number}"}))
-            for number in range(MAX_REVIEWS_AT_ONCE * 5)
-        ]
-        await until(lambda: most == MAX_REVIEWS_AT_ONCE)
-        await asyncio.sleep(0.1)
-        release.set()
-        codes = {(await post).status for post in posts}
-    assert (codes, most) == ({401}, MAX_REVIEWS_AT_ONCE)
-
-
-async def test_what_the_api_server_could_not_review_is_asked_again() -> None:
-    answers: list[Identity | Refusal] = [Refusal(503, "review"), WHO]
-
-    async def review(token: str) -> Identity | Refusal:
-        return answers.pop(0)
-
-    async with TestClient(TestServer(server_of(review).application())) as client:
-        codes = [(await client.post("/", json=BODY, headers={"Authorization": "Bearer x"})).status for _ in range(2)]
-    assert codes == [503, 200]
-
-
-async def test_reports_that_cannot_be_read_are_slowed_like_any_others() -> None:
-    async def review(token: str) -> Identity | Refusal:
-        return WHO
-
-    async with TestClient(TestServer(server_of(review).application())) as client:
-        codes = [(await client.post("/", data=b"{", headers={"Authorization": "Bearer x"})).status for _ in range(3)]
-    assert codes == [422, 429, 429]
-
-
-async def test_a_review_is_believed_for_a_while_and_then_asked_for_again() -> None:
-    now, reviews = [100.0], []
-
-    async def review(token: str) -> Identity | Refusal:
-        reviews.append(token)
-        return WHO
-
-    async with TestClient(TestServer(server_of(review, lambda: now[0]).application())) as client:
-        for seconds in (0, 30, 31):
-            now[0] += seconds
-            assert (await client.post("/", json=BODY, headers={"Authorization": "Bearer x"})).status == 200
-    assert len(reviews) == 2
+    finally:
+        for writer in crowd:
+            writer.close()
+        await server.stop()
 
 
 def make_certificate(folder: Path) -> None:
@@ -165,6 +270,7 @@ def make_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
+@on_uvloop
 async def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(tmp_path: Path) -> None:
     make_certificate(tmp_path)
     serving = ServingCertificate(tmp_path / "tls.crt", tmp_path / "tls.key")

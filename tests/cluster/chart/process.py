@@ -12,7 +12,7 @@ import yaml
 from cluster.chart.server import ROOT, Server
 from cluster.ports import free_port
 
-METRICS_PORT, PROGRESS_PORT = free_port(), free_port()
+METRICS_PORT, PROGRESS_PORT, PROBES_PORT = free_port(), free_port(), free_port()
 
 
 @contextmanager
@@ -23,7 +23,9 @@ def operator(server: Server, namespace: str, folder: Path) -> Iterator[str]:
         (folder / name).write_bytes(base64.b64decode(content))
     text = server.there("configmap", "lmft-lmfinetune-config", namespace)["data"]["config.yaml"]
     config = yaml.safe_load(text.replace("/etc/lmft-operator-tls", str(folder)))
-    config["http"]["port"], config["progress"]["port"] = METRICS_PORT, PROGRESS_PORT
+    ports = {"metrics": METRICS_PORT, "progress": PROGRESS_PORT, "probes": PROBES_PORT}
+    for section, port in ports.items():
+        config[section] |= {"host": "127.0.0.1", "port": port}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     token = server.run("kubectl", "create", "token", "lmft-lmfinetune", "-n", namespace).strip()
     access = yaml.safe_load(server.kubeconfig.read_text())

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from cluster.eventually import eventually
+from cluster.ports import free_port
 
 from lmft_api.result import Result, encode
 from lmft_operator.access import find
@@ -110,16 +111,22 @@ class Operator:
     port: int
     settings: Json
     process: subprocess.Popen[bytes] | None = None
+    metrics_port: int = field(default_factory=free_port)
 
     def start(self) -> "Operator":
         config = self.folder / "config.yaml"
-        config.write_text(yaml.safe_dump(self.settings | {"http": {"host": "127.0.0.1", "port": self.port}}))
+        config.write_text(yaml.safe_dump(self.settings | self.ports()))
         environment = os.environ | {"LMFT_OPERATOR_CONFIG": str(config), "KUBECONFIG": str(self.kubeconfig)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lmft_operator.main"], env=environment, stderr=self.log.open("ab")
         )
         eventually(lambda: self.ask("/readyz") == 200, "a ready operator")
         return self
+
+    def ports(self) -> Json:
+        """Where it listens here."""
+        here = {"host": "127.0.0.1"}
+        return {"probes": here | {"port": self.port}, "metrics": here | {"port": self.metrics_port}}
 
     @property
     def log(self) -> Path:
@@ -136,7 +143,7 @@ class Operator:
             return 0
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
     def stop(self, number: int = signal.SIGTERM) -> float:

@@ -80,9 +80,13 @@ class Reporting:
 
     def counted(self, outcome: str) -> float:
         """Reports with an outcome, by the operator's own metric."""
-        start = f'lmft_progress_reports_total{{outcome="{outcome}"}} '
-        lines = [line for line in self.operator.metrics().splitlines() if line.startswith(start)]
-        return float(lines[0].removeprefix(start)) if lines else 0.0
+        return self.counter("lmft_progress_reports_total", outcome=outcome)
+
+    def counter(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = [line for line in self.operator.metrics().splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
 
     def serial(self) -> str:
         """The certificate that a new connection is shown."""

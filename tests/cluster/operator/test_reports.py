@@ -1,5 +1,6 @@
 """Live progress on a real API server: its tokens, its reviews, and what a report makes of the resource."""
 
+import contextlib
 import socket
 import ssl
 import time
@@ -13,7 +14,7 @@ from cluster.operator.plane import JOBS, PODS, Api, Json, Run
 from cluster.operator.reporting import HOST, Reporting, certificate, report
 from results import DONE
 
-from lmft_operator.reports import CONNECTION_SECONDS
+from lmft_operator.connections import Limits
 
 AGENT = "lmfinetune-operator"
 
@@ -86,19 +87,27 @@ def test_what_proves_nothing_is_refused_counted_and_changes_nothing(
     attempts = [
         (None, 401, "token"),
         ("not.a.token", 401, "token"),
-        (training.token(audience="https://kubernetes.default.svc.cluster.local"), 401, "token"),
+        (forged(training.token()), 401, "token"),
+        (training.token(audience="https://kubernetes.default.svc.cluster.local"), 401, "audience"),
         (unbound(api, training.namespace), 403, "unbound"),
         (foreign, 403, "job"),
         (bare, 403, "pod"),
     ]
     for token, status, outcome in attempts:
         counted = operator.counted(outcome)
-        assert operator.post(token, report(current_step=8)) == status, outcome
+        # The forged one may have to wait a second: the pod's own has just been reviewed.
+        eventually(lambda sent=token, code=status: operator.post(sent, report(current_step=8)) == code, outcome)
         assert operator.counted(outcome) == counted + 1
     # A token of another run's pod moves that run, whatever the body says.
     operator.told(other.token(), current_step=8)
     other.wait("Pending")
     assert training.status()["progress"] == before
+
+
+def forged(token: str) -> str:
+    """What claims to be of the run's pod, and is signed by nobody."""
+    head, payload, _ = token.split(".")
+    return f"{head}.{payload}.{'A' * 342}"
 
 
 def unbound(api: Api, namespace: str) -> str:
@@ -157,11 +166,44 @@ def test_size_and_names_of_a_report_are_bounded(training: Run, operator: Reporti
     assert "progress" not in training.status()
 
 
+def test_a_flood_of_forged_tokens_costs_a_review_a_second_and_stops_no_report(
+    training: Run, operator: Reporting, api: Api
+) -> None:
+    token = training.token()
+    operator.told(token)
+    reviews = operator.counter("lmft_api_requests_total", resource="tokenreviews")
+    start = time.monotonic()
+    for number in range(60):
+        assert operator.post(f"{forged(token)[:-3]}{number:03}") in {401, 429}
+    seconds = time.monotonic() - start
+    assert operator.counter("lmft_api_requests_total", resource="tokenreviews") - reviews <= seconds + 2
+    operator.told(token, current_step=2)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "half a handshake"])
+def test_reports_and_probes_get_through_a_crowd_of_idle_connections(
+    training: Run, operator: Reporting, said: bytes
+) -> None:
+    token = training.token()
+    operator.told(token)
+    ports = (operator.port, operator.operator.port, operator.operator.metrics_port)
+    with contextlib.ExitStack() as crowd:
+        for port in ports * 700:
+            stranger = crowd.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stranger.sendall(said)
+        start = time.monotonic()
+        assert operator.operator.ask("/healthz") == 200
+        assert time.monotonic() - start < 1
+        operator.told(token, current_step=3)
+        assert operator.counter("lmft_connections", port="progress") <= 512
+        assert operator.counter("lmft_connections_dropped_total", reason="full") > 0
+
+
 def test_one_that_sends_nothing_does_not_stay(operator: Reporting) -> None:
     context = ssl.create_default_context(cafile=str(operator.folder / "ca.crt"))
     with context.wrap_socket(socket.create_connection(("127.0.0.1", operator.port)), server_hostname=HOST) as slow:
         slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n")
-        slow.settimeout(CONNECTION_SECONDS * 3)
+        slow.settimeout(Limits().seconds * 3)
         assert slow.recv(1) == b""
 
 
