@@ -114,8 +114,8 @@ class ReasonInfo:
 REASONS: dict[Reason, ReasonInfo] = {
     Reason.PENDING: ReasonInfo("The run was accepted and its Job is being created.", "Nothing; this takes a second."),
     Reason.QUEUED: ReasonInfo(
-        "The Job is suspended by a queue controller such as Kueue until there is room in its queue.",
-        "Wait, or look at the queue's workload.",
+        "A queue controller such as Kueue holds the Job, or its pod by scheduling gates, until there is room.",
+        "Wait, or look at the queue's workload; the message names the gates.",
     ),
     Reason.UNSCHEDULABLE: ReasonInfo(
         "No node can take the pod; the message says what each of them lacks.",
@@ -143,8 +143,10 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The model is being evaluated on the held-out data, or answers the prompts.", "Nothing; see progress."
     ),
     Reason.INTERRUPTED: ReasonInfo(
-        "The pod was evicted, preempted, drained or deleted; the next attempt follows at once.",
-        "Nothing; it resumes from the newest verified checkpoint.",
+        "The pod was evicted, preempted, drained or deleted: the next attempt follows at once. Or the node's kubelet "
+        "did not take it (OutOf…, UnexpectedAdmissionError and the like): the next one follows after a back-off.",
+        "Nothing; it resumes from the newest verified checkpoint. A kubelet that takes no pod has its reason in the "
+        "message.",
     ),
     Reason.RETRYING: ReasonInfo(
         "An attempt failed in a way that another attempt may not; it follows after a back-off.",

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 KUBERNETES_GRACE_SECONDS = 30
 """terminationGracePeriodSeconds of a pod that does not say."""
 
+CONTAINER = "job"
+"""Name of the container that runs the attempt; admission may put others beside it."""
 RUN_LABEL = "lmfinetune.dev/run-uid"
 ATTEMPT_LABEL = "lmfinetune.dev/attempt"
 STAGE_LABEL = "lmfinetune.dev/stage"
@@ -92,9 +95,12 @@ def checkpoint_folder(attempt: int, step: int) -> str:
 
 def spec_hash(spec: LMFineTuneSpec) -> str:
     """SHA-256 of what decides the result: the spec without the fields that may change while it runs."""
-    body = spec.to_json()
-    for mutable in MUTABLE_FIELDS:
-        body.pop(mutable, None)
+    return json_hash(spec.to_json())
+
+
+def json_hash(spec: Mapping[str, Any]) -> str:
+    """The same of a spec as it stands in a run file."""
+    body = {name: value for name, value in spec.items() if name not in MUTABLE_FIELDS}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

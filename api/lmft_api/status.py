@@ -18,6 +18,8 @@ MAX_MESSAGE = 4096
 
 SUCCEEDED = "Succeeded"
 """Type of the condition that tells the outcome."""
+FINISHED = "Finished"
+"""Type of the condition that is True at either end, for those who wait."""
 MOST = 2**63 - 1
 """Largest whole number that the API server stores."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -78,7 +80,7 @@ class Condition(ApiModel):
     """A condition, as in metav1.Condition."""
 
     type: Short
-    """Succeeded is the one to wait for."""
+    """Finished is the one to wait for: True at either end. Succeeded tells which."""
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Short
@@ -128,6 +130,8 @@ class SampleResult(ApiModel):
 class Results(ApiModel):
     """What came out."""
 
+    display: Short | None = None
+    """The result in short, such as perplexity 49.61 or accuracy 0.91."""
     perplexity: Number | None = None
     """exp of the mean loss over held-out target tokens, after the newest evaluation."""
     baseline_perplexity: Number | None = None
@@ -146,6 +150,18 @@ class Results(ApiModel):
     """Folder of the model; loads with pipeline()."""
     report_uri: Uri | None = Field(default=None, alias="reportURI")
     """The report page."""
+    perplexity_standard_error: Number | None = None
+    """How far the perplexity may be off by the choice of the held-out blocks, once the run is over."""
+    baseline_perplexity_standard_error: Number | None = None
+    """The same before training."""
+    eval_loss_standard_error: Number | None = None
+    """Standard error of evalLoss over the held-out blocks (SequenceClassification: rows), nats."""
+    baseline_eval_loss_standard_error: Number | None = None
+    """The same before training."""
+    accuracy_standard_error: Number | None = None
+    """Standard error of the accuracy over the held-out rows."""
+    baseline_accuracy_standard_error: Number | None = None
+    """The same before training."""
 
 
 class EvaluationResult(ApiModel):
@@ -195,6 +211,8 @@ class Attempt(ApiModel):
     """How it ended, for people."""
     exit_code: int | None = None
     """Exit code of the container."""
+    cause: Short | None = None
+    """Kubernetes' own word for why a node did not take the pod, such as OutOfcpu or UnexpectedAdmissionError."""
     resumed_from_step: int | None = None
     """Step of the checkpoint that it started from."""
     lost_steps: int | None = None
@@ -243,7 +261,7 @@ class LMFineTuneStatus(ApiModel):
     conditions: (
         Annotated[list[Condition], Field(max_length=MAX_CONDITIONS, json_schema_extra=list_map("type"))] | None
     ) = None
-    """Succeeded: Unknown while it runs, True or False at the end."""
+    """Succeeded: Unknown while it runs, True or False at the end. Finished: True at either end."""
     model: Short | None = None
     """Model in short, for kubectl get."""
     progress: Progress | None = None

@@ -16,8 +16,20 @@ from typing_extensions import override
 
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.pace import Pace
-from lmft_job.report.model import Evaluation, Report, ResultFigures, SampleOutcome
-from lmft_job.report.words import clock, count, duration, figure, one_line, percent, quantity
+from lmft_job.report.model import Evaluation, Report, SampleOutcome
+from lmft_job.report.words import (
+    VERDICTS,
+    before_and_after,
+    clock,
+    count,
+    duration,
+    figure,
+    held_out,
+    one_line,
+    quality,
+    quantity,
+    verdict,
+)
 
 LABEL_WIDTH = 10
 SAMPLE_LENGTH = 280
@@ -85,7 +97,7 @@ class ConsoleObserver(Observer):
 
     @override
     def baseline(self, figures: Evaluation) -> None:
-        self._line("before", _quality(figures))
+        self._line("before", quality(figures))
         self._pace.pause(self._now())
 
     @override
@@ -112,7 +124,7 @@ class ConsoleObserver(Observer):
     def evaluation(self, evaluation: Evaluation) -> None:
         whole = abs(evaluation.epoch - round(evaluation.epoch)) < 1e-6
         place = f"epoch {round(evaluation.epoch)}" if whole else f"step {evaluation.step}"
-        self._line(place, _quality(evaluation))
+        self._line(place, quality(evaluation))
         self._pace.pause(self._now())
 
     @override
@@ -141,25 +153,25 @@ class ConsoleObserver(Observer):
     @override
     def done(self, report: Report) -> None:
         self.close()
-        self._figures(report.results)
+        self._figures(report)
         for sample in report.results.samples:
             self._sample(sample)
         for label, place in (("model", report.results.model_uri), ("report", report.results.report_uri)):
             if place:
                 self._line(label, place)
 
-    def _figures(self, results: ResultFigures) -> None:
-        rows = [
-            ("perplexity", figure(results.baseline_perplexity), figure(results.perplexity)),
-            ("accuracy", percent(results.baseline_accuracy), percent(results.accuracy)),
-            ("eval loss", figure(results.baseline_eval_loss), figure(results.eval_loss)),
-        ]
+    def _figures(self, report: Report) -> None:
+        rows = before_and_after(report.results, "perplexity", "accuracy", "eval loss")
         table = Table("", "before", "after", box=box.SQUARE if self._live else box.ASCII2, header_style="")
         for name, before, after in rows:
             if after != "–":
                 table.add_row(name, before, Text(after, style="bold"))
         if table.row_count:
             self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
+        if any("±" in after for _, _, after in rows):
+            self._print(Text(f"  ± standard error over {held_out(report)}", style="dim" if self._live else ""))
+        if remark := VERDICTS.get(verdict(report.results)):  # type: ignore[arg-type]
+            self.note(f"{remark}, on {held_out(report)}")
 
     def _sample(self, sample: SampleOutcome) -> None:
         self._print(Text(f"  “{one_line(sample.prompt, SAMPLE_LENGTH)}”", style="italic"))
@@ -219,14 +231,3 @@ def epochs_in_all(step: int, total: int, epoch: float) -> int:
     nearest = round(estimate)
     # The last batch of an epoch may be short, and the Trainer rounds the epoch, so 3.02 still means 3.
     return max(1, nearest if abs(estimate - nearest) <= 0.05 * max(1, nearest) else int(estimate) + 1)
-
-
-def _quality(figures: Evaluation) -> str:
-    parts = []
-    if figures.perplexity is not None:
-        parts.append(f"perplexity {figure(figures.perplexity)}")
-    if figures.accuracy is not None:
-        parts.append(f"accuracy {percent(figures.accuracy)}")
-    if figures.perplexity is None:
-        parts.append(f"loss {figure(figures.eval_loss)}")
-    return " · ".join(parts)

@@ -1,6 +1,7 @@
 """What a run trains with: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,19 +112,20 @@ def gather(context: RunContext, store: Store, sources: Sources, began: Claim | N
     """
     settings, spec = context.settings, context.run.spec.model
     task, prompts, trust = settings.task, settings.sample.prompts, bool(spec.trust_remote_code)
-    findings = Findings()
+    findings, say = Findings(), _once(context.observer.note)
 
     def given_tokenizer() -> Any | None:
         if sources.tokenizer:
-            return ready_tokenizer(load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name"), task)
-        if sources.model:
-            found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust)
-            return ready_tokenizer(found, task)
-        return None
+            found = load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name", say=say)
+        elif sources.model:
+            found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust, say=say)
+        else:
+            return None
+        return ready_tokenizer(found, task)
 
     def configure(vocabulary: Any, labels: list[str] | None) -> Any:
         if sources.model:
-            return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels)
+            return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels, say=say)
         return fresh_config(spec.from_config or {}, vocabulary, labels)
 
     # What model, tokenizer and prompts have against each other
@@ -222,6 +224,18 @@ def choose_device(context: RunContext) -> torch.device:
         )
     context.observer.note("no GPU here: training on the CPU, which is slower")
     return torch.device("cpu")
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Says each thing once, however often the same files are read."""
+    said: set[str] = set()
+
+    def unless_said(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return unless_said
 
 
 def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:

@@ -1,6 +1,7 @@
 """Models and tokenizers through transformers' Auto classes: by name, from a folder, or fresh from a config."""
 
 import difflib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,17 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from lmft_api.spec import Task
-from lmft_job.errors import InvalidError
+from lmft_job.errors import InvalidError, JobError
+from lmft_job.model_files import Say
+from lmft_job.model_parsing import SlowTokenizerError, config_of, tokenizer_of, weights_of
 from lmft_job.probes import not_causal
 from lmft_job.report.model import ModelSummary
 from lmft_job.report.words import quantity
+
+log = logging.getLogger(__name__)
 
 _AUTO_CLASSES = {
     Task.CAUSAL_LM: "AutoModelForCausalLM",
@@ -32,26 +37,24 @@ _NOT_CAUSAL = {
 _NO_LIMIT = 10**9
 
 
-def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False, say: Say = log.info) -> Any:
     """The fast tokenizer of a folder, ready for training.
 
     Raises:
         InvalidError: when the folder has none, or only a slow one (packing relies on the fast tokenizers' batches).
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        return tokenizer_of(folder, field, say, trust_remote_code=trust_remote_code)
+    except JobError:
+        raise
+    except SlowTokenizerError as error:
+        raise InvalidError(
+            [f"{field}: its tokenizer {error} has no fast version. Name another in spec.model.tokenizer."]
+        ) from error
     except Exception as error:
         raise InvalidError(
             [f"{field}: its tokenizer cannot be loaded ({_first_line(error)}). Set spec.model.tokenizer.name."]
         ) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise InvalidError(
-            [
-                f"{field}: its tokenizer {type(tokenizer).__name__} has no fast version. "
-                "Name another in spec.model.tokenizer."
-            ]
-        )
-    return tokenizer
 
 
 def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
@@ -79,7 +82,9 @@ def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
     return tokenizer
 
 
-def load_config(folder: Path, field: str, *, trust_remote_code: bool, labels: Sequence[str] | None) -> Any:
+def load_config(
+    folder: Path, field: str, *, trust_remote_code: bool, labels: Sequence[str] | None, say: Say = log.info
+) -> Any:
     """The configuration of a pretrained model.
 
     Raises:
@@ -87,7 +92,9 @@ def load_config(folder: Path, field: str, *, trust_remote_code: bool, labels: Se
     """
     extra = _label_settings(labels)
     try:
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, **extra)
+        return config_of(folder, field, say, trust_remote_code=trust_remote_code, **extra)
+    except JobError:
+        raise
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise InvalidError(
@@ -188,15 +195,16 @@ def build_model(
             model = factory.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
         else:
             _require_safetensors(weights, field)
-            model = factory.from_pretrained(
-                str(weights),
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                # A new head for other labels than the checkpoint's is what fine-tuning a classifier means.
-                ignore_mismatched_sizes=task == Task.SEQUENCE_CLASSIFICATION,
-            )
+            with weights_of(weights, field, trust_remote_code=trust_remote_code) as folder:
+                model = factory.from_pretrained(
+                    str(folder),
+                    config=config,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=trust_remote_code,
+                    # A new head for other labels than the checkpoint's is what fine-tuning a classifier means.
+                    ignore_mismatched_sizes=task == Task.SEQUENCE_CLASSIFICATION,
+                )
     except InvalidError:
         raise
     except (torch.OutOfMemoryError, MemoryError):

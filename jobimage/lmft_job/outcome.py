@@ -60,6 +60,12 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
             baseline_eval_loss=number(figures.baseline_eval_loss),
             accuracy=number(figures.accuracy),
             baseline_accuracy=number(figures.baseline_accuracy),
+            perplexity_standard_error=number(figures.perplexity_standard_error, 2),
+            baseline_perplexity_standard_error=number(figures.baseline_perplexity_standard_error, 2),
+            eval_loss_standard_error=number(figures.eval_loss_standard_error),
+            baseline_eval_loss_standard_error=number(figures.baseline_eval_loss_standard_error),
+            accuracy_standard_error=number(figures.accuracy_standard_error),
+            baseline_accuracy_standard_error=number(figures.baseline_accuracy_standard_error),
             samples=[
                 SampleResult(prompt=shorten(s.prompt, MAX_MESSAGE), before=_cut(s.before), after=_cut(s.after))
                 for s in figures.samples

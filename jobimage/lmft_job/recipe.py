@@ -1,6 +1,7 @@
 """The whole run, from top to bottom; every helper does one thing that the heading names."""
 
 import shutil
+from dataclasses import replace
 
 import torch
 
@@ -102,6 +103,7 @@ def _run(context: RunContext) -> Result:
             # Before: the same held-out rows and the same prompts as after
             with context.phase("baseline"):
                 before = start.measure_before(job, store, ingredients.limit)
+                job = replace(job, before=before.units)
 
             # Train, with evaluations and checkpoints
             with context.phase("training"):

@@ -30,6 +30,8 @@ class Measured:
             eval_loss=self.figures.loss,
             perplexity=self.figures.perplexity,
             accuracy=self.figures.accuracy,
+            eval_loss_standard_error=self.figures.loss_error,
+            accuracy_standard_error=self.figures.accuracy_error,
         )
 
 

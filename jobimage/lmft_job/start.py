@@ -1,7 +1,7 @@
 """How an attempt begins: what is there already, which attempt this is, where it goes on, and what it starts from."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
-from lmft_job.report.model import Evaluation, ModelSummary, Report, Resume
+from lmft_job.report.model import ModelSummary, Report, Resume
 from lmft_job.report.words import short_count
+from lmft_job.run_state import Measured
 from lmft_job.storage import Store
 from lmft_job.training_run import Job
+from lmft_job.uncertainty import Units
 
 REPORT = "report.json"
 BEFORE = "before.json"
+BEFORE_UNITS = "before.npy"
 MODEL = "model"
 
 
@@ -62,10 +65,11 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Before:
-    """The model before training."""
+    """The model before training; units are None where an older version measured it, or the model does not tell."""
 
     figures: HeldOutFigures
     answers: tuple[str, ...]
+    units: Units | None = None
 
 
 def finished_before(context: RunContext, store: Store) -> Result | None:
@@ -202,16 +206,23 @@ def measure_before(job: Job, store: Store, limit: int | None) -> Before:
         job.observer.phase(JobPhase.SAMPLING)
         answers = job.answer(limit, beat)
         job.observer.phase(JobPhase.EVALUATING)
-        figures = job.evaluate(beat)
-        before = Before(figures, tuple(answers))
+        measured = job.evaluate(beat)
+        figures, before = measured.figures, Before(measured.figures, tuple(answers))
+        if measured.units is not None:
+            store.put_if_absent(BEFORE_UNITS, measured.units.to_bytes())
         if not store.put_if_absent(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode()):
             # An attempt thought dead was first; one baseline for all.
             before = read_note(store, BEFORE, _understand_before) or before
-    figures = before.figures
-    job.observer.baseline(
-        Evaluation(step=0, epoch=0.0, eval_loss=figures.loss, perplexity=figures.perplexity, accuracy=figures.accuracy)
-    )
-    return before
+    job.observer.baseline(Measured(0, 0.0, None, before.figures).evaluation())
+    return replace(before, units=_units_before(store))
+
+
+def _units_before(store: Store) -> Units | None:
+    data = store.get_bytes(BEFORE_UNITS)
+    try:
+        return None if data is None else Units.from_bytes(data)
+    except ValueError:
+        return None  # the change is then judged without it, more cautiously
 
 
 def _understand_before(note: dict[str, Any]) -> Before:

@@ -16,12 +16,21 @@ from lmft_api.settings import Settings
 from lmft_api.spec import Weights
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
-from lmft_job.evaluation import Arithmetic, Beat, Collate, HeldOutFigures, TrainerLoss, evaluate_held_out
+from lmft_job.evaluation import (
+    Arithmetic,
+    Beat,
+    Collate,
+    HeldOutFigures,
+    Measurement,
+    TrainerLoss,
+    evaluate_held_out,
+)
 from lmft_job.interrupt import Interrupt
 from lmft_job.memory import Batch
 from lmft_job.observer import Observer, StepDone
 from lmft_job.run_state import Measured, RunState
 from lmft_job.sampling import answer_prompts
+from lmft_job.uncertainty import Units
 
 BEST_FOLDER = "best"
 TRAINER_FOLDER = "trainer"
@@ -61,6 +70,7 @@ class Job:
         beat: tells the watchdog and the journal that something moved; takes the step.
         trainer_class: Trainer, or the user's subclass.
         callbacks: the user's.
+        before: the held-out data unit by unit before training; None before that is measured.
     """
 
     settings: Settings
@@ -78,8 +88,9 @@ class Job:
     beat: Callable[[int], None] = lambda step: None
     trainer_class: type[Trainer] = Trainer
     callbacks: list[TrainerCallback] = field(default_factory=list)
+    before: Units | None = None
 
-    def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> HeldOutFigures:
+    def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the model as it is now."""
         return evaluate_held_out(
             self.model,
@@ -90,6 +101,7 @@ class Job:
             arithmetic=self.arithmetic,
             beat=beat,
             trainer_loss_of=trainer_loss_of,
+            before=self.before,
         )
 
     def answer(self, limit: int | None, beat: Beat) -> list[str]:
@@ -234,7 +246,7 @@ class Run:
             if job.interrupt.requested:
                 raise EvaluationStopped
 
-        figures = job.evaluate(beat, self.trainer_loss_of)
+        figures = job.evaluate(beat, self.trainer_loss_of).figures
         if figures.perplexity is not None and math.isinf(figures.perplexity):
             raise self.diverged(f"the perplexity became infinite at step {step} (its loss is {figures.loss:.4g})")
         measured = Measured(step, epoch, self.state.train_loss_since_evaluation(), figures)

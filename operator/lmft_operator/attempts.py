@@ -6,10 +6,11 @@ from lmft_api.reasons import Phase, Reason
 from lmft_api.result import shorten
 from lmft_api.run import Stage, spec_hash
 from lmft_api.settings import resolve
-from lmft_api.status import Attempt, Provenance
+from lmft_api.status import Attempt, Condition, Provenance
 from lmft_operator import manifests, status, verdict, waiting
 from lmft_operator.course import ADJUSTED, Course, Notice, deadline, grace, since, time_is_up, time_left
 from lmft_operator.facts import JobFacts, PodFacts
+from lmft_operator.screening import grounds, screened
 from lmft_operator.verdict import Kind, Verdict
 
 
@@ -107,8 +108,8 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
     elif pod is None or pod.started is None or queued:
         rules = course.settings.policy.for_namespace(course.seen.run.key.namespace)
         wishes = manifests.wishes(course.spec, course.settings, rules, job.gpus if job else 0)
-        wait = waiting.explain(job, pod, course.seen.warnings, wishes, course.seen.now, attempt.number)
-        course.look(wait.seconds)
+        said = _said_before(course, attempt)
+        wait = waiting.explain(job, pod, course.seen.warnings, wishes, attempt.number, said)
         course.wait(wait.reason, wait.message)
     elif stopping or job is None:
         course.wait(Reason.INTERRUPTED, "The pod is being stopped; the next attempt follows.", Phase.TRAINING)
@@ -122,13 +123,36 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
         course.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on {pod.node or 'a node'}.", Phase.TRAINING)
 
 
+def _said_before(course: Course, attempt: Attempt) -> Condition | None:
+    """What the status as it stands says of an attempt that is under way."""
+    before = status.parse(course.seen.run.status)
+    newest = next(reversed(before.attempts or []), None)
+    return before.succeeded if newest is not None and newest.number == attempt.number else None
+
+
+def release(course: Course) -> None:
+    """Delete the Jobs of pods that other containers keep up though ours has ended: they hold GPUs that nothing uses."""
+    seen, margin = course.seen, course.settings.retries.pod_end_margin_seconds
+    ends = {attempt.number: since(attempt.end_time) for attempt in course.status.attempts or ()}
+    for pod in seen.pods:
+        job = next((job for job in seen.jobs if job.uid == pod.owner), None)
+        if job is None or not pod.ended or pod.over or pod.deleted is not None:
+            continue
+        left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
+        if left <= 0:
+            _stop(course, job)
+        course.look(left)
+
+
 def _stop(course: Course, job: JobFacts | None) -> None:
-    if job is not None and not job.deleting:
+    if job is not None and not job.deleting and job.name not in course.delete:
         course.delete.append(job.name)
 
 
 def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None) -> Attempt:
     """Write down how an attempt ended, and end the run where that settles it."""
+    run = course.seen.run
+    outcome = screened(outcome, grounds(run.key, manifests.folder_of(run, course.spec), course.spec, course.settings))
     if outcome.started is None and attempt.start_time is not None:
         outcome = replace(outcome, started=since(attempt.start_time))
     earlier = {change for a in course.status.attempts or () for change in a.adjustments or ()}

@@ -28,8 +28,10 @@ from lmft_operator.facts import (
     seconds,
 )
 from lmft_operator.status import parse
+from lmft_operator.waiting import TOLD
 
 TOMBSTONE_SECONDS = 600.0
+MAX_EARLY = 1000
 Facts = TypeVar("Facts", JobFacts, PodFacts)
 
 
@@ -45,6 +47,8 @@ class Cache:
         """By the UID of a run: names of the Jobs it has or had, by their UIDs."""
         self._child_of: dict[str, str] = {}
         self._warnings: dict[str, Warning] = {}
+        self._early: dict[str, tuple[str, Warning]] = {}
+        """Warnings about objects that nobody has shown yet, with their namespaces: watches begin in any order."""
         self._waiting: dict[Key, set[Key]] = {}
         self._tombstones: dict[str, float] = {}
         self.unseen: dict[str, tuple[int, float]] = {}
@@ -131,17 +135,22 @@ class Cache:
     def warned(self, body: JsonObject) -> Key | None:
         """A Warning Event; only those about children of ours are kept."""
         about = body.get("involvedObject") or body.get("regarding") or {}
-        uid = about.get("uid", "")
-        run_uid = self._child_of.get(uid)
-        key = self._keys.get(run_uid) if run_uid is not None else None
-        if key is None or body.get("type") != "Warning" or body["metadata"].get("namespace") != key.namespace:
+        uid, namespace = about.get("uid", ""), body["metadata"].get("namespace", "")
+        # Others, such as a node's notes on DNS, would take the place of the one that says what a run waits for.
+        if body.get("type") != "Warning" or body.get("reason") not in TOLD:
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
         warning = Warning(
             body.get("reason", ""), body.get("message") or body.get("note", ""), seconds(when) or time.time()
         )
+        run_uid = self._child_of.get(uid)
+        key = self._keys.get(run_uid) if run_uid is not None else None
+        if run_uid is None:
+            self._early[uid] = (namespace, warning)
+            while len(self._early) > MAX_EARLY:
+                del self._early[next(iter(self._early))]
         before = self._warnings.get(uid)
-        if before is not None and before.time > warning.time:
+        if key is None or namespace != key.namespace or (before is not None and before.time > warning.time):
             return None
         self._warnings[uid] = warning
         return key
@@ -170,6 +179,9 @@ class Cache:
             return None
         children.setdefault(facts.run_uid, {})[facts.uid] = facts
         self._child_of[facts.uid] = facts.run_uid
+        namespace, warning = self._early.pop(facts.uid, ("", None))
+        if warning is not None and namespace == facts.namespace:
+            self._warnings.setdefault(facts.uid, warning)
         if before is not None and _alike(before, facts):
             return None
         return self._key_in(facts)
@@ -277,8 +289,7 @@ class Cache:
         """Drop tombstones, warnings and waits that have served their time."""
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
-        recent = time.time() - 3600
-        self._warnings = {uid: w for uid, w in self._warnings.items() if uid in self._child_of and w.time > recent}
+        self._warnings = {uid: warning for uid, warning in self._warnings.items() if uid in self._child_of}
         waiting = {source: {key for key in keys if key in self.runs} for source, keys in self._waiting.items()}
         self._waiting = {source: keys for source, keys in waiting.items() if keys}
 

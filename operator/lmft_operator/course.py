@@ -144,6 +144,8 @@ def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
     if not settings.documentation_url:
         return message
     address = f"{settings.documentation_url}#{reason.value.lower()}"
+    if message.endswith(f" See {address}"):
+        return message
     return f"{sentence(shorten(message, MAX_MESSAGE - len(address) - 7))} See {address}"
 
 

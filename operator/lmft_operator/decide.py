@@ -8,7 +8,7 @@ from lmft_api.reasons import Reason
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_operator import status
-from lmft_operator.attempts import adopt, follow
+from lmft_operator.attempts import adopt, follow, release
 from lmft_operator.course import Course, Decision, max_retries, newest_attempt, since, time_left
 from lmft_operator.facts import Observed
 from lmft_operator.following import next_attempt
@@ -32,7 +32,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     before = status.parse(seen.run.status)
     if seen.run.deleting:
         return Decision(before)
-    course = Course(seen, spec, settings, before)
+    course = Course(seen, spec, settings, status.with_what_is_new(before))
     if before.ended:
         left = _time_to_live(course, before)
         if left is not None and left <= 0:
@@ -51,10 +51,12 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
         if attempt.end_time is None:
             attempt = follow(course, attempt)
         if attempt.end_time is None or course.status.ended:
+            release(course)
             return course.decision()
         if (following := adopt(course, attempt.number)) is None:
             break
         attempt = following
+    release(course)
     next_attempt(course, attempt, problems)
     if before.ended and _same_end(before, course.status):
         return _after_the_end(course, before)  # looked at afresh in vain: its end and its times stand
@@ -95,10 +97,13 @@ def _revived(course: Course, problems: tuple[str, ...]) -> bool:
 
 def _after_the_end(course: Course, before: LMFineTuneStatus) -> Decision:
     seen = course.seen
-    after = before
+    after = status.with_what_is_new(before)
     if before.observed_generation != seen.run.generation:
-        after = status.change(before, {"observed_generation": seen.run.generation})
+        after = status.change(after, {"observed_generation": seen.run.generation})
     # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]
-    return Decision(after, delete_jobs=tuple(live), look_again=_time_to_live(course, before))
+    course.look(_time_to_live(course, before))
+    release(course)
+    names = tuple(dict.fromkeys([*live, *course.delete]))
+    return Decision(after, delete_jobs=names, look_again=min(course.looks, default=None))

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from lmft_api import KIND
 from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
+from lmft_operator import containers
 
 JsonObject = Mapping[str, Any]
-_NONE: JsonObject = {}
 
 
 class Key(NamedTuple):
@@ -37,6 +37,8 @@ class RunFacts:
     deleting: bool
     spec: str
     status: str
+    orphans: bool = False
+    """Whether it is being deleted by somebody who wants its Jobs to stay (``--cascade=orphan``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class JobFacts:
     namespace: str = ""
     owner: str = ""
     """UID of the controller that its owner reference names: its run."""
+    spec_hash: str = ""
+    """Of the spec in the run file that its pods are given; empty where that cannot be read."""
+    image: str = ""
+    """Of the container that counts."""
 
     @property
     def finished(self) -> bool:
@@ -93,8 +99,17 @@ class PodFacts:
     """Message of the DisruptionTarget condition; empty without it."""
     unschedulable: str = ""
     """The scheduler's message while it finds no node."""
+    gates: str = ""
+    """Scheduling gates that keep the scheduler from looking at it."""
+    sandboxed: bool = False
+    """Whether its volumes are mounted and its network stands."""
     waiting_reason: str = ""
     waiting_message: str = ""
+    """Of our container; of an init container, with its name, where that one holds ours up."""
+    init_failed: str = ""
+    """What is known of the init container that failed, so that ours was never started."""
+    beside: str = ""
+    """Names of the other containers that run."""
     started: float | None = None
     finished: float | None = None
     exit_code: int | None = None
@@ -111,8 +126,13 @@ class PodFacts:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it runs any more."""
-        return self.gone or self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+        """Whether our container does not run any more."""
+        return self.over or self.exit_code is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it runs any more: what it had of its node is free."""
+        return self.gone or self.phase in ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +179,7 @@ def run_facts(body: JsonObject) -> RunFacts:
         deleting="deletionTimestamp" in metadata,
         spec=_dump(body.get("spec") or {}),
         status=_dump(body.get("status") or {}),
+        orphans="orphan" in metadata.get("finalizers", ()),
     )
 
 
@@ -168,6 +189,8 @@ def job_facts(body: JsonObject) -> JobFacts:
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ()) if c.get("status") == "True"}
     end = conditions.get("Failed") or conditions.get("Complete") or {}
+    template = spec.get("template", {})
+    container = containers.named(template.get("spec", {}).get("containers", ()))
     return JobFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -176,7 +199,7 @@ def job_facts(body: JsonObject) -> JobFacts:
         attempt=_attempt(labels),
         stage=_stage(labels),
         created=seconds(metadata.get("creationTimestamp")) or 0.0,
-        gpus=_gpus(spec.get("template", {}).get("spec", {})),
+        gpus=containers.gpus(container),
         # The condition goes a moment after the field, and until then the Job's pods are those of its time before.
         suspended=bool(spec.get("suspend")) or "Suspended" in conditions,
         deleting="deletionTimestamp" in metadata,
@@ -189,18 +212,25 @@ def job_facts(body: JsonObject) -> JobFacts:
         touched=max(filter(None, (seconds(w.get("time")) for w in metadata.get("managedFields", ()))), default=None),
         namespace=sys.intern(metadata["namespace"]),
         owner=_owner(metadata),
+        spec_hash=containers.spec_hash(template.get("metadata", {}).get("annotations", {})),
+        image=sys.intern(container.get("image", "")),
     )
 
 
 def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
-    """Facts of a Pod of ours, ``gone_at`` for its last ones; the first container is the one that counts."""
-    metadata, status = body["metadata"], body.get("status", {})
+    """Facts of a Pod of ours, ``gone_at`` for its last ones.
+
+    One container counts, by its name: admission may have put others before, beside and after it.
+    """
+    metadata, status, spec = body["metadata"], body.get("status", {}), body.get("spec", {})
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ())}
     scheduled, disruption = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
-    state: Mapping[str, Any] = next(iter(status.get("containerStatuses", ())), _NONE).get("state", {})
+    inits, others = status.get("initContainerStatuses", ()), status.get("containerStatuses", ())
+    state: JsonObject = containers.named(others).get("state", {})
     waiting, ended = state.get("waiting", {}), state.get("terminated")
     running = state.get("running", {})
+    held = containers.held_up(inits) if not (running or ended) else {}
     return PodFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -211,12 +241,16 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
         created=seconds(metadata.get("creationTimestamp")) or 0.0,
         reason=status.get("reason", ""),
         message=status.get("message", ""),
-        node=body.get("spec", {}).get("nodeName", ""),
+        node=spec.get("nodeName", ""),
         deleted=seconds(metadata.get("deletionTimestamp")),
         disruption=disruption.get("message", "disrupted") if disruption.get("status") == "True" else "",
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
-        waiting_reason=waiting.get("reason", ""),
-        waiting_message=waiting.get("message", ""),
+        gates=", ".join(gate.get("name", "") for gate in spec.get("schedulingGates", ())),
+        sandboxed=conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
+        waiting_reason=held.get("reason") or waiting.get("reason", ""),
+        waiting_message=held.get("message") or waiting.get("message", ""),
+        init_failed=containers.failed_init(inits, spec.get("initContainers", ())) if not ended else "",
+        beside=containers.beside(others),
         started=seconds(running.get("startedAt") or (ended or {}).get("startedAt")),
         finished=seconds((ended or {}).get("finishedAt")),
         exit_code=ended.get("exitCode") if ended else None,
@@ -251,12 +285,6 @@ def _attempt(labels: JsonObject) -> int:
 def _stage(labels: JsonObject) -> Stage:
     text = str(labels.get(STAGE_LABEL, ""))
     return Stage(text) if text in Stage.__members__.values() else Stage.ALL
-
-
-def _gpus(pod: JsonObject) -> int:
-    container: Mapping[str, Any] = next(iter(pod.get("containers", ())), _NONE)
-    limits = container.get("resources", {}).get("limits", {})
-    return sum(int(amount) for name, amount in limits.items() if "/" in name and str(amount).isdecimal())
 
 
 def _dump(body: Any) -> str:

@@ -1,5 +1,7 @@
 """What follows when no attempt is under way: the next one, a wait, or the end of the run."""
 
+from itertools import takewhile
+
 from lmft_api.reasons import Phase, Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Preparation
@@ -76,36 +78,53 @@ def _given_up(course: Course, last: Attempt) -> bool:
 
 def _must_wait(course: Course, last: Attempt) -> bool:
     """Whether the next attempt is not due yet: an old pod still ends, or a back-off runs."""
-    seen, retries = course.seen, course.settings.retries
-    for pod in seen.pods:
-        if pod.ended:
-            continue
-        # An old pod may be uploading its checkpoint; deletionTimestamp is when its grace period ends.
-        if pod.deleted is None:
-            course.wait(Reason.INTERRUPTED, f"Waiting for pod {pod.name} to be stopped.")
-            course.look(retries.pod_end_margin_seconds)
-            if since(last.end_time) + grace(course) + retries.pod_end_margin_seconds > seen.now:
-                return True
-            continue
-        left = pod.deleted + retries.pod_end_margin_seconds - seen.now
-        if left > 0:
-            course.wait(Reason.INTERRUPTED, f"Waiting for pod {pod.name} to end.")
-            course.look(left)
-            return True
-    delay, reason = 0.0, Reason.RETRYING
-    if last.reason == Reason.INTERRUPTED:
-        idle, reason = _idle_interruptions(course), Reason.INTERRUPTED
-        delay = _backoff(course, idle - FREE_INTERRUPTIONS) if idle > FREE_INTERRUPTIONS else 0.0
-    elif last.reason not in NOT_COUNTED:
-        delay = _backoff(course, course.status.failures or 1)
+    seen = course.seen
+    reason = Reason.INTERRUPTED if last.reason == Reason.INTERRUPTED else Reason.RETRYING
+    delay = _delay(course, last)
     left = since(last.end_time) + delay - seen.now
-    if left <= 0:
+    waits = _pods_to_end(course, last)
+    if left <= 0 and not waits:
         return False
     words = sentence(f"Attempt {last.number} ended with {last.reason}" + (f": {last.message}" if last.message else ""))
     cause = Reason(str(last.reason)) if last.reason in Reason.__members__.values() else reason
-    course.wait(reason, linked(course.settings, cause, f"{words} Trying again after {delay:.0f} s."))
-    course.look(left)
+    if left > 0:
+        waits = f"Trying again after {delay:.0f} s."
+        course.look(left)
+    course.wait(reason, linked(course.settings, cause, f"{words} {waits}"))
     return True
+
+
+def _delay(course: Course, last: Attempt) -> float:
+    """Seconds from the end of an attempt to the next one."""
+    if last.reason == Reason.INTERRUPTED:
+        if rejected(last):
+            return _backoff(course, _rejections(course))
+        idle = _idle_interruptions(course) - FREE_INTERRUPTIONS
+        return _backoff(course, idle) if idle > 0 else 0.0
+    return _backoff(course, course.status.failures or 1) if last.reason not in NOT_COUNTED else 0.0
+
+
+def _pods_to_end(course: Course, last: Attempt) -> str:
+    """Which old pod has to end before the next attempt begins, in words; empty when none has.
+
+    It may be uploading its checkpoint, or hold the GPU that the next one needs.
+    """
+    seen, margin = course.seen, course.settings.retries.pod_end_margin_seconds
+    for pod in seen.pods:
+        if pod.over:
+            continue
+        kept = f", which {pod.beside} keeps up," if pod.ended and pod.beside else ""
+        if pod.deleted is None:
+            course.look(margin)
+            if since(last.end_time) + grace(course) + margin > seen.now:
+                return f"Waiting for pod {pod.name}{kept} to be stopped."
+            continue
+        # deletionTimestamp is when its grace period ends.
+        left = pod.deleted + margin - seen.now
+        if left > 0:
+            course.look(left)
+            return f"Waiting for pod {pod.name}{kept} to end."
+    return ""
 
 
 def _resume_model(course: Course) -> str | None:
@@ -114,7 +133,8 @@ def _resume_model(course: Course) -> str | None:
     if wanted is None:
         return None
     if provenance is not None and provenance.resumed_from is not None:
-        return provenance.resumed_from  # settled by the first attempt; the other run may be gone by now
+        # Settled by the first attempt, for the other run may be gone by now; the policy may be another since.
+        return _admitted(course, provenance.resumed_from)
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
     if source is None or not source.exists:
         course.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
@@ -123,11 +143,17 @@ def _resume_model(course: Course) -> str | None:
     elif source.uri is None:
         words = f"{name} has ended with neither a model nor a checkpoint; name another run"
         course.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
-    elif refused := policy.unreadable(source.uri, course.spec, course.settings, course.seen.run.key.namespace):
-        course.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
     else:
-        return source.uri
+        return _admitted(course, source.uri)
     return None
+
+
+def _admitted(course: Course, address: str) -> str | None:
+    """The address to start from, if the policy lets the manifest name it; ends the run if not."""
+    refused = policy.unreadable(address, course.spec, course.settings, course.seen.run.key.namespace)
+    if refused:
+        course.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
+    return None if refused else address
 
 
 def _plan(course: Course, last: Attempt | None, model_uri: str | None) -> Plan:
@@ -170,9 +196,22 @@ def _most_idle(course: Course) -> int:
     return max(course.settings.retries.max_idle_interruptions, min(course.spec.max_retries or 0, MAX_ATTEMPTS_KEPT - 1))
 
 
+def rejected(attempt: Attempt) -> bool:
+    """Whether kubelet did not take the pod: the scheduler thought otherwise of the node."""
+    return attempt.cause is not None and attempt.start_time is None
+
+
+def _rejections(course: Course) -> int:
+    """How many attempts in a row were rejected, the newest included."""
+    return len(list(takewhile(rejected, reversed(course.status.attempts or []))))
+
+
 def _idle_interruptions(course: Course) -> int:
-    """Interruptions in a row, the newest included, without a newer checkpoint in between."""
-    attempts = course.status.attempts or []
+    """Interruptions in a row, the newest included, without a newer checkpoint in between.
+
+    What kubelet rejects does not count: the run did nothing, and waits for the cluster as for a free node.
+    """
+    attempts = [attempt for attempt in course.status.attempts or () if not rejected(attempt)]
     count = 0
     for attempt in reversed(attempts):
         if attempt.reason != Reason.INTERRUPTED or attempt.checkpoint_step != attempts[-1].checkpoint_step:

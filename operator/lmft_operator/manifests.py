@@ -12,6 +12,7 @@ from lmft_api.run import (
     ATTEMPT_LABEL,
     CA_ANNOTATION,
     CA_FILE,
+    CONTAINER,
     RUN_ANNOTATION,
     RUN_FILE,
     RUN_LABEL,
@@ -22,6 +23,7 @@ from lmft_api.run import (
     TOKEN_FILE,
     RunFile,
     Stage,
+    run_folder,
 )
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_operator.facts import RunFacts
@@ -30,7 +32,6 @@ from lmft_operator.scheduling import Wishes
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-CONTAINER = "job"
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"
@@ -73,6 +74,13 @@ def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTun
     if spec.hub_token_secret_ref is None and defaults.hub_token_secret_name:
         spec = spec.model_copy(update={"hub_token_secret_ref": HubTokenRef(name=defaults.hub_token_secret_name)})
     return spec
+
+
+def folder_of(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
+    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
+    if spec.output is None or spec.output.uri is None:
+        return None
+    return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
 
 
 def image_of(spec: LMFineTuneSpec, settings: OperatorSettings) -> str:

@@ -181,7 +181,10 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
         loss = float(str(sent.metric(MetricName.EVAL_LOSS)))
         if loss < 700:
             found["perplexity"] = _decimal(str(math.exp(loss)), 2)
-    return (results or Results()).model_copy(update=found) if found else None
+    if not found:
+        return None
+    merged = (results or Results()).model_copy(update=found)
+    return states.change(merged, {"display": states.displayed(merged)})
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:

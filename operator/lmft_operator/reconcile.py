@@ -15,7 +15,6 @@ from typing import Any
 from lmft_api import API_VERSION, KIND
 from lmft_api.reasons import Reason
 from lmft_api.result import shorten
-from lmft_api.run import run_folder
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
 from lmft_api.validation import Problem, parse_readable, parse_spec, spec_problems
@@ -110,7 +109,7 @@ class Reconciler:
         """The decision. What an attempt reported last and is not written yet enters with its end, or would be lost."""
         decision = decide(seen, spec, problems, self._settings)
         report, before = self._heard_of(seen.run.key).report, status.parse(seen.run.status)
-        folder = _folder(seen.run, spec)
+        folder = manifests.folder_of(seen.run, spec)
         if report is None or report.run_uid != seen.run.uid or folder is None:
             return decision
         if all(attempt.number != report.attempt for attempt in _ended_since(before, decision.status)):
@@ -124,7 +123,7 @@ class Reconciler:
         if decision.status.ended or (heard.report is not None and heard.report.run_uid != seen.run.uid):
             self._heard.pop(key, None)
             heard = self._heard_of(key)
-        folder = _folder(seen.run, spec)
+        folder = manifests.folder_of(seen.run, spec)
         if folder is None:
             return decision
         before = status.parse(seen.run.status)
@@ -199,7 +198,7 @@ class Reconciler:
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
         before = status.parse(run.status)
         after = self._with_job_names(run, after)
-        patch = status.merge_patch(before.to_json(), after.to_json())
+        patch = status.patch(run.status, after)
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
             self._cache.run_written(answer)
@@ -267,13 +266,6 @@ def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Atte
     """The attempts that ended between two statuses."""
     ended_before = {a.number for a in before.attempts or () if a.end_time is not None}
     return [a for a in after.attempts or () if a.end_time is not None and a.number not in ended_before]
-
-
-def _folder(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
-    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
-    if spec.output is None or spec.output.uri is None:
-        return None
-    return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
 
 
 def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from lmft_api.base import ApiModel
 from lmft_api.reasons import Phase, Reason
 from lmft_api.result import Result, shorten
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import (
+    FINISHED,
     MAX_ATTEMPTS_KEPT,
     MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
@@ -23,27 +22,18 @@ from lmft_api.status import (
     EvaluationResult,
     LMFineTuneStatus,
     Progress,
+    Results,
     Usage,
 )
+from lmft_api.tolerant import read_status, with_unknown
 from lmft_operator.verdict import Verdict
 
 Model = TypeVar("Model", bound=ApiModel)
 
 
 def parse(text: str) -> LMFineTuneStatus:
-    """The status as stored. One that another version wrote and we cannot read counts as empty, part by part."""
-    try:
-        return LMFineTuneStatus.model_validate_json(text)
-    except ValidationError:
-        whole = json.loads(text)
-    readable: dict[str, Any] = {}
-    for field, value in whole.items():
-        try:
-            LMFineTuneStatus.model_validate_json(json.dumps({field: value}))
-        except ValidationError:
-            continue
-        readable[field] = value
-    return LMFineTuneStatus.model_validate_json(json.dumps(readable))
+    """The status as stored; of one that another release wrote as much as can be read."""
+    return read_status(text)
 
 
 def change(model: Model, values: Mapping[str, Any]) -> Model:
@@ -60,19 +50,45 @@ def with_condition(
     now: float,
     generation: int,
 ) -> LMFineTuneStatus:
-    """The status with its Succeeded condition; lastTransitionTime moves only when True/False/Unknown changes."""
-    before = status.succeeded
-    since = before.last_transition_time if before and before.status == state else timestamp(now)
-    succeeded = Condition(
-        type=SUCCEEDED,
-        status=state,
-        reason=why.value,
-        message=shorten(message, MAX_MESSAGE),
-        last_transition_time=since,
-        observed_generation=generation,
-    )
-    others = [c for c in status.conditions or () if c.type != SUCCEEDED][: MAX_CONDITIONS - 1]
-    return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, succeeded]})
+    """The status with its Succeeded and Finished; lastTransitionTime moves only when True/False/Unknown changes."""
+    found = {condition.type: condition for condition in status.conditions or ()}
+
+    def condition(kind: str, now_is: ConditionStatus, words: str) -> Condition:
+        before = found.get(kind)
+        return Condition(
+            type=kind,
+            status=now_is,
+            reason=why.value,
+            message=shorten(words, MAX_MESSAGE),
+            last_transition_time=before.last_transition_time if before and before.status == now_is else timestamp(now),
+            observed_generation=generation,
+        )
+
+    finished = ConditionStatus.FALSE if state == ConditionStatus.UNKNOWN else ConditionStatus.TRUE
+    ours = [condition(SUCCEEDED, state, message), condition(FINISHED, finished, "")]
+    others = [c for kind, c in found.items() if kind not in (SUCCEEDED, FINISHED)][: MAX_CONDITIONS - len(ours)]
+    return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, *ours]})
+
+
+def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
+    """The status with what an earlier release did not write into it: the result in short, the Finished condition."""
+    results, outcome = status.results, status.succeeded
+    if results is not None and (display := displayed(results)) != results.display:
+        status = change(status, {"results": change(results, {"display": display})})
+    if status.ended and outcome is not None and all(c.type != FINISHED for c in status.conditions or ()):
+        finished = change(outcome, {"type": FINISHED, "status": ConditionStatus.TRUE, "message": ""})
+        status = change(status, {"conditions": [*(status.conditions or ()), finished][-MAX_CONDITIONS:]})
+    return status
+
+
+def displayed(results: Results) -> str | None:
+    """The result in short, for kubectl get: ``accuracy 0.91`` or ``perplexity 49.61``; None while nothing is known."""
+    if results.accuracy is not None:
+        # Its four digits are worth showing where they are not zeros.
+        return f"accuracy {results.accuracy.rstrip('0').rstrip('.') if '.' in results.accuracy else results.accuracy}"
+    if results.perplexity is not None:
+        return f"perplexity {results.perplexity}"
+    return f"loss {results.eval_loss}" if results.eval_loss is not None else None
 
 
 def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus:
@@ -94,6 +110,7 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
             "reason": verdict.reason.value,
             "message": shorten(verdict.message, 1024) or None,
             "exit_code": verdict.exit_code,
+            "cause": shorten(verdict.cause, 253) or None,
             "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
             "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
             "adjustments": [shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
@@ -106,7 +123,8 @@ def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> 
     """The status with what the job said at its end; what it left out for want of space stays as it was."""
     updates: dict[str, Any] = {}
     if result.results is not None:
-        updates["results"] = _merged(status.results, result.results)
+        results = _merged(status.results, result.results)
+        updates["results"] = change(results, {"display": displayed(results)})
     if result.provenance is not None:
         updates["provenance"] = _merged(status.provenance, result.provenance)
     newest = status.checkpoint
@@ -167,6 +185,13 @@ def model_column(spec: LMFineTuneSpec) -> str:
     if spec.model.name is not None:
         return shorten(spec.model.name, 253)
     return shorten(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
+
+
+def patch(stored: str, after: LMFineTuneStatus) -> dict[str, Any]:
+    """The JSON merge patch from the status as stored to another one; what is not known of it stays. Empty for none."""
+    before = parse(stored).to_json()
+    changes = merge_patch(before, after.to_json())
+    return with_unknown(changes, json.loads(stored), before) if changes else {}
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

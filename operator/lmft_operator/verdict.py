@@ -17,11 +17,7 @@ from lmft_operator.facts import JobFacts, PodFacts
 MAX_WORDS = 1200
 KILLED = 128 + 9
 """Exit code of a container that SIGKILL ended; the kernel's memory killer says so beside it."""
-# What kubelet and the control plane write into status.reason of a pod that they end before or beside its container.
-_DISRUPTIONS = frozenset(
-    {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity", "OutOfcpu"}
-    | {"OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "TerminationByKubelet", "DeletionByPodGC"}
-)
+EVICTED = "Evicted"
 # The others are the operator's own to say; believed, they would be tried again at once and without end.
 _JOBS_REASONS = (FAILURES | {Reason.INTERRUPTED}) - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED}
 _SECRETS = re.compile(
@@ -55,6 +51,8 @@ class Verdict:
     started: float | None = None
     ended: float | None = None
     result: Result | None = None
+    cause: str = ""
+    """Kubernetes' own word for what ended the pod, such as Evicted or OutOfcpu."""
 
 
 OPEN = Verdict(Kind.OPEN)
@@ -116,11 +114,34 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
         return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", None, pod.started, ended)
     if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
         return OPEN  # the Job controller has yet to make up its mind
-    disrupted = pod.disruption or pod.reason in _DISRUPTIONS or pod.gone or pod.deleted is not None
-    words = pod.disruption or pod.message or ("The pod was deleted." if pod.gone else pod.reason or "The pod failed.")
-    if disrupted:
-        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(words), None, pod.started, ended)
-    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(words), None, pod.started, ended)
+    if pod.disruption or pod.reason or pod.gone or pod.deleted is not None:
+        words = _ending(pod) or ("The pod was deleted." if pod.gone else "The pod was stopped.")
+        # An eviction is for what the node lacks, and the scheduler knows of that: another node will do.
+        itself = pod.reason == EVICTED or pod.gone or pod.deleted is not None or pod.started is not None
+        cause = "" if itself else pod.reason
+        text = f"The node's kubelet did not take the pod. {words}" if cause else words
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), None, pod.started, ended, cause=cause)
+    words = pod.init_failed or pod.message or "The pod failed."
+    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), None, pod.started, ended)
+
+
+def _ending(pod: PodFacts) -> str:
+    """Why Kubernetes ended a pod, in its own words; empty when it did not say."""
+    words = pod.disruption or (f"{pod.reason}: {pod.message}".removesuffix(": ") if pod.reason else "")
+    if pod.reason == EVICTED and (remedy := _storage_remedy(words)):
+        return f"{sentence(words)} {remedy}"
+    return words
+
+
+def _storage_remedy(words: str) -> str:
+    """What to do about an eviction for disk space, by what kubelet says of it; empty for anything else."""
+    if 'EmptyDir volume "lmft-shm" exceeds' in words:
+        return "Start a new run with a larger spec.resources.sharedMemory."
+    if "ephemeral" not in words and "EmptyDir volume" not in words:
+        return ""
+    if "exceed" in words:
+        return "Start a new run with a higher spec.resources.ephemeralStorage, as far as policy and namespace allow it."
+    return "A new run with spec.resources.ephemeralStorage goes to a node that has as much, and is evicted last."
 
 
 def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
@@ -133,18 +154,19 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     if code == ExitCode.DONE:
         if result is None:
             flaw = messages.flaw(pod.last_words)
-            words = f"a result that cannot be read: {_shown(flaw)}" if flaw else "no result"
+            words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
             return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
-        return verdict(Kind.DONE, Reason.COMPLETED, _shown(result.message))
+        return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message))
     silent = result is None and not pod.last_words.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
-    message = _shown(result.message) if result and result.message else _explained(pod, code, reason)
-    stopped = bool(pod.disruption) or pod.deleted is not None
+    message = shown(result.message) if result and result.message else _explained(pod, code, reason)
+    # kubelet and the control plane write a reason into a pod that they end; its container does not.
+    stopped = bool(pod.disruption or pod.reason) or pod.deleted is not None
     # Without a result the code may be another's: a container that is killed while runc still starts it ends with 2.
     if code in FINAL_EXIT_CODES and not silent and not (stopped and result is None):
         return verdict(Kind.FINAL, reason, message)
     if code == ExitCode.INTERRUPTED or stopped or reason == Reason.INTERRUPTED:
-        cause = pod.disruption or (message if result else "The pod was stopped.")
+        cause = _ending(pod) or (message if result else "The pod was stopped.")
         return verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(cause))
     return verdict(Kind.RETRY, reason, message)
 
@@ -174,7 +196,7 @@ def last_words(log: str) -> str:
     return scrub(" | ".join(lines)[-MAX_WORDS:])
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A job's own message, fit for a terminal."""
     return scrub(printable(text))
 

@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmft_api.reasons import REASONS, Reason
+from lmft_api.status import Condition
 from lmft_operator import scheduling
 from lmft_operator.facts import JobFacts, PodFacts, Warning
 from lmft_operator.scheduling import Wishes
 
-NEWS_SECONDS = 180.0
-"""kubelet and the Job controller repeat a warning at least this often while its cause lasts."""
-
+NO_POD = "FailedCreate"
+NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
+TOLD = NO_START | {NO_POD}
+"""Reasons of the Warning Events that are looked at: of a Job without a pod, and of a pod without volumes or network."""
+_CANNOT_CREATE = "The pod cannot be created: "
+_CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
     | {"RegistryUnavailable", "SignatureValidationFailed"}
 )
+# client-go puts the first before a message that takes the place of others; the second names a new pod each time.
+_NOISE = re.compile(r"^\(combined from similar events\): |(?<=-)[a-z0-9]{5}(?=\" is forbidden)")
 _SECRET_MISSING = re.compile(
     r"secret \S+ not found|non-existent secret key|couldn't find key .* in Secret", re.IGNORECASE
 )
@@ -23,11 +29,10 @@ _SECRET_MISSING = re.compile(
 
 @dataclass(frozen=True)
 class Wait:
-    """Why nothing runs yet. ``seconds``: when to look again though nothing happened."""
+    """Why nothing runs yet."""
 
     reason: Reason
     message: str
-    seconds: float | None = None
 
 
 def explain(
@@ -35,47 +40,64 @@ def explain(
     pod: PodFacts | None,
     warnings: Mapping[str, Warning],
     wishes: Wishes,
-    now: float,
     number: int,
+    said: Condition | None,
 ) -> Wait:
     """What attempt ``number`` waits for.
+
+    Events are no clock: whoever posts many gets fewer of them through, and they are gone after an hour. What one has
+    told holds until its cause is seen to be gone, by a pod that exists, or by volumes and network that it has.
 
     Args:
         job: of the attempt.
         pod: of the attempt.
         warnings: by the UID of their object.
         wishes: what the pod asks of a node.
-        now: UNIX seconds.
         number: of the attempt.
+        said: what the run's status says of this attempt; None where it says nothing of it yet.
     """
     if job is not None and job.suspended:
         return at_creation(number, queued=True)
     if pod is None or pod.gone:
-        return _without_pod(_fresh(warnings, job.uid if job else "", now), number, now)
+        return _of_job(job, warnings, said) or at_creation(number, queued=False)
+    return _of_pod(pod, warnings.get(pod.uid), wishes, said) or at_creation(number, queued=False)
+
+
+def _of_pod(pod: PodFacts, warning: Warning | None, wishes: Wishes, said: Condition | None) -> Wait | None:
+    if pod.gates:
+        return Wait(Reason.QUEUED, f"The pod waits for its scheduling gates to be removed: {pod.gates}.")
     if pod.unschedulable:
         return Wait(Reason.UNSCHEDULABLE, scheduling.explain(pod.unschedulable, wishes))
+    words = f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": ")
     if pod.waiting_reason in _IMAGE:
-        words = f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": ")
         return Wait(Reason.IMAGE_PULL_FAILED, with_remedy(Reason.IMAGE_PULL_FAILED, words))
-    if pod.waiting_reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-        missing = _SECRET_MISSING.search(pod.waiting_message)
-        reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
-        return Wait(reason, with_remedy(reason, f"{pod.waiting_reason}: {pod.waiting_message}"))
-    warning = _fresh(warnings, pod.uid, now)
-    if warning is not None and warning.reason in ("FailedMount", "FailedAttachVolume"):
-        missing = _SECRET_MISSING.search(warning.message)
-        reason = Reason.SECRET_NOT_FOUND if missing else Reason.PENDING
-        words = with_remedy(reason, f"{warning.reason}: {warning.message}")
-        return Wait(reason, words, warning.time + NEWS_SECONDS - now)
-    return at_creation(number, queued=False)
+    if pod.waiting_reason not in _CREATING:
+        return _perhaps_a_secret(words)
+    if pod.sandboxed:
+        return None
+    if warning is not None and warning.reason in NO_START:
+        return _perhaps_a_secret(f"{warning.reason}: {_NOISE.sub('', warning.message)}")
+    return _held(said, tuple(f"{reason}: " for reason in NO_START))
 
 
-def _without_pod(warning: Warning | None, number: int, now: float) -> Wait:
-    if warning is None or warning.reason != "FailedCreate":
-        return at_creation(number, queued=False)
+def _perhaps_a_secret(words: str) -> Wait:
+    reason = Reason.SECRET_NOT_FOUND if _SECRET_MISSING.search(words) else Reason.PENDING
+    return Wait(reason, with_remedy(reason, words))
+
+
+def _of_job(job: JobFacts | None, warnings: Mapping[str, Warning], said: Condition | None) -> Wait | None:
+    warning = warnings.get(job.uid) if job is not None else None
+    if job is None or warning is None or warning.reason != NO_POD or warning.time < int(job.started or job.created):
+        return _held(said, (_CANNOT_CREATE,))
     reason = reason_of_refusal(warning.message)
-    words = with_remedy(reason, f"The pod cannot be created: {warning.message}")
-    return Wait(reason, words, warning.time + NEWS_SECONDS - now)
+    return Wait(reason, with_remedy(reason, _CANNOT_CREATE + _NOISE.sub("", warning.message)))
+
+
+def _held(said: Condition | None, beginnings: tuple[str, ...]) -> Wait | None:
+    """What the status has from an Event that is not to be had any more."""
+    if said is None or not said.message.startswith(beginnings) or said.reason not in Reason.__members__.values():
+        return None
+    return Wait(Reason(said.reason), said.message)
 
 
 def reason_of_refusal(words: str) -> Reason:
@@ -93,8 +115,3 @@ def at_creation(number: int, *, queued: bool) -> Wait:
     if queued:
         return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
     return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")
-
-
-def _fresh(warnings: Mapping[str, Warning], uid: str, now: float) -> Warning | None:
-    warning = warnings.get(uid)
-    return warning if warning is not None and now - warning.time < NEWS_SECONDS else None

@@ -300,4 +300,4 @@ def test_the_table_has_the_columns_people_read(server: Server) -> None:
 
     head = server.done("get", "lmft").splitlines()[0].split()
 
-    assert head == ["NAME", "MODEL", "PROGRESS", "ETA", "PERPLEXITY", "SUCCEEDED", "REASON", "AGE"]
+    assert head == ["NAME", "MODEL", "PROGRESS", "ETA", "RESULT", "SUCCEEDED", "REASON", "AGE"]

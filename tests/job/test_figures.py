@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -116,19 +117,27 @@ class Recomputed:
 
     def figures(self, model: Any) -> tuple[float, float | None]:
         """Mean loss over all targets, and accuracy; row by row, in double precision, nothing padded."""
-        losses, right = [], []
+        units = self.units(model)
+        loss = math.fsum(loss for loss, _, _ in units) / sum(count for _, count, _ in units)
+        right = [hit for _, _, hit in units if hit is not None]
+        return loss, sum(right) / len(right) if right else None
+
+    def units(self, model: Any) -> list[tuple[float, int, float | None]]:
+        """Loss and number of targets of every held-out block or row, and whether it is labelled right."""
+        units = []
         model.eval()
         with torch.no_grad():
             for row in (self.held_out[index] for index in range(len(self.held_out))):
                 logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
-                labels = torch.tensor(row["labels"])
+                labels, hit = torch.tensor(row["labels"]), None
                 if self.task == "SequenceClassification":
                     logits, labels = logits[None] if logits.dim() == 1 else logits, labels[None]
-                    right.append(float(logits.argmax() == labels[0]))
+                    hit = float(logits.argmax() == labels[0])
                 elif self.task == "CausalLM":
                     logits, labels = logits[:-1], labels[1:]
-                losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != -100].tolist()
-        return math.fsum(losses) / len(losses), sum(right) / len(right) if right else None
+                losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")[labels != -100].tolist()
+                units.append((math.fsum(losses), len(losses), hit))
+        return units
 
     @cached_property
     def trainer(self) -> Any:
@@ -235,6 +244,33 @@ def test_the_results_are_those_of_the_saved_model_and_of_the_one_before(run: Rec
         assert results["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
         assert results["baselinePerplexity"] == pytest.approx(math.exp(before), rel=1e-4)
         assert "accuracy" not in results
+
+
+def test_standard_errors_are_those_of_the_blocks_or_rows(run: Recomputed) -> None:
+    """scipy's and every textbook's: the spread of the units' means by the root of their number."""
+    results = run.report["results"]
+    after, before = run.units(run.trained()), run.units(run.untrained())
+    for name, units in (("evalLoss", after), ("baselineEvalLoss", before)):
+        # A block without a masked token counts nothing.
+        means = np.array([loss / count for loss, count, _ in units if count])
+        targets = np.array([count for _, count, _ in units if count])
+        mean = results[name]
+        # Blocks of masked language modelling differ in their targets, and weigh as many as they have.
+        spread = np.sqrt(len(means) / (len(means) - 1) * ((targets * (means - mean)) ** 2).sum()) / targets.sum()
+        assert results[f"{name}StandardError"] == pytest.approx(spread, rel=1e-3)
+    if run.task == "SequenceClassification":
+        share, rows = results["accuracy"], len(after)
+        assert 0 < share < 1
+        assert results["accuracyStandardError"] == pytest.approx(math.sqrt(share * (1 - share) / (rows - 1)))
+        changed = np.array([late[2] - early[2] for late, early in zip(after, before, strict=True)])
+        assert results["accuracyChangeStandardError"] == pytest.approx(changed.std(ddof=1) / math.sqrt(rows))
+    else:
+        off = results["perplexity"] * results["evalLossStandardError"]
+        assert results["perplexityStandardError"] == pytest.approx(off)
+    if run.task != "MaskedLM":
+        changes = [late[0] / late[1] - early[0] / early[1] for late, early in zip(after, before, strict=True)]
+        spread = np.std(changes, ddof=1) / math.sqrt(len(changes))
+        assert results["evalLossChangeStandardError"] == pytest.approx(spread, rel=1e-3)
 
 
 def test_a_trainer_classs_own_loss_stands_beside_the_models(run: Recomputed) -> None:

@@ -289,12 +289,41 @@ def test_any_architecture_that_the_auto_classes_know_is_evaluated_and_answers(
     rows = [{"input_ids": torch.tensor(row)[None], "labels": _labels(task, row)} for row in ids]
     if task == Task.CAUSAL_LM:
         require_next_token(model, limit)
-    figures = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=CPU)  # type: ignore[arg-type]
-    assert 0 < figures.loss < 20
+    measured = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=CPU)  # type: ignore[arg-type]
+    assert 0 < measured.figures.loss < 20
+    assert measured.units is not None
     prompt = "the river of <mask>" if task == Task.MASKED_LM else "the river"
     sample = SampleSettings((prompt,), max_new_tokens=4, top_k=3, top_p=0.95)
     [answer] = answer_prompts(model, tokenizer, task, sample, seed=1, limit=limit, arithmetic=CPU)
     assert answer or task == Task.CAUSAL_LM
+
+
+def test_what_a_mixture_of_experts_adds_to_its_loss_is_no_likelihood() -> None:
+    tokenizer = tokenizers.train(iter([["the river of Ghent is wide and cold"] * 4]), 300, Task.CAUSAL_LM)
+    given = {
+        **SMALL,
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "router_aux_loss_coef": 1.0,
+        "num_key_value_heads": 1,
+    }
+    figures = {}
+    for told in (True, False):
+        config = fresh_config({**given, "output_router_logits": told}, tokenizer, None)
+        model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+        rows = [{name: torch.arange(start, start + 12)[None] for name in ("input_ids", "labels")} for start in (5, 90)]
+        measured = evaluate_held_out(
+            model,
+            rows,
+            lambda items: items[0],
+            Task.CAUSAL_LM,
+            batch_size=1,
+            arithmetic=CPU,  # type: ignore[arg-type]
+        )
+        figures[told] = measured.figures
+    assert figures[True].perplexity == pytest.approx(figures[False].perplexity, rel=1e-6)
+    # What a plain Trainer reports has it.
+    assert figures[True].trainer_loss > figures[False].trainer_loss + 0.5
 
 
 def _labels(task: Task, row: list[int]) -> torch.Tensor:

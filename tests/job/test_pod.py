@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +14,9 @@ import pytest
 import torch
 from job.faults import Fault, Request, proxy
 from job.forked import UID, toy_spec
+from job.pods import Pod
 from job.progress_double import server
 from job.s3server import BUCKET, S3Server
-
-from lmft_api.result import decode
-from lmft_job.pod import main
-
-
-class Pod:
-    """The container's entry in a forked child: torch is imported already."""
-
-    def __init__(
-        self, home: Path, run_file: dict[str, Any] | str, patch: Callable[[], None] = lambda: None, **environment: str
-    ) -> None:
-        (home / "run.json").write_text(run_file if isinstance(run_file, str) else json.dumps(run_file))
-        self.message, self._log = home / "termination-log", home / "log"
-        self.pid = os.fork()
-        if self.pid:
-            return
-        try:
-            log = os.open(self._log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-            os.environ |= environment
-            words = [
-                "--run-file", home / "run.json", "--termination-log", self.message, "--work", home / "work",
-                "--secrets", home / "secrets",
-            ]  # fmt: skip
-            sys.argv = ["lmft-job", *map(str, words)]
-            patch()
-            main()
-        finally:
-            os._exit(99)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def until(self, words: str) -> None:
-        """Wait for words in its log."""
-        while not (self._log.exists() and words in self.log):
-            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.log
-            time.sleep(0.01)
-
-    def end(self) -> tuple[int, Any]:
-        """Its exit code and the decoded termination message."""
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        assert len(self.message.read_bytes()) <= 4096
-        return status, decode(self.message.read_text())
 
 
 def pod(home: Path, run_file: dict[str, Any] | str) -> tuple[int, Any]:

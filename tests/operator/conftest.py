@@ -84,7 +84,9 @@ class World:
     def pod(self, attempt: int = 1, **facts: Any) -> PodFacts:
         """Show the pod of an attempt, or change what is shown."""
         name = f"pod-{attempt}"
-        before = self.pods.get(name) or PodFacts(name, name, "1", "0123456789ab", attempt, "Pending", self.now)
+        before = self.pods.get(name) or PodFacts(
+            name, name, "1", "0123456789ab", attempt, "Pending", self.now, owner=f"job-{attempt}"
+        )
         self.pods[name] = replace(before, **facts)
         return self.pods[name]
 
@@ -97,8 +99,8 @@ class World:
         words = encode(said).decode() if isinstance(said, Result) else said or ""
         started = self.pods[f"pod-{attempt}"].started if f"pod-{attempt}" in self.pods else self.now
         phase = "Failed" if code else "Succeeded"
-        values = {"started": started or self.now, "finished": self.now} | facts
-        self.pod(attempt, phase=phase, exit_code=code, last_words=words, **values)
+        values = {"phase": phase, "started": started or self.now, "finished": self.now} | facts
+        self.pod(attempt, exit_code=code, last_words=words, **values)
         return self.step()
 
     def close_job(self, attempt: int = 1, **facts: Any) -> None:

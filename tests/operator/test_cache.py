@@ -102,17 +102,44 @@ def test_a_run_made_anew_under_the_same_name_starts_without_the_old_ones_jobs():
     assert cache.observe(("a", "r"), 0.0).jobs == ()
 
 
+def warning(message: str, uid: str, *, namespace: str = "a", reason: str = "FailedCreate", minute: int = 0) -> dict:
+    return {
+        "metadata": {"namespace": namespace}, "involvedObject": {"uid": uid}, "type": "Warning", "reason": reason,
+        "message": message, "lastTimestamp": f"2027-01-15T08:{minute:02}:00Z",
+    }  # fmt: skip
+
+
 def test_warnings_are_kept_only_about_children_of_ours():
     cache = Cache()
     cache.run_seen(body(1))
     cache.job_seen(job(2))
-    event = {
-        "metadata": {"namespace": "a"},
-        "type": "Warning", "reason": "FailedCreate", "message": "quota", "lastTimestamp": "2027-01-15T08:00:00Z",
-    }  # fmt: skip
-    assert cache.warned(event | {"involvedObject": {"uid": "stranger"}}) is None
-    assert cache.warned(event | {"involvedObject": {"uid": "j1"}}) == ("a", "r")
+    assert cache.warned(warning("quota", "stranger")) is None
+    assert cache.warned(warning("quota", "j1")) == ("a", "r")
     assert cache.observe(("a", "r"), 0.0).warnings["j1"].message == "quota"
+
+
+def test_a_warning_that_says_nothing_of_the_wait_does_not_take_the_place_of_one_that_does():
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    cache.warned(warning("quota", "j1"))
+    assert cache.warned(warning("Nameserver limits were exceeded", "j1", reason="DNSConfigForming", minute=5)) is None
+    cache.prune()
+    assert cache.observe(("a", "r"), 0.0).warnings["j1"].message == "quota"
+
+
+@pytest.mark.parametrize(("namespace", "known"), [("a", ["j1"]), ("b", [])])
+def test_a_warning_that_comes_before_its_object_is_kept_for_it(namespace, known):
+    cache = Cache()
+    cache.warned(warning("quota", "j1", namespace=namespace))
+    for stranger in range(999):
+        cache.warned(warning("quota", f"stranger-{stranger}"))
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    assert list(cache.observe(("a", "r"), 0.0).warnings) == known
+    for stranger in range(5000):
+        cache.warned(warning("quota", f"stranger-{stranger}"))
+    assert len(cache._early) == 1000
 
 
 def changed(body: dict, **metadata: object) -> dict:
@@ -204,7 +231,7 @@ def test_a_warning_from_another_namespace_is_not_believed():
     cache = Cache()
     cache.run_seen(body(1))
     cache.job_seen(job(2))
-    event = {"metadata": {"namespace": "b"}, "type": "Warning", "involvedObject": {"uid": "j1"}}
+    event = warning("quota", "j1", namespace="b")
     assert cache.warned(event) is None
     assert cache.observe(("a", "r"), 0.0).warnings == {}
 

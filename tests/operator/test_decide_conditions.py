@@ -1,4 +1,4 @@
-"""The state machine of a run: waiting, suspend, deadline, preparation and refusals, one situation a row."""
+"""The state machine of a run: suspend, deadline, preparation and refusals, one situation a row."""
 
 import pytest
 from results import DONE, stopped
@@ -6,64 +6,8 @@ from results import DONE, stopped
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
 from lmft_api.run import Stage
-from lmft_operator.facts import Source, Warning
+from lmft_operator.facts import Source
 from lmft_operator.settings import parse
-
-# ---- what a run waits for
-
-PENDING = [
-    ({"unschedulable": "0/3 nodes have a free nvidia.com/gpu"}, Reason.UNSCHEDULABLE, "nvidia.com/gpu"),
-    ({"waiting_reason": "ImagePullBackOff", "waiting_message": "no such image"}, Reason.IMAGE_PULL_FAILED, "no such"),
-    ({"waiting_reason": "ErrImageNeverPull"}, Reason.IMAGE_PULL_FAILED, "ErrImageNeverPull"),
-    (
-        {"waiting_reason": "CreateContainerConfigError", "waiting_message": 'secret "lmft-x" not found'},
-        Reason.SECRET_NOT_FOUND,
-        "lmft-x",
-    ),
-    ({"waiting_reason": "CreateContainerError", "waiting_message": "no disk"}, Reason.PENDING, "no disk"),
-    ({"waiting_reason": "ContainerCreating"}, Reason.PENDING, "Waiting for the pod"),
-]
-
-
-@pytest.mark.parametrize(("facts", "reason", "words"), PENDING)
-def test_pending_is_explained_and_clears_by_itself(World, facts, reason, words):
-    world = World()
-    world.step()
-    world.pod(**facts)
-    world.step()
-    assert (world.succeeded, world.reason, world.status.phase) == ("Unknown", reason, "Pending")
-    assert words in world.message
-    world.run_pod()
-    assert world.reason == "Training"
-
-
-def test_a_quota_is_named_from_the_jobs_event(World):
-    world = World()
-    world.step()
-    world.warnings["job-1"] = Warning("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus', world.now)
-    world.step()
-    assert (world.reason, "exceeded quota: gpus" in world.message) == ("QuotaExceeded", True)
-    world.pod()
-    world.step()
-    assert world.reason == "Pending"
-
-
-def test_a_missing_secret_is_named_from_the_pods_event(World):
-    world = World()
-    world.step()
-    world.pod(waiting_reason="ContainerCreating")
-    world.warnings["pod-1"] = Warning("FailedMount", 'MountVolume.SetUp failed: secret "lmft-s3" not found', world.now)
-    world.step()
-    assert (world.reason, "lmft-s3" in world.message) == ("SecretNotFound", True)
-
-
-def test_an_old_warning_is_no_news(World):
-    world = World()
-    world.step()
-    world.pod()
-    world.warnings["pod-1"] = Warning("FailedMount", 'secret "lmft-s3" not found', world.now - 1000)
-    world.step()
-    assert world.reason == "Pending"
 
 
 def test_a_job_held_by_a_queue_is_left_alone(World):

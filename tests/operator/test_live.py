@@ -22,7 +22,8 @@ def decided(reason: str = "Training", **fields: object) -> LMFineTuneStatus:
     """What the decision says of a run whose second attempt runs."""
     found = {"type": "Succeeded", "status": "Unknown", "reason": reason, "message": "Attempt 2 runs on node1.",
              "lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": 1}  # fmt: skip
-    whole = {"phase": "Training", "observedGeneration": 1, "attempts": [ATTEMPT], "conditions": [found], **fields}
+    both = [found, found | {"type": "Finished", "status": "False", "message": ""}]
+    whole = {"phase": "Training", "observedGeneration": 1, "attempts": [ATTEMPT], "conditions": both, **fields}
     return LMFineTuneStatus.parse(whole)
 
 

@@ -107,5 +107,5 @@ def test_a_job_that_its_controller_forgot_is_known_by_its_counts():
 
 def test_a_container_that_could_not_be_started_did_not_run_since_1970():
     ended = {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}
-    facts = pod_facts(BODY | {"status": {"containerStatuses": [{"state": {"terminated": ended}}]}})
+    facts = pod_facts(BODY | {"status": {"containerStatuses": [{"name": "job", "state": {"terminated": ended}}]}})
     assert (facts.started, facts.exit_code) == (None, 128)

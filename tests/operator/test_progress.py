@@ -106,7 +106,7 @@ def test_a_report_becomes_progress_evaluation_and_checkpoint():
             "percent": 42, "display": "42%", "eta": "3m10s", "step": 420, "totalSteps": 1000, "epoch": "1.26",
             "loss": "3.7100", "tokensPerSecond": 1630, "lastUpdateTime": "1970-01-01T00:00:00Z",
         },
-        "results": {"perplexity": "57.02", "evalLoss": "4.0436"},
+        "results": {"display": "perplexity 57.02", "perplexity": "57.02", "evalLoss": "4.0436"},
         "evaluations": [
             {"step": 400, "epoch": "1.20", "trainLoss": "3.9000", "evalLoss": "4.0436", "perplexity": "57.02"}
         ],
@@ -119,7 +119,7 @@ def test_a_report_becomes_progress_evaluation_and_checkpoint():
 
 def test_a_plain_trainers_loss_gives_the_perplexity():
     after = merged(LMFineTuneStatus(), report(eval_loss=2.0), "s3://m")
-    assert after.results == Results(perplexity="7.39", eval_loss="2.0000")
+    assert after.results == Results(display="perplexity 7.39", perplexity="7.39", eval_loss="2.0000")
 
 
 def test_repeated_and_older_figures_change_nothing_that_is_kept():

@@ -54,7 +54,7 @@ class Api:
     def pod(self, phase: str = "Running", state: dict[str, Any] | None = None, **status: Any) -> None:
         labels = {"lmfinetune.dev/run-uid": UID, "lmfinetune.dev/attempt": "1"}
         owner = {"kind": "Job", "name": "eli5-1", "uid": "job-1", "controller": True}
-        body = {"status": {"phase": phase, "containerStatuses": [{"state": state or {}}]} | status}
+        body = {"status": {"phase": phase, "containerStatuses": [{"name": "job", "state": state or {}}]} | status}
         self.cache.pod_seen(self._named(body, "eli5-1-x", "pod-1", labels=labels, ownerReferences=[owner]))
 
     def ends(self, code: int, **status: Any) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+from results import DONE
 
 from lmft_api.reasons import Phase, Reason
 from lmft_api.result import Result
@@ -69,7 +70,7 @@ def test_transition_time_moves_only_with_the_status():
     third = status.with_condition(second, ConditionStatus.TRUE, Reason.COMPLETED, "c", Phase.SUCCEEDED, NOW + 20, 2)
     times = [s.succeeded.last_transition_time for s in (first, second, third)]
     assert times == ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00Z", "2027-01-15T08:00:20Z"]
-    assert len(third.conditions) == 1
+    assert len(third.conditions) == 2
     assert third.observed_generation == 2
 
 
@@ -77,7 +78,7 @@ def test_a_condition_of_somebody_else_stays():
     foreign = {"type": "Approved", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "x"}
     before = status.parse(json.dumps({"conditions": [foreign]}))
     after = status.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
-    assert [c.type for c in after.conditions] == ["Approved", "Succeeded"]
+    assert [c.type for c in after.conditions] == ["Approved", "Succeeded", "Finished"]
 
 
 def test_the_newest_attempts_are_kept():
@@ -109,6 +110,127 @@ def test_a_result_adds_and_does_not_take_away():
 def test_a_status_of_another_version_is_read_as_far_as_it_can_be():
     seen = status.parse(json.dumps({"phase": "Nonsense", "failures": 2, "newField": 1, "model": "gpt2"}))
     assert (seen.phase, seen.failures, seen.model) == (None, 2, "gpt2")
+
+
+OLD = {"number": 1, "job": "r-1", "endTime": "2027-01-15T08:00:00Z", "reason": "StorageUnavailable"}
+NEWER = [
+    {"attempts": [OLD | {"node": {"name": "n", "gpus": ["H100"]}}]},
+    {"attempts": [OLD | {"exitCode": "6"}]},
+    {"attempts": [OLD | {"cause": "x" * 300, "adjustments": ["y" * 5000] * 17}]},
+    {"attempts": [OLD], "phase": "Queued", "energy": {"joules": 3}},
+    {"attempts": [{"number": n, "job": "r"} for n in range(-40, 1)] + [OLD]},
+]
+
+
+@pytest.mark.parametrize("newer", NEWER)
+def test_attempts_that_a_newer_release_wrote_count_once(World, newer):
+    # given a run whose first attempt failed, in the words of a release that comes after this one
+    world = World(maxRetries=2)
+    world.step()
+    world.end_pod(code=6, said="x")
+    stored = world.status.to_json() | newer
+    world.status = status.parse(json.dumps(stored))
+    # when this one goes on with it
+    world.later(3600)
+    world.step()
+    # then the attempt is known, and its failure is the one that was counted
+    assert [a.number for a in world.status.attempts][-2:] == [1, 2]
+    assert (world.status.failures, len(world.created)) == (1, 2)
+
+
+def test_what_a_newer_release_wrote_stays_in_what_this_one_writes():
+    stored = {
+        "failures": 1,
+        "energy": {"joules": 3},
+        "usage": {"seconds": 3, "joules": 3},
+        "attempts": [OLD | {"node": {"name": "n"}}, {"number": 2, "job": "r-2", "exitCode": "new", "gpus": 1}],
+        "conditions": [{"type": "Approved", "status": "Maybe"}],
+        "evaluations": [{"step": 1, "epoch": "1", "evalLoss": "2", "bleu": "0.3"}],
+    }
+    seen = status.parse(json.dumps(stored))
+    after = status.with_attempt(seen, Attempt(number=3, job="r-3"))
+    after = status.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
+    after = status.change(after, {"evaluations": [*seen.evaluations, evaluation(2)]})
+
+    patch = status.patch(json.dumps(stored), after)
+
+    assert patch["attempts"] == [*stored["attempts"], {"number": 3, "job": "r-3"}]
+    assert patch["conditions"][0] == stored["conditions"][0]
+    assert [c["type"] for c in patch["conditions"]] == ["Approved", "Succeeded", "Finished"]
+    assert [e.get("bleu") for e in patch["evaluations"]] == ["0.3", None]
+    assert not {"energy", "usage", "failures"} & patch.keys()
+
+
+def test_what_cannot_be_read_is_cut_out_with_as_little_around_it_as_may_be():
+    stored = {
+        "results": {"perplexity": "8.5", "accuracy": 0.9, "samples": [{"prompt": "p", "after": ["x"]}, {"after": "y"}]},
+        "checkpoint": {"step": -1, "uri": "s3://m"},
+        "provenance": {"versions": {str(number): "1" for number in range(40)}, "image": "i"},
+    }
+    seen = status.parse(json.dumps(stored)).to_json()
+    assert seen["results"] == {"perplexity": "8.5", "samples": [{"prompt": "p"}]}
+    assert "checkpoint" not in seen
+    assert (len(seen["provenance"]["versions"]), seen["provenance"]["image"]) == (32, "i")
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", '"x"', "null", '{"attempts": {"a": 1}}', '{"conditions": [[]], "attempts": 1}']
+)
+def test_nonsense_is_an_empty_status(text):
+    assert (status.parse(text).attempts or [], status.parse(text).conditions or []) == ([], [])
+
+
+def test_finished_is_true_at_either_end_with_the_reason_and_false_before_and_when_the_run_goes_on():
+    seen = LMFineTuneStatus()
+    found = []
+    for state, reason in (
+        (ConditionStatus.UNKNOWN, Reason.TRAINING),
+        (ConditionStatus.FALSE, Reason.RETRIES_EXHAUSTED),
+        (ConditionStatus.UNKNOWN, Reason.PENDING),
+        (ConditionStatus.TRUE, Reason.COMPLETED),
+    ):
+        seen = status.with_condition(seen, state, reason, "words", Phase.TRAINING, NOW, 1)
+        found += [(c.status.value, c.reason) for c in seen.conditions if c.type == "Finished"]
+    assert found == [("False", "Training"), ("True", "RetriesExhausted"), ("False", "Pending"), ("True", "Completed")]
+
+
+DISPLAYED = [
+    ({"perplexity": "49.61"}, "perplexity 49.61"),
+    ({"accuracy": "0.9100", "evalLoss": "0.3"}, "accuracy 0.91"),
+    ({"accuracy": "0.9123"}, "accuracy 0.9123"),
+    ({"accuracy": "1.0000"}, "accuracy 1"),
+    ({"evalLoss": "2.5000"}, "loss 2.5000"),
+    ({"baselinePerplexity": "62.30", "modelURI": "s3://m"}, None),
+]
+
+
+@pytest.mark.parametrize(("results", "display"), DISPLAYED)
+def test_the_result_in_short_is_what_the_task_is_measured_by(results, display):
+    assert status.displayed(Results.parse(results)) == display
+
+
+def test_an_image_of_the_users_own_cannot_word_the_result():
+    said = Result(reason=Reason.COMPLETED, results=Results(display="perplexity 1", perplexity="8.5"))
+    seen = status.with_result(LMFineTuneStatus(), said, complete=True)
+    assert seen.results.display == "perplexity 8.5"
+
+
+def test_a_run_that_an_earlier_release_ended_gets_what_is_new(World):
+    world = World()
+    world.step()
+    world.end_pod(said=DONE)
+    old = world.status.to_json()
+    old["conditions"] = [c for c in old["conditions"] if c["type"] == "Succeeded"]
+    del old["results"]["display"]
+    world.status = status.parse(json.dumps(old))
+    world.step()
+    assert [(c.type, c.status, c.reason) for c in world.status.conditions] == [
+        ("Succeeded", "True", "Completed"), ("Finished", "True", "Completed"),
+    ]  # fmt: skip
+    assert world.status.results.display == "perplexity 49.6"
+    writes = world.writes
+    world.step()
+    assert world.writes == writes
 
 
 def test_a_status_survives_its_own_round_trip():

@@ -161,7 +161,13 @@ def reopen(
             store.delete([join_key(prefix, MANIFEST)])
             return None
         _move(Path(scratch) / "done", target)
-    return _open(target, settings, tokenizer, reused=True)
+    try:
+        return _open(target, settings, tokenizer, reused=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        say(f"prepared data {store.url(prefix)} cannot be used ({error}); it is made again")
+        shutil.rmtree(target, ignore_errors=True)
+        store.delete([join_key(prefix, MANIFEST)])
+        return None
 
 
 def fingerprint_of(settings: Settings, data: str, tokenizer: Any | None, max_positions: int | None) -> str:
@@ -215,12 +221,22 @@ def _move(folder: Path, target: Path) -> None:
 def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bool) -> Prepared:
     summary = json.loads((folder / SUMMARY).read_text())
     if tokenizer is None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(str(folder / TOKENIZER), local_files_only=True)
+        # Whoever shares the namespace's storage may have put it there.
+        tokenizer = _tokenizer(folder / TOKENIZER)
     train, held_out, collator = _views(folder, settings, tokenizer)
     figures = DatasetFigures.model_validate(summary["figures"])
     return Prepared(train, held_out, collator, tokenizer, figures, summary["noun"], reused, folder)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Raises ValueError for one that cannot be read, or leads elsewhere."""
+    from lmft_job.apart import ApartError
+    from lmft_job.model_parsing import SlowTokenizerError, tokenizer_of
+
+    try:
+        return tokenizer_of(folder, "prepared data", log.info)
+    except (ApartError, SlowTokenizerError, InvalidError) as error:
+        raise ValueError(f"its tokenizer: {error}") from error
 
 
 def _views(

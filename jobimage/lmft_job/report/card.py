@@ -92,15 +92,12 @@ def _introduction(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     results = report.results
-    rows = [
-        ("Perplexity", words.figure(results.baseline_perplexity), words.figure(results.perplexity)),
-        ("Accuracy", words.percent(results.baseline_accuracy), words.percent(results.accuracy)),
-        ("Held-out loss", words.figure(results.baseline_eval_loss), words.figure(results.eval_loss)),
-    ]
+    rows = words.before_and_after(results, "Perplexity", "Accuracy", "Held-out loss")
     known = [row for row in rows if row[2] != "–"]
     if not known:
         return "The run was not evaluated.\n"
-    return f"Measured on {words.held_out(report)}:\n\n" + _table(("", "before training", "after"), known)
+    off = ", ± the standard error over them" if results.eval_loss_standard_error is not None else ""
+    return f"Measured on {words.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), known)
 
 
 def _samples(report: Report) -> str:

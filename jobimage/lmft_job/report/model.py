@@ -71,6 +71,22 @@ class ResultFigures(ReportModel):
     """Share of held-out rows labelled right, 0 to 1 (SequenceClassification)."""
     baseline_accuracy: float | None = None
     """The same before training."""
+    perplexity_standard_error: float | None = None
+    """Standard error of the perplexity over the held-out blocks: the perplexity times that of evalLoss."""
+    baseline_perplexity_standard_error: float | None = None
+    """The same before training."""
+    eval_loss_standard_error: float | None = None
+    """Standard error of evalLoss over the held-out blocks (SequenceClassification: rows), in nats."""
+    baseline_eval_loss_standard_error: float | None = None
+    """The same before training."""
+    eval_loss_change_standard_error: float | None = None
+    """Standard error of the change of evalLoss since before training, compared block by block, or row by row."""
+    accuracy_standard_error: float | None = None
+    """Standard error of the accuracy over the held-out rows."""
+    baseline_accuracy_standard_error: float | None = None
+    """The same before training."""
+    accuracy_change_standard_error: float | None = None
+    """Standard error of the change of the accuracy since before training, compared row by row."""
     samples: list[SampleOutcome] = []
     """Prompts of the manifest, in its order."""
     model_uri: str | None = Field(default=None, alias="modelURI")
@@ -94,6 +110,17 @@ class Evaluation(ReportModel):
     """exp(evalLoss)."""
     accuracy: float | None = None
     """Share labelled right, 0 to 1."""
+    eval_loss_standard_error: float | None = None
+    """Standard error of evalLoss over the held-out blocks or rows, in nats."""
+    accuracy_standard_error: float | None = None
+    """Standard error of the accuracy over the held-out rows."""
+
+    @property
+    def perplexity_standard_error(self) -> float | None:
+        """Standard error of the perplexity: the perplexity times that of the loss."""
+        if self.perplexity is None or self.eval_loss_standard_error is None:
+            return None
+        return self.perplexity * self.eval_loss_standard_error
 
 
 class TextLengths(ReportModel):

@@ -67,6 +67,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         policy=f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'",
         task=words.TASK_NAMES[report.task],
         outcome=words.outcome(report),
+        verdict=words.verdict(report.results),
         tiles=tables.tiles_of(report),
         charts=_charts(report, curve),
         evaluations=tables.evaluation_rows(report),

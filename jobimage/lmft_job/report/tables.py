@@ -50,7 +50,7 @@ def settings_rows(report: Report) -> list[Setting]:
 
 def remarks(report: Report) -> list[str]:
     """What a careful reader has to know about the figures; the model card says the same."""
-    said = []
+    said = _of_change(report)
     if report.results.perplexity is not None:
         said.append(
             "Perplexity is exp of the mean loss over the held-out target tokens, each weighing the same. It can be "
@@ -80,19 +80,45 @@ def remarks(report: Report) -> list[str]:
     return said
 
 
+def _of_change(report: Report) -> list[str]:
+    """What the change is worth, and what ± means."""
+    results, said = report.results, []
+    found, on = words.verdict(results), words.held_out(report)
+    if found == words.Verdict.WORSE:
+        said.append(f"The model is worse on {on} than it was before training: {words.VERDICTS[found]}.")
+    if found == words.Verdict.CHANCE:
+        said.append(
+            "The change since before training is less than twice its standard error: another choice of the held-out "
+            "data might not show it. Hold out more data to see smaller changes."
+        )
+    if results.eval_loss_standard_error is not None:
+        units = "blocks" if report.dataset.eval_blocks is not None else "rows"
+        said.append(
+            f"± is the standard error over {on}: how far a figure may be off because these {units} and not others were "
+            f"held out. That of a change compares the same {units} before and after. Other seeds differ by more."
+        )
+    return said
+
+
 def tiles_of(report: Report) -> list[tuple[str, str, str]]:
     """The few figures at the top: name, figure, and what it was before."""
     results, tiles = report.results, []
 
-    def was(before: float | None, show: Any) -> str:
-        return "" if before is None else f"was {show(before)}"
+    def told(before: str, error: str) -> str:
+        parts = ["" if error == "–" else f"± {error}", "" if before == "–" else f"was {before}"]
+        return ", ".join(part for part in parts if part)
 
     if results.accuracy is not None:
-        tiles.append(("Accuracy", words.percent(results.accuracy), was(results.baseline_accuracy, words.percent)))
-    if results.perplexity is not None:
-        tiles.append(("Perplexity", words.figure(results.perplexity), was(results.baseline_perplexity, words.figure)))
-    if results.eval_loss is not None:
-        tiles.append(("Held-out loss", words.figure(results.eval_loss), was(results.baseline_eval_loss, words.figure)))
+        error = words.percent(results.accuracy_standard_error)
+        tiles.append(
+            ("Accuracy", words.percent(results.accuracy), told(words.percent(results.baseline_accuracy), error))
+        )
+    for name, after, before, off in (
+        ("Perplexity", results.perplexity, results.baseline_perplexity, results.perplexity_standard_error),
+        ("Held-out loss", results.eval_loss, results.baseline_eval_loss, results.eval_loss_standard_error),
+    ):
+        if after is not None:
+            tiles.append((name, words.figure(after), told(words.figure(before), words.figure(off, 2))))
     epochs = report.training.epochs
     tiles.append(
         ("Steps", words.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
@@ -116,15 +142,30 @@ def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
     if results.accuracy is not None:
         change = "–"
         if results.baseline_accuracy is not None:
-            change = f"{(results.accuracy - results.baseline_accuracy) * 100:+.1f} points"
-        rows.append(("Accuracy", words.percent(results.baseline_accuracy), words.percent(results.accuracy), change))
-    for name, before, after, relative in (
-        ("Perplexity", results.baseline_perplexity, results.perplexity, True),
-        ("Held-out loss (nats per target)", results.baseline_eval_loss, results.eval_loss, False),
-        (f"Held-out loss as {_trainer(report)} reports it", None, results.trainer_eval_loss, False),
-    ):
-        if after is not None:
-            rows.append((name, words.figure(before), words.figure(after), _change(before, after, relative)))
+            change = f"{(results.accuracy - results.baseline_accuracy) * 100:+.1f}"
+            if (error := results.accuracy_change_standard_error) is not None:
+                change += f" ± {error * 100:.1f}"
+            change += " points"
+        first = words.percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error)
+        rows.append(
+            ("Accuracy", first, words.percent_within(results.accuracy, results.accuracy_standard_error), change)
+        )
+    off, off_before = results.eval_loss_standard_error, results.baseline_eval_loss_standard_error
+    if results.perplexity is not None:
+        before, after = results.baseline_perplexity, results.perplexity
+        first = words.figure_within(before, results.baseline_perplexity_standard_error)
+        last = words.figure_within(after, results.perplexity_standard_error)
+        rows.append(("Perplexity", first, last, _change(before, after, relative=True)))
+    if results.eval_loss is not None:
+        before, after = results.baseline_eval_loss, results.eval_loss
+        change = _change(before, after, relative=False)
+        if (error := results.eval_loss_change_standard_error) is not None and change != "–":
+            change += f" ± {words.figure(error, 2)}"
+        first, last = words.figure_within(before, off_before), words.figure_within(after, off)
+        rows.append(("Held-out loss (nats per target)", first, last, change))
+    if results.trainer_eval_loss is not None:
+        name = f"Held-out loss as {_trainer(report)} reports it"
+        rows.append((name, "–", words.figure(results.trainer_eval_loss), "–"))
     return [(name, before, after, change.replace("-", "−")) for name, before, after, change in rows]
 
 
@@ -134,7 +175,7 @@ def _trainer(report: Report) -> str:
     return str(given).rpartition(".")[2] if given else "a plain Trainer"
 
 
-def _change(before: float | None, after: float, relative: bool) -> str:
+def _change(before: float | None, after: float, *, relative: bool) -> str:
     if before is None or not (math.isfinite(before) and math.isfinite(after)):
         return "–"
     if relative:

@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable
+from enum import StrEnum
 
 from lmft_api.spec import Task
-from lmft_job.report.model import Report
+from lmft_job.report.model import Evaluation, Report, ResultFigures
+from lmft_job.uncertainty import may_be_chance
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -42,6 +43,22 @@ def percent(share: float | None) -> str:
     if share is None:
         return "–"
     return f"{share * 100:.1f} %" if math.isfinite(share) else _not_finite(share)
+
+
+def figure_within(number: float | None, error: float | None) -> str:
+    """A measured number with its standard error: 98.43 ± 1.9."""
+    shown = figure(number)
+    return shown if number is None or not _tells(error) else f"{shown} ± {figure(error, 2)}"
+
+
+def percent_within(share: float | None, error: float | None) -> str:
+    """A share with its standard error: 57.5 ± 7.9 %."""
+    shown = percent(share)
+    return shown if share is None or not _tells(error) else f"{shown[:-2]} ± {percent(error)}"
+
+
+def _tells(error: float | None) -> bool:
+    return error is not None and math.isfinite(error)
 
 
 def short_count(number: int) -> str:
@@ -104,15 +121,7 @@ def held_out(report: Report) -> str:
 
 def outcome(report: Report) -> str:
     """One sentence: what moved, from where to where, on what, how long it took and on which device."""
-    results = report.results
-    if results.accuracy is not None:
-        moved = _movement("Accuracy", results.baseline_accuracy, results.accuracy, percent)
-    elif results.perplexity is not None:
-        moved = _movement("Perplexity", results.baseline_perplexity, results.perplexity, figure)
-    elif results.eval_loss is not None:
-        moved = _movement("Held-out loss", results.baseline_eval_loss, results.eval_loss, figure)
-    else:
-        moved = ""
+    moved = _moved(report.results)
     has_figures = bool(moved)
     where = "on a CPU" if report.device.upper() == "CPU" else f"on one {report.device}"
     resumed, took = report.training.resumed_from_step, duration(seconds_in_all(report)) if report.timings else ""
@@ -126,16 +135,105 @@ def outcome(report: Report) -> str:
     return f"{moved}{measured} {where}{last}."
 
 
-def _movement(what: str, before: float | None, after: float, show: Callable[[float], str]) -> str:
-    shown = show(after)
+class Verdict(StrEnum):
+    """What the change since before training is worth."""
+
+    BETTER = "better"
+    CHANCE = "chance"
+    """So small that another choice of the held-out data might not show it."""
+    WORSE = "worse"
+
+
+def verdict(results: ResultFigures) -> Verdict | None:
+    """What came of the training, by the figure that the first sentence names; None where there is nothing to compare.
+
+    The change is held against its own standard error. Where that is not known, as in reports of earlier versions that
+    have none, against those of both figures; where neither is, it is taken as it stands.
+    """
+    after: float | None
+    if results.accuracy is not None:
+        after, before, better = results.accuracy, results.baseline_accuracy, 1
+        error = results.accuracy_change_standard_error
+        errors = (results.accuracy_standard_error, results.baseline_accuracy_standard_error)
+    else:
+        after, before, better = results.eval_loss, results.baseline_eval_loss, -1
+        error = results.eval_loss_change_standard_error
+        errors = (results.eval_loss_standard_error, results.baseline_eval_loss_standard_error)
+    if after is None or before is None or not math.isfinite(after - before):
+        return None
+    if error is None and None not in errors:
+        error = math.hypot(*(value or 0.0 for value in errors))
+    if after == before or may_be_chance(after - before, error):
+        return Verdict.CHANCE
+    return Verdict.BETTER if (after - before) * better > 0 else Verdict.WORSE
+
+
+VERDICTS = {
+    Verdict.CHANCE: "no change that stands out from chance",
+    Verdict.WORSE: "worse than before training",
+}
+"""What is said of a change that is no improvement."""
+
+
+def quality(evaluation: Evaluation) -> str:
+    """The figures of one evaluation: perplexity 98.43 ± 1.9."""
+    accuracy, error = evaluation.accuracy, evaluation.accuracy_standard_error
+    parts = []
+    if evaluation.perplexity is not None:
+        parts.append(f"perplexity {figure_within(evaluation.perplexity, evaluation.perplexity_standard_error)}")
+    if accuracy is not None:
+        parts.append(f"accuracy {percent_within(accuracy, error)}")
+    if evaluation.perplexity is None:
+        parts.append(f"loss {figure_within(evaluation.eval_loss, evaluation.eval_loss_standard_error)}")
+    return " · ".join(parts)
+
+
+def before_and_after(results: ResultFigures, perplexity: str, accuracy: str, loss: str) -> list[tuple[str, str, str]]:
+    """Each figure by the name given for it, before and after, with standard errors; a dash for what is not known."""
+    return [
+        (
+            perplexity,
+            figure_within(results.baseline_perplexity, results.baseline_perplexity_standard_error),
+            figure_within(results.perplexity, results.perplexity_standard_error),
+        ),
+        (
+            accuracy,
+            percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error),
+            percent_within(results.accuracy, results.accuracy_standard_error),
+        ),
+        (
+            loss,
+            figure_within(results.baseline_eval_loss, results.baseline_eval_loss_standard_error),
+            figure_within(results.eval_loss, results.eval_loss_standard_error),
+        ),
+    ]
+
+
+def _moved(results: ResultFigures) -> str:
+    """The change of the figure that counts, and what is to be thought of it when it is no improvement."""
+    if results.accuracy is not None:
+        before, shown_before = results.baseline_accuracy, percent(results.baseline_accuracy)
+        what, after = "Accuracy", results.accuracy
+        shown, plain = percent_within(after, results.accuracy_standard_error), percent(after)
+    elif results.perplexity is not None:
+        before, shown_before = results.baseline_perplexity, figure(results.baseline_perplexity)
+        what, after = "Perplexity", results.perplexity
+        shown, plain = figure_within(after, results.perplexity_standard_error), figure(after)
+    elif results.eval_loss is not None:
+        before, shown_before = results.baseline_eval_loss, figure(results.baseline_eval_loss)
+        what, after = "Held-out loss", results.eval_loss
+        shown, plain = figure_within(after, results.eval_loss_standard_error), figure(after)
+    else:
+        return ""
     if before is None:
         return f"{what} is {shown}"
-    shown_before = show(before)
-    if shown == shown_before:
+    if plain == shown_before:
         return f"{what} stayed at {shown}"
-    if not (math.isfinite(before) and math.isfinite(after)):
-        return f"{what} went from {shown_before} to {shown}"
-    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {shown}"
+    found = verdict(results)
+    remark = f" ({VERDICTS[found]})" if found in VERDICTS else ""
+    if found == Verdict.CHANCE or not (math.isfinite(before) and math.isfinite(after)):
+        return f"{what} went from {shown_before} to {shown}{remark}"
+    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {shown}{remark}"
 
 
 def _not_finite(number: float) -> str:

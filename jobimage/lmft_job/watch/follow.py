@@ -10,13 +10,13 @@ from typing import Any
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
-from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from urllib3.exceptions import HTTPError
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.status import ConditionStatus, LMFineTuneStatus, printable
+from lmft_api.tolerant import read_status
 from lmft_job.watch.view import EventLine, History, closing, line, picture
 
 WATCH_SECONDS = 60
@@ -112,11 +112,7 @@ def _pause(failures: int, why: str) -> int:
 
 
 def _status(body: dict[str, Any]) -> tuple[str, LMFineTuneStatus]:
-    try:
-        status = LMFineTuneStatus.model_validate_json(json.dumps(body.get("status") or {}))
-        return body["metadata"]["uid"], status
-    except ValidationError as error:
-        raise WatchError("the cluster's operator writes a status of another version; update lmft") from error
+    return body["metadata"]["uid"], read_status(json.dumps(body.get("status") or {}))
 
 
 def _events_with(reason: str, uid: str, namespace: str) -> list[EventLine]:

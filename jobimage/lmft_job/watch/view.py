@@ -152,13 +152,30 @@ def _figures(status: LMFineTuneStatus) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     if results is not None:
         for label, before, after in (
-            ("perplexity", results.baseline_perplexity, results.perplexity),
-            ("accuracy", results.baseline_accuracy, results.accuracy),
-            ("eval loss", results.baseline_eval_loss, results.eval_loss),
+            (
+                "perplexity",
+                _within(results.baseline_perplexity, results.baseline_perplexity_standard_error),
+                _within(results.perplexity, results.perplexity_standard_error),
+            ),
+            (
+                "accuracy",
+                _within(results.baseline_accuracy, results.baseline_accuracy_standard_error),
+                _within(results.accuracy, results.accuracy_standard_error),
+            ),
+            (
+                "eval loss",
+                _within(results.baseline_eval_loss, results.baseline_eval_loss_standard_error),
+                _within(results.eval_loss, results.eval_loss_standard_error),
+            ),
         ):
             if before or after:
-                table.add_row(label, before or "", after or "")
+                table.add_row(label, before, after)
     return table
+
+
+def _within(figure: str | None, error: str | None) -> str:
+    """A figure of the status with its standard error, where it has one."""
+    return f"{figure} ± {error}" if figure and error else figure or ""
 
 
 def _events(events: Sequence[EventLine]) -> Table:

@@ -14,7 +14,7 @@ def test_the_quickstart_ends_with_its_figures_in_the_status(team: Team, s3) -> N
     run = Run(team, yaml.safe_load(manifest.read_text())["metadata"]["name"])
 
     # when it is waited for as the README says
-    team.kubectl("wait", "--for=condition=Succeeded", f"lmft/{run.name}", "--timeout=20m")
+    team.kubectl("wait", "--for=condition=Finished", f"lmft/{run.name}", "--timeout=20m")
 
     # then the status holds what came out
     status = run.status
@@ -31,7 +31,7 @@ def test_the_quickstart_ends_with_its_figures_in_the_status(team: Team, s3) -> N
 
     # and kubectl get shows it
     table = team.kubectl("get", "lmft").splitlines()
-    assert table[0].split() == ["NAME", "MODEL", "PROGRESS", "ETA", "PERPLEXITY", "SUCCEEDED", "REASON", "AGE"]
+    assert table[0].split() == ["NAME", "MODEL", "PROGRESS", "ETA", "RESULT", "SUCCEEDED", "REASON", "AGE"]
     assert results["perplexity"] in table[1]
 
     # and storage holds checkpoint, model and report under the run's own folder

@@ -1,0 +1,100 @@
+"""How far a figure of the held-out data may be off by the choice of that data: standard errors over rows or blocks.
+
+A figure is a ratio of two sums over units: the losses of all targets by their number, or the rows labelled right by the
+rows. Its standard error is the ratio estimator's over units drawn at random (Cochran, "Sampling Techniques", 1977,
+section 6.4). Units are blocks where texts are packed, since the tokens of a block are not independent; rows elsewhere.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+NOTICEABLE = 2.0
+"""A change of fewer standard errors than this may be chance: one in twenty is larger without any reason."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """One evaluation, unit by unit; units without a target count nothing.
+
+    Attributes:
+        losses: summed negative log-likelihood of each block or row, in nats; (units,).
+        targets: its number of targets; (units,).
+        right: 1 where the row is labelled right, else 0; None for language models.
+    """
+
+    losses: Floats
+    targets: Floats
+    right: Floats | None = None
+
+    @property
+    def loss_error(self) -> float | None:
+        """Standard error of the mean loss over all targets."""
+        return ratio_error(self.losses, self.targets)
+
+    @property
+    def accuracy_error(self) -> float | None:
+        """Standard error of the share labelled right."""
+        return None if self.right is None else share_error(self.right)
+
+    def loss_change_error(self, before: "Units") -> float | None:
+        """Standard error of the change of the mean loss, the units compared one by one."""
+        if not np.array_equal(self.targets, before.targets):
+            return None
+        return ratio_error(self.losses - before.losses, self.targets)
+
+    def accuracy_change_error(self, before: "Units") -> float | None:
+        """Standard error of the change of accuracy, the rows compared one by one."""
+        if self.right is None or before.right is None or len(self.right) != len(before.right):
+            return None
+        return ratio_error(self.right - before.right, np.ones(len(self.right)))
+
+    def to_bytes(self) -> bytes:
+        """As numpy's file of float64, a row each for losses, targets and what is right."""
+        parts = [self.losses, self.targets, *([] if self.right is None else [self.right])]
+        file = io.BytesIO()
+        np.save(file, np.stack(parts), allow_pickle=False)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Units":
+        """Read back; raises ValueError when it is no such file."""
+        try:
+            parts = np.load(io.BytesIO(data), allow_pickle=False)
+        except (EOFError, OSError) as error:
+            raise ValueError(str(error)) from error
+        if parts.ndim != 2 or parts.dtype != np.float64 or len(parts) not in (2, 3):
+            raise ValueError("not the figures of units")
+        return cls(*parts)
+
+
+def ratio_error(sums: Floats, weights: Floats) -> float | None:
+    """Standard error of ``sums.sum() / weights.sum()``; None with fewer than two units that weigh something."""
+    counted = weights > 0
+    sums, weights = sums[counted], weights[counted]
+    units, total = len(sums), math.fsum(weights)
+    if units < 2:
+        return None
+    residuals = sums - math.fsum(sums) / total * weights
+    return math.sqrt(units / (units - 1) * math.fsum(residuals**2)) / total
+
+
+def share_error(right: Floats) -> float | None:
+    """Standard error of a share.
+
+    Where none or all are right the sample has no spread, which is no certainty: then of Laplace's (k + 1) / (n + 2).
+    """
+    rows, hits = len(right), math.fsum(right)
+    if hits in (0, rows) and rows:
+        share = (hits + 1) / (rows + 2)
+        return math.sqrt(share * (1 - share) / rows)
+    return ratio_error(right, np.ones(rows))
+
+
+def may_be_chance(change: float, error: float | None) -> bool:
+    """Whether a change is so small that another draw of the held-out data might not show it."""
+    return error is not None and abs(change) < NOTICEABLE * error
