@@ -56,6 +56,8 @@ class Result(ApiModel):
     highest_attempt: Count | None = None
     """Highest number of an attempt of this run that has begun, as noted in storage, this one included. The next attempt
     takes a number above it: the cluster's own may repeat, after its database was restored to an older snapshot."""
+    redactions: Count | None = None
+    """How many times the job replaced what is a secret, or looks like one, in what it says; none when it never did."""
     provenance: Provenance | None = None
     """Where the result came from."""
     evaluations: Annotated[list[EvaluationResult], Field()] | None = None
@@ -76,7 +78,7 @@ def encode(result: Result) -> bytes:
         whole.get("message", ""),
         lambda text: len(_dump(text)) <= MAX_MESSAGE_BYTES and _fits({**body, "message": text}),
     )
-    for key in ("checkpoint", "counts", "adjustments"):
+    for key in ("checkpoint", "counts", "redactions", "adjustments"):
         if key in whole:
             body = _with(body, key, whole[key])
     if cut := _cut_samples(body, samples):

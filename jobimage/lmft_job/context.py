@@ -16,6 +16,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.grace import Grace
 from lmft_job.interrupt import INTERRUPT, Interrupt
 from lmft_job.observer import Observer
+from lmft_job.scrub import Scrubber
 from lmft_job.storage import Store, join_key, open_store
 from lmft_job.watchdog import Watchdog
 
@@ -52,6 +53,7 @@ class RunContext:
         restart: replaces the process by a fresh one that goes on; called after running out of accelerator memory.
         overwrite: begin anew where there is something already.
         interrupt: the wish to stop.
+        scrubber: takes secrets out of what leaves.
         timings: seconds by phase.
         progress: how far it is.
     """
@@ -66,6 +68,7 @@ class RunContext:
     restart: Callable[[], None]
     overwrite: bool = False
     interrupt: Interrupt = INTERRUPT
+    scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
     timings: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     _store: Store | None = None

@@ -60,7 +60,7 @@ def compose_report(context: RunContext, job: Job, story: Story, store: Store) ->
     before, after = story.before.figures, story.figures
     source = story.ingredients.sources.model
     pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
-    return Report(
+    report = Report(
         name=context.run.name,
         namespace=context.run.namespace,
         attempt=story.attempt.number,
@@ -111,6 +111,8 @@ def compose_report(context: RunContext, job: Job, story: Story, store: Store) ->
             story.ingredients.data.fingerprint,
         ),
     )
+    report = context.scrubber.model(report)
+    return report.model_copy(update={"redactions": context.scrubber.replaced})
 
 
 def save_model(context: RunContext, job: Job, store: Store, report: Report, fence: Fence) -> None:

@@ -83,6 +83,7 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
             tokens_per_second=round(training.tokens_per_second) if training.tokens_per_second else None,
         ),
         adjustments=list(training.adjustments) or None,
+        redactions=report.redactions or None,
         provenance=Provenance(
             image=origin.image,
             model_revision=origin.model_revision,

@@ -60,7 +60,7 @@ def run_attempt(arguments: list[str]) -> int:
         contexts: list[RunContext] = []
 
         def run() -> Result:
-            context = _context(options, Broadcast(observers), arguments, last_word)
+            context = _context(options, Broadcast(observers), arguments, last_word, scrubber)
             contexts.append(context)
             with context.phase("imports"):
                 from lmft_job.recipe import run
@@ -89,7 +89,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _context(options: argparse.Namespace, observer: Observer, arguments: list[str], last_word: _LastWord) -> RunContext:
+def _context(
+    options: argparse.Namespace, observer: Observer, arguments: list[str], last_word: _LastWord, scrubber: Scrubber
+) -> RunContext:
     work: Path = options.work
     folder = work / "attempt"
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,6 +110,7 @@ def _context(options: argparse.Namespace, observer: Observer, arguments: list[st
         cache=Path(os.environ.get("LMFT_CACHE") or work / "cache"),
         secrets=options.secrets,
         observer=observer,
+        scrubber=scrubber,
         hung=lambda message: end_now(Result(reason=Reason.HUNG, message=message), ExitCode.HUNG),
         restart=lambda: replace_process("lmft_job.pod", arguments),
     )

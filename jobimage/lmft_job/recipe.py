@@ -102,7 +102,7 @@ def _run(context: RunContext) -> Result:
         try:
             # Before: the same held-out rows and the same prompts as after
             with context.phase("baseline"):
-                before = start.measure_before(job, store, ingredients.limit)
+                before = start.measure_before(context, job, store, ingredients.limit)
                 job = replace(job, before=before.units)
 
             # Train, with evaluations and checkpoints

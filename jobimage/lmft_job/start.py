@@ -198,13 +198,13 @@ def precision_name(arithmetic: Arithmetic) -> str:
     return {"torch.bfloat16": "BF16", "torch.float16": "FP16"}.get(str(arithmetic.autocast), "FP32")
 
 
-def measure_before(job: Job, store: Store, limit: int | None) -> Before:
+def measure_before(context: RunContext, job: Job, store: Store, limit: int | None) -> Before:
     """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
     before = read_note(store, BEFORE, _understand_before)
     if before is None:
         beat = lambda: job.beat(0)  # noqa: E731
         job.observer.phase(JobPhase.SAMPLING)
-        answers = job.answer(limit, beat)
+        answers = [context.scrubber.scrub(answer) for answer in job.answer(limit, beat)]
         job.observer.phase(JobPhase.EVALUATING)
         measured = job.evaluate(beat)
         figures, before = measured.figures, Before(measured.figures, tuple(answers))

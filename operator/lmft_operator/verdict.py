@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from lmft_api import result as messages
 from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.redaction import redact
 from lmft_api.result import Result
 from lmft_api.status import printable
 from lmft_operator.facts import JobFacts, PodFacts
@@ -20,10 +21,11 @@ KILLED = 128 + 9
 EVICTED = "Evicted"
 # The others are the operator's own to say; believed, they would be tried again at once and without end.
 _JOBS_REASONS = (FAILURES | {Reason.INTERRUPTED}) - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED}
-_SECRETS = re.compile(
-    r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
+_TOLD = re.compile(
+    r"(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
 )
+"""What a log gives for a secret, however it looks; a job's own words went through its scrubber."""
+_STARS = "***"
 
 
 class Kind(StrEnum):
@@ -203,7 +205,7 @@ def shown(text: str) -> str:
 
 def scrub(text: str) -> str:
     """The text with everything that looks like a credential replaced by stars."""
-    return _SECRETS.sub("***", text)
+    return _TOLD.sub(_STARS, redact(text, _STARS)[0])
 
 
 def sentence(text: str) -> str:

@@ -239,7 +239,7 @@ def test_a_status_survives_its_own_round_trip():
 
 
 SECRETS = [
-    ("token hf_abcdefghijklmnop end", "hf_abcdefghijklmnop"),
+    ("token hf_abcdefghijklmnopqrstuvwxyz01234567 end", "hf_abcdefghijklmnopqrstuvwxyz01234567"),
     ("key AKIAABCDEFGHIJKLMNOP", "AKIAABCDEFGHIJKLMNOP"),
     ("at https://user:hunter2@host/x", "hunter2"),
     ("aws_secret_access_key=abc/def+ghi", "abc/def+ghi"),

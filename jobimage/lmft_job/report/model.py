@@ -261,6 +261,8 @@ class Report(ReportModel):
     """Seconds by phase, in the order of the phases."""
     provenance: ReportProvenance = ReportProvenance()
     """Where it came from."""
+    redactions: int = 0
+    """How many times what is a secret, or looks like one, was replaced in what the job said until then."""
 
     def to_json(self) -> bytes:
         """``report.json``: UTF-8, indented, without what is not known."""
