@@ -34,6 +34,10 @@ demo: setup ## Fine-tune on the Python language reference, without any network
 test: setup ## Tests without a cluster and without a network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+.PHONY: attacks
+attacks: setup ## Try hostile input of every kind and print how much of it had an effect
+	PYTHONPATH=tests $(BIN)/python -m attacks
+
 .PHONY: lint
 lint: setup lint-chart ## Style, types, import contracts, charts
 	$(BIN)/python -m ruff check .

@@ -211,6 +211,8 @@ class Attempt(ApiModel):
     """How it ended, for people."""
     exit_code: int | None = None
     """Exit code of the container."""
+    highest_attempt: Count | None = None
+    """Highest attempt of the run that it found in storage, where that is above its own: the next one is above both."""
     cause: Short | None = None
     """Kubernetes' own word for why a node did not take the pod, such as OutOfcpu or UnexpectedAdmissionError."""
     resumed_from_step: int | None = None

@@ -13,10 +13,13 @@ from lmft_operator.facts import JobFacts, PodFacts
 from lmft_operator.screening import grounds, screened
 from lmft_operator.verdict import Kind, Verdict
 
+MAX_ADOPTED = 9_999
+"""Highest number of an attempt that a Job's label alone may say: somebody may have written any."""
+
 
 def adopt(course: Course, after: int) -> Attempt | None:
     """The next attempt whose Job exists though the status does not list it: created just before a crash, or a burst."""
-    jobs = [job for job in course.seen.jobs if job.attempt > after]
+    jobs = [job for job in course.seen.jobs if after < job.attempt <= MAX_ADOPTED]
     if not jobs:
         return None
     job = min(jobs, key=lambda job: job.attempt)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
+from lmft_operator import shapes
+from lmft_operator.errors import RestoredError
 from lmft_operator.facts import (
     JobFacts,
     JsonObject,
@@ -43,13 +45,15 @@ class Cache:
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, JobFacts]] = {}
         self._pods: dict[str, dict[str, PodFacts]] = {}
-        self._job_names: dict[str, dict[str, str]] = {}
-        """By the UID of a run: names of the Jobs it has or had, by their UIDs."""
+        self._job_names: dict[str, dict[str, tuple[str, str]]] = {}
+        """By the UID of a run: namespaces and names of the Jobs it has or had, by their UIDs."""
         self._child_of: dict[str, str] = {}
         self._warnings: dict[str, Warning] = {}
         self._early: dict[str, tuple[str, Warning]] = {}
         """Warnings about objects that nobody has shown yet, with their namespaces: watches begin in any order."""
-        self._waiting: dict[Key, set[Key]] = {}
+        self._waiting: dict[Key, dict[Key, Source]] = {}
+        """By the run that others start from: these others, and what they have seen of it."""
+        self._listed: dict[str, int] = {}
         self._tombstones: dict[str, float] = {}
         self.unseen: dict[str, tuple[int, float]] = {}
         """Writes that the watch has not shown yet: UID to version and monotonic time."""
@@ -59,6 +63,8 @@ class Cache:
     def run_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
         """A run as the API server has it now."""
         facts = run_facts(body)
+        if not facts.known:
+            return None
         if watched:
             self._arrived(facts.uid, facts.version)
         before = self.runs.get(facts.key)
@@ -72,6 +78,12 @@ class Cache:
         if before is not None and _alike(before, facts):
             return None
         return facts.key
+
+    def newer_than(self, body: JsonObject) -> bool:
+        """Whether this is an older version of a run than one that was seen of it."""
+        facts = run_facts(body)
+        before = self.runs.get(facts.key)
+        return before is not None and before.uid == facts.uid and _newer(before, facts)
 
     def run_written(self, body: JsonObject) -> None:
         """The API server's answer to a write of ours to a run: newest facts, which the watch has yet to show."""
@@ -98,13 +110,13 @@ class Cache:
     def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
         """A Job of ours as the API server has it now."""
         facts = job_facts(body)
-        if facts.owner != facts.run_uid:
+        if not facts.known or facts.owner != facts.run_uid:
             return None
         if watched:
             self._arrived(facts.uid, facts.version)
         if facts.run_uid in self._tombstones:
             return None
-        self._job_names.setdefault(facts.run_uid, {})[facts.uid] = facts.name
+        self._job_names.setdefault(facts.run_uid, {})[facts.uid] = (facts.namespace, facts.name)
         return self._child_seen(self._jobs, facts)
 
     def job_gone(self, body: JsonObject) -> Key | None:
@@ -117,7 +129,7 @@ class Cache:
     def pod_seen(self, body: JsonObject) -> Key | None:
         """A Pod of ours as the API server has it now."""
         facts = self._still_owned(pod_facts(body))
-        if not facts.owner:
+        if not facts.known or not facts.owner:
             return None
         return self._child_seen(self._pods, facts)
 
@@ -134,14 +146,17 @@ class Cache:
 
     def warned(self, body: JsonObject) -> Key | None:
         """A Warning Event; only those about children of ours are kept."""
+        body = shapes.event(body)
         about = body.get("involvedObject") or body.get("regarding") or {}
         uid, namespace = about.get("uid", ""), body["metadata"].get("namespace", "")
         # Others, such as a node's notes on DNS, would take the place of the one that says what a run waits for.
         if body.get("type") != "Warning" or body.get("reason") not in TOLD:
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
+        now = time.time()
+        # One of tomorrow would stand before all that come until then.
         warning = Warning(
-            body.get("reason", ""), body.get("message") or body.get("note", ""), seconds(when) or time.time()
+            body.get("reason", ""), body.get("message") or body.get("note", ""), min(seconds(when) or now, now)
         )
         run_uid = self._child_of.get(uid)
         key = self._keys.get(run_uid) if run_uid is not None else None
@@ -187,6 +202,16 @@ class Cache:
         return self._key_in(facts)
 
     # ---- whole lists
+
+    def listed(self, kind: str, version: int) -> None:
+        """A list has this version.
+
+        Raises:
+            RestoredError: one before it had a higher one, which only a database of the past can explain.
+        """
+        if version < self._listed.get(kind, 0):
+            raise RestoredError(kind, self._listed[kind], version)
+        self._listed[kind] = version
 
     def retain(self, kind: str, namespace: str | None, uids: Iterable[str], version: int) -> set[Key]:
         """Drop what a complete list of ``version`` does not hold any more; returns the runs to look at.
@@ -246,7 +271,8 @@ class Cache:
 
     def _owned(self, run: RunFacts, pod: PodFacts) -> bool:
         """Whether a Job of the run owns a pod; a Job that nobody has seen counts under a name that the status lists."""
-        names = self._job_names.get(run.uid, {})
+        found = self._job_names.get(run.uid, {})
+        names = {uid: name for uid, (namespace, name) in found.items() if namespace == run.key.namespace}
         if pod.owner in names:
             return True
         return pod.owner_name not in names.values() and f'"job":"{pod.owner_name}"' in run.status
@@ -264,7 +290,22 @@ class Cache:
     def source(self, waiting: Key, name: str) -> Source:
         """The run that another one wants to start from; the other one is looked at again when it changes."""
         key = Key(waiting.namespace, name)
-        self._waiting.setdefault(key, set()).add(waiting)
+        found = replace(self._as_source(key), circle=self._circle(waiting))
+        self._waiting.setdefault(key, {})[waiting] = found
+        return found
+
+    def dependants(self, key: Key) -> set[Key]:
+        """Runs that wait for this one, and for which it is not what it was: a step that it makes is no news to them."""
+        waiting = self._waiting.get(key)
+        if not waiting:
+            return set()
+        now = self._as_source(key)
+        news = {other for other, seen in waiting.items() if replace(now, circle=self._circle(other)) != seen}
+        for other in news:
+            del waiting[other]
+        return news
+
+    def _as_source(self, key: Key) -> Source:
         run = self.runs.get(key)
         if run is None:
             return Source(exists=False)
@@ -274,9 +315,21 @@ class Cache:
             uri = status.checkpoint.uri  # it holds model and tokenizer too
         return Source(True, status.ended, uri)
 
-    def dependants(self, key: Key) -> set[Key]:
-        """Runs that wait for this one."""
-        return self._waiting.pop(key, set())
+    def _circle(self, start: Key) -> tuple[str, ...]:
+        """Names of the runs that wait for each other in a circle with this one; empty where they do not.
+
+        A run that has begun waits for nobody: it knows what it started from.
+        """
+        names: dict[str, None] = {}
+        key = start
+        while (run := self.runs.get(key)) is not None and run.resumes and '"attempts":[' not in run.status:
+            if key.name in names:
+                break
+            names[key.name] = None
+            key = Key(start.namespace, run.resumes)
+            if key == start and len(names) > 1:
+                return tuple(names)
+        return ()
 
     def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
         """Forget the last facts of vanished pods whose attempts are written down."""
@@ -290,8 +343,11 @@ class Cache:
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
         self._warnings = {uid: warning for uid, warning in self._warnings.items() if uid in self._child_of}
-        waiting = {source: {key for key in keys if key in self.runs} for source, keys in self._waiting.items()}
-        self._waiting = {source: keys for source, keys in waiting.items() if keys}
+        waiting = {
+            source: {key: seen for key, seen in others.items() if key in self.runs}
+            for source, others in self._waiting.items()
+        }
+        self._waiting = {source: others for source, others in waiting.items() if others}
 
     def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
         # The watch may be faster than the answer: then there is nothing left to wait for.

@@ -6,20 +6,23 @@ models to a process that otherwise takes 60, and building its models costs more 
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
 
 import aiohttp
 
-from lmft_api import GROUP, PLURAL, VERSION
+from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.run import RUN_LABEL, TOKEN_AUDIENCE
-from lmft_operator import metrics
+from lmft_operator import metrics, reading
 from lmft_operator.access import Access
 from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
 from lmft_operator.facts import Key
 from lmft_operator.settings import ApiSettings
 
-PAGE = 100
+PAGE = 10
+"""Objects in a page of a list: whatever is in them, ten are never much."""
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Of any answer. An object has 1.5 MiB in the database, which escapes may make six times as large."""
 RUNS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
@@ -31,7 +34,15 @@ _ERRORS: dict[int, type[ClusterError]] = {
     422: InvalidObjectError,
 }
 
+_LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
+    PLURAL: (RUNS, KIND, {}),
+    "jobs": (JOBS, "Job", {"labelSelector": RUN_LABEL}),
+    "pods": (CORE, "Pod", {"labelSelector": RUN_LABEL}),
+    "events": (CORE, "Event", {"fieldSelector": "type=Warning"}),
+}
+"""Path, kind of an item, and selector."""
 JsonDict = dict[str, Any]
+T = TypeVar("T")
 
 
 class Cluster:
@@ -99,18 +110,41 @@ class Cluster:
         found: JsonDict = answer.get("status") or {}
         return found
 
-    async def pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[JsonDict], str]]:
-        """All runs (``lmfinetunes``), or all ``jobs`` or ``pods`` of ours, in pages with the list's version."""
-        base = {PLURAL: RUNS, "jobs": JOBS, "pods": CORE}[kind]
+    async def version(self, kind: str, namespace: str | None) -> int:
+        """The version that a list of all runs, Jobs or Pods has now."""
+        async for _, version in self.pages(kind, namespace, limit=1):
+            return version
+        return 0
+
+    async def pages(
+        self, kind: str, namespace: str | None, limit: int = PAGE
+    ) -> AsyncIterator[tuple[list[JsonDict], int]]:
+        """All runs (``lmfinetunes``), all ``jobs`` or ``pods`` of ours, or all warning ``events``, in pages of a list.
+
+        Beside each page comes the list's version.
+
+        Objects come in their shapes (:mod:`shapes`). A page of ten large ones would be megabytes: from there on they
+        are asked for one by one, until they are small again.
+        """
+        base, singular, query = _LISTS[kind]
         path = f"{base}/namespaces/{namespace}/{kind}" if namespace else f"{base}/{kind}"
-        query = {"limit": str(PAGE)} | ({} if kind == PLURAL else {"labelSelector": RUN_LABEL})
+        query = dict(query)
         while True:
-            answer = await self._call("GET", path, kind, query=query)
-            metadata = answer["metadata"]
-            yield answer.get("items") or [], metadata["resourceVersion"]
-            if not metadata.get("continue"):
+            most = reading.MAX_PAGE_BYTES if limit > 1 else MAX_ANSWER_BYTES
+            data = await self._send("GET", path, kind, query=query | {"limit": str(limit)}, most=most)
+            text = data.decode("utf-8", "replace") if data is not None else ""
+            if data is None or (limit > 1 and not reading.fits_page(text)):
+                if limit == 1:
+                    raise ClusterError(200, f"GET {path}: one object is larger than {MAX_ANSWER_BYTES} bytes")
+                limit = 1
+                continue
+            page = _understood(lambda: reading.read_list(text, singular), f"GET {path}")  # noqa: B023 - called at once
+            yield page.items, page.version
+            if not page.following:
                 return
-            query["continue"] = metadata["continue"]
+            query["continue"] = page.following
+            if len(data) < reading.MAX_PAGE_BYTES // PAGE:
+                limit = min(2 * limit, PAGE)
 
     async def _call(
         self,
@@ -119,10 +153,25 @@ class Cluster:
         resource: str,
         *,
         body: JsonDict | None = None,
-        query: Mapping[str, str] | None = None,
         content: str = "application/json",
     ) -> JsonDict:
-        status, data = 0, b""
+        data = await self._send(method, path, resource, body=body, content=content)
+        return _understood(lambda: reading.read_object(data or b""), f"{method} {path}")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        resource: str,
+        *,
+        body: JsonDict | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        most: int = MAX_ANSWER_BYTES,
+    ) -> bytes | None:
+        """Body of a good answer; None when it is larger than ``most`` bytes, of which no more are taken."""
+        status = 0
+        data: bytes | None = None
         headers = {"Content-Type": content} if body is not None else {}
         if token := self._access.token():
             headers["Authorization"] = f"Bearer {token}"
@@ -134,20 +183,37 @@ class Cluster:
                 data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
                 headers=headers,
             ) as answer:
-                status, data = answer.status, await answer.read()
+                status, data = answer.status, await _read(answer, most)
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise ClusterError(0, f"{method} {path}: {type(problem).__name__} {problem}".rstrip()) from problem
         finally:
             metrics.REQUESTS.labels(method, resource, str(status)).inc()
         self.last_answer = time.monotonic()
         if status >= 400:
-            raise _ERRORS.get(status, ClusterError)(status, f"{method} {path}: {status} {_message(data)}")
-        parsed: JsonDict = json.loads(data)
-        return parsed
+            raise _ERRORS.get(status, ClusterError)(status, f"{method} {path}: {status} {_message(data or b'')}")
+        return data
+
+
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """A body of at most so many bytes; None, and no more of it taken, when it is larger."""
+    data = bytearray()
+    async for chunk in answer.content.iter_any():
+        data += chunk
+        if len(data) > most:
+            answer.close()
+            return None
+    return bytes(data)
+
+
+def _understood(read: Callable[[], T], what: str) -> T:
+    try:
+        return read()
+    except reading.UnreadableError as problem:
+        raise ClusterError(200, f"{what}: the answer is none of an API server: {problem}") from problem
 
 
 def _message(data: bytes) -> str:
     try:
-        return str(json.loads(data).get("message", ""))[:2000]
-    except (ValueError, AttributeError):
+        return str(reading.read_object(data[:65536]).get("message", ""))[:2000]
+    except reading.UnreadableError:
         return data[:200].decode(errors="replace")

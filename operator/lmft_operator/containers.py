@@ -27,7 +27,8 @@ def beside(statuses: Any) -> str:
 def gpus(container: JsonObject) -> int:
     """What a container asks for of resources with a domain in their names, such as nvidia.com/gpu."""
     limits = container.get("resources", {}).get("limits", {})
-    return sum(int(amount) for name, amount in limits.items() if "/" in name and str(amount).isdecimal())
+    amounts = (str(amount) for name, amount in limits.items() if "/" in name)
+    return sum(int(amount) for amount in amounts if amount.isdecimal() and len(amount) < 7)
 
 
 def held_up(inits: Any) -> JsonObject:

@@ -27,3 +27,13 @@ class ForbiddenError(ClusterError):
 
 class InvalidObjectError(ClusterError):
     """The API server finds the object wrong: trying the same again cannot help."""
+
+
+class RestoredError(Exception):
+    """The API server's database was restored to an older snapshot: what is known of the cluster is of another time."""
+
+    def __init__(self, kind: str, before: int, now: int) -> None:
+        super().__init__(
+            f"the API server's database was restored to an older state ({kind}: version {now} after {before}); "
+            "starting afresh with what is there now"
+        )

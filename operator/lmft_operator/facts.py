@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from lmft_api import KIND
 from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
-from lmft_operator import containers
+from lmft_operator import containers, shapes
 
 JsonObject = Mapping[str, Any]
+LAST_SECOND = 7258118400.0
+"""The year 2200: no time that somebody wrote by hand is beyond what Python can count with, margins included."""
 
 
 class Key(NamedTuple):
@@ -39,6 +41,15 @@ class RunFacts:
     status: str
     orphans: bool = False
     """Whether it is being deleted by somebody who wants its Jobs to stay (``--cascade=orphan``)."""
+    unread: str = ""
+    """Why its spec was not read: it is larger or deeper than any that could be worked with."""
+    resumes: str = ""
+    """Name of the run that it starts from."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.key.name and self.key.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,11 @@ class JobFacts:
     """Of the spec in the run file that its pods are given; empty where that cannot be read."""
     image: str = ""
     """Of the container that counts."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.name and self.namespace)
 
     @property
     def finished(self) -> bool:
@@ -125,6 +141,11 @@ class PodFacts:
     namespace: str = ""
 
     @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.name and self.namespace)
+
+    @property
     def ended(self) -> bool:
         """Whether our container does not run any more."""
         return self.over or self.exit_code is not None
@@ -152,6 +173,8 @@ class Source:
     ended: bool = False
     uri: str | None = None
     """Its model; its newest checkpoint where it ended without one."""
+    circle: tuple[str, ...] = ()
+    """Names of the runs that wait for each other in a circle, the one that asks first; empty where they do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +191,13 @@ class Observed:
 
 
 def run_facts(body: JsonObject) -> RunFacts:
-    """Facts of an LMFineTune as the API server sends it."""
-    metadata = body["metadata"]
+    """Facts of an LMFineTune as the API server sends it. Never fails: what cannot be read counts as absent.
+
+    So do the facts of Jobs and Pods; an object without a readable name, namespace and UID has empty ones.
+    """
+    body = shapes.run(body)
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    source = spec.get("resumeFrom")
     return RunFacts(
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -177,14 +205,17 @@ def run_facts(body: JsonObject) -> RunFacts:
         generation=metadata.get("generation", 1),
         created=seconds(metadata.get("creationTimestamp")) or 0.0,
         deleting="deletionTimestamp" in metadata,
-        spec=_dump(body.get("spec") or {}),
+        spec=_dump(spec),
         status=_dump(body.get("status") or {}),
         orphans="orphan" in metadata.get("finalizers", ()),
+        unread=body.get(shapes.UNREAD, ""),
+        resumes=source["name"] if isinstance(source, dict) and isinstance(source.get("name"), str) else "",
     )
 
 
 def job_facts(body: JsonObject) -> JobFacts:
     """Facts of a Job of ours."""
+    body = shapes.job(body)
     metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ()) if c.get("status") == "True"}
@@ -222,6 +253,7 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
 
     One container counts, by its name: admission may have put others before, beside and after it.
     """
+    body = shapes.pod(body)
     metadata, status, spec = body["metadata"], body.get("status", {}), body.get("spec", {})
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ())}
@@ -265,21 +297,29 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
 
 
 def seconds(timestamp: str | None) -> float | None:
-    """UNIX seconds of an RFC 3339 time; None for none, and for the zero times that kubelet writes at times."""
-    # The API server takes the year 0, Python does not; 1970 is when a container began that could not be started.
-    if not timestamp or timestamp.startswith(("0000-", "0001-", "1970-01-01T00:00:00")):
+    """UNIX seconds of an RFC 3339 time; None for none that can be read.
+
+    That includes the zero times that kubelet writes at times: 1970 is when a container began that could not be started.
+    """
+    if not timestamp or timestamp.startswith("1970-01-01T00:00:00"):
         return None
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    try:
+        # The API server takes the years 0 and 10000, Python does not.
+        found = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+        seconds = found.timestamp() if found.tzinfo is not None else -1.0
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0.0 < seconds < LAST_SECOND else None
 
 
 def _owner(metadata: JsonObject, kind: str = KIND, field: str = "uid") -> str:
     owners = metadata.get("ownerReferences", ())
-    return next((str(o[field]) for o in owners if o.get("controller") and o.get("kind") == kind), "")
+    return next((o.get(field, "") for o in owners if o.get("controller") and o.get("kind") == kind), "")
 
 
 def _attempt(labels: JsonObject) -> int:
     text = str(labels.get(ATTEMPT_LABEL, ""))
-    return int(text) if text.isdecimal() and len(text) < 10 else 0
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
 def _stage(labels: JsonObject) -> Stage:

@@ -7,7 +7,7 @@ from lmft_api.run import Stage
 from lmft_api.spec import Preparation
 from lmft_api.status import MAX_ATTEMPTS_KEPT, Attempt
 from lmft_operator import manifests, policy, status, waiting
-from lmft_operator.attempts import settle_provenance
+from lmft_operator.attempts import MAX_ADOPTED, settle_provenance
 from lmft_operator.course import Course, grace, linked, max_retries, since, time_is_up, time_left
 from lmft_operator.manifests import Plan
 from lmft_operator.verdict import sentence
@@ -136,6 +136,10 @@ def _resume_model(course: Course) -> str | None:
         # Settled by the first attempt, for the other run may be gone by now; the policy may be another since.
         return _admitted(course, provenance.resumed_from)
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
+    if source is not None and source.circle:
+        words = f"these runs wait for each other: {circle(source.circle)}; take spec.resumeFrom out of one of them"
+        course.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
+        return None
     if source is None or not source.exists:
         course.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
     elif not source.ended:
@@ -148,6 +152,12 @@ def _resume_model(course: Course) -> str | None:
     return None
 
 
+def circle(names: tuple[str, ...]) -> str:
+    """Names on the way round, those in the middle of a long one left out."""
+    shown = names if len(names) <= 8 else (*names[:4], f"({len(names) - 8} more)", *names[-4:])
+    return " → ".join((*shown, names[0]))
+
+
 def _admitted(course: Course, address: str) -> str | None:
     """The address to start from, if the policy lets the manifest name it; ends the run if not."""
     refused = policy.unreadable(address, course.spec, course.settings, course.seen.run.key.namespace)
@@ -158,8 +168,10 @@ def _admitted(course: Course, address: str) -> str | None:
 
 def _plan(course: Course, last: Attempt | None, model_uri: str | None) -> Plan:
     seen = course.seen
-    numbers = [a.number for a in course.status.attempts or ()]
-    number = max([0, *numbers, *(j.attempt for j in seen.jobs), *(p.attempt for p in seen.pods)]) + 1
+    numbers = [number for a in course.status.attempts or () for number in (a.number, a.highest_attempt or 0)]
+    # Labels may be forged. Of a Job that is overlooked the API server says that its name is taken.
+    labelled = [*(job.attempt for job in seen.jobs), *(pod.attempt for pod in seen.pods)]
+    number = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)]) + 1
     gpus = (course.spec.resources.gpus_per_node if course.spec.resources else None) or 0
     prepared = any(
         (a.stage == Stage.PREPARE and a.reason == Reason.COMPLETED) or a.stage == Stage.TRAIN

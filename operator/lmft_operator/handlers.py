@@ -12,6 +12,7 @@ import kopf
 from lmft_api import GROUP, PLURAL, VERSION
 from lmft_api.run import RUN_LABEL
 from lmft_operator.cache import Cache
+from lmft_operator.cluster import PAGE
 from lmft_operator.facts import JsonObject, Key
 from lmft_operator.settings import OperatorSettings
 
@@ -31,13 +32,12 @@ class _NoEssence(kopf.DiffBaseStorage):
         """Nothing to store."""
 
 
-def register(cache: Cache, enqueue: Callable[[Key], None], relisted: Callable[[], None]) -> kopf.OperatorRegistry:
+def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegistry:
     """kopf's handlers: one for each kind that is watched.
 
     Args:
         cache: is fed.
         enqueue: gets the runs to look at.
-        relisted: called for what a watch that begins anew lists; it does not say what was deleted before.
     """
     registry = kopf.OperatorRegistry()
 
@@ -47,8 +47,6 @@ def register(cache: Cache, enqueue: Callable[[Key], None], relisted: Callable[[]
 
     def route(seen: Sink, gone: Sink) -> Callable[..., None]:
         def handle(event: JsonObject, **_: Any) -> None:
-            if event["type"] is None:
-                relisted()
             key = (gone if event["type"] == "DELETED" else seen)(event["object"])
             if key is not None:
                 enqueue(key)
@@ -63,10 +61,10 @@ def register(cache: Cache, enqueue: Callable[[Key], None], relisted: Callable[[]
         return handler
 
     def run_gone(body: JsonObject) -> Key | None:
-        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
-        for waiting in cache.dependants(key):
+        cache.run_gone(body)
+        for waiting in cache.dependants(Key(body["metadata"]["namespace"], body["metadata"]["name"])):
             enqueue(waiting)
-        return cache.run_gone(body)
+        return None
 
     def run_seen(body: JsonObject) -> Key | None:
         key = cache.run_seen(body)
@@ -101,7 +99,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.networking.error_backoffs = _Endless()
     ours.watching.server_timeout = settings.watch.server_timeout_seconds
     ours.watching.connect_timeout = settings.api.connect_timeout_seconds
-    ours.watching.chunk_size = 100
+    ours.watching.chunk_size = PAGE
     ours.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
     ours.watching.label_selectors["v1", "pods"] = RUN_LABEL
     ours.watching.field_selectors["v1", "events"] = "type=Warning"

@@ -18,6 +18,7 @@ from lmft_api.status import SUCCEEDED
 from lmft_operator import access, handlers, http, logs, metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
+from lmft_operator.errors import RestoredError
 from lmft_operator.facts import Key
 from lmft_operator.health import Health
 from lmft_operator.queue import WorkQueue
@@ -25,9 +26,12 @@ from lmft_operator.reconcile import Reconciler
 from lmft_operator.reports import serve_reports
 from lmft_operator.resync import resync_forever, resync_until_done
 from lmft_operator.settings import OperatorSettings, SettingsError, load
+from lmft_operator.watching import Watches
 
 logger = logging.getLogger(__name__)
 MAX_FILES = 65_536
+WATCHES_SECONDS = 10.0
+"""How long the first lists wait for the watches to begin."""
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
@@ -42,7 +46,10 @@ def main() -> None:
     # What is loaded by now lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    uvloop.run(run(settings))
+    try:
+        uvloop.run(run(settings))
+    except RestoredError as problem:
+        sys.exit(f"lmft-operator: {problem}")
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -60,6 +67,9 @@ async def run(settings: OperatorSettings) -> None:
     servers = await _serve(settings, lambda: health.live(cache.unseen.values(), cluster.last_answer), health.ready)
 
     async def work() -> None:
+        # What is there before the watches begin only a list says; so they begin first.
+        await watches.wait(WATCHES_SECONDS)
+        relisted.clear()
         await resync_until_done(cluster, cache, settings.watch.namespaces, queue.add)
         health.synced = True
         logger.info("%d runs; watching", len(cache.runs))
@@ -68,10 +78,13 @@ async def run(settings: OperatorSettings) -> None:
         await queue.run(reconciler, settings.api.workers)
 
     kopf_stop, kopf_ready, relisted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    watches = Watches(cluster, relisted.set)
+    watches.install()
+    reconciler.suspicious = relisted.set
     watch = settings.watch
     parts = {
         "kopf": kopf.operator(
-            registry=handlers.register(cache, queue.add, relisted.set),
+            registry=handlers.register(cache, queue.add),
             settings=handlers.kopf_settings(settings),
             clusterwide=not settings.watch.namespaces,
             namespaces=settings.watch.namespaces,

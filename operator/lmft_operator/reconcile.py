@@ -44,6 +44,8 @@ BURST, BURST_SECONDS, BURST_PATIENCE = 20, 0.5, 15.0
 """So many Jobs in so many seconds are a burst; a first status waits for its end, but no longer than that."""
 REFUSED_SECONDS = 15.0
 """How soon a Job that admission refused is tried again."""
+SUSPICIOUS_SECONDS = 5.0
+"""How soon a run is looked at again of which the API server has an older version than we saw."""
 
 
 class Reconciler:
@@ -59,6 +61,8 @@ class Reconciler:
         self._heard: dict[Key, Heard] = {}
         self._listening_since = time.time()
         self.enqueue: Callable[[Key], None] = lambda key: None
+        self.suspicious: Callable[[], None] = lambda: None
+        """Asks for a comparison with whole lists."""
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """A pod's newest report; it is worked in at the next look."""
@@ -102,6 +106,10 @@ class Reconciler:
             return 5.0 if key in self._cache.runs else None
         except ConflictError:
             fresh = await self._cluster.get_run(key)
+            if self._cache.newer_than(fresh):
+                # Only a database of the past has an older version of it; whole lists will say so.
+                self.suspicious()
+                return SUSPICIOUS_SECONDS
             self._cache.run_seen(fresh, watched=False)
             return 0.05
 
@@ -271,6 +279,8 @@ def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Atte
 def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:
     """The spec with the platform's defaults, or what can be read of it, and everything that is wrong with it."""
     raw = json.loads(run.spec)
+    if run.unread:
+        return parse_readable(raw), (run.unread,)
     if found := spec_problems(raw):
         return parse_readable(raw), tuple(str(problem) for problem in found)
     spec = parse_spec(raw)

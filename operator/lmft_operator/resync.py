@@ -1,7 +1,8 @@
 """Compares the cache with whole lists: once before the first decision, then now and then.
 
-A watch that had to start anew does not say what was deleted in between; and a decision before all Jobs and Pods are
-known would take a running attempt for a deleted one.
+A watch says what changes from its beginning on (:mod:`watching`); what was there before, and what was deleted while
+there was none, only a list says. And a decision before all Jobs and Pods are known would take a running attempt for a
+deleted one.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ from lmft_operator.facts import Key
 
 logger = logging.getLogger(__name__)
 LEAST_SECONDS = 20.0
-"""Between two comparisons; the lists with which watches begin come in meanwhile."""
+"""Between two comparisons."""
+GATHER_SECONDS = 1.0
+"""After a watch began anew; those of the other kinds mostly do so with it."""
 
 
 async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
@@ -32,7 +35,8 @@ async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqu
             uids: list[str] = []
             version = 0
             async for items, listed in cluster.pages(kind, namespace):
-                version = int(listed)
+                version = listed
+                cache.listed(kind, version)
                 for item in items:
                     uids.append(item["metadata"]["uid"])
                     key = seen(item)
@@ -73,6 +77,7 @@ async def resync_forever(
         await asyncio.sleep(min(LEAST_SECONDS, every))
         with suppress(TimeoutError):
             await asyncio.wait_for(relisted.wait(), max(every - LEAST_SECONDS, 0.001))
+            await asyncio.sleep(GATHER_SECONDS)
         relisted.clear()
         try:
             await resync(cluster, cache, namespaces, enqueue)

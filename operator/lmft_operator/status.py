@@ -110,6 +110,7 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
             "reason": verdict.reason.value,
             "message": shorten(verdict.message, 1024) or None,
             "exit_code": verdict.exit_code,
+            "highest_attempt": _above(attempt.number, verdict.result),
             "cause": shorten(verdict.cause, 253) or None,
             "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
             "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
@@ -117,6 +118,12 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
             "checkpoint_step": status.checkpoint.step if status.checkpoint else None,
         },
     )
+
+
+def _above(number: int, result: Result | None) -> int | None:
+    """The highest attempt that a result knows of, where it is above its own."""
+    highest = result.highest_attempt if result else None
+    return highest if highest is not None and highest > number else None
 
 
 def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> LMFineTuneStatus:

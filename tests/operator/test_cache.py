@@ -258,7 +258,13 @@ def test_a_run_offers_its_model_or_else_its_newest_checkpoint(status, uri):
     assert cache.source(Key("a", "next"), "r").uri == uri
     assert cache.source(Key("a", "next"), "another").exists is False
     assert cache.source(Key("b", "next"), "r").exists is False
+    # when it changes, but not in what the other one waits for
+    cache.run_seen(body(2) | {"status": status | {"startTime": "2026-11-01T10:00:00Z"}})
+    assert cache.dependants(Key("a", "r")) == set()
+    # when it is gone
+    cache.run_gone(body(3))
     assert cache.dependants(Key("a", "r")) == {("a", "next")}
+    assert cache.dependants(Key("a", "r")) == set(), "said once"
 
 
 def held(cache: Cache) -> dict:

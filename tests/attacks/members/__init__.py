@@ -1,0 +1,1 @@
+"""Attacks by what they are aimed at; see :mod:`attacks.registry`."""
