@@ -25,6 +25,9 @@ SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
 """One folder each of output, dataset, model, hub; one file for each key of the Secret."""
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")
 
+POD_UID_VARIABLE = "LMFT_POD_UID"
+"""The pod's own UID in its environment, by the downward API."""
+
 CHECKPOINTS_FOLDER = "checkpoints"
 """Checkpoints of all attempts, below a run's folder in storage."""
 
@@ -83,14 +86,31 @@ def run_folder(output_uri: str, namespace: str, name: str, uid: str) -> str:
     return f"{output_uri.rstrip('/')}/{namespace}/runs/{run_id(name, uid)}"
 
 
-def attempt_folder(attempt: int) -> str:
-    """Folder of an attempt's checkpoints, below the run's; an attempt writes in its own only."""
-    return f"{CHECKPOINTS_FOLDER}/attempt-{attempt:04d}"
+def attempt_folder(attempt: int, pod_uid: str = "") -> str:
+    """Folder of a pod's checkpoints, below the run's; a pod writes in its own only.
+
+    Args:
+        attempt: its number.
+        pod_uid: UID of its pod: a number may repeat once the cluster's database was restored to an older snapshot.
+            Empty on a laptop, and in what earlier versions wrote.
+    """
+    return f"{CHECKPOINTS_FOLDER}/{attempt_name(attempt, pod_uid)}"
 
 
-def checkpoint_folder(attempt: int, step: int) -> str:
+def attempt_name(attempt: int, pod_uid: str = "") -> str:
+    """``attempt-0002-<first 8 of the pod's UID>``, or ``attempt-0002`` where the pod is not known."""
+    short = short_uid(pod_uid)
+    return f"attempt-{attempt:04d}" + (f"-{short}" if short else "")
+
+
+def short_uid(uid: str) -> str:
+    """The first 8 letters and digits of a UID."""
+    return "".join(letter for letter in uid if letter.isascii() and letter.isalnum())[:8]
+
+
+def checkpoint_folder(attempt: int, step: int, pod_uid: str = "") -> str:
     """Folder of one checkpoint, below the run's."""
-    return f"{attempt_folder(attempt)}/step-{step:08d}"
+    return f"{attempt_folder(attempt, pod_uid)}/step-{step:08d}"
 
 
 def spec_hash(spec: LMFineTuneSpec) -> str:

@@ -52,6 +52,7 @@ class RunContext:
         hung: ends the process; called from the watchdog's thread with the message.
         restart: replaces the process by a fresh one that goes on; called after running out of accelerator memory.
         overwrite: begin anew where there is something already.
+        pod: UID of our pod; empty on a laptop, and where the operator does not tell it.
         interrupt: the wish to stop.
         scrubber: takes secrets out of what leaves.
         timings: seconds by phase.
@@ -67,6 +68,7 @@ class RunContext:
     hung: Callable[[str], None]
     restart: Callable[[], None]
     overwrite: bool = False
+    pod: str = ""
     interrupt: Interrupt = INTERRUPT
     scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
     timings: dict[str, float] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Result, encode
-from lmft_api.run import RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
+from lmft_api.run import POD_UID_VARIABLE, RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
 from lmft_job.broadcast import Broadcast
 from lmft_job.conclude import Ending, conclude, with_progress
 from lmft_job.console import ConsoleObserver
@@ -113,6 +113,7 @@ def _context(
         scrubber=scrubber,
         hung=lambda message: end_now(Result(reason=Reason.HUNG, message=message), ExitCode.HUNG),
         restart=lambda: replace_process("lmft_job.pod", arguments),
+        pod=os.environ.get(POD_UID_VARIABLE, ""),
     )
     if grace := context.grace:
         words = f"stopped by SIGTERM, and did not come to an end within {grace.for_all:g} seconds"

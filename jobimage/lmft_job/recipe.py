@@ -74,8 +74,8 @@ def _run(context: RunContext) -> Result:
         adjustment = Adjustment.load(store, planned)
         context.progress.adjustments = list(adjustment.notes)
 
-    uploads, fence = Uploads(context, store, attempt), Fence(store, attempt.number)
-    with Journal(store, attempt.number) as journal, uploads:
+    uploads, fence = Uploads(context, store, attempt), Fence(store, attempt.ours)
+    with Journal(store, attempt.ours) as journal, uploads:
         context.watchdog.steps_begin("measuring the model before training")
 
         def beat(step: int) -> None:

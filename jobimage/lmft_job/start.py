@@ -8,7 +8,7 @@ from typing import Any
 from lmft_api.progress import JobPhase
 from lmft_api.reasons import Reason
 from lmft_api.result import Result
-from lmft_api.run import attempt_folder, spec_hash
+from lmft_api.run import spec_hash
 from lmft_api.status import Provenance
 from lmft_job import journal
 from lmft_job.checkpoints import newest_verified
@@ -39,14 +39,19 @@ class Attempt:
     """This attempt.
 
     Attributes:
-        number: of it.
+        ours: its number, and its pod.
         earlier: steps that attempts before are known to have done; its own too, in a process before this.
         passed_over: folders of the checkpoints that it finds damaged.
     """
 
-    number: int
+    ours: journal.Begun
     earlier: dict[int, int]
     passed_over: set[str] = field(default_factory=set)
+
+    @property
+    def number(self) -> int:
+        """From 1."""
+        return self.ours.number
 
 
 @dataclass(frozen=True)
@@ -137,19 +142,21 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
     Raises:
         InterruptedRunError: a later attempt has begun.
     """
-    earlier = journal.known_attempts(store)
-    number = context.run.attempt if context.in_pod else max(earlier, default=0) + 1
-    context.progress.highest_attempt = max(number, *earlier) if earlier else number
-    journal.Fence(store, number).require()
+    before = journal.begun(store)
+    highest = max((attempt.number for attempt in before), default=0)
+    number = context.run.attempt if context.in_pod else highest + 1
+    context.progress.highest_attempt = max(number, highest)
+    ours = journal.place(store, number, context.pod, before)
+    journal.Fence(store, ours).require()
     if context.in_pod:
-        journal.begin(store, number)
+        journal.begin(store, ours)
     try:
         # Parts that a killed attempt had sent cost money until somebody removes them.
-        for folder in (*map(attempt_folder, earlier), MODEL, STAGED) if earlier else ():
+        for folder in (*(attempt.folder for attempt in before), MODEL, STAGED) if before else ():
             store.abort_incomplete(f"{folder}/")
     except RefusedError as error:
         context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
-    return Attempt(number, earlier)
+    return Attempt(ours, journal.known_steps(store, before))
 
 
 def find_checkpoint(context: RunContext, store: Store, attempt: Attempt) -> Resumed | None:

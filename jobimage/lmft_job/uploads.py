@@ -29,6 +29,7 @@ class Uploads(CheckpointUploader):
             published,
             context.watchdog.beat,
             attempt.passed_over,
+            attempt.ours.pod,
         )
         if grace := context.grace:
             # An upload that storage never ends must not cost the attempt its last word.

@@ -13,6 +13,7 @@ from lmft_api.run import (
     CA_ANNOTATION,
     CA_FILE,
     CONTAINER,
+    POD_UID_VARIABLE,
     RUN_ANNOTATION,
     RUN_FILE,
     RUN_LABEL,
@@ -226,7 +227,7 @@ def _pod(
     )
 
 
-def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> list[dict[str, str]]:
+def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> list[dict[str, Any]]:
     """Later groups win: where things lie, the platform's, the manifest's, how to report."""
     variables = {
         "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
@@ -255,7 +256,10 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
             TOKEN_VARIABLE: str(TOKEN_FILE),
         }
     # Kubernetes expands $(NAME) in values; a doubled dollar sign stands for itself.
-    return [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
+    given: list[dict[str, Any]] = [
+        {"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()
+    ]
+    return [*given, {"name": POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
 
 
 def _volumes(

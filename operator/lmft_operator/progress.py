@@ -42,6 +42,7 @@ class ProgressReport:
     attempt: int
     received: float
     status: TrainerStatus
+    pod_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
         updates["evaluations"] = states.merged_evaluations(known, [evaluation])
     saved = _integer(sent.metric(MetricName.CHECKPOINT_STEP))
     if saved is not None and (status.checkpoint is None or saved > status.checkpoint.step):
-        uri = f"{run_folder}/{checkpoint_folder(report.attempt, saved)}"
+        uri = f"{run_folder}/{checkpoint_folder(report.attempt, saved, report.pod_uid)}"
         updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=states.timestamp(report.received))
     begun = _integer(sent.metric(MetricName.RESUMED_FROM_STEP))
     if begun is not None:

@@ -89,7 +89,7 @@ class ProgressServer:
             return Refusal(413, "size")
         except ValidationError:
             return Refusal(422, "format")
-        self._take(who.namespace, ProgressReport(pod.run_uid, pod.attempt, now, message.trainer_status))
+        self._take(who.namespace, ProgressReport(pod.run_uid, pod.attempt, now, message.trainer_status, pod.uid))
         return None
 
 

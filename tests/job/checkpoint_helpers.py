@@ -1,6 +1,7 @@
 """Toy checkpoints for the tests of the protocol and of the uploader."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from job.s3server import BUCKET, S3Server
 
 from lmft_job import checkpoints
 from lmft_job.checkpoints import Checkpoint, publish
-from lmft_job.storage import Store
+from lmft_job.storage import MANIFEST, Store
 from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 
@@ -37,6 +38,18 @@ def publish_steps(store: Store, home: Path, *steps: int, attempt: int = 1) -> li
 
 def content(where: Path) -> dict[str, bytes]:
     return {path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+
+
+def files_of(store: Store, found: Checkpoint) -> str:
+    """Where a checkpoint's files lie."""
+    manifest = json.loads(store.get_bytes(f"{found.prefix}/{MANIFEST}") or b"")
+    return f"{found.prefix}/{manifest['folder']}"
+
+
+def made_older(path: Path, seconds: float) -> None:
+    """As if a file had been written so many seconds before."""
+    then = path.stat().st_mtime - seconds
+    os.utime(path, (then, then))
 
 
 def steps(store: Store) -> list[tuple[int, int]]:

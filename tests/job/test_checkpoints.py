@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from job.checkpoint_helpers import MODEL, content, folder, publish_steps, quick_store, steps
+from job.checkpoint_helpers import MODEL, content, files_of, folder, made_older, publish_steps, quick_store, steps
 from job.faults import Fault, Proxy, proxy
 from job.s3server import BUCKET, S3Server
 
+from lmft_job import checkpoints
 from lmft_job.checkpoints import Checkpoint, newest_verified, prune, publish
-from lmft_job.errors import RefusedError, UnavailableError
-from lmft_job.storage import MANIFEST, Store, open_store
+from lmft_job.errors import InterruptedRunError, RefusedError, UnavailableError
+from lmft_job.storage import MANIFEST, Store, fetch_verified, open_store, put_folder
 
 
 def test_the_newest_checkpoint_comes_back_byte_for_byte(store: Store, tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_the_manifest_names_size_and_sha256_of_every_file(store: Store, tmp_path
 
     manifest = json.loads(store.get_bytes(f"{made.prefix}/{MANIFEST}") or b"")
 
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["labels"] == {"attempt": 1, "step": 20}
     assert sorted(manifest["files"]) == ["extra/rng_state.pth", "model.safetensors", "trainer_state.json"]
     assert manifest["files"]["model.safetensors"]["size"] == 3000
@@ -58,15 +59,16 @@ def test_the_manifest_names_size_and_sha256_of_every_file(store: Store, tmp_path
         ("remove", "model.safetensors is missing"),
         ("garble the manifest", "MANIFEST.json is damaged"),
         ("swap the manifest", "MANIFEST.json belongs to another checkpoint"),
-        ("another format", "MANIFEST.json has format 99, this version reads 1"),
+        ("another format", "MANIFEST.json has format 99, this version reads up to 2"),
         ("name a file outside", "MANIFEST.json names '../../../escaped', which lies outside the folder"),
+        ("name a folder outside", "MANIFEST.json is damaged"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
     store: Store, tmp_path: Path, damage: str, said: str
 ) -> None:
     before, newest = publish_steps(store, tmp_path, 20, 40)
-    weights, manifest = f"{newest.prefix}/model.safetensors", f"{newest.prefix}/{MANIFEST}"
+    weights, manifest = f"{files_of(store, newest)}/model.safetensors", f"{newest.prefix}/{MANIFEST}"
     data, body = store.get_bytes(weights) or b"", json.loads(store.get_bytes(manifest) or b"")
     match damage:
         case "truncate":
@@ -78,11 +80,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
         case "garble the manifest":
             store.put_bytes(manifest, b'{"format": 1, "files": {"model.saf')
         case "swap the manifest":
+            theirs = files_of(store, before)
             store.put_bytes(manifest, store.get_bytes(f"{before.prefix}/{MANIFEST}") or b"")
             for name in ("model.safetensors", "trainer_state.json", "extra/rng_state.pth"):
-                store.put_bytes(f"{newest.prefix}/{name}", store.get_bytes(f"{before.prefix}/{name}") or b"")
+                target = theirs.replace(before.prefix, newest.prefix)
+                store.put_bytes(f"{target}/{name}", store.get_bytes(f"{theirs}/{name}") or b"")
         case "another format":
             store.put_bytes(manifest, json.dumps({**body, "format": 99}).encode())
+        case "name a folder outside":
+            store.put_bytes(manifest, json.dumps({**body, "folder": ".."}).encode())
         case _:
             files = {**body["files"], "../../../escaped": body["files"]["model.safetensors"]}
             store.put_bytes(manifest, json.dumps({**body, "files": files}).encode())
@@ -99,7 +105,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
 
 def test_when_all_are_damaged_it_says_so_and_starts_afresh(store: Store, tmp_path: Path) -> None:
     for made in publish_steps(store, tmp_path, 20, 40):
-        store.delete([f"{made.prefix}/trainer_state.json"])
+        store.delete([f"{files_of(store, made)}/trainer_state.json"])
     lines: list[str] = []
 
     assert newest_verified(store, tmp_path / "resume", lines.append) is None
@@ -115,11 +121,53 @@ def test_what_has_no_manifest_does_not_exist(store: Store, tmp_path: Path) -> No
     assert steps(store) == [(1, 20)]
 
 
-def test_a_later_attempt_goes_before_a_higher_step(store: Store, tmp_path: Path) -> None:
+def test_the_most_steps_go_first_then_the_later_manifest_whatever_the_attempts_number(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "out").as_uri())
     publish_steps(store, tmp_path, 20, 60)
     publish_steps(store, tmp_path, 40, attempt=2)
+    assert steps(store) == [(1, 60), (2, 40), (1, 20)]
 
-    assert steps(store) == [(2, 40), (1, 60), (1, 20)]
+    # given two pods with one number, of which that with the lower UID was the later
+    for pod, age in (("bbbbbbbb", 100), ("aaaaaaaa", 50)):
+        found = publish(store, folder(tmp_path / pod, 60), 1, 60, pod=pod)
+        made_older(tmp_path / "out" / found.prefix / MANIFEST, age)
+    made_older(tmp_path / "out/checkpoints/attempt-0001/step-00000060" / MANIFEST, 75)
+
+    newest = [found.prefix.split("/")[1] for found in checkpoints.complete(store)]
+    assert newest[:3] == ["attempt-0001-aaaaaaaa", "attempt-0001", "attempt-0001-bbbbbbbb"]
+
+
+def test_pods_with_one_attempt_number_harm_nothing_of_each_other(store: Store, tmp_path: Path) -> None:
+    # given a pod of an attempt whose number comes again, after the cluster's database was restored
+    first = publish(store, folder(tmp_path / "one", 20), 3, 20, pod="11111111-aaaa")
+    again = folder(tmp_path / "two", 20)
+    (again / MODEL).write_bytes(b"other weights")
+
+    second = publish(store, again, 3, 20, pod="22222222-bbbb")
+
+    assert first.prefix == "checkpoints/attempt-0003-11111111/step-00000020"
+    assert second.prefix == "checkpoints/attempt-0003-22222222/step-00000020"
+    for found, wanted in ((first, folder(tmp_path / "three", 20)), (second, again)):
+        assert fetch_verified(store, found.prefix, tmp_path / "copy")
+        assert content(tmp_path / "copy") == content(wanted)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed_from_and_pruned(store: Store, tmp_path: Path) -> None:
+    # given the layout of format 1: no pod in the folder's name, the files beside the manifest
+    for step in (20, 40):
+        source, prefix = folder(tmp_path / "old", step), f"checkpoints/attempt-0001/step-{step:08d}"
+        files = {name: entry.model_dump() for name, entry in put_folder(store, prefix, source).items()}
+        body = {"format": 1, "labels": {"attempt": 1, "step": step}, "files": files}
+        store.put_bytes(f"{prefix}/{MANIFEST}", json.dumps(body).encode())
+
+    found = newest_verified(store, tmp_path / "resume", print)
+
+    assert found is not None
+    assert (found.attempt, found.step) == (1, 40)
+    assert content(tmp_path / "resume") == content(tmp_path / "old" / "checkpoint-40")
+    publish(store, folder(tmp_path / "new", 60), 2, 60, pod="11111111")
+    assert prune(store, 1, attempt=2) == 2
+    assert {item.key.split("/")[1] for item in store.list("checkpoints/")} == {"attempt-0002-11111111"}
 
 
 def test_pruning_keeps_the_newest_and_sweeps_what_earlier_attempts_left(store: Store, tmp_path: Path) -> None:
@@ -138,7 +186,7 @@ def test_pruning_keeps_the_newest_and_sweeps_what_earlier_attempts_left(store: S
 def test_a_checkpoint_found_damaged_counts_for_none_of_those_kept(store: Store, tmp_path: Path) -> None:
     # given an attempt that passed over the newest one, and has stored one of its own
     good, damaged = publish_steps(store, tmp_path, 20, 40)
-    store.put_bytes(f"{damaged.prefix}/{MODEL}", b"4" * 3000)
+    store.put_bytes(f"{files_of(store, damaged)}/{MODEL}", b"4" * 3000)
     passed_over: set[str] = set()
     assert newest_verified(store, tmp_path / "resume", print, passed_over=passed_over) == good
     publish_steps(store, tmp_path / "own", 30, attempt=2)
@@ -146,6 +194,38 @@ def test_a_checkpoint_found_damaged_counts_for_none_of_those_kept(store: Store, 
     prune(store, 2, attempt=2, passed_over=passed_over)
 
     assert steps(store) == [(2, 30), (1, 20)]
+
+
+def test_what_no_manifest_names_is_removed_once_it_is_a_day_old(tmp_path: Path) -> None:
+    # given half-sent checkpoints of our own number, of a later one, and the files of a writer that came too late
+    store = open_store((tmp_path / "out").as_uri())
+    [made] = publish_steps(store, tmp_path, 20)
+    left = {
+        "checkpoints/attempt-0001/step-00000040/abc/model.safetensors": "old",
+        "checkpoints/attempt-0002-11111111/step-00000040/abc/model.safetensors": "old",
+        "checkpoints/attempt-0002-22222222/step-00000040/abc/model.safetensors": "new",
+        f"{made.prefix}/abc/model.safetensors": "old",
+        f"{made.prefix}/abd/model.safetensors": "new",
+    }
+    for key, age in left.items():
+        store.put_bytes(key, b"half-sent")
+        made_older(tmp_path / "out" / key, 90_000 if age == "old" else 80_000)
+    before = content(tmp_path / "out")
+
+    prune(store, 1, attempt=1)
+
+    gone = {key for key, age in left.items() if age == "old"}
+    assert content(tmp_path / "out").keys() == before.keys() - gone
+    assert newest_verified(store, tmp_path / "resume", print) == made
+
+
+def test_the_newest_of_our_own_stays_though_a_pod_thought_dead_went_further(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 60)
+    publish_steps(store, tmp_path, 20, 40, attempt=2)
+
+    prune(store, 1, attempt=2)
+
+    assert steps(store) == [(1, 60), (2, 40)]
 
 
 def test_pruning_takes_the_manifest_first(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +252,8 @@ def test_an_attempt_thought_dead_cannot_touch_its_successors_checkpoints(store: 
     publish_steps(store, tmp_path, 60)
     prune(store, 1, attempt=1)
 
-    assert steps(store) == [(2, 40), (1, 60)]
-    assert newest_verified(store, tmp_path / "resume", print) == successor
+    assert steps(store) == [(1, 60), (2, 40)]
+    assert successor in checkpoints.complete(store)
 
 
 def test_two_processes_that_are_the_same_attempt_notice(store: Store, tmp_path: Path) -> None:
@@ -181,8 +261,47 @@ def test_two_processes_that_are_the_same_attempt_notice(store: Store, tmp_path: 
     other = folder(tmp_path / "two", 20)
     (other / MODEL).write_bytes(b"other weights")
 
+    before = newest_verified(store, tmp_path / "before", print)
+
     with pytest.raises(RefusedError, match="another process runs as attempt 1"):
         publish(store, other, 1, 20)
+
+    # and the second has harmed nothing of the first, whose checkpoint was complete, and left nothing
+    said: list[str] = []
+    assert newest_verified(store, tmp_path / "after", said.append) == before
+    assert content(tmp_path / "after") == content(tmp_path / "before")
+    assert (said, len(store.list("checkpoints/"))) == ([], 4)
+
+
+def test_a_second_writer_harms_no_complete_checkpoint_even_when_it_is_killed_half_way(
+    store: Store, tmp_path: Path
+) -> None:
+    [made] = publish_steps(store, tmp_path / "one", 20)
+    other = folder(tmp_path / "two", 20)
+    (other / MODEL).write_bytes(b"other weights")
+    chunks = iter(range(2))
+
+    def killed() -> None:
+        if next(chunks, None) is None:
+            raise InterruptedRunError("killed")
+
+    with pytest.raises(InterruptedRunError):
+        publish(store, other, 1, 20, killed)
+
+    said: list[str] = []
+    assert newest_verified(store, tmp_path / "after", said.append) == made
+    assert (content(tmp_path / "after")[MODEL], said) == (b"20 " * 1000, [])
+
+
+def test_our_own_checkpoint_that_was_found_damaged_is_replaced(store: Store, tmp_path: Path) -> None:
+    [made] = publish_steps(store, tmp_path / "one", 20)
+    store.delete([f"{files_of(store, made)}/{MODEL}"])
+    passed_over: set[str] = set()
+    assert newest_verified(store, tmp_path / "resume", print, passed_over=passed_over) is None
+
+    publish(store, folder(tmp_path / "two", 20), 1, 20, passed_over=passed_over)
+
+    assert newest_verified(store, tmp_path / "resume", print, passed_over=passed_over) == made
 
 
 def test_publishing_the_same_checkpoint_again_is_fine(store: Store, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lmft_api.run import RunFile
 from lmft_api.validation import parse_spec
 from lmft_job.context import RunContext
 from lmft_job.errors import InterruptedRunError
-from lmft_job.journal import Fence, begin, known_attempts
+from lmft_job.journal import Begun, Fence, begin, begun, known_steps, place
 from lmft_job.observer import Observer
 from lmft_job.start import Attempt, begin_attempt
 from lmft_job.storage import Store, open_store
@@ -88,25 +88,68 @@ def test_the_baseline_that_is_stored_first_is_the_one_of_all_attempts(tmp_path: 
 
 def test_a_fence_asks_storage_now_and_then_and_is_never_late_when_it_must_not_be(tmp_path: Path) -> None:
     store, now = open_store(tmp_path.as_uri()), [0.0]
-    begin(store, 1)
-    fence = Fence(store, 1, pause=5.0, clock=lambda: now[0])
+    begin(store, Begun(1))
+    fence = Fence(store, Begun(1), pause=5.0, clock=lambda: now[0])
     fence.check()
-    begin(store, 2)
+    begin(store, Begun(2))
     fence.check()  # an answer holds for a while
     with pytest.raises(InterruptedRunError, match="attempt 2 of this run has begun"):
         fence.require()
     now[0] += 5.0
     with pytest.raises(InterruptedRunError, match="attempt 2 of this run has begun"):
         fence.check()
-    Fence(store, 2).require()
+    Fence(store, Begun(2)).require()
+
+
+def pod_begins(store: Store, number: int, pod: str) -> Begun:
+    ours = place(store, number, pod, begun(store))
+    begin(store, ours)
+    return ours
+
+
+def stands(store: Store, ours: Begun) -> bool:
+    """Whether a pod may still write what all attempts share."""
+    try:
+        Fence(store, ours).require()
+    except InterruptedRunError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("uids", [("aaaaaaaa", "bbbbbbbb", "cccccccc"), ("cccccccc", "aaaaaaaa", "bbbbbbbb")])
+def test_of_pods_with_one_attempt_number_the_one_that_began_last_goes_on(
+    store: Store, uids: tuple[str, str, str]
+) -> None:
+    first, second, third = (pod_begins(store, 5, f"{uid}-1234") for uid in uids)
+
+    assert [stands(store, pod) for pod in (first, second, third)] == [False, False, True]
+    # nor does the first stand again when its process is replaced, after a shortage of memory
+    assert not stands(store, place(store, 5, uids[0], begun(store)))
+    assert stands(store, place(store, 5, uids[2], begun(store)))
+
+
+def test_of_two_pods_that_began_at_the_same_moment_one_goes_on(store: Store) -> None:
+    before = begun(store)
+    one, other = (place(store, 5, pod, before) for pod in ("aaaaaaaa", "bbbbbbbb"))
+    begin(store, one)
+    begin(store, other)
+
+    assert [stands(store, one), stands(store, other)] == [False, True]
+
+
+def test_a_note_of_an_earlier_version_holds_no_pod_of_the_same_number_up(store: Store) -> None:
+    store.put_bytes("attempts/attempt-0005.json", json.dumps({"attempt": 5, "step": 40}).encode())
+
+    assert stands(store, pod_begins(store, 5, "aaaaaaaa"))
+    assert known_steps(store, begun(store)) == {5: 40}
 
 
 def test_to_begin_again_forgets_no_step(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put_bytes("attempts/attempt-0001.json", json.dumps({"attempt": 1, "step": 7}).encode())
-    begin(store, 1)
-    begin(store, 2)
-    assert known_attempts(store) == {1: 7, 2: 0}
+    begin(store, Begun(1))
+    begin(store, Begun(2, "1a2b3c4d"))
+    assert known_steps(store, begun(store)) == {1: 7, 2: 0}
 
 
 def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_successor(
@@ -115,7 +158,7 @@ def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_s
     # given half-sent uploads of attempts 1 and 3, which have begun
     store = s3_store.child(tmp_path.name)
     for number in (1, 3):
-        begin(store, number)
+        begin(store, Begun(number))
         key = f"{tmp_path.name}/checkpoints/attempt-{number:04d}/step-00000020/model.safetensors"
         s3.client().create_multipart_upload(Bucket=BUCKET, Key=key)
 
@@ -133,6 +176,6 @@ def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_s
     assert contexts[-1].progress.highest_attempt == 3, "the operator continues above it"
     assert len(s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=tmp_path.name)["Uploads"]) == 2
     # when one after them begins, then what they had sent is gone
-    assert attempt_begins(4) == Attempt(4, {1: 0, 3: 0})
+    assert attempt_begins(4) == Attempt(Begun(4), {1: 0, 3: 0})
     assert store.abort_incomplete("checkpoints/") == 0
-    assert known_attempts(store) == {1: 0, 3: 0, 4: 0}
+    assert known_steps(store, begun(store)) == {1: 0, 3: 0, 4: 0}

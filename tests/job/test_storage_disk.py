@@ -16,10 +16,10 @@ def unreadable(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> No
     """Let a folder answer with an error."""
     scandir = os.scandir
 
-    def answer(path: str) -> Any:
-        if Path(path) == folder:
-            raise OSError(number, os.strerror(number), path)
-        return scandir(path)
+    def answer(descriptor: int) -> Any:
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise OSError(number, os.strerror(number), str(folder))
+        return scandir(descriptor)
 
     monkeypatch.setattr(os, "scandir", answer)
 
@@ -57,12 +57,12 @@ def test_what_a_killed_writer_left_and_cannot_be_removed_is_told(
     store = open_store(tmp_path.as_uri())
     (tmp_path / ".lmft-part-123").write_bytes(b"half")
 
-    def unlink(path: Path, missing_ok: bool = False) -> None:
+    def unlink(path: str, *, dir_fd: int) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(os, "unlink", unlink)
 
-    said = f"spec.output.uri: {tmp_path}: Permission denied. Check the path and who may write there"
+    said = f"spec.output.uri: {tmp_path}/.lmft-part-123: Permission denied. Check the path and who may write there"
     with pytest.raises(RefusedError, match=re.escape(said)):
         store.abort_incomplete()
 

@@ -112,7 +112,8 @@ def test_every_pod_meets_the_restricted_standard(name):
 def test_credentials_never_enter_the_environment():
     job = build(FULL, parse("{}"), CASES["full"][2])
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert all(set(variable) == {"name", "value"} for variable in container["env"])
+    [pod_uid] = [variable for variable in container["env"] if set(variable) != {"name", "value"}]
+    assert pod_uid == {"name": "LMFT_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     assert "envFrom" not in container
 
 

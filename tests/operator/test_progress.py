@@ -89,7 +89,7 @@ def report(percentage: int | None = 42, remaining: int | None = 190, **metrics: 
         metrics=[Metric(name=name, value=str(value)) for name, value in metrics.items()],
         last_updated_time="2026-01-01T00:00:00Z",
     )
-    return ProgressReport("run", 2, 0.0, sent)
+    return ProgressReport("run", 2, 0.0, sent, "1a2b3c4d-5e6f-7890-abcd-ef0123456789")
 
 
 def test_a_report_becomes_progress_evaluation_and_checkpoint():
@@ -112,7 +112,7 @@ def test_a_report_becomes_progress_evaluation_and_checkpoint():
         ],
         "checkpoint": {
             "step": 400, "time": "1970-01-01T00:00:00Z",
-            "uri": "s3://m/team-a/runs/eli5-12345678/checkpoints/attempt-0002/step-00000400",
+            "uri": "s3://m/team-a/runs/eli5-12345678/checkpoints/attempt-0002-1a2b3c4d/step-00000400",
         },
     }  # fmt: skip
 

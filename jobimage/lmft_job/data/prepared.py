@@ -23,7 +23,16 @@ from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, sta
 from lmft_job.data.sources import open_source
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
 from lmft_job.report.model import DatasetFigures
-from lmft_job.storage import MANIFEST, DamagedFolderError, Store, disk_error, fetch_verified, join_key, publish_folder
+from lmft_job.storage import (
+    MANIFEST,
+    DamagedFolderError,
+    Store,
+    disk_error,
+    fetch_verified,
+    join_key,
+    publish_folder,
+    remove_unnamed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +134,7 @@ def prepare(
             _move(folder, target)
         if store is not None:
             publish_folder(store, join_key(DATASETS, fingerprint), target, check=check)
+            remove_unnamed(store, join_key(DATASETS, fingerprint))
         return _open(target, settings, tokenizer, reused=False)
     except OSError as error:
         raise disk_error(error, cache) from error

@@ -20,16 +20,20 @@ from lmft_job.storage.base import (
 )
 from lmft_job.storage.folders import (
     MANIFEST,
+    UNNAMED_SECONDS,
     DamagedFolderError,
     expand,
     fetch_folder,
     fetch_verified,
     publish_folder,
     put_folder,
+    remove_unnamed,
+    unnamed_keys,
 )
 
 __all__ = [
     "MANIFEST",
+    "UNNAMED_SECONDS",
     "Check",
     "DamagedFolderError",
     "ObjectInfo",
@@ -44,6 +48,8 @@ __all__ = [
     "open_store",
     "publish_folder",
     "put_folder",
+    "remove_unnamed",
+    "unnamed_keys",
 ]
 
 

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,10 @@ Check = Callable[[], None]
 """Called before every chunk of a transfer; what it raises ends the transfer, and leaves nothing half-written."""
 
 CHUNK_BYTES = 4 * 1024 * 1024
+SMALL_BYTES = 16 * 1024 * 1024
+"""Most that ``get_bytes`` reads: notes and manifests are smaller, and what others put there may fill the memory."""
+MOST_OBJECTS = 1_000_000
+"""Most that a listing holds."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class Purpose:
         credentials_field: the field that names the Secret with the keys.
         denied: reason when storage refuses.
         not_found: reason when what was asked for is not there.
+        follows_links: whether links below a file:// folder are followed. Into an output others may write too.
     """
 
     uri_field: str
     credentials_field: str
     denied: Reason
     not_found: Reason
+    follows_links: bool = True
 
 
 PURPOSES = {
@@ -39,6 +45,7 @@ PURPOSES = {
         "spec.output.credentialsSecretRef",
         Reason.STORAGE_ACCESS_DENIED,
         Reason.STORAGE_ACCESS_DENIED,
+        follows_links=False,
     ),
     "dataset": Purpose(
         "spec.dataset.files",
@@ -57,10 +64,17 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object: its key below the store's root, and its size in bytes."""
+    """One object.
+
+    Attributes:
+        key: below the store's root.
+        size: in bytes.
+        modified: when it was written, UNIX seconds by the storage's clock; 0 when not known.
+    """
 
     key: str
     size: int
+    modified: float = field(default=0.0, compare=False)
 
 
 class ObjectMissingError(RefusedError):
@@ -100,7 +114,11 @@ class Store(Protocol):
         """
 
     def get_bytes(self, key: str) -> bytes | None:
-        """A small object's bytes, or None when it is not there."""
+        """A small object's bytes, or None when it is not there.
+
+        Raises:
+            TooLargeError: it has more than ``SMALL_BYTES``.
+        """
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """All objects whose key begins with the prefix, sorted by key."""
@@ -121,6 +139,28 @@ class Store(Protocol):
         """Address of an object, for people."""
 
 
+class TooLargeError(RefusedError):
+    """An object that is read into memory is larger than any of ours."""
+
+
+def small(data: bytes, url: str, purpose: Purpose) -> bytes:
+    """The bytes of a small object, or ``TooLargeError``."""
+    if len(data) > SMALL_BYTES:
+        raise TooLargeError(
+            purpose.denied,
+            f"{purpose.uri_field}: {url} is larger than {SMALL_BYTES >> 20} MiB, which nothing that is read so is.",
+        )
+    return data
+
+
+def too_many(purpose: Purpose, url: str) -> RefusedError:
+    """The error for a listing that holds more than we take."""
+    return RefusedError(
+        purpose.denied,
+        f"{purpose.uri_field}: there are more than {MOST_OBJECTS:,} objects below {url}; name a folder below.",
+    )
+
+
 def join_key(*parts: str) -> str:
     """Joins parts of a key with single slashes; empty parts vanish."""
     return "/".join(part.strip("/") for part in parts if part.strip("/"))
@@ -128,7 +168,7 @@ def join_key(*parts: str) -> str:
 
 def escapes(key: str) -> bool:
     """Whether a key would leave the folder it is relative to (or names no object at all)."""
-    return not key or "\0" in key or "\\" in key or any(part in {"", ".", ".."} for part in key.split("/"))
+    return not key or "\0" in key or any(part in {"", ".", ".."} for part in key.split("/"))
 
 
 def require_inside(key: str, purpose: Purpose) -> str:

@@ -1,14 +1,16 @@
 """file:// storage: a folder of plain files, with the same promises as an object store.
 
-A file appears whole or not at all: it is written under a temporary name, flushed to the disk and renamed.
+A file appears whole or not at all: it is written under a temporary name, flushed to the disk and renamed. What
+strangers may have put into the folder is ``beneath``'s business.
 """
 
 import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +19,8 @@ from typing_extensions import override
 
 from lmft_job.storage.base import (
     CHUNK_BYTES,
+    MOST_OBJECTS,
+    SMALL_BYTES,
     Check,
     ObjectInfo,
     ObjectMissingError,
@@ -25,115 +29,103 @@ from lmft_job.storage.base import (
     disk_error,
     join_key,
     require_inside,
+    small,
+    too_many,
 )
+from lmft_job.storage.beneath import Found, Walk, folder_beneath, open_beneath, open_followed
 
 _TEMPORARY = ".lmft-part-"
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
 
 
 class FileStore(Store):
-    """See ``lmft_job.storage.Store``."""
+    """See ``lmft_job.storage.Store``.
 
-    def __init__(self, root: Path, purpose: Purpose) -> None:
-        self.root = root
+    Args:
+        top: the folder that the address names; it may be a link.
+        purpose: decides whether links below it are followed.
+        below: levels of the store's root below ``top``.
+    """
+
+    def __init__(self, top: Path, purpose: Purpose, below: tuple[str, ...] = ()) -> None:
+        self.root = top.joinpath(*below)
         self.purpose = purpose
-        self.uri = root.as_uri()
+        self.uri = self.root.as_uri()
+        self._top = top
+        self._below = below
 
     @override
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
-        target = self._path(key)
         try:
             opened = path.open("rb")
         except OSError as error:
             raise disk_error(error, path) from error
-        with opened as source, self._writing(target) as (file, temporary):
-            digest = copy_stream(source, file, check)
-            _sync(file)
-            os.replace(temporary, target)
+        with opened as source, self._writing(key) as target:
+            digest = copy_stream(source, target.file, check)
+            target.replace()
         return digest
 
     @override
     def put_bytes(self, key: str, data: bytes) -> None:
-        target = self._path(key)
-        with self._writing(target) as (file, temporary):
-            file.write(data)
-            _sync(file)
-            os.replace(temporary, target)
+        with self._writing(key) as target:
+            target.file.write(data)
+            target.replace()
 
     @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        target = self._path(key)
         try:
-            with self._writing(target) as (file, temporary):
-                file.write(data)
-                _sync(file)
-                _link_or_create(temporary, target, data)
+            with self._writing(key) as target:
+                target.file.write(data)
+                target.link_or_create(data)
         except FileExistsError:
             return self.get_bytes(key) == data
         return True
 
     @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
-        source = self._path(key)
         try:
-            opened = source.open("rb")
-        except (FileNotFoundError, IsADirectoryError) as error:
+            opened = self._open(key)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise self._missing(key) from error
         except OSError as error:
-            raise disk_error(error, source, self.purpose) from error
+            raise disk_error(error, self._path(key), self.purpose) from error
         with opened, written_whole(path) as file:
             return copy_stream(opened, file, check)
 
     @override
     def get_bytes(self, key: str) -> bytes | None:
-        path = self._path(key)
         try:
-            return path.read_bytes()
+            with self._open(key) as file:
+                return small(file.read(SMALL_BYTES + 1), self.url(key), self.purpose)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except OSError as error:
-            raise disk_error(error, path, self.purpose) from error
+            raise disk_error(error, self._path(key), self.purpose) from error
 
     @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        folder = prefix.rpartition("/")[0]
-        top = self._path(folder) if folder else self.root
+        folder, _, start = prefix.rpartition("/")
         found = []
-        try:
-            for path, name in _walk(top):
-                if path.is_symlink() and not path.exists():
-                    continue  # it leads nowhere, and looking again would not help
-                key = join_key(folder, name)
-                if key.startswith(prefix) and not path.name.startswith(_TEMPORARY):
-                    found.append(ObjectInfo(key, path.stat().st_size))
-        except FileNotFoundError:
-            # A file went while we looked (a prune by an attempt before us): look again, the rest is still there.
-            return self.list(prefix)
-        except OSError as error:
-            raise disk_error(error, top, self.purpose) from error
+        for item in self._walk(folder):
+            if item.levels[-1].startswith(_TEMPORARY) or not item.name.startswith(start):
+                continue
+            found.append(ObjectInfo(join_key(folder, item.name), item.size, item.modified))
+            if len(found) > MOST_OBJECTS:
+                raise too_many(self.purpose, self.url(folder))
         return sorted(found, key=lambda item: item.key)
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            path = self._path(key)
-            try:
-                path.unlink(missing_ok=True)
-                self._remove_empty(path.parent)
-            except OSError as error:
-                raise disk_error(error, path, self.purpose) from error
+            self._remove(self._levels(key))
 
     @override
     def abort_incomplete(self, prefix: str = "") -> int:
-        top = self._path(prefix.rstrip("/")) if prefix.strip("/") else self.root
-        try:
-            left = [path for path, _ in _walk(top) if path.name.startswith(_TEMPORARY)]
-            for path in left:
-                path.unlink(missing_ok=True)
-                self._remove_empty(path.parent)
-        except OSError as error:
-            raise disk_error(error, top, self.purpose) from error
+        folder = prefix.strip("/")
+        left = [item.levels for item in self._walk(folder) if item.levels[-1].startswith(_TEMPORARY)]
+        for levels in left:
+            self._remove((*self._levels(folder), *levels) if folder else (*self._below, *levels))
         return len(left)
 
     @override
@@ -144,45 +136,120 @@ class FileStore(Store):
 
     @override
     def child(self, prefix: str) -> "FileStore":
-        return FileStore(self._path(prefix.strip("/")), self.purpose)
+        return FileStore(self._top, self.purpose, self._levels(prefix.strip("/")))
 
     @override
     def url(self, key: str) -> str:
         return self._path(key.strip("/")).as_uri() if key.strip("/") else self.uri
 
+    def _levels(self, key: str) -> tuple[str, ...]:
+        return (*self._below, *require_inside(key, self.purpose).split("/"))
+
     def _path(self, key: str) -> Path:
         return self.root / require_inside(key, self.purpose)
+
+    def _open(self, key: str) -> BinaryIO:
+        if self.purpose.follows_links:
+            return open_followed(self._path(key), self.purpose.uri_field)
+        return open_beneath(self._top, self._levels(key))
+
+    def _walk(self, folder: str) -> Iterator[Found]:
+        levels = self._levels(folder) if folder else self._below
+        try:
+            yield from Walk(self._top, levels, self.purpose.follows_links)
+        except OSError as error:
+            raise disk_error(error, self._top.joinpath(*levels), self.purpose) from error
 
     def _missing(self, key: str) -> ObjectMissingError:
         return ObjectMissingError(
             self.purpose.not_found, f"{self.purpose.uri_field}: there is no file {self.root / key}."
         )
 
-    def _remove_empty(self, folder: Path) -> None:
-        """Folders do not exist in an object store: those that hold nothing any more go, up to the root."""
-        while folder != self.root and folder.is_relative_to(self.root):
-            try:
-                folder.rmdir()
-            except OSError:  # not empty, or gone already: either way there is no more to do here
+    def _remove(self, levels: tuple[str, ...]) -> None:
+        """Removes a file, and the folders that hold nothing any more: they do not exist in an object store."""
+        *parents, name = levels
+        try:
+            with suppress(FileNotFoundError), folder_beneath(self._top, parents) as parent:
+                os.unlink(name, dir_fd=parent)
+            while len(parents) > len(self._below):
+                *parents, name = parents
+                with folder_beneath(self._top, parents) as parent:
+                    os.rmdir(name, dir_fd=parent)
+        except OSError as error:
+            if error.errno in _NOT_EMPTY or isinstance(error, FileNotFoundError):
                 return
-            folder = folder.parent
+            raise disk_error(error, self._top.joinpath(*levels), self.purpose) from error
 
     @contextmanager
-    def _writing(self, target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    def _writing(self, key: str) -> Iterator["_Target"]:
         """A temporary file beside the target, removed unless it was renamed; errors in words."""
-        temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        *parents, name = self._levels(key)
         try:
-            try:
-                file = _create(temporary)
-                with file:
-                    yield file, temporary
-                _sync_folder(target.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with _new_file(self._top, parents, name) as target:
+                yield target
         except FileExistsError:
             raise
         except OSError as error:
-            raise disk_error(error, target, self.purpose) from error
+            raise disk_error(error, self._path(key), self.purpose) from error
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A file that is being written under a temporary name in an open folder."""
+
+    folder: int
+    temporary: str
+    name: str
+    file: BinaryIO
+
+    def replace(self) -> None:
+        """Gives the finished file its name, whatever had it before."""
+        _sync(self.file)
+        os.replace(self.temporary, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def link_or_create(self, data: bytes) -> None:
+        """Gives the finished file its name unless another has it (then FileExistsError)."""
+        _sync(self.file)
+        try:
+            os.link(self.temporary, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Some network file systems have no hard links; O_EXCL is next best: absent-or-ours still holds, and a torn
+            # manifest does not parse, so its readers pass it over.
+            with os.fdopen(_create_beneath(self.folder, self.name), "wb") as file:
+                file.write(data)
+                _sync(file)
+
+
+@contextmanager
+def _new_file(top: Path, parents: Sequence[str], name: str) -> Iterator[_Target]:
+    temporary = f"{_TEMPORARY}{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        for last in (False, False, True):
+            try:
+                folder = stack.enter_context(folder_beneath(top, parents, create=True))
+                descriptor = _create_beneath(folder, temporary)
+                break
+            except FileNotFoundError:
+                # A delete by another attempt has just removed the folder, which was empty.
+                if last:
+                    raise
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is needed", name) from error
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield _Target(folder, temporary, name, file)
+            os.fsync(folder)  # a manifest must not outlive a power cut that its files did not
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+
+
+def _create_beneath(folder: int, name: str) -> int:
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
 
 
 def copy_stream(source: BinaryIO, target: BinaryIO, check: Check | None) -> str:
@@ -228,48 +295,6 @@ def _create(path: Path) -> BufferedRandom:
     return path.open("x+b")
 
 
-def _link_or_create(temporary: Path, target: Path, data: bytes) -> None:
-    """Gives a finished file its name unless another has it (then FileExistsError)."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # Some network file systems have no hard links; O_EXCL is next best: absent-or-ours still holds, and a torn
-        # manifest does not parse, so its readers pass it over.
-        with target.open("xb") as file:
-            file.write(data)
-            _sync(file)
-
-
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable, so that a manifest never outlives a power cut that its files did not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _walk(top: Path) -> Iterator[tuple[Path, str]]:
-    """All files below a folder with their '/'-separated names; nothing when the folder is not there.
-
-    Raises:
-        OSError: a folder that is there and cannot be read: what it holds is not known, which is not nothing.
-    """
-
-    def failed(error: OSError) -> None:
-        if error.errno not in _GONE:
-            raise error
-
-    for folder, _, names in os.walk(top, onerror=failed, followlinks=True):
-        for name in names:
-            path = Path(folder, name)
-            yield path, path.relative_to(top).as_posix()

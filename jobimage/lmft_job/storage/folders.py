@@ -1,22 +1,28 @@
 """Whole folders in storage: sent, fetched, and complete only when their MANIFEST.json, written last, says so.
 
-Checkpoints and prepared data sets share this: objects first, then one conditional put of a manifest with the size and
-the SHA-256 of every file. What has no manifest does not exist; what does not match it is damaged.
+Checkpoints and prepared data sets share this: objects first, in a folder of a random name, then one conditional put of
+a manifest that names this folder, with the size and the SHA-256 of every file. What has no manifest does not exist;
+what does not match it is damaged. A second writer of the same folder writes into another random one, so that it cannot
+harm what the first has completed, and its manifest comes too late. Earlier versions laid the files beside the manifest.
 """
 
 import re
 import shutil
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmft_job.storage.base import Check, ObjectInfo, ObjectMissingError, Store, escapes, join_key
+from lmft_job.storage.base import Check, ObjectInfo, ObjectMissingError, Store, TooLargeError, escapes, join_key
 from lmft_job.storage.files import FileStore
 
 MANIFEST = "MANIFEST.json"
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)
+UNNAMED_SECONDS = 86400.0
+"""Age from which on files that no manifest names are nobody's: no writer takes so long from one file to the next."""
 
 
 class FileEntry(BaseModel):
@@ -33,6 +39,8 @@ class Manifest(BaseModel):
 
     Attributes:
         format: version of this layout; readers refuse one they do not know.
+        folder: name of the folder beside the manifest that holds the files; empty in format 1, where they lie beside
+            the manifest itself.
         labels: what the writer notes about the folder, such as step and attempt.
         files: by name relative to the folder.
     """
@@ -40,6 +48,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
+    folder: str = Field(default="", pattern="^[0-9A-Za-z]{0,64}$")
     labels: dict[str, int | str] = {}
     files: dict[str, FileEntry]
 
@@ -67,11 +76,57 @@ def publish_folder(
         True when this folder is the one in storage; False when another manifest was there first (for content that is
         named by its fingerprint that is as good).
     """
-    entries = put_folder(store, prefix, folder, check)
-    manifest = Manifest(labels=labels or {}, files=entries)
+    name = uuid.uuid4().hex
+    below = join_key(prefix, name)
+    entries = put_folder(store, below, folder, check)
+    manifest = Manifest(folder=name, labels=labels or {}, files=entries)
     if check:
         check()
-    return store.put_if_absent(join_key(prefix, MANIFEST), manifest.model_dump_json(indent=1).encode())
+    if store.put_if_absent(join_key(prefix, MANIFEST), manifest.model_dump_json(indent=1).encode()):
+        return True
+    store.delete([join_key(below, file) for file in entries])
+    try:
+        theirs = read_manifest(store, prefix)
+    except DamagedFolderError:
+        return False
+    return theirs is not None and (theirs.labels, theirs.files) == (manifest.labels, entries)
+
+
+def remove_unnamed(store: Store, prefix: str) -> None:
+    """Removes what writers that were killed, or came too late, have left in a folder a day ago or earlier."""
+    items = store.list(_below(prefix))
+    now = max((item.modified for item in items), default=0.0)
+    store.delete(unnamed_keys(store, prefix, items, now))
+
+
+def unnamed_keys(store: Store, prefix: str, items: Iterable[ObjectInfo], now: float) -> list[str]:
+    """Keys of a complete folder's objects that its manifest does not name, where all in their folder are a day old.
+
+    Args:
+        store: holds it.
+        prefix: the folder's.
+        items: all objects below it.
+        now: UNIX seconds, by the storage's clock.
+    """
+    folders: dict[str, list[ObjectInfo]] = {}
+    for item in items:
+        name, inside, _ = item.key.removeprefix(_below(prefix)).partition("/")
+        if inside:
+            folders.setdefault(name, []).append(item)
+    if len(folders) < 2:
+        return []  # the usual case, for which no manifest need be read
+    try:
+        manifest = read_manifest(store, prefix)
+    except DamagedFolderError:
+        return []
+    if manifest is None or not manifest.folder:
+        return []
+    return [
+        item.key
+        for name, found in folders.items()
+        if name != manifest.folder and now - max(item.modified for item in found) > UNNAMED_SECONDS
+        for item in found
+    ]
 
 
 def read_manifest(store: Store, prefix: str) -> Manifest | None:
@@ -80,15 +135,18 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     Raises:
         DamagedFolderError: when it is not a manifest that we can read.
     """
-    data = store.get_bytes(join_key(prefix, MANIFEST))
+    try:
+        data = store.get_bytes(join_key(prefix, MANIFEST))
+    except TooLargeError as error:
+        raise DamagedFolderError(f"{MANIFEST} is larger than any that we write") from error
     if data is None:
         return None
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         raise DamagedFolderError(f"{MANIFEST} is damaged ({error.errors()[0]['msg']})") from error
-    if manifest.format != FORMAT:
-        raise DamagedFolderError(f"{MANIFEST} has format {manifest.format}, this version reads {FORMAT}")
+    if manifest.format not in _READ:
+        raise DamagedFolderError(f"{MANIFEST} has format {manifest.format}, this version reads up to {FORMAT}")
     outside = [name for name in manifest.files if escapes(name)]
     if outside:
         raise DamagedFolderError(f"{MANIFEST} names {outside[0]!r}, which lies outside the folder")
@@ -113,9 +171,10 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    present = {item.key: item.size for item in store.list(_below(prefix))}
+    below = join_key(prefix, manifest.folder)
+    present = {item.key: item.size for item in store.list(_below(below))}
     for name, entry in manifest.files.items():
-        size = present.get(join_key(prefix, name))
+        size = present.get(join_key(below, name))
         if size is None:
             raise DamagedFolderError(f"{name} is missing")
         if size != entry.size:
@@ -123,7 +182,7 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
     try:
         destination.mkdir(parents=True, exist_ok=True)
         for name, entry in manifest.files.items():
-            digest = store.get_file(join_key(prefix, name), _inside(destination, name), check)
+            digest = store.get_file(join_key(below, name), _inside(destination, name), check)
             if digest != entry.sha256:
                 raise DamagedFolderError(f"{name} was altered: its SHA-256 is not the manifest's")
     except BaseException as error:

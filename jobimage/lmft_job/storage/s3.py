@@ -4,8 +4,10 @@ Transfers run through s3transfer (parallel parts, retried each, incomplete uploa
 the ends, so that a file's SHA-256 is computed in the one read that sends it, and a transfer can be stopped.
 """
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,20 @@ from typing_extensions import override
 from urllib3.exceptions import ProtocolError
 
 from lmft_job.errors import RefusedError, UnavailableError
-from lmft_job.storage.base import Check, ObjectInfo, Purpose, Store, disk_error, join_key, require_inside
+from lmft_job.storage.base import (
+    MOST_OBJECTS,
+    SMALL_BYTES,
+    Check,
+    ObjectInfo,
+    Purpose,
+    Store,
+    disk_error,
+    escapes,
+    join_key,
+    require_inside,
+    small,
+    too_many,
+)
 from lmft_job.storage.files import written_whole
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
 from lmft_job.storage.s3_retries import Patience
@@ -28,6 +43,8 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 else:
     S3Client = Any
+
+log = logging.getLogger(__name__)
 
 _MEBIBYTE = 1024 * 1024
 _ATTEMPTS = 10
@@ -157,28 +174,45 @@ class S3Store(Store):
             try:
                 for _ in range(self._settings.attempts - 1):
                     try:
-                        return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+                        return self._read_small(key)
                     except _BROKEN_BODY:
                         continue  # botocore retries requests, not the reading of their answers
-                return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+                return self._read_small(key)
             except ClientError as error:
                 if code_of(error) in ABSENT_CODES:
                     return None
                 raise
 
+    def _read_small(self, key: str) -> bytes:
+        body = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"]
+        with closing(body):
+            return small(body.read(SMALL_BYTES + 1), self.url(key), self.purpose)
+
     @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         root = f"{self._prefix}/" if self._prefix else ""
-        found = []
+        found: list[ObjectInfo] = []
         with self._translated("list", prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=root + prefix, PaginationConfig={"PageSize": self._settings.listing_page}
             ):
-                for item in page.get("Contents", []):
-                    key = item["Key"].removeprefix(root)
-                    if key and not key.endswith("/"):  # consoles make "folders" of such objects
-                        found.append(ObjectInfo(key, item["Size"]))
+                found += self._infos(page.get("Contents", []), root, prefix)
+                if len(found) > MOST_OBJECTS:
+                    raise too_many(self.purpose, self.url(prefix))
         return sorted(found, key=lambda item: item.key)
+
+    def _infos(self, contents: Iterable[Any], root: str, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects of one page. A service may answer with what was not asked for, and leave out what belongs there."""
+        for item in contents:
+            whole = item.get("Key", "")
+            key = whole.removeprefix(root)
+            if not whole.startswith(root + prefix) or key.endswith("/"):  # consoles make "folders" of such objects
+                continue
+            if escapes(key):
+                log.warning("%s has an object of the name %r, which is left out", self.uri, key)
+                continue
+            written = item.get("LastModified")
+            yield ObjectInfo(key, max(item.get("Size", 0), 0), written.timestamp() if written else 0.0)
 
     @override
     def delete(self, keys: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 Checkpoint = tuple[int, int]
-"""Attempt and step; the order is that in which runs resume."""
+"""Attempt and step."""
 
 RUN, ATTEMPT = "lmfinetune.dev/run-uid", "lmfinetune.dev/attempt"
 """Labels of Jobs and pods."""
@@ -133,7 +133,7 @@ class RunHistory:
         """
         keep = 1 if done else self.keep
         for lost in sorted(self.there - found):
-            newer = [checkpoint for checkpoint in found if checkpoint > lost]
+            newer = [checkpoint for checkpoint in found if newness(checkpoint) > newness(lost)]
             if len(newer) < keep:
                 self._wrong(f"checkpoint {name(lost)} is gone, though only {len(newer)} are newer")
         if done and self.done is None:
@@ -197,7 +197,7 @@ class RunHistory:
 
     def _newest_before(self, moment: float, late: Collection[Checkpoint]) -> Checkpoint | None:
         known = [found for seen, found in self.looks if seen < moment]
-        return max(known[-1].difference(late), default=None) if known else None
+        return max(known[-1].difference(late), key=newness, default=None) if known else None
 
     def _written_late(self, starts: Mapping[int, float]) -> set[Checkpoint]:
         """Checkpoints of fenced attempts that were not there yet when a later attempt began."""
@@ -213,6 +213,11 @@ class RunHistory:
     def _wrong(self, what: str) -> None:
         if what not in self.violations:
             self.violations.append(what)
+
+
+def newness(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Runs resume from the highest: the most steps, then the later attempt."""
+    return checkpoint[1], checkpoint[0]
 
 
 def name(checkpoint: Checkpoint) -> str:

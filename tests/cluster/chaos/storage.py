@@ -15,7 +15,7 @@ MANIFEST = "MANIFEST.json"
 LOSSES = "lmft_losses.f64"
 AWAY = (BotoCoreError, ClientError)
 """What the client raises while the server is stopped."""
-_FOLDER = re.compile(r"checkpoints/attempt-(\d+)/step-(\d+)/(.+)")
+_FOLDER = re.compile(r"(checkpoints/attempt-(\d+)(?:-\w+)?/step-(\d+)/)(.+)")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,14 @@ class Folder:
 
         It may be pruned meanwhile, manifest first; then there is nothing to say either.
         """
-        folder = f"checkpoints/attempt-{checkpoint[0]:04d}/step-{checkpoint[1]:08d}/"
+        found = [match for key in self.keys() if (match := _manifest(key)) and _place(match) == checkpoint]
+        return next((what for match in found if (what := self._damage(match[1]))), None)
+
+    def _damage(self, folder: str) -> str | None:
         try:
-            for name, entry in json.loads(self.read(folder + MANIFEST))["files"].items():
-                data = self.read(folder + name)
+            manifest = json.loads(self.read(folder + MANIFEST))
+            for name, entry in manifest["files"].items():
+                data = self.read(f"{folder}{manifest['folder']}/{name}")
                 if (len(data), hashlib.sha256(data).hexdigest()) != (entry["size"], entry["sha256"]):
                     return f"{name} is not what the manifest says"
         except ClientError as error:
@@ -74,5 +78,13 @@ class Folder:
 
 def complete_checkpoints(keys: Mapping[str, int]) -> frozenset[Checkpoint]:
     """Those that have a manifest."""
-    matches = [_FOLDER.fullmatch(key) for key in keys]
-    return frozenset((int(match[1]), int(match[2])) for match in matches if match and match[3] == MANIFEST)
+    return frozenset(_place(match) for key in keys if (match := _manifest(key)))
+
+
+def _manifest(key: str) -> re.Match[str] | None:
+    match = _FOLDER.fullmatch(key)
+    return match if match and match[4] == MANIFEST else None
+
+
+def _place(match: re.Match[str]) -> Checkpoint:
+    return int(match[2]), int(match[3])

@@ -61,7 +61,7 @@ def test_a_node_that_vanishes_is_not_waited_for_and_its_zombie_does_no_harm(frai
 
     # and when the node is back, and the zombie awakes beside its successor before kubelet's patience with it is over
     frail.kubelet("start")
-    eventually(lambda: folder.read("attempts/attempt-0002.json"), "the next attempt has begun", 90)
+    eventually(lambda: folder.has_begun(2), "the next attempt has begun", 90)
     asleep = folder.newest(attempt=1)
     frail.task("resume", pod=pod)
 

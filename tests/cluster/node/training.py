@@ -88,7 +88,7 @@ class Folder:
         """Attempt and step of every complete checkpoint."""
         listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{self.prefix}checkpoints/").get("Contents", [])
         parts = [item["Key"].split("/") for item in listed if item["Key"].endswith("/MANIFEST.json")]
-        return sorted((int(p[-3].removeprefix("attempt-")), int(p[-2].removeprefix("step-"))) for p in parts)
+        return sorted((int(p[-3].split("-")[1]), int(p[-2].removeprefix("step-"))) for p in parts)
 
     def checkpoint(self, attempt: int = 1, seconds: float = 180) -> int:
         """Step of the newest complete checkpoint of an attempt, once there is one."""
@@ -101,8 +101,17 @@ class Folder:
 
     def known_step(self, attempt: int = 1) -> int:
         """The step that an attempt noted last, which a checkpoint may be behind."""
-        noted = self.read(f"attempts/attempt-{attempt:04d}.json")
-        return int(json.loads(noted)["step"]) if noted else 0
+        notes = [self.read(key) for key in self._notes(attempt)]
+        return max((int(json.loads(note)["step"]) for note in notes if note), default=0)
+
+    def has_begun(self, attempt: int) -> bool:
+        """Whether a pod of an attempt has begun."""
+        return bool(self._notes(attempt))
+
+    def _notes(self, attempt: int) -> list[str]:
+        prefix = f"{self.prefix}attempts/attempt-{attempt:04d}"
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [item["Key"].removeprefix(self.prefix) for item in found]
 
     def newest(self, attempt: int) -> int:
         """The step that an attempt is known to have done last, by its note or by a checkpoint."""

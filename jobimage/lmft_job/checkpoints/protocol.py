@@ -1,0 +1,237 @@
+"""What lies where below a run's folder, which checkpoint is taken, and what is removed.
+
+``checkpoints/attempt-0002-<first 8 of the pod's UID>/step-00000400/MANIFEST.json`` names a folder of a random name
+beside it, which holds the files. A pod writes in its own folder only, so that one thought dead, or one of the same
+attempt number, cannot touch what another has stored; it reads those of all. Earlier versions left out the UID, and laid
+the files beside the manifest.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmft_api.run import CHECKPOINTS_FOLDER, checkpoint_folder
+from lmft_job.errors import RefusedError
+from lmft_job.storage import (
+    MANIFEST,
+    UNNAMED_SECONDS,
+    Check,
+    DamagedFolderError,
+    ObjectInfo,
+    Store,
+    fetch_verified,
+    publish_folder,
+    unnamed_keys,
+)
+
+Say = Callable[[str], None]
+Loads = Callable[[Path], None]
+"""Looks whether a checkpoint's folder can be loaded; raises DamagedFolderError when not."""
+
+_LOCATION = re.compile(
+    rf"(?P<prefix>{CHECKPOINTS_FOLDER}/attempt-(?P<attempt>[0-9]{{1,9}})(?:-[0-9A-Za-z]+)?/step-(?P<step>[0-9]{{1,15}}))/"
+    r"(?P<name>.+)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint in storage.
+
+    Attributes:
+        attempt: which attempt wrote it, from 1.
+        step: optimizer steps done.
+        prefix: its folder, relative to the run's.
+        uri: its address, for people.
+        time: when its manifest was written, UNIX seconds by the storage's clock; 0 when not known.
+    """
+
+    attempt: int
+    step: int
+    prefix: str
+    uri: str
+    time: float = field(default=0.0, compare=False)
+
+
+def complete(store: Store) -> list[Checkpoint]:
+    """All checkpoints that have a manifest, the one to take first; not verified.
+
+    The most steps count, then the later manifest. Attempt numbers do not: they may repeat once the cluster's database
+    was restored to an older snapshot.
+    """
+    return _survey(store)[0]
+
+
+def newest_verified(
+    store: Store,
+    destination: Path,
+    say: Say,
+    check: Check | None = None,
+    passed_over: set[str] | None = None,
+    loads: Loads = lambda folder: None,
+) -> Checkpoint | None:
+    """Fetches the newest complete checkpoint into a folder, every file compared with its SHA-256.
+
+    Damaged ones are passed over, each with a line that says why.
+
+    Args:
+        store: rooted at the run's folder.
+        destination: replaced; does not exist afterwards when there is no good checkpoint.
+        say: takes the lines for people.
+        check: called between chunks; what it raises ends the download (an interrupt, for instance).
+        passed_over: gets the folders of those that are damaged, for :func:`prune`.
+        loads: the last look at the folder; what it refuses is passed over too.
+
+    Raises:
+        UnavailableError: storage failed after its retries. That says nothing about a checkpoint, so none is passed
+            over for it.
+    """
+    passed_over = set() if passed_over is None else passed_over
+    while True:
+        # Listed anew each time: an attempt before us may still be publishing and pruning.
+        candidates = [found for found in complete(store) if found.prefix not in passed_over]
+        if not candidates:
+            return None
+        candidate = candidates[0]
+        try:
+            if _fetch(store, candidate, destination, check):
+                loads(destination)
+                return candidate
+            problem = "it was being removed"
+        except DamagedFolderError as error:
+            shutil.rmtree(destination, ignore_errors=True)
+            problem = str(error)
+        passed_over.add(candidate.prefix)
+        before = candidates[1] if len(candidates) > 1 else None
+        follow = (
+            f"trying step {before.step} (attempt {before.attempt}) instead" if before else "there is none before it"
+        )
+        say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) passed over: {problem}; {follow}")
+
+
+def _fetch(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:
+    """Whether it was there; DamagedFolderError when it is not what it says."""
+    manifest = fetch_verified(store, wanted.prefix, destination, check)
+    if manifest is None:
+        return False
+    labels = {"attempt": wanted.attempt, "step": wanted.step}
+    if {name: manifest.labels.get(name) for name in labels} != labels:
+        raise DamagedFolderError(f"{MANIFEST} belongs to another checkpoint")
+    return True
+
+
+def publish(
+    store: Store,
+    folder: Path,
+    attempt: int,
+    step: int,
+    check: Check | None = None,
+    pod: str = "",
+    passed_over: set[str] | None = None,
+) -> Checkpoint:
+    """Stores a checkpoint folder, its manifest last; it exists for readers from that moment on.
+
+    Args:
+        store: rooted at the run's folder.
+        folder: on this disk.
+        attempt: our own.
+        step: optimizer steps done.
+        check: see :func:`lmft_job.storage.put_folder`.
+        pod: UID of our pod, where it is known.
+        passed_over: folders found damaged; one of this step and of ours is replaced.
+
+    Raises:
+        RefusedError: when the pod has published another checkpoint of this step: two processes believe that they are
+            this attempt.
+    """
+    prefix = checkpoint_folder(attempt, step, pod)
+    if passed_over and prefix in passed_over:
+        store.delete([f"{prefix}/{MANIFEST}"])
+        passed_over.discard(prefix)
+    if not publish_folder(store, prefix, folder, {"attempt": attempt, "step": step}, check):
+        raise RefusedError(
+            store.purpose.denied,
+            f"{store.url(prefix)} was already written with other content: another process runs as attempt {attempt}. "
+            "Stop it, or start a new attempt.",
+        )
+    return Checkpoint(attempt, step, prefix, store.url(prefix))
+
+
+def prune(store: Store, keep: int, attempt: int, passed_over: Collection[str] = ()) -> int:
+    """Removes all but the newest checkpoints, and what was left incomplete.
+
+    Each loses its manifest first, so that a reader never takes a half-removed one for whole. Complete checkpoints of
+    attempts after ours are out of sight: a pod thought dead must not remove what its successor wrote. What no manifest
+    names goes with the attempts before ours, and of any attempt once it is a day old.
+
+    Args:
+        keep: how many complete checkpoints stay, at least 1; the newest of our own attempt always does.
+        attempt: our own attempt.
+        passed_over: folders found damaged; they go first, and count for none of those kept.
+
+    Returns:
+        How many complete checkpoints were removed.
+    """
+    whole, folders = _survey(store)
+    ours = [found for found in whole if found.attempt <= attempt]
+    damaged = [found for found in ours if found.prefix in passed_over]
+    good = [found for found in ours if found not in damaged]
+    own = next((found for found in good if found.attempt == attempt), None)
+    old = [found for found in good[max(keep, 1) :] if found is not own] + damaged if good else []
+    for prefix in [*(found.prefix for found in reversed(old)), *_abandoned(whole, folders, attempt)]:
+        store.delete(sorted(folders[prefix].keys, key=lambda key: not key.endswith("/" + MANIFEST)))
+    for found in good:
+        if found not in old:
+            store.delete(unnamed_keys(store, found.prefix, folders[found.prefix].items, _clock(folders)))
+    return len(old)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What lies in one checkpoint's folder, complete or not."""
+
+    attempt: int
+    items: list[ObjectInfo] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        return [item.key for item in self.items]
+
+
+def _abandoned(whole: Collection[Checkpoint], folders: dict[str, _Folder], attempt: int) -> list[str]:
+    """Folders without a manifest that nobody will complete: of attempts before ours, or a day old."""
+    named, now = {found.prefix for found in whole}, _clock(folders)
+    if not any(found.attempt <= attempt for found in whole):
+        return []
+    return [
+        prefix
+        for prefix, folder in folders.items()
+        if prefix not in named
+        and (folder.attempt < attempt or now - max(item.modified for item in folder.items) > UNNAMED_SECONDS)
+    ]
+
+
+def _clock(folders: dict[str, _Folder]) -> float:
+    """The time by the storage's clock, or somewhat before it: ours may differ."""
+    return max((item.modified for folder in folders.values() for item in folder.items), default=0.0)
+
+
+def _survey(store: Store) -> tuple[list[Checkpoint], dict[str, _Folder]]:
+    folders: dict[str, _Folder] = {}
+    whole = []
+    for item in store.list(f"{CHECKPOINTS_FOLDER}/"):
+        match = _LOCATION.fullmatch(item.key)
+        if not match:
+            continue
+        prefix, attempt, step = match["prefix"], int(match["attempt"]), int(match["step"])
+        folders.setdefault(prefix, _Folder(attempt)).items.append(item)
+        if match["name"] == MANIFEST:
+            whole.append(Checkpoint(attempt, step, prefix, store.url(prefix), item.modified))
+    return sorted(whole, key=_newness, reverse=True), folders
+
+
+def _newness(found: Checkpoint) -> tuple[int, float, int, str]:
+    return found.step, found.time, found.attempt, found.prefix

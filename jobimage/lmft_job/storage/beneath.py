@@ -1,0 +1,235 @@
+"""Files and folders below a given one, as strangers may have left them: links that lead elsewhere or in circles, fifos,
+devices, names that are not UTF-8.
+
+The given folder itself may be a link: whoever named it meant where it leads. Below it links are followed only to read
+data and models, as in the hub's cache; never in the folder of an output, into which others may write too.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from lmft_job.private import refuse_private
+
+log = logging.getLogger(__name__)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LONGEST_KEY = 1024  # bytes, S3's own bound; deeper trees than that are somebody's trap
+_TRIES = 3
+
+
+class NotPlainError(OSError):
+    """A link, a fifo or a device where a file or a folder is wanted."""
+
+
+@contextmanager
+def folder_beneath(top: Path, levels: Sequence[str], *, create: bool = False) -> Iterator[int]:
+    """A descriptor of a folder below ``top``, reached level by level without following a link.
+
+    Raises:
+        NotPlainError: a level is a link.
+        NotADirectoryError: a level is a file.
+        FileNotFoundError: a level is not there, and ``create`` is not set.
+    """
+    if create:
+        top.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(top, _FOLDER)
+    try:
+        for level in levels:
+            deeper = _open_level(descriptor, level, create)
+            os.close(descriptor)
+            descriptor = deeper
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_level(parent: int, name: str, create: bool) -> int:
+    for _ in range(_TRIES):
+        try:
+            return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+            # Another attempt may remove the empty folder before it is opened, hence the tries.
+            try:
+                os.mkdir(name, dir_fd=parent)
+            except FileExistsError:
+                continue
+        except OSError as error:
+            if is_link(parent, name):
+                raise _followed_not(name) from error
+            raise
+    return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def is_link(parent: int, name: str) -> bool:
+    """Whether a name in an open folder is a link."""
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _followed_not(name: str) -> NotPlainError:
+    words = f"{name!r} is a link, and links below the folder of an output are not followed; name where it leads instead"
+    return NotPlainError(errno.ELOOP, words, name)
+
+
+def open_beneath(top: Path, levels: Sequence[str]) -> BinaryIO:
+    """A file below ``top`` to read, without following a link.
+
+    Raises:
+        NotPlainError: it is a link, a fifo or a device, or a level before it is a link.
+        IsADirectoryError: it is a folder.
+    """
+    *parents, name = levels
+    with folder_beneath(top, parents) as parent:
+        if is_link(parent, name):
+            raise _followed_not(name)
+        # A device may do something when it is opened, so look at it first; and again, for it may have been exchanged.
+        _require_plain(os.stat(name, dir_fd=parent, follow_symlinks=False), name)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    return _plain_file(descriptor, name)
+
+
+def open_followed(path: Path, field_name: str) -> BinaryIO:
+    """A file of data or of a model to read; links are followed, but not to what a pod holds besides.
+
+    Raises:
+        NotPlainError: it is, or leads to, a fifo or a device.
+        IsADirectoryError: it is a folder.
+        InvalidError: it leads to the pod's secrets.
+    """
+    _require_plain(os.stat(path), str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = _plain_file(descriptor, str(path))
+    try:
+        # Where it really lies is asked of what was opened: a link may be exchanged between a look and the opening.
+        really = f"/proc/self/fd/{descriptor}"
+        refuse_private(Path(os.readlink(really) if os.path.lexists(really) else os.path.realpath(path)), field_name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _plain_file(descriptor: int, name: str) -> BinaryIO:
+    try:
+        _require_plain(os.fstat(descriptor), name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_plain(info: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", name)
+    if not stat.S_ISREG(info.st_mode):
+        raise NotPlainError(errno.EACCES, f"{name!r} is neither a file nor a folder (a fifo or a device)", name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plain file: its levels below where the walk began, size in bytes, when it was written in UNIX seconds."""
+
+    levels: tuple[str, ...]
+    size: int
+    modified: float
+
+    @property
+    def name(self) -> str:
+        """'/'-separated."""
+        return "/".join(self.levels)
+
+
+@dataclass
+class Walk:
+    """All plain files below a folder; nothing when it is not there.
+
+    A folder that links lead to is visited once, however many lead there. Left out are fifos, devices, links that lead
+    nowhere, and names that are no UTF-8, of which the log says how many.
+
+    Args:
+        top: see :func:`folder_beneath`.
+        levels: of the folder, below ``top``.
+        follow: whether links are followed.
+    """
+
+    top: Path
+    levels: tuple[str, ...] = ()
+    follow: bool = False
+    _visited: set[tuple[int, int]] = field(default_factory=set)
+    _unreadable: int = 0
+
+    def __iter__(self) -> Iterator[Found]:
+        """Raises OSError for a folder that is there and cannot be read: unknown is not nothing."""
+        folders: list[tuple[tuple[str, ...], bool]] = [((), False)]
+        while folders:
+            links: list[tuple[tuple[str, ...], bool]] = []
+            levels, by_link = folders.pop()
+            for name, info, is_link in self._entries(levels, by_link):
+                below = (*levels, name)
+                if not stat.S_ISDIR(info.st_mode):
+                    yield Found(below, info.st_size, info.st_mtime)
+                elif len("/".join(below).encode()) <= _LONGEST_KEY:
+                    # Real folders before links, so that a folder is listed under its own name.
+                    (links if is_link else folders).append((below, is_link))
+            folders[:0] = links
+        if self._unreadable:
+            log.warning("%s: %s names that are not UTF-8 are left out", self.top, self._unreadable)
+
+    def _entries(self, levels: tuple[str, ...], by_link: bool) -> Iterator[tuple[str, os.stat_result, bool]]:
+        try:
+            with self._opened(levels) as descriptor:
+                about = os.fstat(descriptor)
+                if by_link and (about.st_dev, about.st_ino) in self._visited:
+                    return
+                self._visited.add((about.st_dev, about.st_ino))
+                with os.scandir(descriptor) as entries:
+                    yield from self._wanted(entries)
+        except (NotADirectoryError, NotPlainError):
+            return  # exchanged while we looked
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+
+    def _wanted(self, entries: Iterator["os.DirEntry[str]"]) -> Iterator[tuple[str, os.stat_result, bool]]:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError:
+                self._unreadable += 1
+                continue
+            link = entry.is_symlink()
+            if link and not self.follow:
+                continue
+            try:
+                info = entry.stat(follow_symlinks=self.follow)
+            except FileNotFoundError:
+                continue  # a link that leads nowhere, or a file that went while we looked
+            except OSError:
+                if link:
+                    continue  # it leads in a circle, or where we may not look
+                raise
+            if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+                yield entry.name, info, link
+
+    @contextmanager
+    def _opened(self, levels: tuple[str, ...]) -> Iterator[int]:
+        if not self.follow:
+            with folder_beneath(self.top, (*self.levels, *levels)) as descriptor:
+                yield descriptor
+            return
+        descriptor = os.open(self.top.joinpath(*self.levels, *levels), _FOLDER)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
