@@ -90,15 +90,15 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$"
 FIELD_PATH_PATTERN = r"^[^. \t\n\f\r]+(\.[^. \t\n\f\r]+)*$"
 MOUNT_PATH_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$"
-# Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's.
-SOURCE_PATTERN = (
-    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ \t\n\f\r]*)?|file://[^ \t\n\f\r]+|"
-    r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
-)
+# Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's. A blank
+# may stand in a key, but at its end it is a slip.
+_BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_KEY = r"[^\t\n\f\r]*[^ \t\n\f\r]"
+SOURCE_PATTERN = rf"^({_BUCKET}(/({_KEY})?)?|file://{_KEY}|[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
 HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
-STORAGE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ \t\n\f\r]*)?|file:///[^ \t\n\f\r]*)$"
-FILE_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^ \t\n\f\r]+|file://[^ \t\n\f\r]+)$"
+STORAGE_URI_PATTERN = rf"^({_BUCKET}(/({_KEY})?)?|file:///({_KEY})?)$"
+FILE_URI_PATTERN = rf"^({_BUCKET}/{_KEY}|file://{_KEY})$"
 SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 - the name of a key
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 IMAGE_PATTERN = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"

@@ -66,6 +66,9 @@ class RunFile(ApiModel):
     """Whether policy lets training.callbacks and training.trainerClass be imported."""
     allow_remote_code: bool = False
     """Whether policy lets model.trustRemoteCode take effect."""
+    source_patterns: list[str] | None = None
+    """Patterns of policy.sources.uris; each file that a wildcard of dataset.files names must match one. Default: none,
+    which admits all."""
     resume_model_uri: str | None = None
     """Folder of the model or checkpoint of the run that spec.resumeFrom names."""
     image: str | None = None

@@ -280,4 +280,5 @@ def _data(
         credentials=context.secret("dataset"),
         check=context.check,
         say=context.observer.note,
+        admitted=context.run.source_patterns,
     )

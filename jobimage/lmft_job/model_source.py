@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
+from lmft_api.addresses import decoded
 from lmft_api.reasons import Reason
 from lmft_job import hub
 from lmft_job.errors import RefusedError, UnavailableError
@@ -60,7 +60,7 @@ def fetch_source(
         InvalidError: a folder, or a link in it, that leads to the pod's secrets.
     """
     if source.startswith("file://"):
-        path = Path(unquote(source.removeprefix("file://")))
+        path = Path(decoded(source).removeprefix("file://"))
         if not path.is_dir():
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
         for entry in (path, *path.rglob("*")):

@@ -135,6 +135,7 @@ def build(
         stage=plan.stage,
         allow_user_code=rules.user_code,
         allow_remote_code=rules.trust_remote_code,
+        source_patterns=list(rules.sources.uris),
         resume_model_uri=plan.resume_model_uri,
         image=image_of(spec, settings),
         grace_seconds=settings.job.termination_grace_period_seconds,

@@ -8,8 +8,8 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from urllib.parse import unquote
 
+from lmft_api.addresses import admits, decoded
 from lmft_api.base import amount
 from lmft_api.pod import EnvVar
 from lmft_api.spec import LMFineTuneSpec
@@ -117,9 +117,9 @@ def _address(
     if source.startswith("file://"):
         volumes = (spec.pod_template.volumes if spec.pod_template else None) or ()
         yield from _file(path, source, [volume.mount_path for volume in volumes])
-    elif ".." in unquote(source).split("/"):
+    elif ".." in decoded(source).split("/"):
         yield Problem(path, f'"{source}" is refused: an address must not contain ".."')
-    if not _allowed(source, rules.sources.uris):
+    if not _admitted(decoded(source), rules.sources.uris):
         yield _refused(path, f'"{source}"', "policy.sources.uris")
     elif shared and _foreign(path, source, shared.rstrip("/"), namespace, rules.sources.uris):
         words = f'"{source}" is refused: of {shared} only the folder {namespace}/ belongs to this namespace'
@@ -141,19 +141,18 @@ def _foreign(path: str, source: str, shared: str, namespace: str, patterns: Iter
     own = f"{shared}/{namespace}"
     if address == own or literal.startswith(f"{own}/"):
         return False
-    return not any(fnmatchcase(address, p) for p in patterns if p.startswith(f"{shared}/"))
+    return not _admitted(address, [pattern for pattern in patterns if pattern.startswith(f"{shared}/")])
 
 
 def _plain(source: str) -> str:
     """The address without what changes its spelling alone: some S3 servers keep objects in a file tree."""
-    scheme, _, rest = source.partition("://")
-    rest = unquote(rest) if scheme == "file" else rest
+    scheme, _, rest = decoded(source).partition("://")
     return f"{scheme}://{re.sub(r'/(?:[.]?/)+', '/', rest)}".rstrip("/")
 
 
 def _file(path: str, uri: str, mounts: Iterable[str]) -> Iterator[Problem]:
     """A file:// address must stay on a volume of the manifest: all else is the image, or other people's secrets."""
-    location = unquote(uri.removeprefix("file://"))
+    location = decoded(uri).removeprefix("file://")
     inside = location.startswith("/") and ".." not in location.split("/")
     normal = posixpath.normpath(location)
     if not inside or not any(normal == mount or normal.startswith(mount.rstrip("/") + "/") for mount in mounts):
@@ -231,6 +230,11 @@ def _set_by_platform(variable: EnvVar, fixed: Mapping[str, str]) -> str | None:
     """The platform's variable that this one would change."""
     names = (variable.name, *_WINS_OVER.get(variable.name, ()))
     return next((name for name in names if fixed.get(name, variable.value) != variable.value), None)
+
+
+def _admitted(address: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern admits a decoded address and all that its wildcards stand for."""
+    return any(admits(pattern, address, wildcards=True) for pattern in patterns)
 
 
 def _allowed(name: str, patterns: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from job.s3server import BUCKET, S3Server
 from lmft_api.spec import DataFormat
 from lmft_job.data import fields, sources
 from lmft_job.data.files import DataFile, Problems, read
+from lmft_job.data.places import find_files
 from lmft_job.data.splits import parse
 from lmft_job.data.texts import Texts, TextWriter
+from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.storage import open_store
 
 TEXTS = [f"row {number} holds words, “quotes” and a\ttab" for number in range(60)]
 
@@ -142,7 +146,7 @@ def test_wildcards_name_files_sorted_and_each_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}\n")
     uris = [f"file://{tmp_path}/b.jsonl", f"file://{tmp_path}/*.jsonl", f"file://{tmp_path}/**/*.jsonl"]
 
-    found = sources._resolve(uris, tmp_path, None, lambda: None)
+    found = find_files(uris, tmp_path, None, lambda: None)
 
     assert [str(file.path.relative_to(tmp_path)) for file in found] == [
         "b.jsonl",
@@ -156,17 +160,65 @@ def test_a_bracket_in_a_path_is_no_wildcard(tmp_path: Path) -> None:
     for name in ("[ab].jsonl", "a.jsonl"):
         (tmp_path / name).write_text("{}\n")
 
-    [found] = sources._resolve([f"file://{tmp_path}/[ab].jsonl"], tmp_path, None, lambda: None)
+    [found] = find_files([f"file://{tmp_path}/[ab].jsonl"], tmp_path, None, lambda: None)
 
     assert found.path.name == "[ab].jsonl"
 
 
-def test_a_blank_in_a_path_is_written_in_percent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["my%20data", "my data"])
+def test_a_blank_in_a_path_is_written_as_it_is_or_in_percent(tmp_path: Path, folder: str) -> None:
     (tmp_path / "my data").mkdir()
     write_lines(tmp_path / "my data" / "a.jsonl", *[{"text": f"row {n} of some words"} for n in range(50)])
-    address = f"file://{tmp_path}/my%20data/a.jsonl"
+    address = f"file://{tmp_path}/{folder}/a.jsonl"
 
     assert prepare_toy(json_data(address, blockSize=8), tmp_path / "cache").figures.train_rows == 40
+
+
+@pytest.mark.parametrize("written", ["My%20Data/100%25/x%20y.jsonl", "My Data/100%/x y.jsonl", "My Data/*/x*.jsonl"])
+def test_a_blank_in_a_key_is_written_as_it_is_or_in_percent(s3: S3Server, tmp_path: Path, written: str) -> None:
+    key = f"{tmp_path.name}/My Data/100%/x y.jsonl"
+    s3.client().put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+
+    [found] = find_files(
+        [f"s3://{BUCKET}/{tmp_path.name}/{written}"], tmp_path, s3.secret(tmp_path / "s"), lambda: None
+    )
+
+    assert (found.name, found.path.read_bytes()) == (f"s3://{BUCKET}/{key}", b"{}")
+    store = open_store(f"s3://{BUCKET}/{tmp_path.name}/My Data", tmp_path / "s")
+    store.put_bytes("%41/a", b"1")
+    assert open_store(store.url("%41"), tmp_path / "s").get_bytes("a") == b"1", "its address leads there again"
+
+
+def test_a_file_that_the_platform_does_not_admit_is_refused_wherever_a_wildcard_or_a_link_leads(tmp_path: Path) -> None:
+    for name in ("team-a/x.jsonl", "team-b/x.jsonl", "team-b/y.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    (tmp_path / "team-a" / "link.jsonl").symlink_to(tmp_path / "team-b" / "y.jsonl")
+    admitted = [f"file://{tmp_path}/team-a/*"]
+
+    def named(pattern: str) -> list[str]:
+        return [file.path.name for file in find_files([f"file://{tmp_path}/{pattern}"], tmp_path, None, bool, admitted)]
+
+    assert named("team-a/x*") == ["x.jsonl"]
+    for pattern in ("team-?/x.jsonl", "**/x.jsonl", "team-b/x.jsonl", "team-a/*", "team-a/link.jsonl"):
+        with pytest.raises(
+            InvalidError, match=r'files\[0\]: "file://.*/team-b/.*" is not allowed here \(policy.sources'
+        ):
+            named(pattern)
+
+
+def test_wildcards_neither_follow_links_in_circles_nor_wait_for_a_fifo(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    for name in ("x", "y"):
+        (tmp_path / name).symlink_to(".")
+    os.mkfifo(tmp_path / "fifo.jsonl")
+
+    [found] = find_files([f"file://{tmp_path}/**/*.jsonl"], tmp_path, None, lambda: None)
+    assert found.path == tmp_path / "a.jsonl"
+    with pytest.raises(RefusedError, match="is neither a file nor a folder"):
+        find_files([f"file://{tmp_path}/fifo.jsonl"], tmp_path, None, lambda: None)
+    with pytest.raises(InvalidError, match="%00"):
+        find_files([f"file://{tmp_path}/%00.jsonl"], tmp_path, None, lambda: None)
 
 
 def test_lone_surrogates_and_astral_characters_survive_as_text(tmp_path: Path) -> None:

@@ -180,19 +180,13 @@ def test_names_with_line_ends_and_names_that_are_no_utf_8(
     assert sorted(os.listdir(os.fsencode(folder))) == [b"\xffolder", b"\xff\xfe"]
 
 
-def test_a_tree_too_deep_for_any_key_ends_a_listing_and_not_the_process(tmp_path: Path, out: Store) -> None:
-    (tmp_path / "out").mkdir()
-    deepest = os.open(tmp_path / "out", os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("d", dir_fd=deepest)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=deepest)
-        os.close(deepest)
-        deepest = deeper
-    os.close(deepest)
+def test_a_tree_too_deep_for_any_key_is_left_out(tmp_path: Path, out: Store) -> None:
+    deepest = (tmp_path / "out").joinpath(*["d" * 200] * 10)
+    deepest.mkdir(parents=True)
+    (deepest / "b").write_bytes(b"1")
     out.put_bytes("a", b"1")
 
-    with within_seconds(20):
-        assert names(out) == ["a"]
+    assert names(out) == ["a"]
 
 
 def test_data_may_lie_behind_links_but_not_behind_those_that_lead_to_the_pods_secrets(

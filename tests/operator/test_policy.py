@@ -187,6 +187,10 @@ FOLDERS = [
     ("s3://models/lmft2/data.jsonl", True),
     ("s3://others/lmft/team-b/data.jsonl", True),
     ("s3://models/lmft/shared/data.jsonl", True),
+    ("s3://models/lmft/team%2Db/data.jsonl", False),
+    ("s3://models/lm%66t/team-b/data.jsonl", False),
+    ("s3://models/lmft/team-a/My%20Data/x y.jsonl", True),
+    ("s3://models/lmft/sh?red/data.jsonl", False),
 ]
 SHARED = (
     "{defaults: {outputUri: 's3://models/lmft/'}, policy: {sources: {uris: ['s3://*', 's3://models/lmft/shared/*']}}}"
@@ -213,6 +217,24 @@ def test_of_the_platforms_storage_a_namespace_reads_its_own_folder(address, ours
 )
 def test_of_the_platforms_storage_a_namespace_writes_its_own_folder(address, ours):
     assert (refused(SHARED, output={"uri": address}) == []) == ours
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "admitted"),
+    [
+        ("s3://data/team-?/*", "s3://data/team-a/*.jsonl", True),
+        ("s3://data/team-?/*", "s3://data/team-*/x.jsonl", False),
+        ("s3://data/team-?/*", "s3://data/team-%2A/x.jsonl", False),
+        ("s3://data/team-?/*", "s3://data/team-?/x.jsonl", False),
+        ("s3://data/??????/x", "s3://data/**/x", False),
+        ("s3://data/team-[!b]/*", "s3://data/team-*/x.jsonl", False),
+        ("s3://data/team-*/*", "s3://data/team-*/x.jsonl", True),
+        ("s3://data/My Data/*", "s3://data/My%20Data/x.jsonl", True),
+    ],
+)
+def test_a_manifests_wildcard_stands_for_no_more_than_a_patterns_star(pattern, address, admitted):
+    platform = f"policy: {{sources: {{uris: ['s3://models/*', '{pattern}']}}}}"
+    assert (refused(platform, dataset={"files": [address], "format": "json"}) == []) == admitted
 
 
 @pytest.mark.parametrize("field", ["model", "tokenizer"])

@@ -88,6 +88,7 @@ def prepare(
     credentials: Path | None = None,
     check: Check = lambda: None,
     say: Callable[[str], None] = log.info,
+    admitted: Sequence[str] | None = None,
 ) -> Prepared:
     """Find the prepared data set, here or in storage, or make it and leave it in both.
 
@@ -102,6 +103,7 @@ def prepare(
         credentials: folder of AWS_* files for s3:// data.
         check: called often; raises when the run is to stop.
         say: hears what a person may want to know.
+        admitted: the platform's patterns for addresses of files; None admits all.
 
     Raises:
         InvalidError: spec or data cannot work; every problem found is listed, those known before included.
@@ -115,7 +117,12 @@ def prepare(
             scratch = Path(scratch_name)
             try:
                 source = open_source(
-                    settings.dataset.source, scratch, hub_token=hub_token, credentials=credentials, check=check
+                    settings.dataset.source,
+                    scratch,
+                    hub_token=hub_token,
+                    credentials=credentials,
+                    check=check,
+                    admitted=admitted,
                 )
             except (InvalidError, RefusedError, UnavailableError) as error:
                 if not spec_problems:

@@ -5,9 +5,8 @@ A source knows its identity before anything is read, so that prepared data is fo
 
 import hashlib
 import logging
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +18,8 @@ from lmft_job.data import files
 from lmft_job.data.fields import paths
 from lmft_job.data.files import Batches, DataFile, Problems
 from lmft_job.data.packing import Check
+from lmft_job.data.places import find_files
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
-from lmft_job.private import refuse_private
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +61,17 @@ class Source(Protocol):
 
 
 def open_source(
-    spec: Dataset, scratch: Path, *, hub_token: Path | None, credentials: Path | None, check: Check
+    spec: Dataset,
+    scratch: Path,
+    *,
+    hub_token: Path | None,
+    credentials: Path | None,
+    check: Check,
+    admitted: Sequence[str] | None = None,
 ) -> Source:
     """Find the data set and its identity; files of s3:// are fetched into the scratch folder.
+
+    ``admitted`` are the platform's patterns for addresses of files; None admits all.
 
     Raises:
         RefusedError: not found or not allowed.
@@ -74,7 +81,7 @@ def open_source(
     if spec.builtin is not None:
         return PythonDocs()
     if spec.files is not None and spec.format is not None:
-        return Files(_resolve(spec.files, scratch, credentials, check), spec.format, check)
+        return Files(find_files(spec.files, scratch, credentials, check, admitted), spec.format, check)
     if spec.name is None:
         raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
     return Hub(spec.name, spec.config, spec.revision, hub_token)
@@ -135,71 +142,6 @@ def _digest(path: Path, check: Check) -> str:
             check()
             digest.update(part)
     return digest.hexdigest()
-
-
-def _resolve(uris: list[str], scratch: Path, credentials: Path | None, check: Check) -> list[DataFile]:
-    """Every file that the addresses name, fetched where they are remote; wildcards by the storage's own rules."""
-    from urllib.parse import unquote
-
-    from lmft_job.storage import expand, open_store
-
-    found: dict[str, DataFile] = {}
-    invalid: list[str] = []
-    refused: list[RefusedError] = []
-    for number, uri in enumerate(uris):
-        where = f"spec.dataset.files[{number}]"
-        scheme, _, rest = uri.partition("://")
-        if ".." in unquote(rest).split("/"):
-            invalid.append(f"{where}: {uri!r} leads outside by '..'; write the path in full")
-            continue
-        try:
-            if scheme == "s3":
-                bucket, _, key = rest.partition("/")
-                store = open_store(f"s3://{bucket}", credentials, purpose="dataset", field=where)
-                for item in expand(store, key):
-                    target = scratch / "files" / hashlib.sha256(f"{bucket}/{item.key}".encode()).hexdigest()
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    store.get_file(item.key, target, check)
-                    found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
-            else:
-                for path in _local(Path(unquote(rest)).absolute(), where):  # file://data/x.jsonl is relative
-                    found.setdefault(str(path), DataFile(path, f"file://{path}"))
-        except InvalidError as error:
-            invalid += error.problems
-        except RefusedError as error:
-            refused.append(error)
-    if invalid:
-        raise InvalidError([*invalid, *(str(error) for error in refused)])
-    if refused:
-        raise RefusedError(refused[0].reason, "; ".join(str(error).rstrip(".") for error in refused))
-    return list(found.values())
-
-
-def _local(pattern: Path, where: str) -> list[Path]:
-    """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
-    from glob import glob
-
-    refuse_private(pattern, where)
-    wanted = str(pattern).replace("[", "[[]")  # a bracket is a letter like others
-    found = [Path(name) for name in sorted(glob(wanted, recursive=True)) if not Path(name).is_dir()]
-    if not found:
-        folder = pattern.parent
-        there = sorted(entry.name for entry in folder.iterdir())[:10] if folder.is_dir() else []
-        hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
-        raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
-    for path in found:
-        refuse_private(Path(os.path.realpath(path)), where)  # Path.resolve fails on links in a circle
-        if path.is_symlink() and not path.exists():
-            raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: {path} is a link that leads nowhere.")
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as error:
-            raise RefusedError(
-                Reason.DATASET_ACCESS_DENIED,
-                f"{where}: {path} cannot be read ({error.strerror}). Check who may read it.",
-            ) from error
-    return found
 
 
 class Hub:

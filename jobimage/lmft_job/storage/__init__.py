@@ -5,8 +5,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
+from lmft_api.addresses import decoded
 from lmft_job.errors import InvalidError
 from lmft_job.storage.base import (
     PURPOSES,
@@ -18,6 +18,7 @@ from lmft_job.storage.base import (
     disk_error,
     join_key,
 )
+from lmft_job.storage.beneath import Walk, open_followed
 from lmft_job.storage.folders import (
     MANIFEST,
     UNNAMED_SECONDS,
@@ -25,6 +26,7 @@ from lmft_job.storage.folders import (
     expand,
     fetch_folder,
     fetch_verified,
+    matches,
     publish_folder,
     put_folder,
     remove_unnamed,
@@ -40,11 +42,14 @@ __all__ = [
     "ObjectMissingError",
     "Purpose",
     "Store",
+    "Walk",
     "disk_error",
     "expand",
     "fetch_folder",
     "fetch_verified",
     "join_key",
+    "matches",
+    "open_followed",
     "open_store",
     "publish_folder",
     "put_folder",
@@ -59,7 +64,7 @@ def open_store(
     """Opens the storage behind a URI; nothing is contacted yet (``probe_write`` and the other verbs do).
 
     Args:
-        uri: ``s3://bucket/prefix`` or ``file:///folder`` (percent-encoded where needed).
+        uri: ``s3://bucket/prefix`` or ``file:///folder``; blanks may be written as they are or as ``%20``.
         credentials: folder of files named AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and where needed
             AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, as a mounted Secret is. What it lacks comes from the
             environment and botocore's other usual places.
@@ -72,13 +77,15 @@ def open_store(
         RefusedError: when the credentials folder is incomplete, or the endpoint is no address.
     """
     what = PURPOSES[purpose] if field is None else replace(PURPOSES[purpose], uri_field=field)
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, rest = decoded(uri).partition("://")
+    if "\0" in rest:
+        raise InvalidError([f"{what.uri_field}: {uri!r} holds %00, which no name may"])
     if separator and scheme == "file":
         if not rest.startswith("/"):
             raise InvalidError([f"{what.uri_field}: {uri!r} must be an absolute path: file:///folder (three slashes)"])
         from lmft_job.storage.files import FileStore
 
-        return FileStore(Path(unquote(rest)), what)
+        return FileStore(Path(rest), what)
     if separator and scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         if not bucket:

@@ -227,7 +227,7 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     """
     literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
     inside = store.list(literal if literal == pattern else literal.rpartition("/")[0] + "/" * ("/" in literal))
-    found = [item for item in inside if item.key == pattern or _matches(item.key.split("/"), pattern.split("/"))]
+    found = [item for item in inside if item.key == pattern or matches(item.key.split("/"), pattern.split("/"))]
     if found:
         return found
     folder = literal.rpartition("/")[0]
@@ -241,14 +241,16 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     )
 
 
-def _matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
+def matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
     """Whether a key's levels match a pattern's; only ``**`` crosses levels."""
-    if not patterns:
-        return not levels
-    if patterns[0] == "**":
-        return any(_matches(levels[skipped:], patterns[1:]) for skipped in range(len(levels) + 1))
-    first = patterns[0].replace("[", "[[]")
-    return bool(levels) and fnmatchcase(levels[0], first) and _matches(levels[1:], patterns[1:])
+    reached = {0}  # how many levels the patterns so far may stand for
+    for pattern in patterns:
+        if pattern == "**":
+            reached = set(range(min(reached), len(levels) + 1)) if reached else reached
+        else:
+            letters = pattern.replace("[", "[[]")
+            reached = {at + 1 for at in reached if at < len(levels) and fnmatchcase(levels[at], letters)}
+    return len(levels) in reached
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ from s3transfer.manager import TransferConfig, TransferManager
 from typing_extensions import override
 from urllib3.exceptions import ProtocolError
 
+from lmft_api.addresses import readable
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.storage.base import (
     MOST_OBJECTS,
@@ -80,7 +81,7 @@ class S3Store(Store):
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, purpose: Purpose, settings: S3Settings) -> None:
         self.purpose = purpose
-        self.uri = f"s3://{join_key(bucket, prefix)}"
+        self.uri = readable(f"s3://{join_key(bucket, prefix)}")
         self._client = client
         self._bucket = bucket
         self._prefix = join_key(prefix)
@@ -257,7 +258,7 @@ class S3Store(Store):
 
     @override
     def url(self, key: str) -> str:
-        return f"s3://{join_key(self._bucket, self._prefix, key)}"
+        return readable(f"s3://{join_key(self._bucket, self._prefix, key)}")
 
     def _put_if_not_seen(self, key: str, data: bytes) -> bool:
         present = self.get_bytes(key)
