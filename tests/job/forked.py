@@ -224,7 +224,7 @@ def outcome(home: Path, name: str = "toy") -> dict[str, Any]:
     """What must be equal, to the bit, whatever happened on the way."""
     folder = run_folder(home, name)
     report = json.loads((folder / "report.json").read_text())
-    [last] = (folder / "checkpoints").glob("*/*/lmft_losses.f64")
+    [last] = (folder / "checkpoints").glob("*/*/*/lmft_losses.f64")
     return {
         "weights": (folder / "model" / "model.safetensors").read_bytes(),
         "losses": last.read_bytes(),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from job.complete_folders import files_of
 from job.corpora import rows, write_json
 from job.data_helpers import json_data, prepare_toy, settings_of, write_lines
 
@@ -141,7 +142,7 @@ def test_a_call_of_the_tokenizer_does_not_change_its_identity() -> None:
 def test_damaged_data_in_storage_is_passed_over_and_mended(corpus: Path, tmp_path: Path, damage: str) -> None:
     store = open_store(f"file://{tmp_path}/storage/default")
     first = prepare_toy(data_of(corpus), tmp_path / "one", store=store)
-    stored = tmp_path / "storage/default/datasets" / first.fingerprint / "train.arrow"
+    stored = files_of(tmp_path / "storage/default/datasets" / first.fingerprint) / "train.arrow"
     body = stored.read_bytes()
     if damage == "remove":
         stored.unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job.complete_folders import files_of
 from job.forked import attempt, complete, run_folder, toy_spec
 from job.s3server import BUCKET, Keys, S3Server
 
@@ -95,7 +96,7 @@ def test_a_model_that_storage_does_not_give_is_told(
 def test_a_checkpoint_that_was_altered_is_no_model_to_start_from(first: Path, tmp_path: Path) -> None:
     (checkpoint,) = (run_folder(first) / "checkpoints").glob("attempt-*/step-*")
     copy = shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    weights = copy / "model.safetensors"
+    weights = files_of(copy) / "model.safetensors"
     body = weights.read_bytes()
     weights.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
 

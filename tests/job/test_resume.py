@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job.complete_folders import files_of
 from job.faults import Fault, Request, proxy
 from job.forked import KILL, UID, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 from job.s3server import BUCKET, S3Server
@@ -54,7 +55,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_bit_equal(
     child.signal(KILL)
     assert child.wait() == -KILL
     newest = max((run_folder(tmp_path) / "checkpoints").glob("*/*/MANIFEST.json")).parent
-    file = newest / "optimizer.pt"
+    file = files_of(newest) / "optimizer.pt"
     if damage == "missing":
         file.unlink()
     else:
