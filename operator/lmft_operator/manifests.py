@@ -36,6 +36,8 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"
+NO_NODE_ROLE = "AWS_EC2_METADATA_DISABLED"
+"""Keeps botocore from the node's metadata service. Web identity and EKS Pod Identity do not go there."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,8 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
     }
     variables |= settings.job.env
     variables |= {variable.name: variable.value for variable in template.env or ()}
+    # Not the manifest's to change, whatever policy says of its variables.
+    variables[NO_NODE_ROLE] = "false" if settings.job.node_cloud_role else settings.job.env.get(NO_NODE_ROLE, "true")
     if progress:
         variables |= {
             SERVER_URL_VARIABLE: str(settings.progress.url),

@@ -85,6 +85,9 @@ class JobSettings(Section):
     """ConfigMap, in the namespace of the run, with the key ``ca.crt``: all authorities that the pods trust."""
     cache_volume_claim: str | None = None
     """PersistentVolumeClaim, in the namespace of the run, shared as /cache. Default: an emptyDir for each pod."""
+    node_cloud_role: bool = False
+    """Whether pods may sign S3 requests with the cloud role of their node, through the metadata service. Roles bound to
+    a service account do not depend on it."""
     resources: JobResources = JobResources()
     """Defaults of ``spec.resources``."""
     gpu_resource_name: str = "nvidia.com/gpu"

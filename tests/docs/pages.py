@@ -11,6 +11,7 @@ What a fenced block is stands after its language, where a reader of the page doe
     yaml manifest       must be a valid LMFineTune
     yaml values         values that the chart must take; tests/chart renders them
     yaml mistaken       a manifest whose mistakes are the point
+    yaml object         an object of Kubernetes' own; tests/docs/test_pages.py parses it
     text                neither command nor file
 
 The first line of a YAML block may be a comment with a file's name: commands below it find that file.
@@ -38,7 +39,7 @@ PAGES = (
 )
 KINDS = frozenset(
     {"sh local", "sh cluster", "sh unrun", "console local", "console cluster", "console unrun"}
-    | {"yaml manifest", "yaml values", "yaml mistaken", "text"}
+    | {"yaml manifest", "yaml values", "yaml mistaken", "yaml object", "text"}
 )
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>.*)$")

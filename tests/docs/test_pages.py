@@ -1,6 +1,7 @@
 """Every block is accounted for, every link leads somewhere, and every name that a page drops exists."""
 
 import re
+from ipaddress import ip_address, ip_network
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,45 @@ def test_a_manifest_that_is_shown_is_valid(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("yaml mistaken"), ids=lambda block: block.where)
 def test_a_manifest_that_is_shown_for_its_mistakes_has_some(block: Block) -> None:
     assert document_problems(read_yaml(block.text)) != []
+
+
+@pytest.mark.parametrize("block", blocks("yaml object"), ids=lambda block: block.where)
+def test_an_object_that_is_shown_is_one_of_kubernetes_own(block: Block) -> None:
+    shown = yaml.safe_load(block.text)
+    assert {"apiVersion", "kind", "metadata", "spec"} == set(shown)
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "plain", "on_gke"),
+    [
+        ("169.254.169.254", 80, False, True),  # the node's metadata service, on GKE its own
+        ("169.254.169.252", 988, True, True),
+        ("169.254.170.23", 80, True, True),  # EKS Pod Identity
+        ("fd00:ec2::254", 80, False, False),
+        ("fd00:ec2::23", 80, True, True),
+        ("203.0.113.7", 443, True, True),
+    ],
+)
+def test_the_network_policy_that_is_shown_shuts_the_nodes_metadata_service_and_no_more(
+    address: str, port: int, plain: bool, on_gke: bool
+) -> None:
+    [block] = blocks("yaml object")
+    gke = re.sub(r"^  # (- to|  ports)", r"  \1", block.text, flags=re.MULTILINE)
+
+    def reached(text: str) -> bool:
+        peers = [
+            (peer["ipBlock"], rule.get("ports"))
+            for rule in yaml.safe_load(text)["spec"]["egress"]
+            for peer in rule["to"]
+        ]
+        return any(
+            ip_address(address) in ip_network(peer["cidr"])
+            and not any(ip_address(address) in ip_network(other) for other in peer.get("except", ()))
+            and (ports is None or port in [entry["port"] for entry in ports])
+            for peer, ports in peers
+        )
+
+    assert (reached(block.text), reached(gke)) == (plain, on_gke)
 
 
 def has_path(schema: dict[str, Any], path: list[str]) -> bool:

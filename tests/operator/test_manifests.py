@@ -117,6 +117,22 @@ def test_credentials_never_enter_the_environment():
     assert "envFrom" not in container
 
 
+@pytest.mark.parametrize(
+    ("platform", "wanted"),
+    [
+        ("{}", "true"),
+        ("job: {nodeCloudRole: true}", "false"),
+        ("job: {env: {AWS_EC2_METADATA_DISABLED: 'false'}}", "false"),
+    ],
+)
+def test_the_nodes_cloud_role_is_the_platforms_to_lend_and_not_the_manifests_to_take(platform, wanted):
+    wish = {"podTemplate": {"env": [{"name": "AWS_EC2_METADATA_DISABLED", "value": "no"}]}}
+    job = build(PLAIN | wish, parse(platform), CASES["full"][2])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    found = [variable["value"] for variable in container["env"] if variable["name"] == "AWS_EC2_METADATA_DISABLED"]
+    assert found == [wanted]
+
+
 def test_a_value_with_a_dollar_sign_is_not_expanded():
     job = build(FULL, parse("{}"), CASES["full"][2])
     (container,) = job["spec"]["template"]["spec"]["containers"]

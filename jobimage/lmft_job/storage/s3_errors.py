@@ -1,5 +1,6 @@
 """What boto3's errors mean for a run: the one place where they are translated."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,16 +56,25 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
     except RetriesExceededError as error:
         raise _unreachable(error.last_exception, purpose, url, doing, endpoint) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
+        node = (
+            " The role of the node is not used, unless the chart's job.nodeCloudRole is true."
+            if _node_role_is_off()
+            else ""
+        )
         raise RefusedError(
             purpose.denied,
             f"{purpose.uri_field}: cannot {doing} {url} without keys. Set {purpose.credentials_field} (a Secret with "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop these variables are taken), or use a service "
-            "account bound to a cloud role.",
+            f"account bound to a cloud role.{node}",
         ) from error
     except ParamValidationError as error:
         raise RefusedError(purpose.not_found, f"{purpose.uri_field}: {url}: {_one_line(error)}.") from error
     except BotoCoreError as error:
         raise _unreachable(error, purpose, url, doing, endpoint) from error
+
+
+def _node_role_is_off() -> bool:
+    return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
 
 
 def code_of(error: ClientError) -> str:
