@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,24 +11,22 @@ from lmft_api.reasons import Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Task
 from lmft_job.claim import Claim, same_software
+from lmft_job.configs import fresh_config, position_limit, require_head
 from lmft_job.context import RunContext
+from lmft_job.data import tokenizers
+from lmft_job.data.making import trained_size
+from lmft_job.data.masking import MaskedBlocks, require_masks
 from lmft_job.data.prepared import Prepared, prepare, reopen
+from lmft_job.data.rows import OneEnd
 from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
 from lmft_job.memory import is_shortage
 from lmft_job.model_source import SourceFolder, fetch_source
-from lmft_job.models import (
-    build_model,
-    fresh_config,
-    load_config,
-    load_tokenizer,
-    position_limit,
-    ready_tokenizer,
-    require_head,
-)
+from lmft_job.models import build_model, load_config, load_tokenizer, ready_tokenizer
 from lmft_job.notes import read_note
-from lmft_job.probes import require_next_token
+from lmft_job.rehearsal import rehearse
 from lmft_job.sampling import check_prompts
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
+from lmft_job.weights import Loaded
 
 STAGED = "staged"
 """Folder of a run in storage: what its prepare stage fetched from the hub, since pods share no disk."""
@@ -58,6 +56,7 @@ class Ingredients:
         limit: tokens that fit into the model; None for no limit.
         data: rows to train on and to evaluate on.
         sources: where weights are.
+        built: the model, where nothing of it was left to the data.
     """
 
     tokenizer: Any
@@ -65,6 +64,7 @@ class Ingredients:
     limit: int | None
     data: Prepared
     sources: Sources
+    built: Loaded | None = None
 
 
 def find_sources(context: RunContext, store: Store, began: Claim | None = None) -> Sources:
@@ -123,46 +123,80 @@ def gather(context: RunContext, store: Store, sources: Sources, began: Claim | N
             return None
         return ready_tokenizer(found, task)
 
-    def configure(vocabulary: Any, labels: list[str] | None) -> Any:
+    def configure(vocabulary: Any, labels: list[str] | None, tokens: int | None = None) -> Any:
         if sources.model:
             return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels, say=say)
-        return fresh_config(spec.from_config or {}, vocabulary, labels)
+        return fresh_config(spec.from_config or {}, vocabulary, labels, tokens)
 
     # What model, tokenizer and prompts have against each other
     tokenizer = findings.of(given_tokenizer)
-    sketch = findings.of(lambda: configure(tokenizer, None))
-    limit = None
-    if sketch is not None:
-        findings.of(lambda: require_head(task, sketch))
-        limit = position_limit(sketch, tokenizer)
+    if tokenizer is None and not findings.problems:
+        # One that is yet to be trained is stood in for by one with its special tokens.
+        stand_in = tokenizers.train(iter([["a b c"]]), 0, task)
+        tried = _try_model(
+            context, sources, findings, stand_in, lambda: configure(stand_in, None, trained_size(settings))
+        )
+    else:
+        tried = _try_model(context, sources, findings, tokenizer, lambda: configure(tokenizer, None))
+    limit = tried.limit
     findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
 
     # The data, which is only looked at when there is something to mend anyway
     data = _data(context, store, tokenizer, limit, findings.problems, began)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
-    limit = position_limit(config, tokenizer)
     check_prompts(prompts, tokenizer, task, limit)
-    return Ingredients(tokenizer, config, limit, data, sources)
+    if isinstance(data.held_out, MaskedBlocks):
+        require_masks(data.held_out)
+    if tried.one_end:
+        data = replace(data, collator=OneEnd(data.collator, tokenizer))
+    # Vocabulary or labels may have been the data's to decide.
+    decided = sources.model is not None and task != Task.SEQUENCE_CLASSIFICATION
+    return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None)
 
 
-def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Any:
+@dataclass(frozen=True)
+class _Tried:
+    """A model before the data is: as far as it came."""
+
+    limit: int | None = None
+    built: Loaded | None = None
+    one_end: bool = False
+
+
+def _try_model(
+    context: RunContext, sources: Sources, findings: Findings, tokenizer: Any, configure: Callable[[], Any]
+) -> _Tried:
+    """Build the model and rehearse with it; what is found wrong joins the findings."""
+    settings = context.settings
+    config = findings.of(configure)
+    if config is None:
+        return _Tried()
+    findings.of(lambda: require_head(settings.task, config))
+    limit = position_limit(config, tokenizer)
+    if findings.problems:
+        return _Tried(limit)
+    built = findings.of(lambda: _build(context, sources, config, tokenizer))
+    if built is None:
+        return _Tried(limit)
+    rehearsed = findings.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
+    if rehearsed is None:
+        return _Tried(limit)
+    return _Tried(rehearsed.limit, built, rehearsed.one_end)
+
+
+def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Loaded:
     """The model on its device, in FP32.
 
     Raises:
         AcceleratorMemoryError: when it does not fit there.
         InvalidError: it cannot be built, or does not learn what the task wants.
     """
-    source = ingredients.sources.model
-    model = build_model(
-        context.settings.task,
-        ingredients.config,
-        ingredients.tokenizer,
-        source.path if source else None,
-        "spec.resumeFrom" if context.run.resume_model_uri else "spec.model.name" if source else "spec.model.fromConfig",
-        seed=context.settings.training.seed,
-        trust_remote_code=bool(context.run.spec.model.trust_remote_code),
-    )
+    built = ingredients.built or _build(context, ingredients.sources, ingredients.config, ingredients.tokenizer)
+    model = built.model
+    if ingredients.sources.model is None and context.settings.task == Task.CAUSAL_LM and ingredients.limit is not None:
+        # A pipeline answers with 256 tokens unless told otherwise, and a small model may not have as many positions.
+        model.generation_config.max_length = ingredients.limit
     try:
         model = model.to(device)
     except RuntimeError as error:
@@ -172,9 +206,26 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
                 "larger GPU."
             ) from error
         raise
-    if context.settings.task == Task.CAUSAL_LM:
-        require_next_token(model, ingredients.limit)
-    return model
+    return Loaded(model, built.notes)
+
+
+def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -> Loaded:
+    return build_model(
+        context.settings.task,
+        config,
+        tokenizer,
+        sources.model.path if sources.model else None,
+        _field(context, sources),
+        seed=context.settings.training.seed,
+        trust_remote_code=bool(context.run.spec.model.trust_remote_code),
+    )
+
+
+def _field(context: RunContext, sources: Sources) -> str:
+    """Of the manifest, to blame for the model."""
+    if context.run.resume_model_uri:
+        return "spec.resumeFrom"
+    return "spec.model.name" if sources.model else "spec.model.fromConfig"
 
 
 def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:

@@ -22,7 +22,7 @@ _NOTICEABLE = 1e-4
 
 
 @contextmanager
-def _trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
+def trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
     """Dropout off, no gradients, and everything afterwards as it was."""
     was_training, device = model.training, arithmetic.device
     model.eval()
@@ -49,13 +49,13 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
     batch = {name: value.to(arithmetic.device) for name, value in batch.items()}
     losses = []
     for count in (4, 8):
-        with _trying(model, arithmetic):
+        with trying(model, arithmetic):
             told = torch.tensor(count, device=arithmetic.device)
             losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=told)))  # type: ignore[arg-type]
     return not math.isclose(*losses, rel_tol=0.01)
 
 
-def require_next_token(model: Any, positions: int | None) -> None:
+def require_next_token(model: Any, positions: int | None, usable: torch.Tensor | None = None) -> None:
     """Refuse a CausalLM head that is not trained to predict the next token: it would report a perplexity near 1.
 
     Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
@@ -66,23 +66,27 @@ def require_next_token(model: Any, positions: int | None) -> None:
     Args:
         model: on its device, in FP32.
         positions: the longest input that it takes.
+        usable: ids that text can have, 1-D; None for all of the vocabulary.
 
     Raises:
         InvalidError: it scores each token against itself, or sees the token to predict.
     """
     length = min(_TOKENS, positions or _TOKENS)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary, (2, 1, length), generator=torch.Generator().manual_seed(0))
-    ids[1, :, :-1] = ids[0, :, :-1]
-    ids[1, :, -1] = (ids[0, :, -1] + vocabulary // 2) % vocabulary
+    if usable is None:
+        usable = torch.arange(model.get_input_embeddings().num_embeddings)
+    count = len(usable)
+    chosen = torch.randint(count, (2, 1, length), generator=torch.Generator().manual_seed(0))
+    chosen[1, :, :-1] = chosen[0, :, :-1]
+    chosen[1, :, -1] = (chosen[0, :, -1] + count // 2) % count
+    ids = usable[chosen]
     labels = torch.full_like(ids, -100)
-    labels[1, :, 0] = (ids[1, :, 0] + vocabulary // 2) % vocabulary
+    labels[1, :, 0] = usable[(chosen[1, :, 0] + count // 2) % count]
     arithmetic = Arithmetic(next(model.parameters()).device)
     ids, labels = ids.to(arithmetic.device), labels.to(arithmetic.device)
     losses, seen = [], []
     try:
         for number in range(2):
-            with _trying(model, arithmetic):
+            with trying(model, arithmetic):
                 output = model(input_ids=ids[number], labels=labels[number])
             losses.append(float(output.loss))
             seen.append(output.logits[:, : length - 1].float())

@@ -56,10 +56,13 @@ def _run(context: RunContext) -> Result:
     with context.phase("data"):
         ingredients = gather(context, store, sources, began)
     with context.phase("load"):
-        model = make_model(context, ingredients, device)
+        built = make_model(context, ingredients, device)
+        model = built.model
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
         start.tell_model(context, summary, arithmetic)
         start.tell_data(context, ingredients)
+        for note in built.notes:
+            observer.note(note)
     revision = sources.model.revision if sources.model else None
     claim(context, store, began, ingredients.data.fingerprint, revision)
     if context.run.stage == Stage.PREPARE:
@@ -130,7 +133,7 @@ def _run(context: RunContext) -> Result:
         context.watchdog.beat("saving the model")
         report = start.stored_report(store)
         if report is None:
-            notes = adjustment.notes
+            notes = (*built.notes, *adjustment.notes)
             story = finish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
             report = finish.compose_report(context, job, story, store)
             with context.phase("saving"):

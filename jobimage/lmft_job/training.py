@@ -30,6 +30,7 @@ from lmft_job.report.model import Resume
 from lmft_job.run_state import RunState
 from lmft_job.storage import disk_error
 from lmft_job.training_run import BEST_FOLDER, TRAINER_FOLDER, EvaluationStopped, Job, Run, planned_steps
+from lmft_job.weights import restore
 
 LOG_EVERY = 50
 _FULL_BELOW_BYTES = 1 << 20
@@ -163,6 +164,9 @@ class RunTrainer(Trainer):
             # Save without this evaluation: the next start sees that it is due, and does it first.
             self._stop_for_interrupt()
             raise
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore(model or self.model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step

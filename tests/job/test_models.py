@@ -17,11 +17,12 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from lmft_api.settings import SampleSettings
 from lmft_api.spec import Task
+from lmft_job.configs import fresh_config, position_limit
 from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation import Arithmetic, evaluate_held_out
 from lmft_job.model_source import fetch_source
-from lmft_job.models import build_model, fresh_config, load_config, load_tokenizer, position_limit, ready_tokenizer
+from lmft_job.models import build_model, load_config, load_tokenizer, ready_tokenizer
 from lmft_job.probes import require_next_token
 from lmft_job.sampling import answer_prompts, check_prompts
 
@@ -134,7 +135,7 @@ def test_a_causal_model_does_not_see_the_token_it_is_to_predict(kind: str, token
         small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "max_position_embeddings": 64}
     config = fresh_config({"model_type": kind, **small}, tokenizer, None)
 
-    model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1).eval()
+    model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1).model.eval()
 
     ids = torch.arange(20, 36)[None]
     changed = ids.clone()
@@ -197,7 +198,10 @@ def test_the_trial_changes_neither_weights_nor_mode_nor_random_state(tokenizer: 
 
 
 def test_the_model_of_few_positions_answers_a_plain_pipeline(tokenizer: Any, tmp_path: Path) -> None:
-    model = build_model(Task.CAUSAL_LM, fresh_config(TINY, tokenizer, None), tokenizer, None, "spec.model", seed=1)
+    model = build_model(
+        Task.CAUSAL_LM, fresh_config(TINY, tokenizer, None), tokenizer, None, "spec.model", seed=1
+    ).model
+    model.generation_config.max_length = 64
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
 
@@ -239,7 +243,7 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(tokenizer: Any, tmp_path
     transformers.GPT2LMHeadModel(config).to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
-    model = build_model(Task.CAUSAL_LM, loaded, tokenizer, tmp_path, "spec.model.name", seed=1)
+    model = build_model(Task.CAUSAL_LM, loaded, tokenizer, tmp_path, "spec.model.name", seed=1).model
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
@@ -283,7 +287,7 @@ def test_any_architecture_that_the_auto_classes_know_is_evaluated_and_answers(
     tokenizer = tokenizers.train(iter([["the river of Ghent is wide and cold"] * 4]), 300, task)
     labels = ["cold", "warm"] if task == Task.SEQUENCE_CLASSIFICATION else None
     config = fresh_config({**given, "model_type": kind}, tokenizer, labels)
-    model = build_model(task, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+    model = build_model(task, config, tokenizer, None, "spec.model.fromConfig", seed=1).model
     limit = position_limit(config, tokenizer)
     ids = [tokenizer(text)["input_ids"] for text in ("the river is wide", "the river of Ghent")]
     rows = [{"input_ids": torch.tensor(row)[None], "labels": _labels(task, row)} for row in ids]
@@ -310,7 +314,7 @@ def test_what_a_mixture_of_experts_adds_to_its_loss_is_no_likelihood() -> None:
     figures = {}
     for told in (True, False):
         config = fresh_config({**given, "output_router_logits": told}, tokenizer, None)
-        model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+        model = build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1).model
         rows = [{name: torch.arange(start, start + 12)[None] for name in ("input_ids", "labels")} for start in (5, 90)]
         measured = evaluate_held_out(
             model,
@@ -370,12 +374,6 @@ def test_a_model_that_carries_its_own_code_is_refused_unless_trusted(tmp_path: P
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="tokenizer cannot be loaded"):
         load_tokenizer(tmp_path, "spec.model.name")
-
-
-def test_roberta_numbers_positions_after_the_padding_id(tokenizer: Any) -> None:
-    config = transformers.RobertaConfig(max_position_embeddings=514, pad_token_id=1)
-    assert position_limit(config, None) == 512
-    assert position_limit(transformers.GPT2Config(n_positions=64), tokenizer) == 64
 
 
 def test_the_tokenizers_own_limit_counts_where_it_is_smaller(tokenizer: Any) -> None:

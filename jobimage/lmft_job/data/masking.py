@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lmft_api.reasons import Reason
 from lmft_job.data.rows import BlockRows, Ids, Item
+from lmft_job.errors import InvalidError
 
 IGNORED = -100
 """Label of a token that the loss passes over."""
@@ -73,3 +75,20 @@ class MaskedBlocks(BlockRows):
         epoch, row = divmod(index, len(self))
         inputs, labels = self.masker(self.block(row), EVALUATION_EPOCH if self.fixed else epoch, row)
         return {"input_ids": inputs, "labels": labels}
+
+
+def require_masks(held_out: MaskedBlocks) -> None:
+    """Refuse held-out blocks without a single mask: there would be nothing to measure.
+
+    Raises:
+        InvalidError: with what to change.
+    """
+    if not any(bool((held_out[row]["labels"] != IGNORED).any()) for row in range(len(held_out))):
+        raise InvalidError(
+            [
+                f"spec.dataset.maskProbability: at {held_out.masker.probability:g} no token of the {len(held_out)} "
+                "held-out blocks is masked, so nothing can be measured. Hold out more (testPercent, more data), or "
+                "raise it"
+            ],
+            Reason.DATASET_INVALID,
+        )

@@ -5,7 +5,7 @@ The files are Arrow IPC streams, so ``datasets.Dataset.from_file`` opens them to
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +253,26 @@ class PadRows:
             mask[row, place] = 1
         labels = torch.tensor([item["labels"] for item in items], dtype=torch.long)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}
+
+
+class OneEnd:
+    """Collator for heads that read the state at a row's last end-of-text token (BART's, T5's).
+
+    They want as many of these in every row. One that a text holds, as ``</s>``, is read as unknown.
+    """
+
+    def __init__(self, collate: Callable[[list[Item]], dict[str, Any]], tokenizer: Any) -> None:
+        self.collate = collate
+        self.end = tokenizer.eos_token_id
+        others = (tokenizer.unk_token_id, tokenizer.pad_token_id)
+        self.instead = next((token for token in others if token not in (None, self.end)), None)
+
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        """The batch, with one end in each row."""
+        batch = self.collate(items)
+        ids = batch["input_ids"]
+        ends = (ids == self.end) & (batch["attention_mask"] == 1)
+        inner = ends & (ends.flip(1).cumsum(1).flip(1) > 1)
+        if self.instead is not None:
+            batch["input_ids"] = ids.masked_fill(inner, self.instead)
+        return batch

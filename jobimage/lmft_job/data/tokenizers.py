@@ -67,6 +67,11 @@ def fast_core(tokenizer: Any) -> Any | None:
     return core if isinstance(core, Tokenizer) else None
 
 
+def id_count(tokenizer: Any) -> int:
+    """How many ids a vocabulary reaches over: some leave gaps, and the largest id decides, not the number of tokens."""
+    return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
+
+
 def identity(tokenizer: Any) -> str:
     """SHA-256 of everything about a fast tokenizer that decides ids: its core, less what every call sets anew."""
     body = json.loads(tokenizer.backend_tokenizer.to_str())

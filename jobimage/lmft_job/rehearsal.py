@@ -1,0 +1,217 @@
+"""A model tried on a few tokens before any data is prepared for it: what it cannot do is refused in words, not late.
+
+Configurations and signatures do not tell: some heads score each token against itself, some see what they are to
+predict, some need more than text, and positions begin at 0, 1, or after the padding id. Nothing here draws from the
+global random state, changes a weight or keeps a gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmft_api.settings import Settings
+from lmft_api.spec import Task
+from lmft_job.configs import position_limit, positions_of
+from lmft_job.data.rows import PadRows
+from lmft_job.errors import Findings, InvalidError, first_line
+from lmft_job.evaluation import Arithmetic
+from lmft_job.memory import is_shortage
+from lmft_job.probes import require_next_token, trying
+
+_TOKENS = 12
+_CHEAP = 10**10
+"""Weights times tokens of a pass that takes no more than moments on a CPU."""
+_TEXTS = ("a b c", "d e f g h i")
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was found out.
+
+    Attributes:
+        limit: tokens that fit into one input; None for no limit.
+        one_end: rows must hold the same number of end-of-text tokens: the head reads the state at the last.
+    """
+
+    limit: int | None
+    one_end: bool = False
+
+
+def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehearsed:
+    """Try a model, on the CPU, with all that a run will ask of it.
+
+    Args:
+        model: in FP32.
+        tokenizer: the one of the run, or one like it.
+        settings: of the run.
+        field: manifest field to blame for a model that fails.
+
+    Raises:
+        InvalidError: every problem found.
+    """
+    findings = Findings()
+    kind = model.config.model_type
+    if settings.training.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        findings.problems.append(
+            f"spec.training.gradientCheckpointing: a model of type {kind} does not support it; remove it"
+        )
+    ordinary = _ordinary_ids(model, tokenizer)
+    limit = _position_limit(model, tokenizer, ordinary)
+    one_end = False
+    try:
+        if settings.task == Task.SEQUENCE_CLASSIFICATION:
+            one_end = _try_rows(model, tokenizer, limit)
+        else:
+            _try_blocks(model, ordinary, settings, limit)
+    except InvalidError as error:
+        findings.problems += error.problems
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_shortage(error)):
+            raise
+        findings.problems.append(
+            f"{field}: a model of type {kind} cannot be trained on text alone for {settings.task} ({_said(error)})"
+        )
+    if not findings.problems and settings.task == Task.CAUSAL_LM and settings.sample.prompts:
+        findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
+    if findings.problems:
+        raise InvalidError(findings.problems)
+    return Rehearsed(limit, one_end)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _cpu(model: Any) -> Arithmetic:
+    return Arithmetic(next(model.parameters()).device)
+
+
+def _ordinary_ids(model: Any, tokenizer: Any) -> torch.Tensor:
+    """Ids that text can have, in order: special ones mean more to some models."""
+    special = set(tokenizer.all_special_ids)
+    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special) or sorted(special))
+
+
+def _some_ids(ordinary: torch.Tensor, length: int) -> torch.Tensor:
+    chosen = torch.randint(len(ordinary), (1, length), generator=torch.Generator().manual_seed(0))
+    return ordinary[chosen]
+
+
+def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int | None:
+    """Tokens that fit: by what is written, and by the rows of a table of positions that are left after the first one.
+
+    RoBERTa and its kin number positions from the padding id + 1, which costs that many of them.
+    """
+    limit = position_limit(model.config, tokenizer)
+    if positions_of(model.config) is None:
+        return limit
+    length = min(_TOKENS, limit or _TOKENS) // 2 + 1
+    limits = [] if limit is None else [limit]
+    counted = torch.arange(length)
+
+    def look(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        for ids in (*given, *named.values()):
+            if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.shape[-1:] == (length,):
+                row = ids.reshape(-1, length)[0]
+                if torch.equal(row - row[0], counted):
+                    limits.append(module.num_embeddings - int(row[0]))
+
+    inputs = _descending(ordinary, length)
+    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    hooks = [table.register_forward_pre_hook(look, with_kwargs=True) for table in tables]
+    try:
+        with trying(model, _cpu(model)):
+            model(input_ids=inputs)
+    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment, with labels
+        return limit
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(limits)
+
+
+def _descending(ordinary: torch.Tensor, length: int) -> torch.Tensor:
+    """Ids that cannot be taken for positions."""
+    return ordinary[:length].flip(0).repeat(length)[None, :length]
+
+
+def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: int | None) -> None:
+    """Packed blocks, as language models are trained on.
+
+    Raises:
+        InvalidError: the head learns something else than the task.
+    """
+    kind, causal = model.config.model_type, settings.task == Task.CAUSAL_LM
+    if causal:
+        require_next_token(model, limit, ordinary)
+    size = min(settings.dataset.block_size or _TOKENS, limit or _TOKENS)
+    weights = sum(weight.numel() for weight in model.parameters())
+    length = size if size * weights <= _CHEAP else min(size, _TOKENS)
+    ids = _some_ids(ordinary, length)
+    other = ids.roll(1, dims=1)
+    if not causal:
+        ids, other = (torch.where(torch.arange(length) % 3 == 1, labels, -100) for labels in (ids, other))
+    inputs = _some_ids(ordinary, length)
+    with trying(model, _cpu(model)):
+        told, otherwise = (model(input_ids=inputs, labels=labels) for labels in (ids, other))
+        _require_outputs(told, (1, length))
+        if not torch.allclose(told.logits, otherwise.logits, atol=1e-5):
+            raise InvalidError(
+                [
+                    f"spec.task: {settings.task} does not go with a model of type {kind}; its decoder is given the "
+                    "tokens that it is to predict. Choose an encoder such as bert or roberta"
+                ]
+            )
+        model.train()
+        model(input_ids=inputs, labels=ids)
+
+
+def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
+    if outputs.loss is None or outputs.loss.ndim:
+        raise ValueError("it answers labels with no loss")
+    if outputs.logits.shape[: len(shape)] != shape:
+        raise ValueError(f"its logits have the shape {tuple(outputs.logits.shape)} for inputs of {shape}")
+
+
+def _try_rows(model: Any, tokenizer: Any, limit: int | None) -> bool:
+    """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
+    rows = [tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"] for text in _TEXTS]
+
+    def attempt(rows: list[list[int]]) -> None:
+        pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
+        batch = pad([{"input_ids": row, "labels": number % 2} for number, row in enumerate(rows)])
+        _require_outputs(model(**batch), (len(rows), model.config.num_labels))
+        model.train()
+        model(**batch)
+        model.eval()
+
+    with trying(model, _cpu(model)):
+        attempt(rows)
+        end = tokenizer.eos_token_id
+        if end is None or not getattr(model.config, "is_encoder_decoder", False):
+            return False
+        try:
+            attempt([rows[0], [end, *rows[1][1:]]])
+        except Exception:  # noqa: BLE001 - whatever it raises, rows with one end passed
+            return True
+    return False
+
+
+def _try_answer(model: Any, ordinary: torch.Tensor, tokenizer: Any, settings: Settings) -> None:
+    """Raises InvalidError where a model does not continue a prompt."""
+    sample = settings.sample
+    try:
+        with trying(model, _cpu(model)):
+            model.generate(
+                input_ids=_some_ids(ordinary, 3), attention_mask=torch.ones(1, 3, dtype=torch.int64),
+                do_sample=True, max_new_tokens=2, top_k=sample.top_k, top_p=sample.top_p,
+                pad_token_id=tokenizer.pad_token_id, use_cache=True,
+            )  # fmt: skip
+    except Exception as error:
+        raise InvalidError(
+            [
+                f"spec.sample.prompts: a model of type {model.config.model_type} does not continue text "
+                f"({_said(error)}); remove them"
+            ]
+        ) from error
