@@ -29,8 +29,10 @@ PRINTER_COLUMNS = (
 
 def crd() -> dict[str, Any]:
     """The CRD as plain data."""
+    # The API server drops a priority of 0, which tools that compare would set again for ever.
     columns = [
-        {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text}
+        {"name": name, "type": kind, "jsonPath": path, "description": text}
+        | ({"priority": priority} if priority else {})
         for name, kind, path, priority, text in PRINTER_COLUMNS
     ]
     return {

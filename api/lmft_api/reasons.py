@@ -26,6 +26,7 @@ class Reason(StrEnum):
     QUEUED = "Queued"
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    ADMISSION_FAILED = "AdmissionFailed"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
     PREPARING = "Preparing"
@@ -123,8 +124,16 @@ REASONS: dict[Reason, ReasonInfo] = {
         "nodeSelector that the message asks for.",
     ),
     Reason.QUOTA_EXCEEDED: ReasonInfo(
-        "A ResourceQuota of the namespace forbids the pod; the message says which.",
+        "A ResourceQuota of the namespace forbids the pod, or wants a request or limit that it lacks; the message says "
+        "which.",
         "Free quota or have it raised, and the run goes on by itself; or ask for less in spec.resources of a new run.",
+    ),
+    Reason.ADMISSION_FAILED: ReasonInfo(
+        "The API server does not take the Job or its pod: for a webhook that refuses or does not answer, an admission "
+        "policy, a LimitRange, or a PriorityClass, RuntimeClass or ServiceAccount that does not exist; the message "
+        "says which.",
+        "Change what the message names, in the manifest or in the cluster: the run is tried again by itself every few "
+        "seconds, and until its first pod exists its manifest may be changed.",
     ),
     Reason.IMAGE_PULL_FAILED: ReasonInfo(
         "The node cannot pull the image.",

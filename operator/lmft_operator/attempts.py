@@ -7,7 +7,8 @@ from lmft_api.result import shorten
 from lmft_api.run import Stage, spec_hash
 from lmft_api.settings import resolve
 from lmft_api.status import Attempt, Condition, Provenance
-from lmft_operator import manifests, status, verdict, waiting
+from lmft_operator import admission, alterations, manifests, status, verdict, waiting
+from lmft_operator.admission import CANNOT_CREATE_POD
 from lmft_operator.course import ADJUSTED, Course, Notice, deadline, grace, since, time_is_up, time_left
 from lmft_operator.facts import JobFacts, PodFacts
 from lmft_operator.screening import grounds, screened
@@ -15,6 +16,8 @@ from lmft_operator.verdict import Kind, Verdict
 
 MAX_ADOPTED = 9_999
 """Highest number of an attempt that a Job's label alone may say: somebody may have written any."""
+REFUSED_SECONDS = 30.0
+"""How long the Job of a first attempt is kept whose pod is refused."""
 
 
 def adopt(course: Course, after: int) -> Attempt | None:
@@ -73,9 +76,37 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
         words = "The queue has taken the place away: the pod saves a checkpoint and ends, and the run queues anew."
         course.wait(Reason.INTERRUPTED, words, phase)
         return attempt
+    if job is not None and pod is None and _withdrawn(course, attempt, job):
+        return attempt
     course.look(left)
     _describe(course, attempt, job, pod)
     return attempt
+
+
+def _withdrawn(course: Course, attempt: Attempt, job: JobFacts) -> bool:
+    """Whether the first attempt counts as not made, because its pod is refused: then the manifest may still change.
+
+    The Job stays for a while, for its controller tries again by itself; then, or once the manifest is another, it is
+    deleted and a new one made, whose pod is tried at once.
+    """
+    words = waiting.no_pod(job, course.seen.warnings)
+    first = [a.number for a in course.status.attempts or ()] == [attempt.number]
+    if (
+        not words
+        or not first
+        or attempt.start_time is not None
+        or job.failed_pods
+        or not admission.refusal(words).changeable
+    ):
+        return False
+    told = status.parse(course.seen.run.status).observed_generation
+    course.status = status.change(course.status, {"attempts": None, "provenance": None})
+    course.wait(*admission.told(CANNOT_CREATE_POD, words))
+    left = job.created + REFUSED_SECONDS - course.seen.now
+    if left <= 0 or told not in (None, course.seen.run.generation):
+        _stop(course, job)
+    course.look(left)
+    return True
 
 
 def _overdue(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> Verdict:
@@ -167,8 +198,11 @@ def _close(course: Course, attempt: Attempt, outcome: Verdict, job: JobFacts | N
     course.status = status.without_eta(status.with_usage(course.status, outcome, gpus))
     # What is left of the attempt must not go on beside the next one; a pod that has ended keeps its log.
     left = pod is None or pod.gone or not pod.ended or manifests.queued(course.spec, course.settings)
+    left = left or (job is not None and job.repeats and outcome.exit_code is None)
     if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
         _stop(course, job)
+    if job is not None and job.altered and outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
+        outcome = replace(outcome, message=f"{outcome.message} {alterations.told(job.altered)}".strip())
     if outcome.kind == Kind.INTERRUPTED:
         if course.spec.suspend:
             outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")

@@ -15,7 +15,14 @@ from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.run import RUN_LABEL, TOKEN_AUDIENCE
 from lmft_operator import metrics, reading
 from lmft_operator.access import Access
-from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
+from lmft_operator.errors import (
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidObjectError,
+    NotFoundError,
+    SilentError,
+)
 from lmft_operator.facts import Key
 from lmft_operator.settings import ApiSettings
 
@@ -184,7 +191,11 @@ class Cluster:
                 headers=headers,
             ) as answer:
                 status, data = answer.status, await _read(answer, most)
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+        except aiohttp.ServerTimeoutError as problem:  # of the connection
+            raise ClusterError(0, f"{method} {path}: no connection to the API server in time") from problem
+        except TimeoutError as problem:
+            raise SilentError(0, f"{method} {path}: the API server has not answered in time") from problem
+        except (aiohttp.ClientError, OSError) as problem:
             raise ClusterError(0, f"{method} {path}: {type(problem).__name__} {problem}".rstrip()) from problem
         finally:
             metrics.REQUESTS.labels(method, resource, str(status)).inc()

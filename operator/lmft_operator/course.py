@@ -15,7 +15,8 @@ from lmft_operator.verdict import sentence
 ADJUSTED = "Adjusted"
 """Reason of the Event that tells what a job changed to go on."""
 EXPLAINED = frozenset(
-    {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.IMAGE_PULL_FAILED, Reason.SECRET_NOT_FOUND, Reason.STALLED}
+    {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.ADMISSION_FAILED, Reason.IMAGE_PULL_FAILED}
+    | {Reason.SECRET_NOT_FOUND, Reason.STALLED}
 )
 """Reasons of waiting that ask for somebody's help."""
 

@@ -37,3 +37,7 @@ class RestoredError(Exception):
             f"the API server's database was restored to an older state ({kind}: version {now} after {before}); "
             "starting afresh with what is there now"
         )
+
+
+class SilentError(ClusterError):
+    """A connection stood and no answer came in time: the request may have been carried out, or hang in a webhook."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lmft_api import KIND
 from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
-from lmft_operator import containers, shapes
+from lmft_operator import alterations, containers, shapes
 
 JsonObject = Mapping[str, Any]
 LAST_SECOND = 7258118400.0
@@ -79,6 +79,10 @@ class JobFacts:
     namespace: str = ""
     owner: str = ""
     """UID of the controller that its owner reference names: its run."""
+    altered: str = ""
+    """What the cluster's policies have changed in it; empty for nothing that matters."""
+    repeats: bool = False
+    """Whether its controller may follow a pod that failed by another one."""
     spec_hash: str = ""
     """Of the spec in the run file that its pods are given; empty where that cannot be read."""
     image: str = ""
@@ -245,6 +249,8 @@ def job_facts(body: JsonObject) -> JobFacts:
         owner=_owner(metadata),
         spec_hash=containers.spec_hash(template.get("metadata", {}).get("annotations", {})),
         image=sys.intern(container.get("image", "")),
+        altered=alterations.altered(spec),
+        repeats=alterations.repeats(spec),
     )
 
 

@@ -47,7 +47,10 @@ def next_attempt(course: Course, last: Attempt | None, problems: tuple[str, ...]
     if model_uri is not None and course.status.provenance is not None:
         provenance = status.change(course.status.provenance, {"resumed_from": model_uri})
         course.status = status.change(course.status, {"provenance": provenance})
-    wait = waiting.at_creation(plan.attempt, queued=manifests.queued(course.spec, course.settings))
+    said = None if course.seen.jobs else status.parse(course.seen.run.status).succeeded
+    wait = waiting.still_refused(said) or waiting.at_creation(
+        plan.attempt, queued=manifests.queued(course.spec, course.settings)
+    )
     course.wait(wait.reason, wait.message)
 
 

@@ -158,6 +158,16 @@ def build(
         "backoffLimit": 0,
         # A queue may take the place away and give it back: never two pods at a time in one attempt's folder.
         "podReplacementPolicy": "Failed",
+        # Nor a second one where the cluster's policies raise backoffLimit.
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]},
+                },
+                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]
+        },
         "template": {
             "metadata": {"labels": labels, "annotations": annotations | handed},
             "spec": _pod(plan, spec, settings, rules, CA_ANNOTATION in handed),

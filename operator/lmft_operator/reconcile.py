@@ -18,7 +18,8 @@ from lmft_api.result import shorten
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
 from lmft_api.validation import Problem, parse_readable, parse_spec, spec_problems
-from lmft_operator import manifests, metrics, policy, status, waiting
+from lmft_operator import admission, alterations, manifests, metrics, policy, status
+from lmft_operator.admission import CANNOT_CREATE_JOB
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
 from lmft_operator.course import Course, Decision, Notice, notices
@@ -30,6 +31,7 @@ from lmft_operator.errors import (
     InvalidObjectError,
     NameTakenError,
     NotFoundError,
+    SilentError,
 )
 from lmft_operator.facts import Key, Observed, RunFacts, job_facts
 from lmft_operator.live import Heard, overlay
@@ -40,6 +42,8 @@ from lmft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
 COMPONENT = "lmfinetune-operator"
+CHANGED = "JobChanged"
+"""Reason of the Event about a Job that the cluster's policies have changed."""
 BURST, BURST_SECONDS, BURST_PATIENCE = 20, 0.5, 15.0
 """So many Jobs in so many seconds are a burst; a first status waits for its end, but no longer than that."""
 REFUSED_SECONDS = 15.0
@@ -182,9 +186,20 @@ class Reconciler:
         manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
         try:
             created = await self._create_or_adopt(run, manifest, plan)
-        except (ForbiddenError, InvalidObjectError, NameTakenError) as problem:
+        except ClusterError as problem:
+            if not isinstance(problem, ForbiddenError | InvalidObjectError | NameTakenError | SilentError) and (
+                not admission.at_work(str(problem))
+            ):
+                raise
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return problem
+        if changes := alterations.altered(created["spec"]):
+            logger.warning("%s", alterations.told(changes), **about(run.key))
+            if alterations.several_pods(created["spec"]):
+                await self._delete_job(run.key, created["metadata"]["name"], created["metadata"]["uid"])
+                words = f"{alterations.told(changes)} It was deleted: an attempt has one pod."
+                return InvalidObjectError(422, words)
+            self._post(run, Notice(True, CHANGED, alterations.told(changes)))
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
@@ -197,11 +212,21 @@ class Reconciler:
             manifest["metadata"]["name"] = name
             try:
                 return await self._cluster.create_job(manifest)
-            except ConflictError:
-                existing = await self._cluster.get_job(run.key.namespace, name)
+            except ConflictError as problem:
+                if admission.at_work(str(problem)):
+                    raise  # a webhook chooses the status of its refusal
+                existing = await self._existing(run.key, name)
+                if existing is None:
+                    raise
                 if job_facts(existing).owner == run.uid:
                     return existing
         raise NameTakenError(409, f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them.")
+
+    async def _existing(self, key: Key, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._cluster.get_job(key.namespace, name)
+        except NotFoundError:
+            return None
 
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
         before = status.parse(run.status)
@@ -306,11 +331,11 @@ def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
 
 def _refused(course: Course, problem: ClusterError) -> LMFineTuneStatus:
     """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
-    # A policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
-    if problem.status == 422 and " is invalid: " in str(problem) and not course.status.attempts:
+    # A webhook or a policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
+    ours = problem.status == 422 and " is invalid: " in str(problem) and not admission.at_work(str(problem))
+    if ours and not course.status.attempts:
         course.end(Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
         return course.status
-    reason = waiting.reason_of_refusal(str(problem))
     course.status = status.change(course.status, {"completion_time": None})
-    course.wait(reason, waiting.with_remedy(reason, f"The Job cannot be created: {problem}"))
+    course.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
     return course.status

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lmft_api.reasons import REASONS, Reason
 from lmft_api.status import Condition
-from lmft_operator import scheduling
+from lmft_operator import admission, scheduling
+from lmft_operator.admission import CANNOT_CREATE_POD
 from lmft_operator.facts import JobFacts, PodFacts, Warning
 from lmft_operator.scheduling import Wishes
 
@@ -14,7 +15,6 @@ NO_POD = "FailedCreate"
 NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
 TOLD = NO_START | {NO_POD}
 """Reasons of the Warning Events that are looked at: of a Job without a pod, and of a pod without volumes or network."""
-_CANNOT_CREATE = "The pod cannot be created: "
 _CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -86,11 +86,21 @@ def _perhaps_a_secret(words: str) -> Wait:
 
 
 def _of_job(job: JobFacts | None, warnings: Mapping[str, Warning], said: Condition | None) -> Wait | None:
+    words = no_pod(job, warnings)
+    return Wait(*admission.told(CANNOT_CREATE_POD, words)) if words else _held(said, (CANNOT_CREATE_POD,))
+
+
+def no_pod(job: JobFacts | None, warnings: Mapping[str, Warning]) -> str:
+    """Why the Job's controller could not make its pod, by its newest Event; empty where none says so."""
     warning = warnings.get(job.uid) if job is not None else None
     if job is None or warning is None or warning.reason != NO_POD or warning.time < int(job.started or job.created):
-        return _held(said, (_CANNOT_CREATE,))
-    reason = reason_of_refusal(warning.message)
-    return Wait(reason, with_remedy(reason, _CANNOT_CREATE + _NOISE.sub("", warning.message)))
+        return ""
+    return _NOISE.sub("", warning.message)
+
+
+def still_refused(said: Condition | None) -> Wait | None:
+    """What the status says of the pod of a Job that was made anew, until an Event about the new one says otherwise."""
+    return _held(said, (CANNOT_CREATE_POD,))
 
 
 def _held(said: Condition | None, beginnings: tuple[str, ...]) -> Wait | None:
@@ -98,11 +108,6 @@ def _held(said: Condition | None, beginnings: tuple[str, ...]) -> Wait | None:
     if said is None or not said.message.startswith(beginnings) or said.reason not in Reason.__members__.values():
         return None
     return Wait(Reason(said.reason), said.message)
-
-
-def reason_of_refusal(words: str) -> Reason:
-    """Why the API server creates neither Job nor pod, by what it says: for a quota, or for something else."""
-    return Reason.QUOTA_EXCEEDED if "exceeded quota" in words or "failed quota" in words else Reason.PENDING
 
 
 def with_remedy(reason: Reason, words: str) -> str:

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import re
+import shutil
 import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ NAMESPACED_RULES = {
     ("lmfinetune.dev", "lmfinetunes/status"): {"patch"},
     ("lmfinetune.dev", "lmfinetunes/finalizers"): {"update"},
     ("batch", "jobs"): {"create", "get", "list", "watch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
-    ("", "events"): {"get", "list", "watch", "create", "patch"},
+    ("", "pods"): {"list", "watch"},
+    ("", "events"): {"list", "watch", "create"},
 }
 CLUSTER_RULES = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
@@ -192,7 +194,14 @@ def test_the_definition_can_be_left_to_others_or_go_with_the_release() -> None:
 
 
 def test_what_needs_other_operators_or_blocks_drains_is_off_unless_wanted() -> None:
-    optional = {"ServiceMonitor", "PrometheusRule", "PodDisruptionBudget", "Certificate", "Issuer"}
+    optional = {
+        "ValidatingAdmissionPolicy",
+        "ServiceMonitor",
+        "PrometheusRule",
+        "PodDisruptionBudget",
+        "Certificate",
+        "Issuer",
+    }
 
     assert optional.isdisjoint({item["kind"] for item in render().objects})
     assert optional <= {item["kind"] for item in render("--values", str(FULL)).objects}
@@ -318,12 +327,72 @@ def test_the_first_manifest_in_the_notes_is_valid(values: list[str]) -> None:
     # Helm 3 wants a cluster even for this.
     notes = run("helm", "install", "lmfinetune", str(CHART), "--dry-run=client", *sets(*values)).split("NOTES:")[1]
 
-    text = notes.split("<<'EOF'\n")[1].split("     EOF")[0]
-    manifest = yaml.safe_load(text)
+    manifest = yaml.safe_load(pasted(notes))
 
     assert document_problems(manifest) == []
     assert ("output" in manifest["spec"]) == (not values)
     assert [line for line in notes.splitlines() if line.startswith(("1. ", "2. ", "3. "))]
+
+
+def pasted(notes: str) -> str:
+    """What kubectl would read if a person pasted the commands of the notes into a shell."""
+    start = notes.index("\nkubectl -n default apply") + 1
+    end = notes.index("\n\n3. ", start)
+    script = f"kubectl() {{ cat; }}\n{notes[start:end]}\necho pasted\n"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    manifest, _, rest = done.stdout.rpartition("pasted")
+    assert (rest, done.stderr) == ("\n", "")  # a shell that still looks for the end of the text would warn
+    return manifest
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("release", ["1.2", "9lives", "my.app", "a.b.c", "0", "lmfinetune.9", "lmfinetune", "x" * 53])
+def test_objects_have_legal_names_whatever_the_release_is_called(release: str, helm: str) -> None:
+    rendered = render(*sets("admissionPolicy.enabled=true"), release=release, helm=helm)
+
+    for item in rendered.objects:
+        name, kind = item["metadata"]["name"], item["kind"]
+        if kind == "Service":  # DNS-1035
+            assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), name
+        elif kind != "CustomResourceDefinition":
+            assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name), name
+    assert rendered.pod["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+
+
+@pytest.mark.parametrize("text", ["123", "1e3", "true", "null", "0x1"])
+def test_names_that_look_like_other_things_stay_names(text: str) -> None:
+    values = [f"nameOverride={text}", f"watchNamespaces={{{text}}}", f"serviceAccount.name={text}"]
+    strings = [word for value in values for word in ("--set-string", value)]
+    rendered = render(*strings, *sets("networkPolicy.enabled=true"), namespace=text)
+
+    for item in (item for item in rendered.objects if item["kind"] != "CustomResourceDefinition"):
+        assert not [leaf for leaf in names(item) if not isinstance(leaf, str)], item
+    assert rendered.pod["spec"]["serviceAccountName"] == text
+
+
+def names(node: Any) -> list[Any]:
+    """Every name, namespace and label value of an object."""
+    if isinstance(node, list):
+        return [leaf for child in node for leaf in names(child)]
+    if not isinstance(node, dict):
+        return []
+    own = [value for key, value in node.items() if key in ("name", "namespace", "serviceAccountName")]
+    labels = [v for key in ("labels", "matchLabels", "selector") for v in (node.get(key) or {}).values()]
+    return own + [v for v in labels if not isinstance(v, dict)] + [leaf for v in node.values() for leaf in names(v)]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(("wanted", "kinds"), [("true", 1), ("false", 0)])
+def test_the_chart_is_a_dependency_with_a_condition(helm: str, wanted: str, kinds: int, tmp_path: Path) -> None:
+    dependency = {"name": "lmfinetune", "version": "0.1.0", "condition": "lmfinetune.enabled"}
+    chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (tmp_path / "values.yaml").write_text("global: {imageRegistry: x}\nlmfinetune: {enabled: false}\n")
+    shutil.copytree(CHART, tmp_path / "charts/lmfinetune")
+
+    text = run(helm, "template", "p", str(tmp_path), "--kube-version", "1.30.0", *sets(f"lmfinetune.enabled={wanted}"))
+
+    assert len(re.findall("^kind: Deployment$", text, re.MULTILINE)) == kinds
 
 
 def test_alerts_ask_for_metrics_that_the_operator_has() -> None:

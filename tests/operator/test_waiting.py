@@ -56,13 +56,11 @@ def test_a_missing_secret_is_named_from_the_pods_event(World):
 MOUNT = Warning("FailedMount", 'secret "lmft-s3" not found', START)
 SANDBOX = Warning("FailedCreatePodSandBox", "no address is left", START)
 QUOTA = Warning("FailedCreate", 'pods "eli5-1-x7k2p" is forbidden: exceeded quota: gpus', START)
-LIMITS = Warning("FailedCreate", 'pods "eli5-1-x7k2p" is forbidden: maximum cpu usage per Pod is 1', START)
 GONE = {"sandboxed": True}
 EVENTS = [
     ("pod-1", MOUNT, {}, GONE, "SecretNotFound"),
     ("pod-1", SANDBOX, {}, GONE, "Pending"),
     ("job-1", QUOTA, None, {}, "QuotaExceeded"),
-    ("job-1", LIMITS, None, {}, "Pending"),
 ]
 
 

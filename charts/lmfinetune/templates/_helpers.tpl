@@ -3,18 +3,18 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Name of every object of the release; short enough for the suffixes that templates add. */}}
+{{/*
+Name of every object of the release; short enough for the suffixes that templates add. A release may have dots and begin
+with a digit, a Service may not.
+*/}}
 {{- define "lmfinetune.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" }}
-{{- else }}
+{{- $full := .Values.fullnameOverride }}
+{{- if not $full }}
 {{- $name := include "lmfinetune.name" . }}
-{{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 48 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 48 | trimSuffix "-" }}
+{{- $full = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) | replace "." "-" }}
+{{- if regexMatch "^[0-9]" $full }}{{ $full = printf "lmft-%s" $full }}{{ end }}
 {{- end }}
-{{- end }}
+{{- $full | trunc 48 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Name of cluster-scoped objects: two releases in two namespaces must not share them. */}}
@@ -28,8 +28,8 @@
 
 {{/* Labels that never change: selectors are immutable. */}}
 {{- define "lmfinetune.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "lmfinetune.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lmfinetune.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
@@ -119,8 +119,8 @@ Deployment's checksum must see the same one, and a certificate made twice is two
   verbs: [create, get, list, watch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, watch, create, patch]
+  verbs: [list, watch, create]
 {{- end }}

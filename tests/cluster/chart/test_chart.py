@@ -75,6 +75,27 @@ def test_uninstalling_leaves_the_definition_and_the_runs_and_a_new_install_takes
     assert server.there("lmft", "eli5", namespace)["metadata"]["uid"] == run["metadata"]["uid"]
 
 
+def test_another_release_takes_over_what_an_uninstalled_one_has_left(server: Server) -> None:
+    # given a definition that a release has left behind, with runs
+    namespace, other = server.namespace(), server.namespace()
+    server.install(namespace)
+    server.established()
+    server.apply(RUN, namespace=namespace)
+    uid = server.there("lmft", "eli5", namespace)["metadata"]["uid"]
+    server.uninstall(namespace)
+    with pytest.raises(RuntimeError, match=r"meta\.helm\.sh/release-namespace"):
+        server.install(other)
+
+    # when it is handed over as docs/install.md says
+    server.run("kubectl", "label", "crd", CRD, "app.kubernetes.io/managed-by=Helm", "--overwrite")
+    marks = ["meta.helm.sh/release-name=lmft-lmfinetune", f"meta.helm.sh/release-namespace={other}"]
+    server.run("kubectl", "annotate", "crd", CRD, "--overwrite", *marks)
+    server.install(other)
+
+    # then the runs are as they were
+    assert server.there("lmft", "eli5", namespace)["metadata"]["uid"] == uid
+
+
 def test_uninstalling_without_keep_removes_the_definition_and_everything_else(server: Server) -> None:
     namespace = server.namespace()
     server.install(namespace)

@@ -41,8 +41,8 @@ NAMESPACED = {
     "lmfinetunes/status": {"patch"},
     "lmfinetunes/finalizers": {"update"},
     "jobs": {"create", "get", "list", "watch", "delete"},
-    "pods": {"get", "list", "watch"},
-    "events": {"get", "list", "watch", "create", "patch"},
+    "pods": {"list", "watch"},
+    "events": {"list", "watch", "create"},
 }
 CLUSTER_WIDE = {"customresourcedefinitions": {"list", "watch"}, "tokenreviews": {"create"}}
 
