@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal as Exact
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
@@ -116,6 +116,29 @@ StorageUri = Annotated[str, StringConstraints(pattern=STORAGE_URI_PATTERN, max_l
 HubId = Annotated[str, StringConstraints(pattern=HUB_ID_PATTERN, max_length=200)]
 FieldPath = Annotated[str, StringConstraints(pattern=FIELD_PATH_PATTERN, max_length=253)]
 FileUri = Annotated[str, StringConstraints(pattern=FILE_URI_PATTERN, max_length=1024)]
+MAX_JSON_BYTES, MAX_JSON_DEPTH = 16 * 1024, 8
+
+
+def levels(value: Any) -> int:
+    """How deep a JSON value nests: 0 for a scalar, 1 for a list of scalars; without recursion, whatever it is."""
+    depth, level = 0, [value]
+    while level := [part for part in level if isinstance(part, dict | list)]:
+        depth += 1
+        level = [part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer)]
+    return depth
+
+
+def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+    if (depth := levels(value)) > MAX_JSON_DEPTH:
+        raise ValueError(f"nests {depth} levels deep, at most {MAX_JSON_DEPTH} are read; a configuration has 2 or 3")
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"is {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} are read; a vocabulary goes elsewhere")
+    return value
+
+
+SmallJson = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_small_json)]
+"""An object of whatever content, in which nobody can hide much: the API server bounds only its number of keys."""
 
 PATTERN_HINTS: dict[str, str] = {
     DECIMAL_PATTERN: 'must be quoted decimal text such as "2e-5" or "0.01"',
@@ -166,6 +189,16 @@ def decimal_rule(field: str, attribute: str, low: float, high: float, *, above: 
         cel=f"!has(self.{field}) || (double(self.{field}) {comparison} {low!r} && double(self.{field}) <= {high!r})",
         message=f"must be {'greater than' if above else 'at least'} {low:g} and at most {high:g}",
         holds=lambda value: inside(getattr(value, attribute)),
+        field=field,
+    )
+
+
+def total(cel: str, sizes: Callable[[Any], Iterable[int]], most: int, field: str, hint: str) -> Rule:
+    """A bound for texts together, in characters, as CEL (their sizes added up) and as Python (their sizes)."""
+    return Rule(
+        cel=f"({cel}) <= {most}",
+        message=f"must be at most {most:,} characters in all; {hint}",
+        holds=lambda value: sum(sizes(value)) <= most,
         field=field,
     )
 

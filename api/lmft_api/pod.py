@@ -1,7 +1,8 @@
 """How a run fits into the cluster: resources and the pod template."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
@@ -19,6 +20,7 @@ from lmft_api.base import (
     list_map,
     only_with,
     quantity_rule,
+    total,
 )
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
@@ -176,6 +178,20 @@ class ImagePullSecret(ApiModel):
 
 
 AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
+_MAPS = ("labels", "annotations", "nodeSelector")
+
+
+def _sizes(pod: Any) -> Iterator[int]:
+    """Of the texts of a pod template."""
+    for texts in (pod.labels, pod.annotations, pod.node_selector):
+        for key in texts or ():
+            yield len(key) + len(texts[key])
+    for toleration in pod.tolerations or ():
+        yield len(toleration.key or "") + len(toleration.value or "")
+    for variable in pod.env or ():
+        yield len(variable.name) + len(variable.value)
+    for volume in pod.volumes or ():
+        yield len(volume.name) + len(volume.claim_name) + len(volume.mount_path)
 
 
 class PodTemplate(ApiModel):
@@ -224,5 +240,21 @@ class PodTemplate(ApiModel):
             "two volumes have the same mountPath; give each its own",
             lambda p: len({v.mount_path for v in p.volumes or []}) == len(p.volumes or []),
             "volumes",
+        ),
+        total(
+            " + ".join(
+                [
+                    *(f"(has(self.{m}) ? self.{m}.map(k, size(k) + size(self.{m}[k])).sum() : 0)" for m in _MAPS),
+                    "(has(self.tolerations) ? self.tolerations.map(t, (has(t.key) ? size(t.key) : 0) + "
+                    "(has(t.value) ? size(t.value) : 0)).sum() : 0)",
+                    "(has(self.env) ? self.env.map(e, size(e.name) + size(e.value)).sum() : 0)",
+                    "(has(self.volumes) ? "
+                    "self.volumes.map(v, size(v.name) + size(v.claimName) + size(v.mountPath)).sum() : 0)",
+                ]
+            ),
+            _sizes,
+            8000,
+            "",
+            "labels, annotations, nodeSelector, tolerations, env and volumes count; take fewer, or shorter ones",
         ),
     )

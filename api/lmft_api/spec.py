@@ -5,7 +5,7 @@ before its rules run, so a default for ``epochs`` would make "epochs or maxSteps
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
@@ -20,6 +20,7 @@ from lmft_api.base import (
     HubId,
     ImportPath,
     Rule,
+    SmallJson,
     Source,
     StorageUri,
     Text,
@@ -27,6 +28,7 @@ from lmft_api.base import (
     decimal_rule,
     exactly_one,
     only_with,
+    total,
 )
 from lmft_api.pod import PodTemplate, Resources, SecretRef
 
@@ -121,8 +123,8 @@ class Model(ApiModel):
     """Hub id such as distilbert/distilgpt2, or a folder at s3:// or file://."""
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
-    from_config: dict[str, Any] | None = Field(default=None, max_length=64)
-    """A transformers configuration with its model_type, to train from scratch."""
+    from_config: SmallJson | None = None
+    """A transformers configuration with its model_type, to train from scratch. At most 16 KiB of JSON and 8 levels."""
     tokenizer: Tokenizer | None = None
     """Another tokenizer than the model's own; required with fromConfig."""
     trust_remote_code: bool | None = None
@@ -191,6 +193,13 @@ class Dataset(ApiModel):
 
     rules: ClassVar = (
         exactly_one("name", "files", "builtin"),
+        total(
+            "has(self.files) ? self.files.map(file, size(file)).sum() : 0",
+            lambda d: [len(file) for file in d.files or ()],
+            8000,
+            "files",
+            "take wildcards, or put the files into one folder",
+        ),
         Rule(
             "!has(self.files) || has(self.format)",
             "files need format; set json, text, csv or parquet",
@@ -283,7 +292,16 @@ class Sample(ApiModel):
     top_p: Decimal | None = None
     """Sample within this much probability mass, quoted. Default: "0.95"."""
 
-    rules: ClassVar = (decimal_rule("topP", "top_p", 0.0, 1.0, above=True),)
+    rules: ClassVar = (
+        decimal_rule("topP", "top_p", 0.0, 1.0, above=True),
+        total(
+            "has(self.prompts) ? self.prompts.map(prompt, size(prompt)).sum() : 0",
+            lambda s: [len(prompt) for prompt in s.prompts or ()],
+            8000,
+            "prompts",
+            "shorten them, or ask fewer",
+        ),
+    )
 
 
 class PushToHub(ApiModel):

@@ -18,9 +18,11 @@ from lmft_api.base import (
     DNS_SUBDOMAIN_PATTERN,
     LABEL_VALUE_PATTERN,
     LIST_KEYS,
+    MAX_JSON_DEPTH,
     PATTERN_HINTS,
     QUALIFIED_NAME_PATTERN,
     RULES_KEY,
+    levels,
     matches,
 )
 from lmft_api.run import MUTABLE_FIELDS
@@ -32,6 +34,9 @@ _METADATA_FIELDS = (
     *("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink"),
     *("deletionTimestamp", "deletionGracePeriodSeconds"),
 )
+
+MAX_DEPTH = 64
+"""Levels of a whole spec; far above any valid one, and below what recursion reaches."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ def document_problems(document: Any) -> list[Problem]:
 
 def spec_problems(spec: Any) -> list[Problem]:
     """All problems of a spec, types and bounds as well as the rules across fields, in the order of their paths."""
+    if (depth := levels(spec)) > MAX_DEPTH:
+        return [Problem(_deepest(spec), f"nests {depth} levels deep, which no run needs")]
     schema = structural_schema(LMFineTuneSpec)
     spec = normalised(schema, spec)
     problems: list[Problem] = []
@@ -84,6 +91,17 @@ def spec_problems(spec: Any) -> list[Problem]:
     keys_named = {problem.path for problem in problems if problem.message.startswith(KEY_MESSAGE + ", not ")}
     unique = {problem: None for problem in problems if problem.message != KEY_MESSAGE or problem.path not in keys_named}
     return sorted(unique, key=lambda problem: problem.path)
+
+
+def _deepest(spec: Any) -> str:
+    """Path of the field that nests too deep."""
+    path = "spec"
+    for name in ("model", "fromConfig"):
+        spec = spec.get(name) if isinstance(spec, dict) else None
+        if levels(spec) <= MAX_JSON_DEPTH:
+            break
+        path += f".{name}"
+    return path
 
 
 def parse_spec(spec: Any) -> LMFineTuneSpec:
@@ -121,6 +139,9 @@ class _View:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
+
+    def __getitem__(self, key: str) -> Any:
+        return _viewed(self._raw[key])
 
 
 def _viewed(value: Any) -> Any:
@@ -196,7 +217,7 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, patt
         entries = "entry" if count == 1 else "entries"
         return f"must have {plural[kind]} {count} {entries}, not {context.get('actual_length')}"
     wanted = {"model_type": "an object", "dict_type": "an object", "list_type": "a list"}.get(kind)
-    return f"must be {wanted}, not {_kind_of(value)}" if wanted else fallback
+    return f"must be {wanted}, not {_kind_of(value)}" if wanted else fallback.removeprefix("Value error, ")
 
 
 def _metadata_problems(metadata: Any) -> Iterator[Problem]:

@@ -214,7 +214,7 @@ def _with_identity(shape: Shape, body: JsonObject) -> dict[str, Any]:
 def _measure(part: JsonObject) -> tuple[int, str]:
     """Bytes as JSON, and the beginning of their hash."""
     try:
-        data = json.dumps(part, separators=(",", ":"), sort_keys=True).encode()
+        data = json.dumps(part, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "replace")
     except (RecursionError, TypeError, ValueError):
         return 2**63, "unknown"
     return len(data), hashlib.sha256(data).hexdigest()[:12]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lmft_api.base import PATTERN_HINTS, Rule
+from lmft_api.base import MAX_JSON_BYTES, PATTERN_HINTS, RULES_KEY, Rule
 from lmft_api.crd import crd
 from lmft_api.reasons import FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
 from lmft_api.reference import documented_default, pages
@@ -18,6 +18,7 @@ from lmft_api.schema import PRESERVE, structural_schema
 from lmft_api.settings import resolve
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
+from lmft_api.validation import parse_readable, spec_problems
 
 ROOT = Path(__file__).parents[2]
 STALE = "is stale; run: make generate"
@@ -77,6 +78,7 @@ def test_every_rule_of_the_types_reaches_the_definition():
 # later are format and its qualifiedName(), ip, cidr and semver.
 OLD_FUNCTIONS = {"all", "double", "exists", "exists_one", "has", "matches", "size", "startsWith"}
 OLD_FUNCTIONS |= {"compareTo", "isQuantity", "quantity"}  # of 1.28
+OLD_FUNCTIONS |= {"map", "sum"}  # of 1.23
 
 
 def test_the_rules_call_only_what_the_oldest_supported_api_server_knows():
@@ -177,3 +179,68 @@ def test_importing_the_package_alone_imports_no_other():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "{'lmft_api'}"
+
+
+def largest(schema: dict[str, Any]) -> int:
+    """Characters that a value may have as JSON, by the bounds of each field alone."""
+    kind = schema.get("type")
+    if "enum" in schema:
+        return max(len(str(choice)) for choice in schema["enum"]) + 2
+    if PRESERVE in schema:
+        return MAX_JSON_BYTES
+    if kind == "array":
+        return 2 + int(schema["maxItems"]) * (largest(schema["items"]) + 1)
+    if "additionalProperties" in schema:
+        return 2 + int(schema["maxProperties"]) * (253 + 4 + largest(schema["additionalProperties"]))
+    if kind == "object":
+        return 2 + sum(len(name) + 4 + largest(entry) for name, entry in schema.get("properties", {}).items())
+    return int(schema["maxLength"]) + 2 if kind == "string" else 20
+
+
+def test_all_that_a_spec_may_hold_is_less_than_64_kib():
+    # given the texts that are bounded together beside each by itself
+    together = {"dataset": ["files"], "sample": ["prompts"]}
+    together["podTemplate"] = ["labels", "annotations", "nodeSelector", "tolerations", "env", "volumes"]
+    whole = largest(SPEC)
+    for section, fields in together.items():
+        schemas = [SPEC["properties"][section]["properties"][field] for field in fields]
+        whole += 8000 + sum(around(schema) for schema in schemas) - sum(map(largest, schemas))
+        assert any("8000" in rule.cel for rule in SPEC["properties"][section][RULES_KEY])
+    # then they leave a tenant no room
+    assert whole < 64 * 1024
+
+
+def around(schema: dict[str, Any]) -> int:
+    """What stands around the texts of a list or a map: its entries with texts of no length."""
+    most = schema.get("maxItems") or schema["maxProperties"]
+    entry = schema.get("items") or {}
+    names = sum(len(name) + 8 for name in entry.get("properties", {}))
+    enums = sum(largest(part) for part in entry.get("properties", {}).values() if "enum" in part)
+    return int(most) * (6 + names + enums)
+
+
+@pytest.mark.parametrize("levels", [1_200, 9_000, 20_000])
+def test_a_configuration_that_nests_too_deep_is_a_problem_and_no_exception(levels: int):
+    config: Any = 1
+    for _ in range(levels):
+        config = {"a": config}
+    spec = {"model": {"fromConfig": config, "tokenizer": {"name": "gpt2"}}, "dataset": {"name": "d"}}
+    assert [str(problem) for problem in spec_problems(spec)] == [
+        f"spec.model.fromConfig: nests {levels + 2} levels deep, which no run needs"
+    ]
+    assert parse_readable(spec).dataset.name == "d"
+
+
+CONFIGS = [
+    ({"a": [[[[[[[[1]]]]]]]]}, "nests 9 levels deep, at most 8 are read"),
+    ({"a": "ü" * 8_200}, "is 16,408 bytes as JSON, at most 16,384 are read"),
+    ({"a": list(range(4_000))}, "bytes as JSON, at most 16,384 are read"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), CONFIGS)
+def test_a_configuration_is_bounded_in_depth_and_size(config: Any, message: str):
+    spec = {"model": {"fromConfig": config, "tokenizer": {"name": "gpt2"}}, "dataset": {"name": "d"}}
+    [problem] = spec_problems(spec)
+    assert problem.path == "spec.model.fromConfig"
+    assert message in problem.message
