@@ -33,6 +33,9 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 RUNS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
+LEASES = "/apis/coordination.k8s.io/v1"
+_NO_DECISION = {"leases", "tokenreviews", "subjectaccessreviews"}
+"""What is written without deciding on any run."""
 _ERRORS: dict[int, type[ClusterError]] = {
     400: InvalidObjectError,
     403: ForbiddenError,
@@ -65,6 +68,8 @@ class Cluster:
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
         self.last_answer = time.monotonic()
         """When the API server last answered anything at all."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Whether this operator is the one that decides; asked before each write."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -116,6 +121,21 @@ class Cluster:
         answer = await self._call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", "tokenreviews", body=body)
         found: JsonDict = answer.get("status") or {}
         return found
+
+    async def get_lease(self, namespace: str, name: str) -> JsonDict:
+        """One Lease."""
+        return await self._call("GET", f"{LEASES}/namespaces/{namespace}/leases/{name}", "leases")
+
+    async def create_lease(self, lease: JsonDict) -> JsonDict:
+        """Create a Lease; :class:`ConflictError` when it exists."""
+        namespace = lease["metadata"]["namespace"]
+        return await self._call("POST", f"{LEASES}/namespaces/{namespace}/leases", "leases", body=lease)
+
+    async def update_lease(self, lease: JsonDict) -> JsonDict:
+        """Replace one version of a Lease; :class:`ConflictError` when another version is there."""
+        metadata = lease["metadata"]
+        path = f"{LEASES}/namespaces/{metadata['namespace']}/leases/{metadata['name']}"
+        return await self._call("PUT", path, "leases", body=lease)
 
     async def version(self, kind: str, namespace: str | None) -> int:
         """The version that a list of all runs, Jobs or Pods has now."""
@@ -177,6 +197,8 @@ class Cluster:
         most: int = MAX_ANSWER_BYTES,
     ) -> bytes | None:
         """Body of a good answer; None when it is larger than ``most`` bytes, of which no more are taken."""
+        if method != "GET" and resource not in _NO_DECISION and not self.may_write():
+            raise ClusterError(0, f"{method} {path}: not sent, another operator may decide by now")
         status = 0
         data: bytes | None = None
         headers = {"Content-Type": content} if body is not None else {}

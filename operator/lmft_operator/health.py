@@ -1,7 +1,7 @@
 """Whether the operator lives: pure reasoning on a few clocks and tasks."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 WATCHED = ("lmfinetunes", "jobs", "pods")
 
@@ -12,6 +12,8 @@ class Health:
     def __init__(self, stale_seconds: float) -> None:
         self._stale = stale_seconds
         self.synced = False
+        self.standby: Callable[[], str | None] | None = None
+        """While another operator decides: what this one lacks for taking its place."""
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def live(self, unseen: Iterable[tuple[int, float]], last_answer: float) -> str | None:
@@ -32,6 +34,8 @@ class Health:
 
     def ready(self) -> str | None:
         """What is missing before the operator can work, or None."""
+        if self.standby is not None:
+            return self.standby()
         if not self.synced:
             return "the first list is not complete"
         watching = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]

@@ -8,27 +8,30 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import kopf
 import uvloop
 
 from lmft_api.status import SUCCEEDED
-from lmft_operator import access, handlers, http, logs, metrics
+from lmft_operator import access, handlers, http, leader, logs, metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
 from lmft_operator.errors import RestoredError
 from lmft_operator.facts import Key
 from lmft_operator.health import Health
+from lmft_operator.leader import Elector, LeaseLostError
 from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
-from lmft_operator.reports import serve_reports
+from lmft_operator.reports import Role, serve_reports
 from lmft_operator.resync import resync_forever, resync_until_done
 from lmft_operator.settings import OperatorSettings, SettingsError, load
 from lmft_operator.watching import Watches
 
 logger = logging.getLogger(__name__)
+Parts = dict[str, Coroutine[Any, Any, None]]
 MAX_FILES = 65_536
 WATCHES_SECONDS = 10.0
 """How long the first lists wait for the watches to begin."""
@@ -50,10 +53,16 @@ def main() -> None:
         uvloop.run(run(settings))
     except RestoredError as problem:
         sys.exit(f"lmft-operator: {problem}")
+    except LeaseLostError as problem:
+        sys.exit(f"lmft-operator: {problem}; ending, for another operator may decide by now")
 
 
 async def run(settings: OperatorSettings) -> None:
-    """Everything at once, until a signal or until a part fails; then stop within seconds."""
+    """Everything at once, until a signal or until a part fails; then stop within seconds.
+
+    Raises:
+        LeaseLostError: another operator may decide by now.
+    """
     cluster = Cluster(settings.api, access.find())
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
@@ -65,6 +74,9 @@ async def run(settings: OperatorSettings) -> None:
     metrics.UNSEEN.set_function(lambda: len(cache.unseen))
     metrics.QUEUE_DELAYED.set_function(lambda: queue.delayed)
     servers = await _serve(settings, lambda: health.live(cache.unseen.values(), cluster.last_answer), health.ready)
+    elector = _elector(settings, cluster, health)
+    leading = elector.leading.is_set if elector else lambda: True
+    role = Role(leading, lambda: health.synced, lambda: elector.leader if elector else None)
 
     async def work() -> None:
         # What is there before the watches begin only a list says; so they begin first.
@@ -77,32 +89,43 @@ async def run(settings: OperatorSettings) -> None:
             queue.add(key)
         await queue.run(reconciler, settings.api.workers)
 
-    kopf_stop, kopf_ready, relisted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stopping, kopf_stop, kopf_ready, relisted = (asyncio.Event() for _ in range(4))
     watches = Watches(cluster, relisted.set)
-    watches.install()
     reconciler.suspicious = relisted.set
     watch = settings.watch
-    parts = {
-        "kopf": kopf.operator(
-            registry=handlers.register(cache, queue.add),
-            settings=handlers.kopf_settings(settings),
-            clusterwide=not settings.watch.namespaces,
-            namespaces=settings.watch.namespaces,
-            standalone=True,
-            stop_flag=kopf_stop,
-            ready_flag=kopf_ready,
-        ),
-        "queue": work(),
-        "resync": resync_forever(cluster, cache, watch.namespaces, queue.add, watch.resync_seconds, relisted),
-    }
+
+    def deciding() -> Parts:
+        """What only the operator that decides does."""
+        watches.install()
+        return {
+            "kopf": kopf.operator(
+                registry=handlers.register(cache, queue.add),
+                settings=handlers.kopf_settings(settings),
+                clusterwide=not settings.watch.namespaces,
+                namespaces=settings.watch.namespaces,
+                standalone=True,
+                stop_flag=kopf_stop,
+                ready_flag=kopf_ready,
+            ),
+            "queue": work(),
+            "resync": resync_forever(cluster, cache, watch.namespaces, queue.add, watch.resync_seconds, relisted),
+        }
+
+    parts: Parts = {}
     if settings.progress.url:
-        parts["progress"] = serve_reports(
-            settings.progress, settings.connections.limits(), cluster, cache, reconciler.reported
-        )
-    health.tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
-    signals = asyncio.create_task(_signalled(kopf_ready), name="signals")
+        limits = settings.connections.limits()
+        parts["progress"] = serve_reports(settings.progress, limits, cluster, cache, reconciler.reported, role)
+    if elector is not None:
+        parts["lease"] = elector.run()
+    _on_signals(stopping)
     try:
-        await asyncio.wait({signals, *health.tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        _start(health, parts)
+        if elector is None or await _first(elector.leading, stopping, health):
+            health.standby = None
+            _start(health, deciding())
+            signals = asyncio.create_task(_signals_again(kopf_ready, stopping))
+            await _first(asyncio.Event(), stopping, health)
+            signals.cancel()
         failed = [name for name, task in health.tasks.items() if task.done()]
         if failed:
             logger.error("%s has stopped; ending", ", ".join(failed))
@@ -111,15 +134,58 @@ async def run(settings: OperatorSettings) -> None:
         ours = [task for name, task in health.tasks.items() if name != "kopf"]
         for task in ours:
             task.cancel()
-        await asyncio.wait(ours, timeout=3.0)
+        if ours:
+            await asyncio.wait(ours, timeout=3.0)
+        if elector is not None:
+            await elector.release()
         for server in servers:
             await server.stop()
         kopf_stop.set()
-        await asyncio.wait([health.tasks["kopf"]], timeout=5.0)
+        if "kopf" in health.tasks:
+            await asyncio.wait([health.tasks["kopf"]], timeout=5.0)
         await cluster.close()
     for task in health.tasks.values():
         if task.done() and not task.cancelled() and (problem := task.exception()) is not None:
             raise problem
+
+
+def _elector(settings: OperatorSettings, cluster: Cluster, health: Health) -> Elector | None:
+    """Whoever has no Lease to share decides alone."""
+    if settings.leader.namespace is None:
+        metrics.LEADER.set(1)
+        return None
+    elector = Elector(cluster, settings.leader, leader.identity(), leader.address(settings.progress.port))
+    cluster.may_write = elector.holds
+    health.standby = lambda: None if elector.read else "the Lease has not been read"
+    return elector
+
+
+def _start(health: Health, parts: Parts) -> None:
+    health.tasks |= {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
+
+
+async def _first(event: asyncio.Event, stopping: asyncio.Event, health: Health) -> bool:
+    """Wait for the event, a signal, or the end of a part; whether it was the event."""
+    waits = [asyncio.create_task(each.wait()) for each in (event, stopping)]
+    await asyncio.wait({*waits, *health.tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    return event.is_set() and not stopping.is_set()
+
+
+def _on_signals(stopping: asyncio.Event) -> None:
+    def stop() -> None:
+        logger.info("stopping")
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+async def _signals_again(kopf_ready: asyncio.Event, stopping: asyncio.Event) -> None:
+    """kopf puts in handlers of its own when it starts: ours go in after it."""
+    await kopf_ready.wait()
+    _on_signals(stopping)
 
 
 async def _serve(settings: OperatorSettings, live: http.Problem, ready: http.Problem) -> list[http.Server]:
@@ -140,17 +206,6 @@ def _raise_file_limit() -> None:
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _signalled(kopf_ready: asyncio.Event) -> None:
-    """Returns on SIGTERM or SIGINT. kopf puts in handlers of its own when it starts: ours go in after it."""
-    await kopf_ready.wait()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
-    logger.info("stopping")
 
 
 class Authority:

@@ -12,6 +12,7 @@ RECONCILES = Counter("lmft_reconciles", "Looks at a run.", ["outcome"])
 RECONCILE_SECONDS = Histogram(
     "lmft_reconcile_seconds", "Time of one look at a run.", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 )
+LEADER = Gauge("lmft_leader", "1 in the operator that decides, 0 in one that stands by.")
 QUEUE_READY = Gauge("lmft_queue_ready", "Runs that wait for a look.")
 QUEUE_DELAYED = Gauge("lmft_queue_delayed", "Runs with an appointment.")
 UNSEEN = Gauge("lmft_watch_unseen", "Writes of ours that the watch has not shown yet.")

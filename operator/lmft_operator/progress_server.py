@@ -49,11 +49,8 @@ class ProgressServer:
         self.trust, self._clock = trust, clock
         self._last: OrderedDict[str, float] = OrderedDict()
 
-    def routes(self) -> list[web.RouteDef]:
-        """Any path takes a report, for the token says whose it is."""
-        return [web.post("/{path:.*}", self._post)]
-
-    async def _post(self, request: web.Request) -> web.Response:
+    async def post(self, request: web.Request) -> web.Response:
+        """Take a report."""
         outcome = await self._taken(request)
         if outcome is None:
             self._count("taken")

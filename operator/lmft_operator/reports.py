@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from aiohttp import web
 
 from lmft_api.progress import MAX_BODY_BYTES
 from lmft_operator import metrics
@@ -15,11 +18,27 @@ from lmft_operator.facts import Key, PodFacts
 from lmft_operator.http import Port, Server
 from lmft_operator.progress import Identity, ProgressReport, Refusal, admitted, identity
 from lmft_operator.progress_server import ProgressServer, ServingCertificate
+from lmft_operator.relay import Relay
 from lmft_operator.reviews import Reviews
 from lmft_operator.settings import ProgressSettings
 
 logger = logging.getLogger(__name__)
 CERTIFICATE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What an operator is at the moment.
+
+    Attributes:
+        decides: whether it is the one that decides.
+        knows: whether it has listed what there is.
+        leader: address of the one that decides, when it is another.
+    """
+
+    decides: Callable[[], bool]
+    knows: Callable[[], bool]
+    leader: Callable[[], str | None]
 
 
 async def serve_reports(
@@ -28,6 +47,7 @@ async def serve_reports(
     cluster: Cluster,
     cache: Cache,
     take: Callable[[Key, ProgressReport], None],
+    role: Role,
 ) -> None:
     """Serve until cancelled. Runs go on without it: a missing certificate is waited for, and said."""
 
@@ -48,9 +68,22 @@ async def serve_reports(
             take(key, report)
 
     certificate = await _certificate(settings)
-    reports = ProgressServer(Reviews(review), admit, taken, lambda outcome: metrics.PROGRESS.labels(outcome).inc())
+
+    def count(outcome: str) -> None:
+        metrics.PROGRESS.labels(outcome).inc()
+
+    reports, relay = ProgressServer(Reviews(review), admit, taken, count), Relay(settings, role.leader, count)
+
+    async def post(request: web.Request) -> web.Response:
+        if not role.decides():
+            return await relay.post(request)
+        if not role.knows():
+            count("starting")
+            return web.json_response({"error": "starting"}, status=503)
+        return await reports.post(request)
+
     server = Server(
-        reports.routes(),
+        [web.post("/{path:.*}", post)],  # any path: the token says whose it is
         Port("progress", settings.host, settings.port, limits, certificate.context),
         MAX_BODY_BYTES,
     )

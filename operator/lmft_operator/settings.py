@@ -7,9 +7,9 @@ or a wrong type stops the operator with the field's path, so that a typing error
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from lmft_api.base import ApiModel, Quantity, StorageUri, amount
 from lmft_api.manifest import read_yaml
@@ -271,6 +271,27 @@ class ApiSettings(Section):
     """Resources reconciled at a time."""
 
 
+class LeaderSettings(Section):
+    """The Lease by which one of several operators decides."""
+
+    namespace: str | None = None
+    """Where the Lease is; None: there is none, and this operator always decides."""
+    name: str = "lmfinetune"
+    """Name of the Lease."""
+    lease_seconds: Annotated[int, Field(ge=3, le=600)] = 15
+    """Unrenewed for so long, another operator takes it."""
+    renew_seconds: Annotated[float, Field(ge=1, le=600, strict=False)] = 10.0
+    """A holder that could not renew it for so long writes nothing more and ends."""
+    retry_seconds: Annotated[float, Field(ge=0.1, le=600, strict=False)] = 2.0
+    """Between two looks at it, and two renewals."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.retry_seconds < self.renew_seconds < self.lease_seconds:
+            raise ValueError("retrySeconds must be less than renewSeconds, and that less than leaseSeconds")
+        return self
+
+
 class ConnectionSettings(Section):
     """How many connections each port of the operator takes."""
 
@@ -320,6 +341,8 @@ class OperatorSettings(Section):
     """When to try again."""
     api: ApiSettings = ApiSettings()
     """How the operator talks to the API server."""
+    leader: LeaderSettings = LeaderSettings()
+    """Which of several operators decides."""
     connections: ConnectionSettings = ConnectionSettings()
     """How many connections each port takes."""
     probes: ProbeSettings = ProbeSettings()

@@ -138,7 +138,7 @@ def progress_server(
         Reviews(review, clock), lambda who: pod, lambda *taken: None, lambda outcome: None, clock=clock
     )
     application = web.Application()
-    application.add_routes(server.routes())
+    application.router.add_post("/", server.post)
     return application
 
 

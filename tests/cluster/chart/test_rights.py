@@ -35,6 +35,7 @@ RESOURCES = (
     ("rbac.authorization.k8s.io", "roles", ""),
     ("apiextensions.k8s.io", "customresourcedefinitions", ""),
     ("authentication.k8s.io", "tokenreviews", ""),
+    ("coordination.k8s.io", "leases", ""),
 )
 NAMESPACED = {
     "lmfinetunes": {"get", "list", "watch", "delete"},
@@ -44,6 +45,7 @@ NAMESPACED = {
     "pods": {"list", "watch"},
     "events": {"list", "watch", "create"},
 }
+LEASE = {"leases": {"create", "get", "update"}}
 CLUSTER_WIDE = {"customresourcedefinitions": {"list", "watch"}, "tokenreviews": {"create"}}
 
 
@@ -63,6 +65,7 @@ def allowed(server: Server, account: str, namespace: str) -> dict[str, set[str]]
                     "subresource": sub,
                     "verb": verb,
                     "namespace": namespace,
+                    "name": "lmft-lmfinetune" if resource == "leases" else "",
                 },
             },
         }
@@ -87,6 +90,7 @@ def test_serving_the_whole_cluster_takes_these_rights_and_no_others(server: Serv
 
     assert allowed(server, account, "") == NAMESPACED | CLUSTER_WIDE
     assert allowed(server, account, "default") == NAMESPACED | CLUSTER_WIDE
+    assert allowed(server, account, namespace) == NAMESPACED | CLUSTER_WIDE | LEASE
 
 
 def test_serving_some_namespaces_takes_no_rights_elsewhere(server: Server) -> None:
@@ -95,7 +99,8 @@ def test_serving_some_namespaces_takes_no_rights_elsewhere(server: Server) -> No
     account = f"system:serviceaccount:{namespace}:lmft-lmfinetune"
 
     assert allowed(server, account, served) == NAMESPACED | CLUSTER_WIDE
-    for elsewhere in (other, namespace, "kube-system", ""):
+    assert allowed(server, account, namespace) == CLUSTER_WIDE | LEASE
+    for elsewhere in (other, "kube-system", ""):
         assert allowed(server, account, elsewhere) == CLUSTER_WIDE
 
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "tests/cluster/local/cluster"
 RUNS = "/apis/lmfinetune.dev/v1alpha1/namespaces/{}/lmfinetunes"
 JOBS = "/apis/batch/v1/namespaces/{}/jobs"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 PODS = "/api/v1/namespaces/{}/pods"
 SPEC: dict[str, Any] = {
     "model": {"fromConfig": {"model_type": "gpt2", "n_layer": 1}, "tokenizer": {"trainVocabSize": 500}},
@@ -112,16 +113,22 @@ class Operator:
     settings: Json
     process: subprocess.Popen[bytes] | None = None
     metrics_port: int = field(default_factory=free_port)
+    name: str = "operator"
 
     def start(self) -> "Operator":
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump(self.settings | self.ports()))
         environment = os.environ | {"LMFT_OPERATOR_CONFIG": str(config), "KUBECONFIG": str(self.kubeconfig)}
+        environment |= {"LMFT_POD_NAME": self.name, "LMFT_POD_IP": "127.0.0.1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lmft_operator.main"], env=environment, stderr=self.log.open("ab")
         )
         eventually(lambda: self.ask("/readyz") == 200, "a ready operator")
         return self
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
 
     def ports(self) -> Json:
         """Where it listens here."""

@@ -48,14 +48,17 @@ class Reporting:
     port: int
 
     @classmethod
-    def start(cls, folder: Path, kubeconfig: Path, settings: Json, **progress: object) -> "Reporting":
-        authority(folder)
+    def start(
+        cls, folder: Path, kubeconfig: Path, settings: Json, name: str = "operator", **progress: object
+    ) -> "Reporting":
+        if not (folder / "ca.crt").exists():
+            authority(folder)
         certificate(folder)
         port = free_port()
         files = {"certFile": "tls.crt", "keyFile": "tls.key", "caFile": "ca.crt"}
         section = {"url": f"https://{HOST}:{port}", "host": "127.0.0.1", "port": port, **progress}
         section |= {name: str(folder / file) for name, file in files.items()}
-        operator = Operator(folder, kubeconfig, free_port(), settings | {"progress": section}).start()
+        operator = Operator(folder, kubeconfig, free_port(), settings | {"progress": section}, name=name).start()
         found = cls(operator, folder, port)
         eventually(lambda: found.post(None) == 401, "a progress server")
         return found
