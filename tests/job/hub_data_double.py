@@ -125,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub() -> Iterator[tuple[str, list[str]]]:
-    """A running stand-in: its address, and the requests it has seen."""
+def hub() -> Iterator[tuple[str, list[str], dict[str, bytes]]]:
+    """A running stand-in: its address, the requests it has seen, and its files, to be changed at will."""
     files = {"README.md": README.encode(), "train.parquet": _parquet(0, 100), "test.parquet": _parquet(100, 20)}
     seen: list[str] = []
     handler = type("Handler", (_Handler,), {"files": files, "seen": seen})
@@ -134,7 +134,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
+        yield f"http://127.0.0.1:{server.server_port}", seen, files
     finally:
         server.shutdown()
         server.server_close()

@@ -35,8 +35,8 @@ for dataset, task, token in json.loads(sys.argv[2]):
 
 @pytest.fixture(scope="module")
 def stand_in() -> Iterator[tuple[str, list[str]]]:
-    with hub() as running:
-        yield running
+    with hub() as (address, seen, _):
+        yield address, seen
 
 
 def ask(

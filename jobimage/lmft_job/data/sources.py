@@ -17,6 +17,7 @@ from lmft_job import hub
 from lmft_job.data import files
 from lmft_job.data.fields import paths
 from lmft_job.data.files import Batches, DataFile, Problems
+from lmft_job.data.hub_card import foreign_places, read_card
 from lmft_job.data.packing import Check
 from lmft_job.data.places import find_files
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
@@ -155,7 +156,10 @@ class Hub:
         self._config = config
         self._token = hub_token.read_text().strip() if hub_token is not None and hub_token.is_file() else None
         self._revision = revision
-        self.identity = f"hub:{name}:{config}:{self._commit() or self._cached()}"
+        commit = self._commit()
+        if commit:
+            self._require_own_files()
+        self.identity = f"hub:{name}:{config}:{commit or self._cached()}"
 
     def _commit(self) -> str | None:
         """The commit on the hub; None offline, where only what is cached can be had."""
@@ -171,6 +175,25 @@ class Hub:
             raise hub_error(error, self.title, self._revision, self._token is not None) from error
         self._revision = commit
         return commit
+
+    def _require_own_files(self) -> None:
+        """Before anything that the card names is opened. Offline it is not: what is cached was looked at before."""
+        from huggingface_hub import constants
+
+        try:
+            card = hub.patiently(lambda: read_card(self.title, self._revision, self._token))
+        except Exception as error:
+            raise hub_error(error, self.title, self._revision, self._token is not None) from error
+        if foreign := foreign_places(card, self.title, constants.ENDPOINT):
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise InvalidError(
+                [
+                    f"spec.dataset.name: the card of {self.title} names data outside of its repository: "
+                    f"{foreign[0][:200]!r}{more}. Choose another data set, or give the files themselves in "
+                    "spec.dataset.files."
+                ],
+                Reason.DATASET_INVALID,
+            )
 
     def _cached(self) -> str:
         """What names the data in the local cache."""
