@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from lmft_api.base import ApiModel
 from lmft_api.reasons import Reason
+from lmft_api.shown import printable
 from lmft_api.status import CheckpointStatus, Count, EvaluationResult, Provenance, Results
 
 MAX_BYTES = 4096
@@ -51,7 +52,7 @@ class Result(ApiModel):
     """Newest complete checkpoint."""
     counts: Counts | None = None
     """Numbers of the attempt."""
-    adjustments: list[str] | None = None
+    adjustments: list[Annotated[str, AfterValidator(printable)]] | None = None
     """What the job changed to go on."""
     highest_attempt: Count | None = None
     """Highest number of an attempt of this run that has begun, as noted in storage, this one included. The next attempt

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from lmft_api.base import ApiModel, list_map
 from lmft_api.reasons import Phase
+from lmft_api.shown import printable
 
 MAX_ATTEMPTS_KEPT = 32
 MAX_CONDITIONS = 8
@@ -24,8 +25,6 @@ MOST = 2**63 - 1
 """Largest whole number that the API server stores."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
 
 # As functions and not as bounds: the definition has them in its formats, int64 and date-time.
 def _storable(number: int) -> int:
@@ -39,14 +38,6 @@ def _time(text: str) -> str:
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
     datetime.fromisoformat(text.replace("Z", "+00:00"))
     return text
-
-
-def printable(text: str) -> str:
-    """The text with blanks for what commands a terminal: control characters but line ends and tabs, turned writing.
-
-    And for halves of characters, which UTF-8 cannot hold.
-    """
-    return _COMMANDS.sub(" ", text)
 
 
 Count = Annotated[int, AfterValidator(_storable)]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lmft_api import __version__
+from lmft_api.shown import one_line
 
 app = typer.Typer(
     help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
@@ -89,7 +90,7 @@ def watch(
     try:
         succeeded = follow(name, namespace, context, Console())
     except WatchError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -1,11 +1,13 @@
 """How a process ends: whatever happened becomes a result with a reason, and an exit code."""
 
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Counts, Result
+from lmft_api.shown import shown
 from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, JobError
 from lmft_job.interrupt import INTERRUPT, StopNow
@@ -46,7 +48,7 @@ def conclude(run: Callable[[], Result]) -> Ending:
         if INTERRUPT.requested:
             # A library turned the stop into an error of its own.
             return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, INTERRUPT.words)
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, MemoryError) or _CPU_ALLOCATOR in str(error):
             return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")
         words = str(error).strip().splitlines()

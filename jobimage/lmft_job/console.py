@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from lmft_api.shown import one_line
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.pace import Pace
 from lmft_job.report.model import Evaluation, Report, SampleOutcome
@@ -25,7 +26,6 @@ from lmft_job.report.words import (
     duration,
     figure,
     held_out,
-    one_line,
     quality,
     quantity,
     verdict,

@@ -12,13 +12,13 @@ from pathlib import Path
 from lmft_api.manifest import read_documents
 from lmft_api.reasons import ExitCode
 from lmft_api.run import RunFile
+from lmft_api.shown import one_line, shown
 from lmft_api.spec import LMFineTuneSpec, Output
 from lmft_api.validation import parse_spec
 from lmft_job.conclude import conclude
 from lmft_job.console import ConsoleObserver
 from lmft_job.context import RunContext, quiet_libraries
 from lmft_job.interrupt import replace_process
-from lmft_job.report.words import one_line
 from lmft_job.storage import Store
 from lmft_job.validate import is_foreign, problems_of, title_of, words
 
@@ -162,7 +162,7 @@ def _is_finished(store: Store) -> bool:
 
 
 def _hung(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(shown(message), file=sys.stderr, flush=True)
     os._exit(ExitCode.HUNG)
 
 

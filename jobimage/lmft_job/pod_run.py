@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.result import Result, encode
 from lmft_api.run import POD_UID_VARIABLE, RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
+from lmft_api.shown import one_line
 from lmft_job.broadcast import Broadcast
 from lmft_job.conclude import Ending, conclude, with_progress
 from lmft_job.console import ConsoleObserver
@@ -76,7 +77,7 @@ def run_attempt(arguments: list[str]) -> int:
             console.note(f"{result.message}; " + (f"checkpoint {step} is saved" if step else "nothing to keep yet"))
     if ending.exit_code != ExitCode.DONE:
         for problem in ending.problems:
-            print(problem, file=sys.stderr)
+            print(one_line(problem), file=sys.stderr)
     return ending.exit_code
 
 
@@ -100,7 +101,7 @@ def _context(
     def end_now(result: Result, code: ExitCode) -> None:
         # The main thread does not move, so nothing but the thread that calls this can say so.
         last_word.say(result)
-        print(result.message, file=sys.stderr, flush=True)
+        print(one_line(result.message), file=sys.stderr, flush=True)
         os._exit(code)
 
     context = RunContext(

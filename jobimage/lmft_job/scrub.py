@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from lmft_api.redaction import REDACTED, is_random, redact
 from lmft_api.result import Result
+from lmft_api.shown import shown
 
 _SHORTEST = 8
 _WINDOW = 16
@@ -167,7 +168,7 @@ def _text(path: Path) -> str:
 
 
 class _ScrubbedStream:
-    """Anything but writing is the stream's own."""
+    """Anything but writing is the stream's own. What is written steers no terminal and no CI runner that prints it."""
 
     def __init__(self, stream: TextIO, scrubber: Scrubber) -> None:
         self._stream = stream
@@ -189,7 +190,7 @@ class _ScrubbedStream:
                 self._key_lines += 1
                 return self._scrubber.mark() + "\n" if self._key_lines == 1 else ""
             self._key_lines = None
-        scrubbed = self._scrubber.scrub(line)
+        scrubbed = shown(self._scrubber.scrub(line))
         if scrubbed == line and _KEY_BEGINS.search(line):
             self._key_lines = 0
         return scrubbed

@@ -7,6 +7,7 @@ from typing import Any
 from lmft_api import GROUP, KIND
 from lmft_api.manifest import Document, read_documents
 from lmft_api.reasons import ExitCode
+from lmft_api.shown import one_line
 from lmft_api.validation import Problem, document_problems
 
 
@@ -49,18 +50,13 @@ def title_of(path: Path, document: Document, alone: bool) -> str:
         metadata = document.content.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         parts.append(f"{document.content.get('kind') or '?'}/{name or '?'}")
-    return _printable(", ".join(parts))
+    return one_line(", ".join(parts))
 
 
 def words(title: str, problems: Iterable[Problem]) -> str:
     """A heading and one line for each problem, paths in a column."""
-    rows = [Problem(_printable(problem.path), _printable(problem.message)) for problem in problems]
+    rows = [Problem(one_line(problem.path), one_line(problem.message)) for problem in problems]
     width = max(len(problem.path) for problem in rows) + 2
     count = f"{len(rows)} problem" + ("s" if len(rows) > 1 else "")
     lines = [f"  {problem.path:<{width}}{problem.message}" for problem in rows]
     return "\n".join([f"{title}: {count}", *lines])
-
-
-def _printable(text: str) -> str:
-    """Without what could steer the terminal."""
-    return "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in text)

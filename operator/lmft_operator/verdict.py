@@ -12,7 +12,7 @@ from lmft_api import result as messages
 from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
 from lmft_api.redaction import redact
 from lmft_api.result import Result
-from lmft_api.status import printable
+from lmft_api.shown import printable
 from lmft_operator.facts import JobFacts, PodFacts
 
 MAX_WORDS = 1200

@@ -46,9 +46,9 @@ def test_nothing_in_a_manifest_steers_the_terminal(tmp_path: Path) -> None:
     path.write_text('kind: LMFineTune\nmetadata: {name: "a\\e[2Jb"}\nspec: {"\\e]0;title\\a": 1, "a\\nb": 2}\n')
     done = lmft("validate", str(path), cwd=tmp_path)
     assert done.returncode == 2
-    assert "LMFineTune/a\\x1b[2Jb: " in done.stdout
-    assert "spec.\\x1b]0;title\\x07" in done.stdout
-    assert "spec.a\\nb" in done.stdout
+    assert "LMFineTune/a [2Jb: " in done.stdout
+    assert "spec. ]0;title" in done.stdout
+    assert "spec.a b" in done.stdout
     assert "\x1b" not in done.stdout
 
 

@@ -10,7 +10,8 @@ from results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.result import Counts, Result, decode
-from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Provenance, Results, printable
+from lmft_api.shown import printable
+from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Provenance, Results
 from lmft_operator.screening import Grounds, believed
 from lmft_operator.settings import parse
 

@@ -8,6 +8,7 @@ import yaml
 from yaml import SafeDumper
 
 from lmft_api.base import HUB_ID_PATTERN
+from lmft_api.shown import one_line, printable
 from lmft_api.spec import Task
 from lmft_job.report import words
 from lmft_job.report.model import Report
@@ -63,10 +64,10 @@ def metadata(report: Report) -> dict[str, Any]:
     if not known:
         return front
     front["metrics"] = [kind for kind, _, _ in known]
-    shown_name = words.one_line(report.dataset.name or "held-out data")
+    shown_name = one_line(report.dataset.name or "held-out data")
     front["model-index"] = [
         {
-            "name": words.one_line(report.name),
+            "name": one_line(report.name),
             "results": [
                 {
                     "task": {"type": PIPELINES[report.task]},
@@ -161,12 +162,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """Text of others on one line, so that Markdown and the HTML within it take it for text."""
-    return _LINE_START.sub(r"\\\1", _SPECIAL.sub(r"\\\1", words.one_line(text)))
+    return _LINE_START.sub(r"\\\1", _SPECIAL.sub(r"\\\1", one_line(text)))
 
 
 def _fenced(text: str, language: str = "text") -> str:
     """A code block that its content cannot close."""
-    shown = words.clean(text.replace("\r\n", "\n").replace("\r", "\n"))
+    shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"))
     if len(shown) > ANSWER_LENGTH:
         shown = shown[: ANSWER_LENGTH - 1].rstrip() + "…"
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)

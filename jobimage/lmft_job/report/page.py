@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lmft_api.shown import printable
 from lmft_job.report import charts, tables, words
 from lmft_job.report.model import CurvePoint, Report
 from lmft_job.report.usage import usage
@@ -53,7 +54,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
         # Values that a person or a model wrote may hold characters that HTML forbids.
-        finalize=lambda value: value if isinstance(value, Markup) else words.clean(str(value)),
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     style = resources.files("lmft_job.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -148,7 +149,7 @@ def _chart(
         for size in (charts.WIDE, charts.NARROW)
     ]
     # The drawings are escaped by the XML writer; only control characters are left to take out.
-    drawing = Markup(words.clean("\n".join(drawings)))  # noqa: S704
+    drawing = Markup(printable("\n".join(drawings)))  # noqa: S704
     return Chart(title, drawing, [(one.style, one.name) for one in series], remark)
 
 

@@ -1,14 +1,11 @@
 """Figures and sentences for people, the same on the console, in the page and on the model card."""
 
 import math
-import re
 from enum import StrEnum
 
 from lmft_api.spec import Task
 from lmft_job.report.model import Evaluation, Report, ResultFigures
 from lmft_job.uncertainty import may_be_chance
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 TASK_NAMES = {
     Task.CAUSAL_LM: "causal language modeling",
@@ -88,17 +85,6 @@ def clock(seconds: float) -> str:
     """0:00:41, for a countdown."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def clean(text: str) -> str:
-    """Text that a model made or a person gave, without characters that would steer a terminal or end a line early."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    """Clean text with white space folded, cut with an ellipsis to ``limit`` characters."""
-    folded = " ".join(clean(text.replace("\r", "\n")).split())
-    return folded if limit is None or len(folded) <= limit else folded[: limit - 1].rstrip() + "…"
 
 
 def quantity(number: int, noun: str) -> str:

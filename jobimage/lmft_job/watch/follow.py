@@ -15,7 +15,8 @@ from rich.live import Live
 from urllib3.exceptions import HTTPError
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
-from lmft_api.status import ConditionStatus, LMFineTuneStatus, printable
+from lmft_api.shown import one_line
+from lmft_api.status import ConditionStatus, LMFineTuneStatus
 from lmft_api.tolerant import read_status
 from lmft_job.watch.view import EventLine, History, closing, line, picture
 
@@ -141,8 +142,8 @@ def _events(uid: str, namespace: str) -> list[EventLine]:
         EventLine(
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp).isoformat(),
             event.type or "Normal",
-            printable(event.reason or ""),
-            printable(event.message or ""),
+            one_line(event.reason or ""),
+            one_line(event.message or ""),
         )
         for event in found.items
     ]

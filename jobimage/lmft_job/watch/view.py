@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lmft_api.shown import one_line, shown
 from lmft_api.status import ConditionStatus, LMFineTuneStatus, finite
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -72,7 +73,7 @@ def line(name: str, status: LMFineTuneStatus) -> str:
         parts.append(f"accuracy {results.accuracy}")
     if condition and condition.message:
         parts.append(condition.message)
-    return " · ".join(parts)
+    return one_line(" · ".join(parts))
 
 
 def picture(
@@ -87,7 +88,7 @@ def picture(
     )  # fmt: skip
     parts: list[RenderableType] = [head]
     if condition is not None and condition.message:
-        parts.append(Text(condition.message, style="red" if state == ConditionStatus.FALSE else ""))
+        parts.append(Text(shown(condition.message), style="red" if state == ConditionStatus.FALSE else ""))
     progress = status.progress
     if progress is not None and progress.percent is not None:
         figures = [
@@ -126,9 +127,9 @@ def closing(status: LMFineTuneStatus) -> list[Text]:
         return []
     lines = []
     for sample in results.samples or ():
-        lines.append(Text(f"“{sample.prompt}”", style="bold"))
-        lines.append(Text.assemble(("  before ▸ ", "dim"), sample.before or ""))
-        lines.append(Text.assemble(("  after  ▸ ", "dim"), sample.after or ""))
+        lines.append(Text(shown(f"“{sample.prompt}”"), style="bold"))
+        lines.append(Text.assemble(("  before ▸ ", "dim"), shown(sample.before or "")))
+        lines.append(Text.assemble(("  after  ▸ ", "dim"), shown(sample.after or "")))
     for label, uri in (("model ", results.model_uri), ("report", results.report_uri)):
         if uri:
             lines.append(Text.assemble((f"{label} ", "dim"), uri))
