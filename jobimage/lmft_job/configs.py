@@ -124,7 +124,8 @@ def require_head(task: Task, config: Any) -> None:
 def complete_config(config: Any, task: Task, tokenizer: Any) -> None:
     """Fill in what configurations leave out and models need: padding id, the decoder's first token, and direction."""
     for part in (config, text_part(config)):
-        if getattr(part, "pad_token_id", None) is None:
+        # A decoder that classifies looks for a row's last token that is no padding: of the tokenizer that pads.
+        if getattr(part, "pad_token_id", None) is None or task == Task.SEQUENCE_CLASSIFICATION:
             part.pad_token_id = tokenizer.pad_token_id
     if getattr(config, "is_encoder_decoder", False):
         if getattr(config, "decoder_start_token_id", None) is None:
@@ -132,6 +133,16 @@ def complete_config(config: Any, task: Task, tokenizer: Any) -> None:
     elif task == Task.CAUSAL_LM and getattr(config, "is_decoder", None) is False:
         # Encoders such as BERT see the whole input unless told otherwise, the token to predict too: perplexity nears 1.
         config.is_decoder = True
+
+
+def take_padding(tokenizer: Any, config: Any) -> None:
+    """Let the tokenizer of a pretrained classifier pad with the model's padding token, where that is a special one.
+
+    RoBERTa and its kin count positions from its id; what the weights learned holds for that one.
+    """
+    pad = text_part(config).pad_token_id if hasattr(text_part(config), "pad_token_id") else None
+    if isinstance(pad, int) and pad != tokenizer.pad_token_id and pad in tokenizer.all_special_ids:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
 
 
 def position_limit(config: Any, tokenizer: Any | None) -> int | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,18 +11,20 @@ from lmft_api.reasons import Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Task
 from lmft_job.claim import Claim, same_software
-from lmft_job.configs import fresh_config, position_limit, require_head
+from lmft_job.configs import fresh_config, position_limit, require_head, take_padding
 from lmft_job.context import RunContext
 from lmft_job.data import tokenizers
+from lmft_job.data.labels import model_labels
 from lmft_job.data.making import trained_size
 from lmft_job.data.masking import MaskedBlocks, require_masks
 from lmft_job.data.prepared import Prepared, prepare, reopen
-from lmft_job.data.rows import OneEnd
+from lmft_job.data.rows import OneEnd, PadRows
 from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
 from lmft_job.memory import is_shortage
 from lmft_job.model_source import SourceFolder, fetch_source
 from lmft_job.models import build_model, load_config, load_tokenizer, ready_tokenizer
 from lmft_job.notes import read_note
+from lmft_job.probes import pads_left
 from lmft_job.rehearsal import rehearse
 from lmft_job.sampling import check_prompts
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified, publish_folder
@@ -142,7 +144,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: Claim | N
     findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
 
     # The data, which is only looked at when there is something to mend anyway
-    data = _data(context, store, tokenizer, limit, findings.problems, began)
+    data = _data(context, store, tokenizer, limit, tried.labels, findings.problems, began)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
     check_prompts(prompts, tokenizer, task, limit)
@@ -162,6 +164,7 @@ class _Tried:
     limit: int | None = None
     built: Loaded | None = None
     one_end: bool = False
+    labels: list[str] = field(default_factory=list)
 
 
 def _try_model(
@@ -173,6 +176,11 @@ def _try_model(
     if config is None:
         return _Tried()
     findings.of(lambda: require_head(settings.task, config))
+    labels = []
+    if sources.model is not None and settings.task == Task.SEQUENCE_CLASSIFICATION:
+        labels = model_labels(config.id2label)
+        if tokenizer is not None:
+            take_padding(tokenizer, config)
     limit = position_limit(config, tokenizer)
     if findings.problems:
         return _Tried(limit)
@@ -182,7 +190,7 @@ def _try_model(
     rehearsed = findings.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
     if rehearsed is None:
         return _Tried(limit)
-    return _Tried(rehearsed.limit, built, rehearsed.one_end)
+    return _Tried(rehearsed.limit, built, rehearsed.one_end, labels)
 
 
 def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Loaded:
@@ -206,6 +214,11 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
                 "larger GPU."
             ) from error
         raise
+    collator = ingredients.data.collator
+    rows = collator.collate if isinstance(collator, OneEnd) else collator
+    if isinstance(rows, PadRows):
+        rows.left = pads_left(model, rows.pad_id, wanted=rows.left)
+        ingredients.tokenizer.padding_side = "left" if rows.left else "right"
     return Loaded(model, built.notes)
 
 
@@ -304,6 +317,7 @@ def _data(
     store: Store,
     tokenizer: Any | None,
     limit: int | None,
+    of_model: list[str],
     known_problems: list[str],
     began: Claim | None,
 ) -> Prepared:
@@ -326,6 +340,7 @@ def _data(
         store=shared,
         cache=context.cache,
         max_positions=limit,
+        model_labels=of_model,
         known_problems=known_problems,
         hub_token=context.hub_token_file(),
         credentials=context.secret("dataset"),

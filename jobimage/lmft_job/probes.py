@@ -103,6 +103,41 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
         raise InvalidError([not_causal(model.config.model_type, wrong)])
 
 
+def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
+    """On which side to pad rows of a classifier, so that a row's answer does not depend on the rows beside it.
+
+    Most models take either side; one that counts positions from the first token, such as GPT-2, is put off by pads
+    before it, and one that looks at the last token, such as XLNet, by pads after it.
+
+    Args:
+        model: on its device; what it answers for a row alone is compared with what it answers with pads.
+        pad_id: of the padding.
+        wanted: the tokenizer's side, taken where it does no harm, or the other does too.
+    """
+    device = next(model.parameters()).device
+    vocabulary = model.get_input_embeddings().num_embeddings
+    row = torch.randint(vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
+    row[row == pad_id] = (pad_id + 1) % vocabulary
+    pads = torch.full((1, 3), pad_id)
+
+    def answer(*parts: torch.Tensor) -> torch.Tensor:
+        ids = torch.cat(parts, 1).to(device)
+        mask = torch.cat([torch.full_like(part, int(part is row)) for part in parts], 1).to(device)
+        with trying(model, Arithmetic(device)):
+            return model(input_ids=ids, attention_mask=mask).logits.float()  # type: ignore[no-any-return]
+
+    try:
+        alone = answer(row)
+        kept = {left: _same(alone, answer(pads, row) if left else answer(row, pads)) for left in (wanted, not wanted)}
+    except Exception:  # noqa: BLE001 - whatever its code raises, the evaluation says in a moment
+        return wanted
+    return wanted if kept[wanted] or not kept[not wanted] else not wanted
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(((one - other).abs() <= _NOTICEABLE + 10 * _NOTICEABLE * one.abs()).all())
+
+
 def not_causal(kind: str, wrong: str) -> str:
     """The problem, with what to do."""
     return (

@@ -35,7 +35,7 @@ def check_prompts(prompts: Sequence[str], tokenizer: Any | None, task: Task, lim
             continue
         if tokenizer is None:
             continue
-        tokens = len(tokenizer(text)["input_ids"])
+        tokens = len(prompt_ids(text, tokenizer, task))
         # A causal model needs room for at least one new token.
         room = None if limit is None else limit - (task == Task.CAUSAL_LM)
         if tokens == 0:
@@ -65,8 +65,11 @@ def answer_prompts(
     try:
         with torch.no_grad(), arithmetic.context():
             for prompt in sample.prompts:
-                inputs = tokenizer(_translated(prompt, tokenizer, task), return_tensors="pt").to(arithmetic.device)
-                inputs.pop("token_type_ids", None)
+                text = _translated(prompt, tokenizer, task)
+                length = len(prompt_ids(text, tokenizer, task))
+                encoded = tokenizer(text, return_tensors="pt").to(arithmetic.device)
+                encoded.pop("token_type_ids", None)
+                inputs = {name: values[:, :length] for name, values in encoded.items()}
                 # Each prompt starts from the seed, so an answer does not depend on the prompts before it.
                 devices = [arithmetic.device] if arithmetic.device.type == "cuda" else []
                 with torch.random.fork_rng(devices=devices):
@@ -76,6 +79,21 @@ def answer_prompts(
     finally:
         model.train(was_training)
     return answers
+
+
+def prompt_ids(text: str, tokenizer: Any, task: Task) -> list[int]:
+    """Ids of a prompt, special tokens added; nothing after the text for CausalLM, which is to go on from there.
+
+    A tokenizer may close every text with its end token, after which a model begins another text.
+    """
+    ids: list[int] = tokenizer(text)["input_ids"]
+    plain: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if task != Task.CAUSAL_LM or not plain:
+        return ids
+    for start in range(len(ids) - len(plain) + 1):
+        if ids[start : start + len(plain)] == plain:
+            return ids[: start + len(plain)]
+    return ids
 
 
 def _translated(prompt: str, tokenizer: Any, task: Task) -> str:

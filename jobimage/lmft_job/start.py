@@ -21,6 +21,7 @@ from lmft_job.ingredients import STAGED, Ingredients
 from lmft_job.notes import read_note
 from lmft_job.observer import DataPrepared, GoneOn, Headline
 from lmft_job.outcome import completed
+from lmft_job.report.data_words import data_remarks
 from lmft_job.report.model import ModelSummary, Report, Resume
 from lmft_job.report.words import short_count
 from lmft_job.run_state import Measured
@@ -177,6 +178,8 @@ def tell_data(context: RunContext, ingredients: Ingredients) -> None:
     seconds = context.timings.get("data", 0.0)
     size = context.settings.dataset.block_size
     context.observer.data(DataPrepared(data.figures, size, seconds, reused=data.reused, noun=data.noun))
+    for remark in data_remarks(data.figures):
+        context.observer.note(remark)
 
 
 def tell_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmetic) -> None:

@@ -258,7 +258,45 @@ DATA: dict[str, Wrong] = {
         code=3,
     ),
     "a folder for a file": Wrong(
-        {"dataset": {"files": ["file://HOME"]}}, (r"spec\.dataset\.files\[0\]: no file matches",), code=3
+        {"dataset": {"files": ["file://HOME"]}},
+        (r"spec\.dataset\.files\[0\]: .* is a folder; name the files in it, such as file://.*/\*\.jsonl",),
+        code=3,
+    ),
+    "rows on both sides": Wrong(
+        {"dataset": {"split": "train", "evalSplit": "train[:10%]"}},
+        (
+            r"spec\.dataset\.evalSplit: 'train\[:10%\]' has 7 of the rows that 'train' trains on; cut them apart, "
+            r"such as split train\[:90%\] and evalSplit train\[90%:\]",
+        ),
+    ),
+    "an array and garbage": data(b'[{"text": "one"}]\nnonsense', r"spec\.dataset\.files: .*line 2: expected an object"),
+    "deep nesting in an array": data(
+        b'[{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}]",
+        r"spec\.dataset\.files: .*line 1 is nested too deeply",
+    ),
+    "a table by columns": data(
+        json.dumps({"text": {str(n): "words" for n in range(20_000)}}).encode(),
+        r"spec\.dataset\.files: .*is a table of 20,000 rows written by columns; write an object a line, with pandas: ",
+    ),
+    "a Git LFS pointer": data(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        r"spec\.dataset\.files: .*is a Git LFS pointer, not the data itself; fetch that with git lfs pull",
+    ),
+    "conversations": data(
+        lines(*[{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]}] * 60),
+        r"spec\.dataset\.textField: 'messages' holds conversations: .* write each one out as a text beforehand",
+        textField="messages",
+    ),
+    "a field of conversations": data(
+        lines(*[{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]}] * 60),
+        r"spec\.dataset\.textField: 'messages\.content' holds conversations",
+        textField="messages.content",
+    ),
+    "a class with one row": Wrong(
+        {"dataset": {"files": ["file://HOME/rare.jsonl"], "split": "train[:50]", "evalSplit": "train[50:]"}},
+        (r"spec\.dataset\.labelField: .*no training row has: 'c' \(1 row\)\. Add rows of them, remove them, or",),
+        task="SequenceClassification",
+        files={"rare.jsonl": lines(*({"text": "words", "label": "ab"[n % 2] if n < 59 else "c"} for n in range(60)))},
     ),
     "unreadable file": Wrong(
         {"dataset": {"files": ["file://HOME/closed.jsonl"]}},

@@ -1,7 +1,7 @@
 """Settings and preparation in one call, for the tests of the data path."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,21 @@ def prepare_toy(
     tokenizer: Any | None = None,
     store: Store | None = None,
     max_positions: int | None = None,
+    vocabulary: int = 400,
+    model_labels: Sequence[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Prepare a data set the way the recipe does."""
-    settings = settings_of(dataset, task, seed)
-    return prepare(settings, tokenizer, store=store, cache=cache, max_positions=max_positions, check=check)
+    settings = settings_of(dataset, task, seed, vocabulary)
+    return prepare(
+        settings,
+        tokenizer,
+        store=store,
+        cache=cache,
+        max_positions=max_positions,
+        model_labels=model_labels,
+        check=check,
+    )
 
 
 def write_lines(path: Path, *rows: Any) -> str:

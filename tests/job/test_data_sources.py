@@ -12,8 +12,10 @@ from job.s3server import BUCKET, S3Server
 
 from lmft_api.spec import DataFormat
 from lmft_job.data import fields, sources
-from lmft_job.data.files import DataFile, Problems, read
+from lmft_job.data.files import read
+from lmft_job.data.lines import DataFile
 from lmft_job.data.places import find_files
+from lmft_job.data.problems import Problems
 from lmft_job.data.splits import parse
 from lmft_job.data.texts import Texts, TextWriter
 from lmft_job.errors import InvalidError, RefusedError
@@ -52,7 +54,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
 
 
 def test_an_array_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmft_job.data.files._JSON_CHUNK", 16)
+    monkeypatch.setattr("lmft_job.data.json_rows.JSON_CHUNK", 16)
     rows = [{"text": "x" * length + "[]{},\"'"} for length in (1, 50, 3, 500)]
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "empty.json").write_text(" [ ] ")

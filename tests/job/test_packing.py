@@ -106,13 +106,15 @@ def test_ids_are_those_of_a_call_of_the_tokenizer(max_length: int | None) -> Non
     options = {} if max_length is None else {"truncation": True, "max_length": max_length}
     expected = tokenizer(texts, **options)["input_ids"]
 
-    flat, lengths = [], []
-    for ids, counts in encoded(tokenizer, iter([texts[:20], texts[20:]]), lambda: None, max_length):
+    flat, lengths, uncut = [], [], []
+    for ids, counts, whole in encoded(tokenizer, iter([texts[:20], texts[20:]]), lambda: None, max_length):
         flat += ids.tolist()
         lengths += counts.tolist()
+        uncut += whole.tolist()
 
     assert flat == [token for text in expected for token in text]
     assert lengths == [len(text) for text in expected]
+    assert uncut == [len(ids) for ids in tokenizer(texts)["input_ids"]]
 
 
 def test_a_stop_that_is_asked_for_ends_tokenising(tmp_path: Path) -> None:

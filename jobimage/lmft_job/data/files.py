@@ -1,84 +1,86 @@
-"""Rows from files: json (lines or one array), text, csv and parquet, read as streams.
+"""Rows from files: json, text, csv and parquet, read as streams.
 
 What is wrong in a file is noted with its line or byte and reading goes on, so that all of it is reported at once.
 """
 
-import csv
 import json
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from lmft_api.spec import DataFormat
+from lmft_job.data.csv_rows import csv_rows
+from lmft_job.data.fields import listed
+from lmft_job.data.json_rows import json_rows
+from lmft_job.data.lines import DataFile, lines
+from lmft_job.data.problems import Problems
 
+Row = dict[str, Any]
+Batches = Iterator[list[Row]]
+_BATCH = 1000
+_LOOKED_AT = 4096
+_LFS = (
+    "is a Git LFS pointer, not the data itself; fetch that with git lfs pull, or download the file instead of cloning"
+)
+_UNPACK = "unpack it"
 _NOT_TEXT = {
-    b"\x1f\x8b": "is compressed (gzip); unpack it",
-    b"PK\x03\x04": "is an archive (zip); unpack it",
-    b"\x28\xb5\x2f\xfd": "is compressed (zstd); unpack it",
-    b"\xfd7zXZ": "is compressed (xz); unpack it",
-    b"BZh91AY&SY": "is compressed (bzip2); unpack it",
+    b"version https://git-lfs.github.com/spec/": _LFS,
+    b"/annex/objects/": "is a git-annex pointer, not the data itself; fetch that with git annex get",
+    b"\x1f\x8b": f"is compressed (gzip); {_UNPACK}",
+    b"PK\x03\x04": f"is an archive (zip, or an Excel workbook); {_UNPACK}, or save the sheet as CSV",
+    b"\x28\xb5\x2f\xfd": f"is compressed (zstd); {_UNPACK}",
+    b"\xfd7zXZ": f"is compressed (xz); {_UNPACK}",
+    b"BZh91AY&SY": f"is compressed (bzip2); {_UNPACK}",
+    b"\x04\x22\x4d\x18": f"is compressed (lz4); {_UNPACK}",
+    b"7z\xbc\xaf\x27\x1c": f"is an archive (7z); {_UNPACK}",
     b"PAR1": "is a parquet file; set spec.dataset.format to parquet",
+    b"ARROW1": "is an Arrow file; save it as parquet",
+    b"%PDF": "is a PDF; extract its text first",
+    b"SQLite format 3\x00": "is an SQLite database; export the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Office file; save it as CSV",
+    b"\xff\xfe\x00\x00": "is UTF-32; convert it to UTF-8",
+    b"\x00\x00\xfe\xff": "is UTF-32; convert it to UTF-8",
     b"\xff\xfe": "is UTF-16; convert it to UTF-8",
     b"\xfe\xff": "is UTF-16; convert it to UTF-8",
 }
-Row = dict[str, Any]
-Batches = Iterator[list[Row]]
-MOST_PROBLEMS = 10
-_BATCH = 1000
-_JSON_CHUNK = 1 << 20
-_BOM = b"\xef\xbb\xbf"
+_PAGE = (b"<!doctype html", b"<html")
 
 
-class Problems:
-    """What is wrong with the data, in order; after :data:`MOST_PROBLEMS` only counted."""
+def read(file: DataFile, kind: DataFormat, columns: list[str], problems: Problems, *, alone: bool = False) -> Batches:
+    """Batches of rows.
 
-    def __init__(self) -> None:
-        self.found: list[str] = []
-        self.more = 0
-
-    def add(self, text: str) -> None:
-        """Note one problem, beginning with its field path."""
-        if text in self.found:
-            return
-        if len(self.found) < MOST_PROBLEMS:
-            self.found.append(text)
-        else:
-            self.more += 1
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no point in looking further."""
-        return self.more >= MOST_PROBLEMS
-
-    def all(self) -> list[str]:
-        """Every problem noted, and how many more there were."""
-        more = [f"spec.dataset.files: at least {self.more} more problems like these"] if self.more else []
-        return self.found + more
-
-
-class DataFile:
-    """One file: where it lies here, and what people call it."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
-
-
-def read(file: DataFile, kind: DataFormat, columns: list[str], problems: Problems) -> Batches:
-    """Batches of rows; of parquet only the columns named, where the file has them."""
+    Args:
+        file: to read.
+        kind: its format.
+        columns: names that text and label may have at the top level; of parquet only these are read.
+        problems: hears what is wrong.
+        alone: whether there is no other file.
+    """
     with file.path.open("rb") as source:
-        start = source.read(10)
+        start = source.read(_LOOKED_AT)
+    what = _not_rows(start, kind)
+    if what is not None:
+        problems.add(f"spec.dataset.files: {file.name} {what}")
+        return iter(())
+    readers: dict[DataFormat, Callable[[], Iterator[Row]]] = {
+        DataFormat.JSON: lambda: json_rows(file, columns, problems, alone=alone),
+        DataFormat.TEXT: lambda: ({"text": line.rstrip("\r\n")} for _, line in lines(file, problems)),
+        DataFormat.CSV: lambda: csv_rows(file, columns, problems),
+    }
+    return _parquet(file, columns, problems, alone=alone) if kind == DataFormat.PARQUET else _batched(readers[kind]())
+
+
+def _not_rows(start: bytes, kind: DataFormat) -> str | None:
+    """Why a file that begins so is not of its format at all."""
     for magic, what in _NOT_TEXT.items():
         if start.startswith(magic) and not (magic == b"PAR1" and kind == DataFormat.PARQUET):
-            problems.add(f"spec.dataset.files: {file.name} {what}")
-            return iter(())
-    readers: dict[DataFormat, Callable[[], Iterator[Row]]] = {
-        DataFormat.JSON: lambda: _json(file, problems),
-        DataFormat.TEXT: lambda: ({"text": line.rstrip("\r\n")} for _, line in _lines(file, problems)),
-        DataFormat.CSV: lambda: _csv(file, problems),
-    }
-    return _parquet(file, columns, problems) if kind == DataFormat.PARQUET else _batched(readers[kind]())
+            return what
+    if kind == DataFormat.PARQUET:
+        return None
+    if start.count(b"\0") > len(start) // 4:
+        return "is no UTF-8 text: every other byte is 0, as in UTF-16 without a byte order mark; convert it to UTF-8"
+    if kind != DataFormat.TEXT and start.lstrip().lower().startswith(_PAGE):
+        return "is a web page; download the file itself"
+    return None
 
 
 def label_names(file: DataFile, field: str) -> list[str] | None:
@@ -88,11 +90,13 @@ def label_names(file: DataFile, field: str) -> list[str] | None:
 
     try:
         metadata = pq.read_schema(str(file.path)).metadata or {}
-        feature = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"][field]
+        feature = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        for name in [field] if field in feature else field.split("."):
+            feature = feature[name]
         names = feature["names"]
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        return None
-    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+        return [str(name) for name in (names.values() if isinstance(names, dict) else list(names))]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
+        return None  # whatever is wrong with the file is told when its rows are read
 
 
 def _batched(rows: Iterator[Row]) -> Batches:
@@ -106,130 +110,31 @@ def _batched(rows: Iterator[Row]) -> Batches:
         yield batch
 
 
-def _lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1; a line that is not UTF-8 is noted with its byte and left out."""
-    offset = 0
-    with file.path.open("rb") as source:
-        for number, raw in enumerate(source, 1):
-            line = raw[3:] if number == 1 and raw.startswith(_BOM) else raw
-            try:
-                yield number, line.decode()
-            except UnicodeDecodeError as error:
-                at = offset + len(raw) - len(line) + error.start
-                problems.add(
-                    f"spec.dataset.files: {file.name}: byte {at} (line {number}) is not UTF-8; convert the file"
-                )
-                if problems.full:
-                    return
-            offset += len(raw)
-
-
-def _json(file: DataFile, problems: Problems) -> Iterator[Row]:
-    with file.path.open("rb") as source:
-        start = source.read(4096).removeprefix(_BOM).lstrip()
-    if start.startswith(b"["):
-        yield from _json_array(file, problems)
-        return
-    for number, line in _lines(file, problems):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            problems.add(f"spec.dataset.files: {file.name}: line {number} is not JSON ({what})")
-        except RecursionError:
-            problems.add(f"spec.dataset.files: {file.name}: line {number} is nested too deeply")
-        else:
-            if isinstance(row, dict):
-                yield row
-            else:
-                problems.add(f'spec.dataset.files: {file.name}: line {number} is not an object such as {{"text": …}}')
-        if problems.full:
-            return
-
-
-def _json_array(file: DataFile, problems: Problems) -> Iterator[Row]:
-    """Objects of one array, read piece by piece; reading ends at the first mistake."""
-    decoder = json.JSONDecoder()
-    pieces = _lines(file, problems)
-    held, line, expected = "", 1, "["
-    exhausted = False
-    while True:
-        held_stripped = held.lstrip()
-        line += held[: len(held) - len(held_stripped)].count("\n")
-        held = held_stripped
-        if held and expected in "[,":
-            if held[0] == "]" and expected == ",":
-                return
-            if held[0] != expected:
-                problems.add(f"spec.dataset.files: {file.name}: line {line}: expected {expected!r} or ']' in the array")
-                return
-            held, expected = held[1:], "value"
-            continue
-        if held.startswith("]"):
-            return
-        complete = ""
-        if held:
-            try:
-                row, end = decoder.raw_decode(held)
-            except ValueError as error:
-                complete = str(error)
-            else:
-                if isinstance(row, dict):
-                    yield row
-                else:
-                    problems.add(f"spec.dataset.files: {file.name}: line {line}: an element is not an object")
-                    return
-                line += held[:end].count("\n")
-                held, expected = held[end:], ","
-                continue
-        if exhausted:
-            what = complete or "the array is not closed"
-            problems.add(f"spec.dataset.files: {file.name}: line {line} is not JSON ({what})")
-            return
-        piece, size = [], 0
-        # Twice what is held, so that one long element is not parsed over and over.
-        for _, text in pieces:
-            piece.append(text)
-            size += len(text)
-            if size >= max(_JSON_CHUNK, len(held)):
-                break
-        else:
-            exhausted = True
-        held += "".join(piece)
-
-
-def _csv(file: DataFile, problems: Problems) -> Iterator[Row]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader((line for _, line in _lines(file, problems)), strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            problems.add(f"spec.dataset.files: {file.name}: two columns have the same name in the first line")
-            return
-        for cells in reader:
-            if len(cells) == len(header):
-                yield {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=True)}
-            elif cells:
-                problems.add(
-                    f"spec.dataset.files: {file.name}: line {reader.line_num} has {len(cells)} values, "
-                    f"the first line names {len(header)} columns; quote values that hold commas"
-                )
-                if problems.full:
-                    return
-    except csv.Error as error:
-        problems.add(f"spec.dataset.files: {file.name}: line {reader.line_num} is not CSV ({error})")
-
-
-def _parquet(file: DataFile, columns: list[str], problems: Problems) -> Batches:
+def _parquet(file: DataFile, columns: list[str], problems: Problems, *, alone: bool) -> Batches:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(str(file.path)) as source:
-            present = [name for name in columns if name in source.schema_arrow.names]
-            for batch in source.iter_batches(batch_size=_BATCH, columns=present or source.schema_arrow.names):
+            names = source.schema_arrow.names
+            twice = [name for name in dict.fromkeys(columns) if names.count(name) > 1]
+            if twice:
+                problems.add(
+                    f"spec.dataset.files: {file.name}: two columns have the same name, {twice[0]!r}; rename one"
+                )
+                return
+            present = [name for name in columns if name in names]
+            if not present and not alone:
+                problems.add(f"spec.dataset.files: {file.name} has no column {columns[0]!r}; it has {listed(names)}")
+                return
+            if not present:
+                # A few rows are enough for the words that tell which fields there are.
+                yield [dict.fromkeys(names), *next(source.iter_batches(batch_size=10), pa.table({})).to_pylist()]
+                return
+            for batch in source.iter_batches(batch_size=_BATCH, columns=present):
                 yield batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        problems.add(f"spec.dataset.files: {file.name} is not a readable parquet file ({str(error).splitlines()[0]})")
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        problems.add(
+            f"spec.dataset.files: {file.name} is not a readable parquet file ({said}); download or write it again"
+        )

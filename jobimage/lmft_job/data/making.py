@@ -1,19 +1,20 @@
 """Making a prepared data set: load → split → flatten/join → (train a tokenizer) → tokenise → pack, into a folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lmft_api.reasons import Reason
 from lmft_api.settings import Settings
 from lmft_job.data import tokenizers
-from lmft_job.data.corpus import Corpus, collect, number_labels
-from lmft_job.data.files import Problems
-from lmft_job.data.packing import Check, encoded, pack, split_ids
+from lmft_job.data.corpus import Corpus, collect
+from lmft_job.data.labels import Classes, number_labels
+from lmft_job.data.packing import Check, Lengths, encoded, pack, split_ids
+from lmft_job.data.problems import Problems
+from lmft_job.data.repeats import Repeats
 from lmft_job.data.rows import BlockWriter, RowWriter
 from lmft_job.data.sources import Source
 from lmft_job.data.splits import Indices, hold_out, parse
@@ -48,6 +49,7 @@ def make(
     fingerprint: str,
     spec_problems: list[str],
     check: Check,
+    model_labels: Sequence[str] = (),
 ) -> None:
     """Prepare a data set in a folder.
 
@@ -61,6 +63,7 @@ def make(
         fingerprint: noted in the figures.
         spec_problems: what is known to be wrong already, to be reported with what the data adds.
         check: called often; raises when the run is to stop.
+        model_labels: names that the model gives its classes, in its order.
 
     Raises:
         InvalidError: every problem found.
@@ -82,31 +85,38 @@ def make(
     _refuse_empty(settings, train_rows, held_out_rows, train_kept, held_out_kept)
 
     # Train a tokenizer, if there is none.
+    wanted = trained_size(settings) if tokenizer is None else None
     if tokenizer is None:
         tokenizer = tokenizers.train(
-            _checked(train.texts.batches(train_kept), check), trained_size(settings), settings.task, max_positions
+            _checked(train.texts.batches(train_kept), check), wanted or 0, settings.task, max_positions
         )
         check()
 
     # Tokenise, and pack or pad.
-    labels: list[str] | None = None
+    repeats = Repeats(_checked(held_out.texts.batches(held_out_kept), check))
+    train_texts = repeats.watch(train.texts.batches(train_kept))
+    held_texts = held_out.texts.batches(held_out_kept)
+    classes: Classes | None = None
+    train_cut = held_cut = None
     if chosen.block_size is not None:
         size = chosen.block_size
-        train_lengths, train_blocks = _pack(folder / TRAIN, train, train_kept, tokenizer, size, check)
-        held_lengths, held_blocks = _pack(folder / HELD_OUT, held_out, held_out_kept, tokenizer, size, check)
+        train_lengths, train_blocks = _pack(folder / TRAIN, train_texts, tokenizer, size, check)
+        held_lengths, held_blocks = _pack(folder / HELD_OUT, held_texts, tokenizer, size, check)
         _refuse_short(size, train_blocks, held_blocks, train_lengths, held_lengths)
         train_tokens, held_tokens = train_blocks * size, held_blocks * size
     else:
         train_values = [train.labels[row] for row in train_kept.tolist()]
         held_values = [held_out.labels[row] for row in held_out_kept.tolist()]
-        labels, train_numbers, held_numbers = number_labels(
-            train_values, held_values, train.label_names, chosen.label_field or "", problems
+        classes = number_labels(
+            train_values, held_values, train.label_names, chosen.label_field or "", problems, model_labels
         )
         if problems.found:
             raise InvalidError(problems.all(), Reason.DATASET_INVALID)
-        train_lengths = _label(folder / TRAIN, train, train_kept, train_numbers, tokenizer, max_positions, check)
-        held_lengths = _label(folder / HELD_OUT, held_out, held_out_kept, held_numbers, tokenizer, max_positions, check)
-        train_tokens, held_tokens = int(train_lengths.sum()), int(held_lengths.sum())
+        limit = max_positions
+        train_lengths, kept = _label(folder / TRAIN, train_texts, classes.train, tokenizer, limit, check)
+        held_lengths, held_kept = _label(folder / HELD_OUT, held_texts, classes.held_out, tokenizer, limit, check)
+        train_tokens, held_tokens = int(kept.sum()), int(held_kept.sum())
+        train_cut, held_cut = int((train_lengths > kept).sum()), int((held_lengths > held_kept).sum())
 
     # Note the figures.
     packed = chosen.block_size is not None
@@ -121,7 +131,13 @@ def make(
         eval_tokens=held_tokens,
         dropped_tokens=int(train_lengths.sum() + held_lengths.sum()) - train_tokens - held_tokens if packed else None,
         lengths=_lengths(train_lengths),
-        labels=labels,
+        train_cut_rows=train_cut,
+        eval_cut_rows=held_cut,
+        longest_input=None if packed else max_positions,
+        eval_rows_in_train=repeats.count,
+        vocabulary=None if wanted is None else len(tokenizer),
+        wanted_vocabulary=wanted,
+        labels=None if classes is None else classes.names,
         fingerprint=fingerprint,
     )
     summary = {"noun": source.noun, "figures": figures.model_dump(mode="json")}
@@ -171,11 +187,31 @@ def _load(
     train = side(chosen.split, "split")
     if chosen.eval_split is not None:
         held_out = side(chosen.eval_split, "evalSplit")
-        return (train, held_out) if train is not None and held_out is not None else None
+        if train is None or held_out is None:
+            return None
+        if shared := _shared_rows(train, held_out):
+            problems.add(
+                f"spec.dataset.evalSplit: {chosen.eval_split!r} has {shared:,} of the rows that {chosen.split!r} "
+                "trains on; cut them apart, such as split train[:90%] and evalSplit train[90%:], or set testPercent"
+            )
+        return train, held_out
     if train is None:
         return None
     first, second = hold_out(len(train[1]), chosen.test_percent or 0, settings.training.seed)
     return (train[0], train[1][first]), (train[0], train[1][second])
+
+
+def _shared_rows(train: tuple[Corpus, Indices], held_out: tuple[Corpus, Indices]) -> int:
+    """How many rows are on both sides, as far as the source tells where its rows come from."""
+    (one, rows), (other, held_rows) = train, held_out
+    if not (one.spans and other.spans):
+        return len(np.intersect1d(rows, held_rows)) if one is other else 0
+    return sum(
+        max(0, min(end, held_end) - max(start, held_start))
+        for name, start, end in one.spans
+        for held_name, held_start, held_end in other.spans
+        if name == held_name
+    )
 
 
 def _refuse_empty(
@@ -197,9 +233,7 @@ def _refuse_empty(
         raise InvalidError(problems, Reason.DATASET_INVALID)
 
 
-def _refuse_short(
-    size: int, train_blocks: int, held_blocks: int, train: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]
-) -> None:
+def _refuse_short(size: int, train_blocks: int, held_blocks: int, train: Lengths, held_out: Lengths) -> None:
     problems = [
         f"spec.dataset.blockSize: the {side} texts have {int(lengths.sum()):,} tokens, fewer than one block of {size}; "
         "take more data or a smaller block"
@@ -210,28 +244,28 @@ def _refuse_short(
         raise InvalidError(problems, Reason.DATASET_INVALID)
 
 
-def _pack(
-    path: Path, corpus: Corpus, rows: Indices, tokenizer: Any, size: int, check: Check
-) -> tuple[npt.NDArray[np.int64], int]:
-    with BlockWriter(path, size, len(tokenizer)) as writer:
-        lengths = pack(tokenizer, corpus.texts.batches(rows), writer, check)
+def _pack(path: Path, texts: Iterator[list[str]], tokenizer: Any, size: int, check: Check) -> tuple[Lengths, int]:
+    with BlockWriter(path, size, tokenizers.id_count(tokenizer)) as writer:
+        lengths = pack(tokenizer, texts, writer, check)
     return lengths, writer.blocks
 
 
 def _label(
-    path: Path, corpus: Corpus, rows: Indices, numbers: list[int], tokenizer: Any, limit: int | None, check: Check
-) -> npt.NDArray[np.int64]:
-    lengths = []
+    path: Path, texts: Iterator[list[str]], numbers: list[int], tokenizer: Any, limit: int | None, check: Check
+) -> tuple[Lengths, Lengths]:
+    """Write rows with their labels; the lengths of their texts, and as far as these are kept."""
+    whole, kept = [], []
     waiting = iter(numbers)
-    with RowWriter(path, len(tokenizer)) as writer:
-        for ids, counts in encoded(tokenizer, corpus.texts.batches(rows), check, limit):
-            for row in split_ids(ids, counts):
+    with RowWriter(path, tokenizers.id_count(tokenizer)) as writer:
+        for batch in encoded(tokenizer, texts, check, limit):
+            for row in split_ids(batch.ids, batch.lengths):
                 writer.add(row, next(waiting))
-            lengths.append(counts)
-    return np.concatenate(lengths)
+            whole.append(batch.whole)
+            kept.append(batch.lengths)
+    return np.concatenate(whole), np.concatenate(kept)
 
 
-def _lengths(tokens: npt.NDArray[np.int64]) -> TextLengths:
+def _lengths(tokens: Lengths) -> TextLengths:
     return TextLengths(
         minimum=int(tokens.min()),
         median=float(np.median(tokens)),

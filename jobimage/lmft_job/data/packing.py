@@ -9,7 +9,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,26 @@ from lmft_job.data.rows import BlockWriter, Ids
 from lmft_job.data.words import WordTable
 
 Check = Callable[[], None]
+Lengths = npt.NDArray[np.int64]
+
+
+class Encoded(NamedTuple):
+    """A batch of texts as ids.
+
+    Attributes:
+        ids: of the texts one after the other (uint32).
+        lengths: of each text, as far as it is kept.
+        whole: of each text, had it not been cut.
+    """
+
+    ids: Ids
+    lengths: Lengths
+    whole: Lengths
 
 
 def encoded(
     tokenizer: Any, batches: Iterator[list[str]], check: Check, max_length: int | None = None
-) -> Iterator[tuple[Ids, npt.NDArray[np.int64]]]:
+) -> Iterator[Encoded]:
     """Ids of batches of texts, special tokens added as a call of the tokenizer would.
 
     Words are looked up in a table of those seen (:mod:`lmft_job.data.words`) where the tokenizer allows it. Else, and
@@ -35,9 +50,6 @@ def encoded(
         batches: texts.
         check: called between batches; may raise.
         max_length: truncate each text to so many tokens.
-
-    Yields:
-        For each batch the ids of its texts one after the other (uint32), and the length of each text.
     """
     # On purpose: the Rust core takes all cores while we do nothing else; nothing is forked meanwhile.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -47,17 +59,20 @@ def encoded(
         core.no_truncation()
         table = WordTable.of(core)
     else:
-        core.enable_truncation(max_length)
+        core.enable_truncation(max_length, direction=tokenizer.truncation_side)
         table = None
     if table is None:
-        yield from _whole(core, batches, check)
+        yield from _by_core(core, batches, check)
         return
     for batch in batches:
         check()
-        yield table.encode(batch)
+        ids, lengths = table.encode(batch)
+        yield Encoded(ids, lengths, lengths)
 
 
-def _whole(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[tuple[Ids, npt.NDArray[np.int64]]]:
+def _by_core(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[Encoded]:
+    limit = (core.truncation or {}).get("max_length")
+    added = core.num_special_tokens_to_add(False)
     with ThreadPoolExecutor(1, "tokenize") as pool:
         # One batch is encoded (without Python's lock) while the ids of the one before are copied out.
         ahead = next(batches, None)
@@ -67,10 +82,19 @@ def _whole(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[tu
             ahead = next(batches, None)
             done = running.result()
             running = pool.submit(core.encode_batch_fast, ahead) if ahead else None
-            yield _flatten(done)
+            ids, lengths = _flatten(done)
+            yield Encoded(ids, lengths, lengths if limit is None else _uncut(done, lengths, limit, added))
 
 
-def _flatten(encodings: list[Any]) -> tuple[Ids, npt.NDArray[np.int64]]:
+def _uncut(encodings: list[Any], lengths: Lengths, limit: int, added: int) -> Lengths:
+    """The lengths before truncation: what was cut off lies beside each text, every piece with special tokens too."""
+    whole = lengths.copy()
+    for row in np.flatnonzero(lengths == limit).tolist():
+        whole[row] += sum(len(piece.ids) - added for piece in encodings[row].overflowing)
+    return whole
+
+
+def _flatten(encodings: list[Any]) -> tuple[Ids, Lengths]:
     flat = array("I")
     lengths = np.empty(len(encodings), np.int64)
     for row, encoding in enumerate(encodings):
@@ -80,16 +104,16 @@ def _flatten(encodings: list[Any]) -> tuple[Ids, npt.NDArray[np.int64]]:
     return np.frombuffer(flat, np.uint32), lengths
 
 
-def pack(tokenizer: Any, batches: Iterator[list[str]], writer: BlockWriter, check: Check) -> npt.NDArray[np.int64]:
+def pack(tokenizer: Any, batches: Iterator[list[str]], writer: BlockWriter, check: Check) -> Lengths:
     """Tokenise texts and write them as blocks; returns the length of each text in tokens."""
     lengths = []
-    for ids, counts in encoded(tokenizer, batches, check):
+    for ids, counts, _ in encoded(tokenizer, batches, check):
         writer.add(ids)
         lengths.append(counts)
     return np.concatenate(lengths) if lengths else np.empty(0, np.int64)
 
 
-def split_ids(ids: Ids, lengths: npt.NDArray[np.int64]) -> Iterator[Ids]:
+def split_ids(ids: Ids, lengths: Lengths) -> Iterator[Ids]:
     """The ids of each text of a batch."""
     ends = np.cumsum(lengths)
     for start, end in itertools.pairwise([0, *ends.tolist()]):

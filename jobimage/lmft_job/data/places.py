@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmft_api.addresses import WILDCARDS, admits, decoded
 from lmft_api.reasons import Reason
-from lmft_job.data.files import DataFile
+from lmft_job.data.lines import DataFile
 from lmft_job.data.packing import Check
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.private import refuse_private
@@ -78,6 +78,11 @@ def _require_admitted(address: str, admitted: Sequence[str] | None, where: str) 
 def _local(pattern: Path, where: str) -> list[Path]:
     """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
     refuse_private(pattern, where)
+    if pattern.is_dir():
+        raise RefusedError(
+            Reason.DATASET_NOT_FOUND,
+            f"{where}: {pattern} is a folder; name the files in it, such as file://{pattern}/*.jsonl.",
+        )
     found = _named(pattern)
     if not found:
         folder = pattern.parent

@@ -83,6 +83,7 @@ def prepare(
     store: Store | None,
     cache: Path,
     max_positions: int | None = None,
+    model_labels: Sequence[str] = (),
     known_problems: Sequence[str] = (),
     hub_token: Path | None = None,
     credentials: Path | None = None,
@@ -98,6 +99,7 @@ def prepare(
         store: rooted at ``<output.uri>/<namespace>``; None keeps the data on this machine.
         cache: folder of this machine for prepared data and scratch files.
         max_positions: tokens that fit into one input (see :func:`lmft_job.models.position_limit`); None for no limit.
+        model_labels: names that the model gives its classes, in the order of their numbers; none for a fresh head.
         known_problems: what is wrong already; the data is then only looked at, to tell what is wrong with it too.
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
@@ -130,13 +132,24 @@ def prepare(
                 raise _with_problems(spec_problems, error) from error
             fingerprint = ""
             if not spec_problems:
-                fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions)
+                fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions, model_labels)
                 found = reopen(fingerprint, settings, tokenizer, store=store, cache=cache, check=check, say=say)
                 if found is not None:
                     return found
             folder = scratch / "done"
             folder.mkdir()
-            make(folder, scratch, settings, source, tokenizer, max_positions, fingerprint, spec_problems, check)
+            make(
+                folder,
+                scratch,
+                settings,
+                source,
+                tokenizer,
+                max_positions,
+                fingerprint,
+                spec_problems,
+                check,
+                model_labels,
+            )
             target = _folder(cache, fingerprint)
             _move(folder, target)
         if store is not None:
@@ -187,7 +200,9 @@ def reopen(
         return None
 
 
-def fingerprint_of(settings: Settings, data: str, tokenizer: Any | None, max_positions: int | None) -> str:
+def fingerprint_of(
+    settings: Settings, data: str, tokenizer: Any | None, max_positions: int | None, model_labels: Sequence[str] = ()
+) -> str:
     """Names what the prepared data depends on: the data, split, fields, tokenizer, block size and this code."""
     chosen = settings.dataset
     parts: dict[str, Any] = {
@@ -201,6 +216,7 @@ def fingerprint_of(settings: Settings, data: str, tokenizer: Any | None, max_pos
         "tokenizer": tokenizers.identity(tokenizer) if tokenizer is not None else trained_size(settings),
         "max_length": max_positions if chosen.block_size is None else None,
         "max_positions": max_positions if tokenizer is None else None,
+        "model_labels": list(model_labels) if chosen.block_size is None else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

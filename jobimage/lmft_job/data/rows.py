@@ -21,9 +21,9 @@ Ids = npt.NDArray[Any]
 Item = dict[str, Any]
 
 
-def narrowest(vocabulary: int) -> np.dtype[Any]:
-    """The smallest unsigned type that holds every id of a vocabulary."""
-    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+def narrowest(bound: int) -> np.dtype[Any]:
+    """The smallest unsigned type that holds every id below a bound."""
+    return np.dtype(np.uint16 if bound <= 1 << 16 else np.uint32)
 
 
 def _arrow(values: Ids) -> pa.Array:
@@ -41,11 +41,11 @@ def _numpy(values: pa.Array) -> Ids:
 class BlockWriter:
     """Cuts a stream of ids into blocks of equal length and writes them as they come; the remainder is dropped."""
 
-    def __init__(self, path: Path, block_size: int, vocabulary: int) -> None:
+    def __init__(self, path: Path, block_size: int, bound: int) -> None:
         self.blocks = 0
         self.tokens = 0
         self._size = block_size
-        self._dtype = narrowest(vocabulary)
+        self._dtype = narrowest(bound)
         kind = pa.list_(pa.from_numpy_dtype(self._dtype), block_size)
         self._schema = pa.schema([("input_ids", kind)])
         self._file = pa.OSFile(str(path), "wb")
@@ -91,8 +91,8 @@ class BlockWriter:
 class RowWriter:
     """Writes rows of any length with their labels."""
 
-    def __init__(self, path: Path, vocabulary: int) -> None:
-        self._dtype = narrowest(vocabulary)
+    def __init__(self, path: Path, bound: int) -> None:
+        self._dtype = narrowest(bound)
         self._schema = pa.schema([("input_ids", pa.list_(pa.from_numpy_dtype(self._dtype))), ("labels", pa.int32())])
         self._file = pa.OSFile(str(path), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)

@@ -15,11 +15,14 @@ from lmft_api.reasons import Reason
 from lmft_api.spec import DataFormat, Dataset
 from lmft_job import hub
 from lmft_job.data import files
-from lmft_job.data.fields import paths
-from lmft_job.data.files import Batches, DataFile, Problems
+from lmft_job.data.fields import paths, roots
+from lmft_job.data.files import Batches
 from lmft_job.data.hub_card import foreign_places, read_card
+from lmft_job.data.lines import DataFile
 from lmft_job.data.packing import Check
 from lmft_job.data.places import find_files
+from lmft_job.data.problems import Problems
+from lmft_job.data.splits import parse
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -35,11 +38,13 @@ class SourceRows:
         batches: the rows as dicts; a stream, to be read once.
         fields: dotted paths that exist, where the source knows them beforehand.
         label_names: names of the classes, where the source knows them.
+        spans: where a source cuts slices itself and it is known, the split, first row and end of each that this is.
     """
 
     batches: Batches
     fields: list[str] = field(default_factory=list)
     label_names: list[str] | None = None
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 class Source(Protocol):
@@ -125,12 +130,13 @@ class Files:
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
         """All files one after the other."""
-        roots = list(dict.fromkeys(path.split(".")[0] for path in (text, label) if path))
+        columns = list(dict.fromkeys(root for path in (text, label) if path for root in roots(path)))
+        alone = len(self._files) == 1
         names = files.label_names(self._files[0], label) if label and self._kind == DataFormat.PARQUET else None
 
         def batches() -> Batches:
             for file in self._files:
-                yield from files.read(file, self._kind, roots, problems)
+                yield from files.read(file, self._kind, columns, problems, alone=alone)
 
         return SourceRows(batches(), label_names=names)
 
@@ -223,18 +229,32 @@ class Hub:
                     problems.add(problem)
                 return SourceRows(iter(()))
             raise translated from error
-        wanted = dict.fromkeys(path.split(".")[0] for path in (text, label) if path)
-        roots = [name for name in wanted if name in data.column_names]
-        feature = data.features.get(label) if label else None
+        wanted = dict.fromkeys(root for path in (text, label) if path for root in roots(path))
+        columns = [name for name in wanted if name in data.column_names]
+        feature = data.features
+        for name in [label] if not label or label in feature else label.split("."):
+            feature = feature.get(name) if isinstance(feature, dict) else None
         names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
         known = list(_schema_paths(data.features.arrow_schema))
 
         def batches() -> Iterator[list[dict[str, Any]]]:
-            if roots:
-                for table in data.select_columns(roots).with_format("arrow").iter(batch_size=1000):
+            if columns:
+                for table in data.select_columns(columns).with_format("arrow").iter(batch_size=1000):
                     yield table.to_pylist()
 
-        return SourceRows(batches(), known, names)
+        return SourceRows(batches(), known, names, _spans(split, data))
+
+
+def _spans(split: str, data: Any) -> list[tuple[str, int, int]]:
+    """The rows of their splits that a sum of slices is made of; empty where the splits' sizes are not known."""
+    found = []
+    for part in map(parse, split.split("+")):
+        known = (data.info.splits or {}).get(part.name) if part else None
+        if part is None or known is None or not known.num_examples:
+            return []
+        rows = part.indices(known.num_examples)
+        found += [(part.name, int(rows[0]), int(rows[-1]) + 1)] if len(rows) else []
+    return found if sum(end - start for _, start, end in found) == len(data) else []
 
 
 def _schema_paths(schema: Any, prefix: str = "") -> Iterator[str]:

@@ -160,7 +160,19 @@ class DatasetFigures(ReportModel):
     dropped_tokens: int | None = None
     """Tokens of the remainders that filled no block."""
     lengths: TextLengths | None = None
-    """Lengths of the texts."""
+    """Lengths of the training texts, before they are cut."""
+    train_cut_rows: int | None = None
+    """Training texts longer than the model takes, which were cut (SequenceClassification)."""
+    eval_cut_rows: int | None = None
+    """Held-out texts that were cut."""
+    longest_input: int | None = None
+    """Tokens at which they were cut."""
+    eval_rows_in_train: int | None = None
+    """Held-out texts that stand in the training data too, word for word."""
+    vocabulary: int | None = None
+    """Tokens of the tokenizer that was trained; absent where it was given."""
+    wanted_vocabulary: int | None = None
+    """Tokens that spec.model.tokenizer.trainVocabSize asked for."""
     labels: list[str] | None = None
     """Label names (SequenceClassification)."""
     fingerprint: str | None = None

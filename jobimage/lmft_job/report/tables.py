@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from lmft_api.settings import resolve
 from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
 from lmft_job.report import words
+from lmft_job.report.data_words import data_remarks
 from lmft_job.report.model import Evaluation, Report
 
 EVALUATION_ROWS = 60
@@ -50,7 +51,7 @@ def settings_rows(report: Report) -> list[Setting]:
 
 def remarks(report: Report) -> list[str]:
     """What a careful reader has to know about the figures; the model card says the same."""
-    said = _of_change(report)
+    said = _of_change(report) + data_remarks(report.dataset)
     if report.results.perplexity is not None:
         said.append(
             "Perplexity is exp of the mean loss over the held-out target tokens, each weighing the same. It can be "
@@ -194,6 +195,14 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
     if data.train_blocks is not None:
         rows.append(("Blocks", cell(data.train_blocks), cell(data.eval_blocks)))
     rows.append(("Tokens", cell(data.train_tokens), cell(data.eval_tokens)))
+    if data.train_cut_rows or data.eval_cut_rows:
+        rows.append(
+            (
+                f"Texts cut at {words.count(data.longest_input or 0)} tokens",
+                cell(data.train_cut_rows),
+                cell(data.eval_cut_rows),
+            )
+        )
     return rows
 
 
@@ -206,6 +215,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
     rows = [
         ("Model", " · ".join(part for part in (model.architecture, model.detail) if part)),
         ("Parameters", words.count(model.parameters) if model.parameters else ""),
+        ("Trained tokenizer", words.quantity(report.dataset.vocabulary, "tokens") if report.dataset.vocabulary else ""),
         ("Device", report.device),
         (
             "Precision",

@@ -1,0 +1,195 @@
+r"""Rows from JSON: an object a line, objects over several lines, arrays of objects; one after the other, as streams."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lmft_job.data.lines import DataFile, lines
+from lmft_job.data.problems import Problems
+
+Row = dict[str, Any]
+JSON_CHUNK = 1 << 20
+_SPACE = re.compile(r"[ \t\r\n]*")
+_HALF = 32
+"""Characters from the end within which a mistake may be a piece that was cut: half a word, a number or an escape."""
+
+
+def json_rows(file: DataFile, columns: list[str], problems: Problems, *, alone: bool) -> Iterator[Row]:
+    """The objects of a file; every mistake is noted with its line.
+
+    Args:
+        file: to read.
+        columns: names that text and label may have.
+        problems: hears what is wrong. Where objects stand on lines of their own, reading goes on after a mistake.
+        alone: whether there is no other file.
+    """
+    rows = _by_line(file, problems) if _a_line_each(file) else _Values(file, problems).objects()
+    first = next(rows, None)
+    if first is None:
+        return
+    second = next(rows, None)
+    if second is None and (what := _whole_table(first, columns, alone)):
+        problems.add(f"spec.dataset.files: {file.name} {what}")
+        return
+    yield first
+    if second is not None:
+        yield second
+        yield from rows
+
+
+def _a_line_each(file: DataFile) -> bool:
+    """Whether every object stands on a line of its own: JSON lines, even with mistakes."""
+    with file.path.open("rb") as source:
+        if source.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            return False
+    written = (line for _, line in lines(file, Problems()) if line.strip())
+    first, second = next(written, ""), next(written, "")
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        # A line that is cut short is followed by another object; an object over several lines by its fields.
+        return not first.lstrip().startswith("{") or not second or second.startswith("{")
+    return True
+
+
+def _by_line(file: DataFile, problems: Problems) -> Iterator[Row]:
+    for number, line in lines(file, problems):
+        if not line.strip():
+            continue
+        where = f"spec.dataset.files: {file.name}: line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            problems.add(f"{where} is not JSON ({what})")
+        except RecursionError:
+            problems.add(f"{where} is nested too deeply")
+        else:
+            if isinstance(row, dict):
+                yield row
+            else:
+                problems.add(f'{where} is not an object such as {{"text": …}}')
+        if problems.full:
+            return
+
+
+class _Values:
+    """Objects and arrays of objects one after the other, read piece by piece; reading ends at the first mistake."""
+
+    def __init__(self, file: DataFile, problems: Problems) -> None:
+        self._file = file
+        self._problems = problems
+        self._pieces = lines(file, problems)
+        self._held, self._at, self._line = "", 0, 1
+        self._decoder = json.JSONDecoder()
+
+    def objects(self) -> Iterator[Row]:
+        """Every object, whether in an array or not."""
+        in_array = comma = False
+        while (found := self._next_character()) is not None:
+            if not in_array and found == "[":
+                in_array, comma = True, False
+                self._at += 1
+            elif in_array and found == "]":
+                in_array = False
+                self._at += 1
+            elif in_array and comma:
+                if found != ",":
+                    self._wrong(f": expected ',' or ']' in the array, not {found!r}")
+                    return
+                comma = False
+                self._at += 1
+            elif found != "{":
+                what = "an element is not an object" if in_array else f"expected an object or an array, not {found!r}"
+                self._wrong(f": {what}")
+                return
+            elif (row := self._decode()) is not None:
+                comma = in_array
+                yield row
+            else:
+                return
+        if in_array:
+            self._wrong(" is not JSON (the array is not closed)")
+
+    def _next_character(self) -> str | None:
+        """The next one that is no white space; None at the end."""
+        while True:
+            match = _SPACE.match(self._held, self._at)
+            end = match.end() if match else self._at
+            self._line += self._held.count("\n", self._at, end)
+            self._at = end
+            if end < len(self._held):
+                return self._held[end]
+            if not self._more():
+                return None
+
+    def _decode(self) -> Row | None:
+        """The object that begins here; None, and the mistake noted, when it is none."""
+        while True:
+            try:
+                row, end = self._decoder.raw_decode(self._held, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._held) - _HALF
+                if cut and self._more():
+                    continue
+                self._line += self._held.count("\n", self._at, error.pos)
+                self._wrong(f" is not JSON ({error.msg})")
+                return None
+            except RecursionError:
+                self._wrong(" is nested too deeply")
+                return None
+            except ValueError as error:  # a number of thousands of digits
+                self._wrong(f" is not JSON ({error})")
+                return None
+            self._line += self._held.count("\n", self._at, end)
+            self._at = end
+            return dict(row)
+
+    def _more(self) -> bool:
+        """Read on: twice what is held, so that one long object is not parsed over and over. False at the end."""
+        rest = self._held[self._at :]
+        pieces, size = [rest], 0
+        for _, text in self._pieces:
+            # However a line ends; within a string of JSON there is none.
+            pieces.append(text.rstrip("\r\n") + "\n" if text.endswith(("\r", "\n")) else text)
+            size += len(text)
+            if size >= max(JSON_CHUNK, len(rest)):
+                break
+        if size:
+            self._held, self._at = "".join(pieces), 0
+        return size > 0
+
+    def _wrong(self, what: str) -> None:
+        self._problems.add(f"spec.dataset.files: {self._file.name}: line {self._line}{what}")
+
+
+def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:
+    """What to say when a file's only object is the table and not a row of it."""
+    values = list(row.values())
+    lists = bool(values) and all(isinstance(value, list) and not _structs(value) for value in values)
+    if lists and len({len(value) for value in values}) == 1 and len(values[0]) > 1 and (alone or len(values) > 1):
+        return _by_columns(len(values[0]))
+    keyed = bool(values) and all(isinstance(value, dict) and len(value) > 1 for value in values)
+    if keyed and all(str(key).isdecimal() for value in values for key in value):
+        return _by_columns(len(values[0]))
+    if any(name in row for name in columns):
+        return None
+    for name, value in row.items():
+        if _structs(value):
+            return (
+                f"is one object that holds its {len(value):,} rows in {name!r}; write these alone, an object a line: "
+                f"jq -c '.[\"{name}\"][]' FILE > rows.jsonl"
+            )
+    return None
+
+
+def _structs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
+
+
+def _by_columns(rows: int) -> str:
+    return (
+        f"is a table of {rows:,} rows written by columns; write an object a line, "
+        'with pandas: df.to_json("rows.jsonl", orient="records", lines=True)'
+    )
