@@ -22,23 +22,51 @@ REFUSED_SECONDS = 30.0
 
 def adopt(course: Course, after: int) -> Attempt | None:
     """The next attempt whose Job exists though the status does not list it: created just before a crash, or a burst."""
-    jobs = [job for job in course.seen.jobs if after < job.attempt <= MAX_ADOPTED]
+    found = (job for job in course.seen.jobs if after < job.attempt <= MAX_ADOPTED)
+    jobs = [job for job in found if not outdated(course, job)]
     if not jobs:
         return None
     job = min(jobs, key=lambda job: job.attempt)
     attempt = Attempt(number=job.attempt, job=job.name, stage=job.stage.value)
     course.status = status.with_attempt(course.status, attempt)
-    settle_provenance(course)
+    settle_provenance(course, job)
     return attempt
 
 
-def settle_provenance(course: Course) -> None:
-    """What is settled with the first attempt: provenance."""
+def outdated(course: Course, job: JobFacts) -> bool:
+    """Whether a Job was made from a manifest that changed before the status could list it, and thereby settle it.
+
+    Until then the API server takes every edit, and the Job has what was there before.
+    """
+    return not course.status.attempts and bool(job.spec_hash) and job.spec_hash != spec_hash(course.spec)
+
+
+def clear_outdated(course: Course) -> bool:
+    """Delete Jobs of an earlier manifest; returns whether they or their pods are still in the way of the next one."""
+    seen, margin = course.seen, course.settings.retries.pod_end_margin_seconds
+    jobs = [job for job in seen.jobs if outdated(course, job)]
+    for job in jobs:
+        _stop(course, job)
+    uids = {job.uid for job in jobs}
+    pods = [pod for pod in seen.pods if pod.owner in uids and not pod.over]
+    ends = [margin if pod.deleted is None else pod.deleted + margin - seen.now for pod in pods]
+    left = max(ends, default=0.0)
+    if left > 0 or course.delete:
+        course.look(max(left, 1.0))
+        course.wait(
+            Reason.PENDING, "The manifest changed while its Job was being made; another is made of it."
+        )
+        return True
+    return False
+
+
+def settle_provenance(course: Course, job: JobFacts | None = None) -> None:
+    """What is settled with the first attempt: provenance, of a Job that exists by what its pods are given."""
     if course.status.provenance is not None:
         return
     provenance = Provenance(
-        image=shorten(manifests.image_of(course.spec, course.settings), 253),
-        spec_hash=spec_hash(course.spec),
+        image=shorten((job.image if job else "") or manifests.image_of(course.spec, course.settings), 253),
+        spec_hash=(job.spec_hash if job else "") or spec_hash(course.spec),
         seed=resolve(course.spec).training.seed,
     )
     course.status = status.change(course.status, {"provenance": provenance})
@@ -62,12 +90,12 @@ def follow(course: Course, attempt: Attempt) -> Attempt:
             course.status = status.change(course.status, {"start_time": started})
     if course.spec.suspend:
         _stop(course, job)
-        course.wait(Reason.SUSPENDED, "Stopping: the pod saves a checkpoint and ends.", Phase.SUSPENDED)
+        course.wait(Reason.SUSPENDED, _stopping(pod), Phase.SUSPENDED)
         return attempt
     left, phase = time_left(course, pod), course.status.phase or Phase.TRAINING
     if left is not None and left <= 0:
         _stop(course, job)
-        words = f"{time_is_up(course)} Stopping: the pod saves a checkpoint and ends."
+        words = f"{time_is_up(course)} {_stopping(pod)}"
         course.wait(Reason.DEADLINE_EXCEEDED, words, phase)
         return attempt
     if job is not None and job.suspended and attempt.start_time is not None:
@@ -145,6 +173,8 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
         said = _said_before(course, attempt)
         wait = waiting.explain(job, pod, course.seen.warnings, wishes, attempt.number, said)
         course.wait(wait.reason, wait.message)
+    elif pod.orphaned and not stopping:
+        course.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on. {_stopping(pod)}", Phase.TRAINING)
     elif stopping or job is None:
         course.wait(Reason.INTERRUPTED, "The pod is being stopped; the next attempt follows.", Phase.TRAINING)
     elif attempt.stage == Stage.PREPARE:
@@ -155,6 +185,13 @@ def _describe(course: Course, attempt: Attempt, job: JobFacts | None, pod: PodFa
         )
     else:
         course.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on {pod.node or 'a node'}.", Phase.TRAINING)
+
+
+def _stopping(pod: PodFacts | None) -> str:
+    """What becomes of a pod that is to be stopped."""
+    if pod is None or not pod.orphaned or pod.deleted is not None:
+        return "Stopping: the pod saves a checkpoint and ends."
+    return f"Its Job was deleted without its pod; kubectl delete pod {pod.name} is what stops it."
 
 
 def _said_before(course: Course, attempt: Attempt) -> Condition | None:

@@ -175,7 +175,7 @@ class Cache:
         before = self._pods.get(facts.run_uid, {}).get(facts.uid)
         if facts.owner or before is None:
             return facts
-        return replace(facts, owner=before.owner, owner_name=before.owner_name)
+        return replace(facts, owner=before.owner, owner_name=before.owner_name, orphaned=True)
 
     def _key_in(self, facts: JobFacts | PodFacts) -> Key | None:
         """The run that a child's label names, if it lives in the same namespace."""

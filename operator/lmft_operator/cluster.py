@@ -84,8 +84,11 @@ class Cluster:
         return await self._call("GET", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs")
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Delete one Job and its pods, if it is still the one meant."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        """Delete one Job and its pods, if it is still the one meant; the pods first.
+
+        Once it is gone its pods would go as well; but a finalizer of somebody else may keep it, and them with it.
+        """
+        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs", body=body)
 
     async def get_run(self, key: Key) -> JsonDict:

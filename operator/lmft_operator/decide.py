@@ -8,7 +8,7 @@ from lmft_api.reasons import Reason
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_operator import status
-from lmft_operator.attempts import adopt, follow, release
+from lmft_operator.attempts import adopt, clear_outdated, follow, release
 from lmft_operator.course import Course, Decision, max_retries, newest_attempt, since, time_left
 from lmft_operator.facts import Observed
 from lmft_operator.following import next_attempt
@@ -31,7 +31,9 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     """
     before = status.parse(seen.run.status)
     if seen.run.deleting:
-        return Decision(before)
+        # Somebody's finalizer holds it, and as long as it is there its Jobs are not collected.
+        jobs = () if seen.run.orphans else (job.name for job in seen.jobs if not (job.finished or job.deleting))
+        return Decision(before, delete_jobs=tuple(jobs))
     course = Course(seen, spec, settings, status.with_what_is_new(before))
     if before.ended:
         left = _time_to_live(course, before)
@@ -46,6 +48,8 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     # With attempts the spec is settled: a part of it that this version cannot read stays as it was told.
     model = (before.model if before.attempts else None) or status.model_column(spec)
     course.status = status.change(course.status, {"completion_time": None, "model": model})
+    if attempt is None and clear_outdated(course):
+        return course.decision()
     # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
     while attempt is not None or (attempt := adopt(course, 0)) is not None:
         if attempt.end_time is None:

@@ -139,6 +139,8 @@ class PodFacts:
     """UID of the Job that its owner reference names as its controller; empty for a controller of another kind."""
     owner_name: str = ""
     """Name of that Job."""
+    orphaned: bool = False
+    """Whether its Job was deleted without it (``--cascade=orphan``), so that nothing of ours can stop it."""
     gone: bool = False
     gone_at: float = 0.0
     """When that was noticed."""

@@ -34,6 +34,7 @@ class World:
         self.status = LMFineTuneStatus()
         self.generation = 1
         self.deleting = False
+        self.orphans = False
         self.jobs: dict[str, JobFacts] = {}
         self.pods: dict[str, PodFacts] = {}
         self.warnings: dict[str, Warning] = {}
@@ -47,7 +48,7 @@ class World:
     def observed(self) -> Observed:
         run = RunFacts(
             Key("team-a", "eli5"), "0123456789ab", "1", self.generation, START, self.deleting,
-            json.dumps(self.spec), json.dumps(self.status.to_json()),
+            json.dumps(self.spec), json.dumps(self.status.to_json()), self.orphans,
         )  # fmt: skip
         jobs, pods = tuple(self.jobs.values()), tuple(self.pods.values())
         return Observed(run, self.now, jobs, pods, self.warnings, self.source)
