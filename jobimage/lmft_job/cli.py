@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lmft_api.reasons import ExitCode
 from lmft_job.interrupt import INTERRUPT, StopNow
+from lmft_job.streams import keep_going
 
 _LONG_COMMANDS = frozenset({"run", "demo"})
 
@@ -18,6 +19,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         if is_long(sys.argv[1:]):
+            keep_going()
             INTERRUPT.install()
         from lmft_job.commands import app
 

@@ -56,8 +56,10 @@ def run(
 
 
 def _again() -> str:
-    """The command that goes on, to be pasted into a shell."""
-    return shlex.join(["lmft", *(word for word in sys.argv[1:] if word != "--overwrite")])
+    """The command that goes on, to be pasted into a shell where this one was typed."""
+    from lmft_job.local import typed_program
+
+    return shlex.join([*typed_program(), *(word for word in sys.argv[1:] if word != "--overwrite")])
 
 
 @app.command()
@@ -93,5 +95,6 @@ def watch(
         typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
+        typer.echo("Not watched any more; the run goes on in the cluster.", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(0 if succeeded else 1)

@@ -9,12 +9,13 @@ from typing import TextIO
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 from typing_extensions import override
 
 from lmft_api.shown import one_line
+from lmft_job.interrupt import INTERRUPT
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.pace import Pace
 from lmft_job.report.model import Evaluation, Report, SampleOutcome
@@ -147,7 +148,7 @@ class ConsoleObserver(Observer):
     def interrupted(self, step: int | None, again: str) -> None:
         self.close()
         kept = "nothing to keep yet" if step is None else f"checkpoint {step} is saved"
-        self._line("stopped", f"{kept}; go on with the same command:", style="yellow")
+        self._line("stopped", f"{kept}; go on with:", style="yellow")
         self._line("", again)
 
     @override
@@ -194,7 +195,7 @@ class ConsoleObserver(Observer):
                 TextColumn("  {task.fields[place]}"),
                 BarColumn(bar_width=28),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                TextColumn("{task.fields[shown]}"),
+                _Facts(table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[saved]}", style="green"),
                 console=self._console,
                 refresh_per_second=5,
@@ -221,6 +222,18 @@ class ConsoleObserver(Observer):
     def _print(self, line: Text) -> None:
         # Addresses and commands must come out of a terminal in one piece when copied.
         self._console.print(line, soft_wrap=True)
+
+
+class _Facts(ProgressColumn):
+    """Loss, speed and time left; from the moment that a stop is asked for, that it is under way."""
+
+    max_refresh = None
+
+    @override
+    def render(self, task: Task) -> Text:
+        if INTERRUPT.requested:
+            return Text("stopping: saving a checkpoint", style="yellow")
+        return Text(str(task.fields["shown"]))
 
 
 def epochs_in_all(step: int, total: int, epoch: float) -> int:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a stop that is asked for at any moment and honoured at a moment that loses nothing.
+"""SIGTERM, Ctrl-C, a closed terminal: a stop asked for at any moment, and honoured at one that loses nothing.
 
 Imports nothing heavy: the handler stands before torch is imported, since Python as PID 1 ignores SIGTERM until then.
 
@@ -16,7 +16,9 @@ from types import FrameType
 from lmft_job.errors import InterruptedRunError
 
 SECOND_CTRL_C_EXIT = 130
-_OURS = frozenset({signal.SIGTERM, signal.SIGINT})
+SHOW_CURSOR = b"\x1b[?25h\r\n"
+"""A bar has hidden the cursor, and stands on its line."""
+_OURS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 class StopNow(BaseException):
@@ -34,9 +36,13 @@ class Interrupt:
         self._listeners: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Take over SIGTERM and SIGINT, one that waits included (see :func:`replace_process`)."""
+        """Take over SIGTERM, SIGINT and SIGHUP, one that waits included (see :func:`replace_process`).
+
+        What is ignored already, as SIGHUP under ``nohup``, stays so.
+        """
         for number in _OURS:
-            signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
 
     def on_request(self, listener: Callable[[], None]) -> None:
@@ -53,7 +59,8 @@ class Interrupt:
     @property
     def words(self) -> str:
         """What happened, for people."""
-        return "stopped by Ctrl-C" if self.signal_name == "SIGINT" else f"stopped by {self.signal_name or 'request'}"
+        known = {"SIGINT": "stopped by Ctrl-C", "SIGHUP": "stopped, for its terminal was closed (SIGHUP)"}
+        return known.get(self.signal_name, f"stopped by {self.signal_name or 'request'}")
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -72,6 +79,8 @@ class Interrupt:
             self._ctrl_c += 1
             if self._ctrl_c > 1:
                 # A person who presses twice wants the prompt back; what is in storage stays whole by protocol.
+                if os.isatty(1):
+                    os.write(1, SHOW_CURSOR)
                 os._exit(SECOND_CTRL_C_EXIT)
         if first:
             for listener in self._listeners:

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lmft_job.validate import is_foreign, problems_of, title_of, words
 
 NAMESPACE = "default"
 DEMO = "demo.yaml"
+PROGRAM = "LMFT_PROGRAM"
+"""Variable by which a process that takes the place of this one knows how it was called."""
 
 
 @dataclass(frozen=True)
@@ -166,5 +169,17 @@ def _hung(message: str) -> None:
     os._exit(ExitCode.HUNG)
 
 
+def typed_program() -> list[str]:
+    """The program as it was typed: ``lmft`` where the shell finds this one by that name, else its path or module."""
+    if typed := os.environ.get(PROGRAM):
+        return shlex.split(typed)
+    program = Path(sys.argv[0])
+    if program.suffix == ".py":
+        return [sys.orig_argv[0], "-m", "lmft_job.cli"]
+    found = shutil.which(program.name)
+    return [program.name if found is not None and Path(found).absolute() == program.absolute() else sys.argv[0]]
+
+
 def _restart() -> None:
+    os.environ[PROGRAM] = shlex.join(typed_program())
     replace_process("lmft_job.cli", [argument for argument in sys.argv[1:] if argument != "--overwrite"])

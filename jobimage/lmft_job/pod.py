@@ -9,11 +9,13 @@ import sys
 
 from lmft_api.reasons import ExitCode
 from lmft_job.interrupt import INTERRUPT
+from lmft_job.streams import keep_going
 
 
 def main() -> None:
     """Run and exit with the code of the ending."""
     try:
+        keep_going()
         INTERRUPT.install()
         from lmft_job.pod_run import run_attempt
 

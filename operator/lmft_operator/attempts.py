@@ -53,9 +53,7 @@ def clear_outdated(course: Course) -> bool:
     left = max(ends, default=0.0)
     if left > 0 or course.delete:
         course.look(max(left, 1.0))
-        course.wait(
-            Reason.PENDING, "The manifest changed while its Job was being made; another is made of it."
-        )
+        course.wait(Reason.PENDING, "The manifest changed while its Job was being made; another is made of it.")
         return True
     return False
 

@@ -284,7 +284,7 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
         node=spec.get("nodeName", ""),
         deleted=seconds(metadata.get("deletionTimestamp")),
         disruption=disruption.get("message", "disrupted") if disruption.get("status") == "True" else "",
-        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        unschedulable=_unschedulable(scheduled),
         gates=", ".join(gate.get("name", "") for gate in spec.get("schedulingGates", ())),
         sandboxed=conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
         waiting_reason=held.get("reason") or waiting.get("reason", ""),
@@ -302,6 +302,12 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
         gone_at=gone_at or 0.0,
         namespace=sys.intern(metadata["namespace"]),
     )
+
+
+def _unschedulable(scheduled: JsonObject) -> str:
+    # That of gates stays for a moment when they are gone, until the scheduler has looked.
+    looked = scheduled.get("status") == "False" and scheduled.get("reason") != "SchedulingGated"
+    return str(scheduled.get("message", "")) if looked else ""
 
 
 def seconds(timestamp: str | None) -> float | None:

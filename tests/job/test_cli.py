@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from job.local_runs import manifest, run_here
 
-from lmft_job import commands
+from lmft_job import commands, local
 from lmft_job.cli import is_long
 
 ROOT = Path(__file__).parents[2]
@@ -147,8 +149,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_pat
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "go on with the same command" in rest
-    assert f"lmft run {path}" in rest
+    assert "go on with:" in rest
+    assert f"{sys.executable} -m lmft_job.cli run {path}" in rest
     done = run_here(tmp_path, path)
     assert done.returncode == 0, done.stderr
     assert "resumed from step" in done.stdout
@@ -190,9 +192,27 @@ def test_a_damaged_note_is_told_with_the_remedy(note: str, content: str, tmp_pat
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_that_goes_on_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["lmft", "run", "my run.yaml", "--overwrite", "--output", "$HOME"])
-    assert commands._again() == "lmft run 'my run.yaml' --output '$HOME'"
+ARGUMENTS = ["run", "my run.yaml", "--overwrite", "--output", "$HOME"]
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "shown"),
+    [
+        (["/opt/venv/bin/lmft"], "/opt/venv/bin/lmft", "lmft"),
+        ([".venv/bin/lmft"], None, ".venv/bin/lmft"),
+        ([".venv/bin/lmft"], "/usr/bin/lmft", ".venv/bin/lmft"),
+        (["python", "-m", "/lib/lmft_job/cli.py"], None, "python -m lmft_job.cli"),
+    ],
+)
+def test_the_command_that_goes_on_is_the_one_that_was_typed(called, found, shown, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [called[-1], *ARGUMENTS])
+    monkeypatch.setattr(sys, "orig_argv", [*called[:1], "-m", "lmft_job.cli", *ARGUMENTS])
+    monkeypatch.setattr(shutil, "which", lambda name: found)
+    assert commands._again() == f"{shown} run 'my run.yaml' --output '$HOME'"
+    # and a process that takes the place of this one, for want of memory, says the same
+    monkeypatch.setenv(local.PROGRAM, shlex.join(local.typed_program()))
+    monkeypatch.setattr(sys, "argv", ["/lib/lmft_job/cli.py", *ARGUMENTS])
+    assert commands._again() == f"{shown} run 'my run.yaml' --output '$HOME'"
 
 
 def test_an_old_locale_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
 from lmft_job.broadcast import Broadcast
 from lmft_job.console import ConsoleObserver, epochs_in_all
+from lmft_job.interrupt import INTERRUPT
 from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
 from lmft_job.pace import Pace
 from lmft_job.report.model import DatasetFigures, Evaluation, Report, SampleOutcome
@@ -146,6 +147,21 @@ def test_the_bar_is_gone_and_the_cursor_back_when_a_run_fails(clock: Clock, monk
     assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l")
 
 
+def test_a_bar_says_that_a_stop_is_under_way(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    with ConsoleObserver(stream, now=clock) as observer:
+        observer.step(StepDone(1, 10, 0.1, 4.0, 1e-4))
+        monkeypatch.setattr(INTERRUPT, "requested", True)
+        before = len(stream.getvalue())
+        observer.checkpoint(1)
+        observer.interrupted(1, "lmft run x.yaml")
+    rest = without_codes(stream.getvalue()[before:])
+    assert "stopping: saving a checkpoint" in rest
+    assert "left" not in rest
+    assert "checkpoint 1 is saved; go on with:" in rest
+
+
 def test_a_model_cannot_steer_the_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = SampleOutcome(prompt="p\x1b]0;owned\x07", before="\x1b[2J[bold]x[/bold]", after="a\r\nb\x9b31m")
     report = demo_report()
@@ -180,7 +196,7 @@ def test_an_interrupted_run_says_how_to_go_on(clock: Clock, step: int | None, ke
 
     observer.interrupted(step, "lmft run examples/quickstart.yaml")
 
-    assert f"  stopped   {kept}; go on with the same command:" in stream.getvalue()
+    assert f"  stopped   {kept}; go on with:" in stream.getvalue()
     assert "lmft run examples/quickstart.yaml" in stream.getvalue()
 
 

@@ -1,8 +1,12 @@
 """Figures in words."""
 
 import pytest
+from job.report_samples import demo_report
 
 from lmft_job.report import words
+from lmft_job.report.model import ResultFigures
+from lmft_job.report.page import render_page
+from lmft_job.report.tables import figure_rows
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,29 @@ from lmft_job.report import words
 )
 def test_a_models_size_is_said_as_people_do(number: int, said: str) -> None:
     assert words.short_count(number) == said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        (2034.0, 98.43, "−95.2 %"),
+        (2.0, 3e129, "+1.5e+131 %"),
+        (1e-300, 1e300, "–"),
+        (0.0, 3.0, "–"),
+        (5.0, 6e5, "+1.2e+07 %"),
+    ],
+)
+def test_a_change_fits_its_cell_however_far_off_the_model_is(before: float, after: float, change: str) -> None:
+    results = ResultFigures(perplexity=after, baseline_perplexity=before)
+    [row] = figure_rows(demo_report().model_copy(update={"results": results}))
+    assert row[3] == change
+    assert max(map(len, row)) < 20
+
+
+def test_what_took_no_time_is_not_listed() -> None:
+    # The last evaluation is usually one of the training.
+    report = demo_report().model_copy(update={"timings": {"training": 41.0, "evaluation": 0.0, "saving": 0.06}})
+    page = render_page(report, []).decode()
+    assert '<th scope="row">Training</th><td>41 s</td>' in page
+    assert "Saving" in page
+    assert "0.0 s" not in page

@@ -159,6 +159,45 @@ def test_no_request_waits_for_ever(api_server: ApiServer, monkeypatch: pytest.Mo
     assert all(wait is not None and (wait.total or wait.read_timeout) < 100 for wait in waits)
 
 
+def test_a_server_that_never_answers_is_said_so_at_once_and_given_up_soon(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    api_server.shutdown()
+    api_server.server_close()
+    out = io.StringIO()
+
+    with pytest.raises(WatchError, match=r"at http://127.0.0.1:\d+ does not answer: .*refused.*--context"):
+        follow("eli5", None, None, Console(file=out, width=100))
+
+    assert out.getvalue().startswith("The API server does not answer (")
+    assert len(pauses) == 2
+
+
+def test_a_break_is_told_and_bridged(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    broken = 503, {"kind": "Status", "reason": "ServiceUnavailable"}
+    api_server.answers = {
+        PATH: [run({}), broken, broken, broken, broken, run(DONE)],
+        PATH.rpartition("/")[0]: broken,
+    }
+
+    succeeded, shown = watch(api_server, terminal=False)
+
+    assert succeeded
+    lines = shown.splitlines()
+    assert lines[1].startswith("The API server does not answer (Service Unavailable)")
+    assert lines[2].startswith("eli5 · Completed")
+
+
+def test_a_status_of_a_newer_release_is_shown_as_far_as_it_is_known(api_server: ApiServer) -> None:
+    api_server.answers = {
+        PATH: run(DONE | {"energy": {"joules": 3}, "attempts": [{"number": 1, "job": "j", "gpu": 1}]})
+    }
+    assert watch(api_server, terminal=False)[0]
+
+
 def test_a_pipe_gets_the_samples_after_the_last_line(api_server: ApiServer) -> None:
     api_server.answers = {PATH: run(DONE)}
 

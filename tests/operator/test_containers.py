@@ -222,3 +222,9 @@ def test_a_pod_that_scheduling_gates_hold_back_is_queued(World):
     world.step()
     assert (world.reason, world.status.phase) == ("Queued", "Pending")
     assert "kueue.x-k8s.io/topology, example.com/check" in world.message
+
+    # and when they are gone, and the scheduler has not looked yet, it is as any other
+    facts = pod("Pending", conditions=[gated])
+    world.pods["pod-1"] = replace(world.pod(), gates=facts.gates, unschedulable=facts.unschedulable)
+    world.step()
+    assert (world.reason, world.message) == ("Pending", "Waiting for the pod of attempt 1 to start.")

@@ -18,6 +18,8 @@ from lmft_job.report.usage import usage
 
 SAMPLE_SHOWN = 900
 """Characters of an answer before the rest is folded."""
+NO_TIME_SECONDS = 0.05
+"""What took less is not listed: the last evaluation is one of the training, unless that ended between two."""
 SMOOTH_FROM = 60
 """Number of logged losses from which a running median is drawn over them."""
 
@@ -81,6 +83,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         timings=[
             (name[:1].upper() + name[1:].replace("_", " "), words.duration(seconds))
             for name, seconds in report.timings.items()
+            if seconds >= NO_TIME_SECONDS or not math.isfinite(seconds)
         ],
         provenance=tables.provenance_rows(report),
         remarks=tables.remarks(report),

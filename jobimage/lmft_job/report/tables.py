@@ -180,8 +180,15 @@ def _change(before: float | None, after: float, *, relative: bool) -> str:
     if before is None or not (math.isfinite(before) and math.isfinite(after)):
         return "–"
     if relative:
-        return f"{(after - before) / before * 100:+.1f} %" if before else "–"
+        return _relative((after - before) / before * 100) if before else "–"
     return ("+" if after > before else "") + words.figure(after - before)
+
+
+def _relative(percent: float) -> str:
+    # A model that knows nothing may have a perplexity of 130 digits, and so would its change.
+    if not math.isfinite(percent):
+        return "–"
+    return f"{percent:+.1f} %" if abs(percent) < 1e6 else f"{percent:+.1e} %"
 
 
 def data_rows(report: Report) -> list[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,8 @@ WATCH_SECONDS = 60
 ANSWER_SECONDS = 10
 """How long to wait for a connection or an answer; after that it counts as a break of the connection."""
 PAUSE_SECONDS = 2.0
+PATIENCE, FIRST_PATIENCE = 30, 3
+"""Tries in a row without an answer before giving up: of a server that has answered, and of one that never has."""
 LAST_EVENT_SECONDS = 3.0
 """The operator posts the Event of an end beside the status that tells of it: how long to wait for the later one."""
 EVENT_PAUSE_SECONDS = 0.2
@@ -51,9 +53,16 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
     except (ConfigException, OSError) as error:
         why = str(error).rstrip(".")
         raise WatchError(f"no cluster to look at: {why}. Set KUBECONFIG or choose a --context.") from error
+    quick = client.Configuration.get_default_copy()
+    quick.retries = False  # the library's own would be silent ones
+    client.Configuration.set_default(quick)
+
+    def say(words: str) -> None:
+        console.print(words, soft_wrap=True, markup=False, highlight=False, style="yellow")
+
     history, last, seen_going = History(), "", False
     with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else nullcontext() as live:
-        for uid, status in _statuses(name, namespace):
+        for uid, status in _statuses(name, namespace, say):
             history.add(status)
             if live is not None:
                 late = status.reason if status.ended and seen_going else None
@@ -71,14 +80,15 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
 
 
-def _statuses(name: str, namespace: str) -> Iterator[tuple[str, LMFineTuneStatus]]:
-    """The run's UID, and its status now and after every change, until the run is deleted."""
+def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator[tuple[str, LMFineTuneStatus]]:
+    """The run's UID, and its status now and after every change, until the run is deleted; a break is told."""
     api = client.CustomObjectsApi()
     where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
-    failures = 0
+    failures, answered = 0, False
     while True:
         try:
             body = api.get_namespaced_custom_object(name=name, _request_timeout=ANSWER_SECONDS, **where)
+            answered = True
             yield _status(body)
             stream = watch.Watch().stream(
                 api.list_namespaced_custom_object,
@@ -91,6 +101,7 @@ def _statuses(name: str, namespace: str) -> Iterator[tuple[str, LMFineTuneStatus
             for event in stream:
                 if event["type"] == "DELETED":
                     return
+                failures = 0
                 yield _status(event["object"])
             failures = 0
         except ApiException as error:
@@ -100,16 +111,18 @@ def _statuses(name: str, namespace: str) -> Iterator[tuple[str, LMFineTuneStatus
                 ) from error
             if error.status in (401, 403):
                 raise WatchError(f"the API server refuses: {error.reason}. Check your rights on {PLURAL}.") from error
-            failures = _pause(failures, str(error.reason))
+            why = str(error.reason)
         except (HTTPError, OSError) as error:
-            failures = _pause(failures, str(error))
-
-
-def _pause(failures: int, why: str) -> int:
-    if failures >= 30:
-        raise WatchError(f"the API server cannot be reached: {why}")
-    time.sleep(PAUSE_SECONDS)
-    return failures + 1
+            why = str(error)
+        failures += 1
+        if failures >= (PATIENCE if answered else FIRST_PATIENCE):
+            raise WatchError(
+                f"the API server at {api.api_client.configuration.host} does not answer: {why}. The run does not need "
+                "it for training; look at the cluster, at KUBECONFIG and --context, and watch again."
+            )
+        if failures == 1:
+            say(f"The API server does not answer ({why}); asking again every {PAUSE_SECONDS:.0f} s.")
+        time.sleep(PAUSE_SECONDS)
 
 
 def _status(body: dict[str, Any]) -> tuple[str, LMFineTuneStatus]:
