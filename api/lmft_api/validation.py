@@ -3,15 +3,15 @@
 The same types and rules make the CRD (:mod:`lmft_api.crd`), so what passes here passes the API server.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from lmft_api import API_VERSION, KIND
+from lmft_api import API_VERSION, KIND, hints
 from lmft_api.base import (
     DECIMAL_PATTERN,
     DNS_LABEL_PATTERN,
@@ -178,7 +178,9 @@ def _worded(details: Any) -> Problem:
         return Problem(_path(location[:-2]), f"{KEY_MESSAGE}, not {_quoted(value)}")
     schema = structural_schema(LMFineTuneSpec)
     if kind == "extra_forbidden":
-        return Problem(_path(location), _unknown(str(location[-1]), schema_at(schema, location[:-1])["properties"]))
+        siblings = schema_at(schema, location[:-1])["properties"]
+        parent = ".".join(part for part in location[:-1] if isinstance(part, str))
+        return Problem(_path(location), _unknown(str(location[-1]), siblings, parent, _every_field()))
     pattern = schema_at(schema, location).get("pattern")
     return Problem(_path(location), _message(kind, details.get("ctx", {}), value, details["msg"], pattern))
 
@@ -199,8 +201,8 @@ def _message(kind: str, context: dict[str, Any], value: Any, fallback: str, patt
         return PATTERN_HINTS.get(context["pattern"], f"must match {context['pattern']}") + f", not {_quoted(value)}"
     if kind == "enum":
         choices = str(context["expected"]).replace("'", "")
-        near = difflib.get_close_matches(str(value), choices.replace(" or ", ", ").split(", "), 1, 0.5)
-        return f"must be one of {choices}, not {_quoted(value)}" + (f"; did you mean {near[0]}?" if near else "")
+        meant = hints.for_value(str(value), choices.replace(" or ", ", ").split(", "))
+        return f"must be one of {choices}, not {_quoted(value)}" + (f"; did you mean {meant}?" if meant else "")
     if kind in ("int_type", "int_parsing", "int_from_float"):
         return f"must be a whole number, not {value if isinstance(value, float) else _kind_of(value)}"
     if kind == "bool_type":
@@ -251,10 +253,21 @@ def _metadata_problems(metadata: Any) -> Iterator[Problem]:
                 yield Problem(path, f"{hint}, not {_quoted(value)}")
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    names = {entry.lower(): entry for entry in known}
-    near = difflib.get_close_matches(name.lower(), names, 1, 0.6)
-    return "unknown field" + (f"; did you mean {names[near[0]]}?" if near else "")
+def _unknown(name: str, known: Iterable[str], parent: str = "", everywhere: Iterable[str] = ()) -> str:
+    meant = hints.for_field(name, known, parent, everywhere)
+    return "unknown field" + (f"; did you mean {meant}?" if meant else "")
+
+
+@cache
+def _every_field() -> tuple[str, ...]:
+    """Paths of all fields below ``spec``, those of a list's entries too."""
+
+    def below(schema: dict[str, Any], path: str) -> Iterator[str]:
+        for name, entry in schema.get("properties", {}).items():
+            yield f"{path}{name}"
+            yield from below(entry.get("items", entry), f"{path}{name}.")
+
+    return tuple(below(structural_schema(LMFineTuneSpec), ""))
 
 
 def _kind_of(value: Any) -> str:

@@ -1,0 +1,131 @@
+"""What other tools call the things that a manifest says, for the words that answer an unknown name."""
+
+import difflib
+from collections.abc import Iterable
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    # transformers' TrainingArguments and its example scripts; peft, TRL, Axolotl and others that follow them
+    "model.name": ("model_name_or_path", "model_name", "base_model", "pretrained_model_name_or_path", "model_id"),
+    "model.revision": ("model_revision",),
+    "model.tokenizer.name": ("tokenizer_name", "tokenizer_name_or_path"),
+    "model.tokenizer.trainVocabSize": ("vocab_size",),
+    "dataset.name": ("dataset_name", "data_name", "dataset_id"),
+    "dataset.config": ("dataset_config_name", "dataset_config", "subset"),
+    "dataset.files": ("train_file", "train_files", "data_files", "data_path", "path", "file"),
+    "dataset.evalSplit": ("validation_file", "validation_split", "test_split", "eval_dataset", "valid_split"),
+    "dataset.testPercent": ("test_size", "validation_split_percentage", "val_set_size", "eval_size", "holdout"),
+    "dataset.textField": ("text_column", "text_column_name", "dataset_text_field", "column", "text_key"),
+    "dataset.labelField": ("label_column", "label_column_name", "target", "label_key"),
+    "dataset.blockSize": ("max_length", "max_seq_length", "max_seq_len", "sequence_len", "context_length"),
+    "dataset.maskProbability": ("mlm_probability", "mask_prob", "masking_probability"),
+    "training.epochs": ("num_train_epochs", "num_epochs", "n_epochs", "max_epochs", "epoch"),
+    "training.maxSteps": ("max_train_steps", "num_steps", "iterations", "max_iters"),
+    "training.learningRate": ("lr", "learn_rate", "peak_lr"),
+    "training.weightDecay": ("wd", "adamw_weight_decay"),
+    "training.perDeviceBatchSize": (
+        "per_device_train_batch_size", "per_device_eval_batch_size", "batch_size", "train_batch_size",
+        "micro_batch_size", "bs", "per_gpu_train_batch_size",
+    ),
+    "training.gradientAccumulationSteps": ("accumulation_steps", "grad_accum", "accumulate_grad_batches"),
+    "training.warmupPercent": ("warmup_ratio", "warmup_steps", "num_warmup_steps", "warmup"),
+    "training.scheduler": ("lr_scheduler_type", "lr_scheduler", "scheduler_type", "lr_decay_style"),
+    "training.optimizer": ("optim", "optimiser", "optimizer_name"),
+    "training.precision": ("bf16", "fp16", "mixed_precision", "dtype", "torch_dtype", "tf32", "half"),
+    "training.gradientCheckpointing": ("activation_checkpointing", "use_gradient_checkpointing"),
+    "training.maxGradNorm": ("gradient_clipping", "grad_clip", "clip_grad_norm", "max_norm", "gradient_clip_val"),
+    "training.earlyStoppingPatience": ("early_stopping", "patience"),
+    "training.seed": ("random_seed", "data_seed", "random_state"),
+    "evaluation.everySteps": ("eval_steps", "eval_strategy", "evaluation_strategy", "eval_every", "val_check_interval"),
+    "checkpoint.everySteps": ("save_steps", "save_strategy", "checkpoint_steps", "save_every"),
+    "checkpoint.keep": ("save_total_limit", "keep_last_n", "max_to_keep"),
+    "sample.maxNewTokens": ("max_tokens", "max_new_token", "num_tokens"),
+    "sample.prompts": ("prompt", "inputs", "eval_prompts"),
+    "output.uri": ("output_dir", "output_path", "save_dir", "logging_dir", "bucket", "checkpoint_dir"),
+    "output.weights": ("load_best_model_at_end", "save_best"),
+    "output.pushToHub.repository": ("hub_model_id", "push_to_hub_model_id", "repo_id"),
+    "output.pushToHub.private": ("hub_private_repo",),
+    "hubTokenSecretRef": ("hub_token", "hf_token", "token", "use_auth_token"),
+    "resumeFrom.name": ("resume_from_checkpoint", "resume"),
+    # Kubernetes' pods, Jobs and other operators of training
+    "resources.gpusPerNode": ("gpus", "gpu", "num_gpus", "n_gpu", "nproc_per_node", "nvidia.com/gpu", "accelerators"),
+    "resources.memory": ("mem", "ram", "limits", "requests"),
+    "resources.cpu": ("cpus", "num_cpus"),
+    "resources.sharedMemory": ("shm_size", "shm"),
+    "resources.nodes": ("num_nodes", "nnodes", "replicas", "workers"),
+    "podTemplate.nodeSelector": ("node_selectors", "affinity"),
+    "podTemplate.volumes.claimName": ("host_path", "persistent_volume_claim", "pvc", "empty_dir"),
+    "podTemplate.volumes.mountPath": ("volume_mounts", "mount"),
+    "podTemplate.env": ("environment", "env_vars", "env_from"),
+    "podTemplate.serviceAccountName": ("service_account",),
+    "podTemplate.image": ("container_image", "containers"),
+    "ttlSecondsAfterFinished": ("ttl", "cleanup"),
+    "activeDeadlineSeconds": ("timeout", "deadline", "max_run_time"),
+    "maxRetries": ("backoff_limit", "retries", "max_restarts"),
+}  # fmt: skip
+_VALUES: dict[str, tuple[str, ...]] = {
+    "AdamW": (
+        "adam", "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit",
+        "paged_adamw_8bit", "adamw_apex_fused", "fused_adam",
+    ),
+    "SGD": ("momentum",),
+    "Constant": ("constant_with_warmup", "none"),
+    "Cosine": ("cosine_with_restarts", "cosine_with_min_lr", "cosine_annealing"),
+    "Linear": ("linear_with_warmup", "polynomial"),
+    "BF16": ("bfloat16", "torch.bfloat16", "bf16-mixed", "bf16-true"),
+    "FP16": ("float16", "torch.float16", "half", "16", "16-mixed", "f16"),
+    "FP32": ("float32", "torch.float32", "float", "full", "32", "32-true", "f32", "no", "tf32"),
+    "CausalLM": ("clm", "causal", "text-generation", "language-modeling", "sft", "gpt", "pretraining"),
+    "MaskedLM": ("mlm", "masked", "fill-mask"),
+    "SequenceClassification": ("text-classification", "classification", "sentiment-analysis", "seq_cls", "classifier"),
+    "json": ("jsonl", "ndjson", "jsonlines", "json-lines"),
+    "text": ("txt", "plain", "md", "markdown"),
+    "csv": ("tsv", "excel"),
+    "parquet": ("pq", "arrow"),
+    "Last": ("final", "latest", "end"),
+    "Best": ("lowest", "load_best_model_at_end"),
+}  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """A name without what writings differ in: capitals, underscores, hyphens and blanks."""
+    return "".join(letter for letter in name.lower() if letter not in "_- ")
+
+
+_BY_FIELD = {plain(other): ours for ours, others in _FIELDS.items() for other in others}
+_BY_VALUE = {plain(other): ours for ours, others in _VALUES.items() for other in others}
+
+
+def for_field(name: str, siblings: Iterable[str], parent: str, everywhere: Iterable[str]) -> str | None:
+    """The field that an unknown name may mean: one beside it by its own name, else another by its path.
+
+    Args:
+        name: unknown.
+        siblings: fields that could stand in its place.
+        parent: path of these, such as ``training``; empty for the spec's own.
+        everywhere: paths of all fields below ``spec``.
+    """
+    beside = {plain(sibling): sibling for sibling in siblings}
+    if plain(name) in beside:
+        return beside[plain(name)]
+    paths = list(everywhere)
+    elsewhere = [path for path in paths if plain(path.rpartition(".")[2]) == plain(name)]
+    found = _BY_FIELD.get(plain(name))
+    if found not in paths:
+        found = elsewhere[0] if len(elsewhere) == 1 else None
+    near = difflib.get_close_matches(plain(name), beside, 1, 0.6)
+    if found is not None and not (near and difflib.SequenceMatcher(None, plain(name), near[0]).ratio() > 0.85):
+        prefix = f"{parent}." if parent else ""
+        return found.removeprefix(prefix) if prefix and found.startswith(prefix) else f"spec.{found}"
+    return beside[near[0]] if near else None
+
+
+def for_value(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that an unknown value may mean."""
+    known = {plain(choice): choice for choice in choices}
+    if plain(value) in known:
+        return known[plain(value)]
+    alias = _BY_VALUE.get(plain(value))
+    if alias in known.values():
+        return alias
+    near = difflib.get_close_matches(plain(value), known, 1, 0.5)
+    return known[near[0]] if near else None

@@ -1,0 +1,76 @@
+"""Names of other tools are answered with ours: what people know from the Trainer, from TRL or from a pod."""
+
+import pytest
+
+from lmft_api import hints
+from lmft_api.validation import _every_field, spec_problems
+
+SPEC = {"model": {"name": "a/b"}, "dataset": {"name": "c/d"}}
+
+
+def said(section: str, name: str, value: object) -> str:
+    spec = {**SPEC, section: {**SPEC.get(section, {}), name: value}} if section else {**SPEC, name: value}
+    [problem] = [found for found in spec_problems(spec) if found.path.endswith(name)]
+    return problem.message
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "meant"),
+    [
+        ("training", "num_train_epochs", "epochs"),
+        ("training", "lr", "learningRate"),
+        ("training", "learning_rate", "learningRate"),
+        ("training", "per_device_train_batch_size", "perDeviceBatchSize"),
+        ("training", "optim", "optimizer"),
+        ("training", "bf16", "precision"),
+        ("training", "eval_steps", "spec.evaluation.everySteps"),
+        ("training", "output_dir", "spec.output.uri"),
+        ("training", "max_seq_length", "spec.dataset.blockSize"),
+        ("dataset", "textFeild", "textField"),
+        ("dataset", "dataset_text_field", "textField"),
+        ("dataset", "maxSteps", "spec.training.maxSteps"),
+        ("model", "model_name_or_path", "name"),
+        ("", "num_train_epochs", "spec.training.epochs"),
+        ("", "epochs", "spec.training.epochs"),
+        ("", "trainig", "training"),
+        ("", "lr", "spec.training.learningRate"),
+        ("resources", "nvidia.com/gpu", "gpusPerNode"),
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_one_meant(section: str, name: str, meant: str) -> None:
+    assert said(section, name, 1) == f"unknown field; did you mean {meant}?"
+
+
+def test_a_volume_of_the_node_is_answered_with_a_claim() -> None:
+    volume = {"name": "data", "hostPath": {"path": "/data"}, "mountPath": "/data", "claimName": "c"}
+    [problem] = spec_problems({**SPEC, "podTemplate": {"volumes": [volume]}})
+    assert str(problem) == "spec.podTemplate.volumes[0].hostPath: unknown field; did you mean claimName?"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("precision", "bf16", "BF16"),
+        ("precision", "bfloat16", "BF16"),
+        ("precision", "fp16", "FP16"),
+        ("precision", "half", "FP16"),
+        ("precision", "float32", "FP32"),
+        ("precision", "auto", "Auto"),
+        ("optimizer", "adamw_torch", "AdamW"),
+        ("optimizer", "paged_adamw_8bit", "AdamW"),
+        ("optimizer", "sgd", "SGD"),
+        ("scheduler", "constant_with_warmup", "Constant"),
+        ("scheduler", "cosine", "Cosine"),
+    ],
+)
+def test_a_value_of_another_tool_is_answered_with_ours(field: str, value: str, meant: str) -> None:
+    assert said("training", field, value).endswith(f'not "{value}"; did you mean {meant}?')
+
+
+def test_every_hint_leads_to_a_field_that_there_is() -> None:
+    fields = set(_every_field())
+    assert [path for path in hints._FIELDS if path not in fields] == []
+
+
+def test_nonsense_is_answered_with_nothing() -> None:
+    assert said("training", "zzzzqqqq", 1) == "unknown field"
