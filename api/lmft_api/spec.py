@@ -171,7 +171,7 @@ class Dataset(ApiModel):
     files: Annotated[list[FileUri], Field(min_length=1, max_length=64)] | None = None
     """Files at s3:// or file://, wildcards allowed; needs format."""
     format: DataFormat | None = None
-    """Format of files; json means one object a line or one array."""
+    """Format of files; json means objects, on a line each or over several, or arrays of them."""
     builtin: Builtin | None = None
     """Data that every installation carries: PythonDocs is the Python language reference."""
     split: Text | None = None

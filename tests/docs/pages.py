@@ -29,6 +29,7 @@ CHART_README = ROOT / "charts/lmfinetune/README.md"
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs/install.md",
+    ROOT / "docs/data.md",
     ROOT / "docs/operations.md",
     ROOT / "docs/how-resume-works.md",
     ROOT / "docs/security.md",
