@@ -33,7 +33,7 @@ LABEL org.opencontainers.image.title="lmfinetune-operator" \
       org.opencontainers.image.description="Watches LMFineTune resources and runs their Jobs"
 USER 65532:65532
 WORKDIR /tmp
-ENTRYPOINT ["python", "-m", "lmft_operator.main"]
+ENTRYPOINT ["python", "-P", "-m", "lmft_operator.main"]
 
 
 FROM base AS job
@@ -44,6 +44,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY api/lmft_api /app/lmft_api
 COPY jobimage/lmft_job /app/lmft_job
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
+# An image with classes of its own puts them into /opt/lmft/user. Nothing is imported from the folder that a process stands
+# in (-P), which is /tmp; the variable of the same effect is not set, for it would reach users' own scripts too.
 # Caches lie in one folder that the pod makes writable. transformers' own progress callback is switched off, for it posts
 # within the training step; ours reports from a thread of its own. The tokenizers use all cores: nothing forks after them.
 ENV HOME=/tmp \
@@ -55,9 +57,10 @@ ENV HOME=/tmp \
     HF_HUB_DISABLE_TELEMETRY=1 \
     DO_NOT_TRACK=1 \
     TOKENIZERS_PARALLELISM=true \
+    PYTHONPATH=/app:/opt/lmft/user \
     DISABLE_KUBEFLOW_INTEGRATION=TRUE
 LABEL org.opencontainers.image.title="lmfinetune-job" \
       org.opencontainers.image.description="Preprocesses, trains, evaluates and reports one LMFineTune run"
 USER 65532:65532
 WORKDIR /tmp
-ENTRYPOINT ["python", "-m", "lmft_job.pod"]
+ENTRYPOINT ["python", "-P", "-m", "lmft_job.pod"]
