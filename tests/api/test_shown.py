@@ -1,15 +1,11 @@
 """What is shown commands neither a terminal nor the CI runner that prints it."""
 
 import pytest
+from attacks.members.shown_text import COMMANDS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmft_api.shown import one_line, printable, shown
-
-COMMANDS = [
-    "::error::stop", "::add-mask::x", "::set-output name=a::b", "  ::stop-commands::x", "\t::group::x", "::::x",
-    "##[error]x", "##vso[task.setvariable variable=a]b", "##teamcity[buildStatus status='FAILURE']", "##VSO[x]y",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from attacks.members.data_cards import FOREIGN, HUB
 from job.hub_data_double import hub
 from job.test_data_hub import ask
 
 from lmft_job.data.hub_card import foreign_places, is_own, places
-
-HUB = "https://huggingface.co"
 
 
 @pytest.mark.parametrize(
@@ -28,21 +27,6 @@ HUB = "https://huggingface.co"
 )  # fmt: skip
 def test_paths_and_addresses_of_the_repository_are_its_own(place: str) -> None:
     assert is_own(place, "team/reviews", HUB)
-
-
-FOREIGN = [
-    "http://169.254.169.254/latest/meta-data/", "https://evil.example/x.csv", "file:///etc/passwd", "/etc/passwd",
-    "~/.ssh/id_rsa", "../other/x.csv", "data/../../x.csv", "data/%2e%2e/x", "data/%252e%252e/x", "..\\x", "s3://b/x",
-    "gs://b/x", "ftp://h/x", "hf://datasets/other/data/x.csv", "hf://datasets/team/reviews2/x", "hf://team/reviews/x",
-    "hf://spaces/team/reviews/x", "hf://datasets/team/reviews@main/../../other/x",
-    f"{HUB}/datasets/team/other/resolve/main/x", f"{HUB}/datasets/team/reviews/resolve/../../other/x",
-    f"http{HUB[5:]}/datasets/team/reviews/resolve/main/x", "https://huggingface.co.evil.example/datasets/team/reviews/x",
-    "https://huggingface.co@evil.example/datasets/team/reviews/resolve/main/x", f"{HUB}/api/whoami",
-    "https://user@huggingface.co/datasets/team/reviews/resolve/main/x", "HTTP://evil.example/x", "local:/etc/passwd",
-    "zip://a::http://evil.example/a.zip", "zip:///etc/passwd::a.zip", "zip://../a::a.zip", "simplecache::http://e/x",
-    "filecache::/etc/passwd", "simplecache://x::http://e/x", "http:evil", "data/\0", "memory://x", "github://a:b@/x",
-    "dask::x", "reference::x", "blockcache://a::a.zip",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("place", FOREIGN)

@@ -1,6 +1,8 @@
-"""A model's files do not make the job read others: tried with the list of settings, and by the kernel alone."""
+"""A model's files do not make the job read others, and honest ones load as ever; the attacks are a member of their own.
 
-import itertools
+See tests/attacks/members/model_files.py.
+"""
+
 import json
 import os
 import shutil
@@ -12,156 +14,19 @@ from typing import Any
 
 import pytest
 import transformers
+from attacks.members.model_files import WHERE, place_secrets, settings, victim
 from job.forked import attempt, complete, run_folder, toy_spec
 
-from lmft_job import landlock, model_parsing
+from lmft_job import landlock
 from lmft_job.apart import ApartError, NoAnswerError, apart
 from lmft_job.data import tokenizers
-from lmft_job.errors import InvalidError, JobError
-from lmft_job.models import load_config, load_tokenizer
-
-WHERE = "spec.model.name"
-PEM = "-----BEGIN PRIVATE KEY-----\nMIIcanaryEvQIBADANBgkqhkiG9w0\ncanaryHRcOQ==\n-----END PRIVATE KEY-----\n"
-SECRETS = {
-    "key.pem": PEM,
-    "id_token": "eyJhbGciOiJSUzI1NiJ9.eyJjanaryI6ImNhbmFyeSJ9.canarySignature",
-    "serviceaccount/token": "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJjYW5hcnkifQ.canaryToken",
-    ".env": "AWS_SECRET_ACCESS_KEY=canaryWJalrXUtnFEMI\nOTHER=canary\n",
-    "environ": "/proc/self/environ",
-}
-KINDS = {"tokenizer_class": "BertTokenizer", "model_max_length": 64}
-
-
-def _tokenizer_json(**model: Any) -> dict[str, Any]:
-    kind = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
-    return {"version": "1.0", "added_tokens": [], "model": {**kind, "max_input_chars_per_word": 100, **model}}
-
-
-def settings(**more: Any) -> Callable[[Path, Path], None]:
-    """A way by a key of tokenizer_config.json; ``...`` stands for the secret's path."""
-
-    def write(folder: Path, secret: Path) -> None:
-        given = {key: str(secret) if value is ... else value for key, value in {**KINDS, **more}.items()}
-        (folder / "tokenizer_config.json").write_text(json.dumps(given))
-
-    return write
-
-
-def inputs(folder: Path, secret: Path) -> None:
-    (folder / "vocab.txt").unlink()
-    (folder / "tokenizer_config.json").write_text(json.dumps({**KINDS, "init_inputs": [str(secret)]}))
-
-
-def special(folder: Path, secret: Path) -> None:
-    (folder / "special_tokens_map.json").write_text(json.dumps({"vocab": str(secret)}))
-
-
-def special_file(folder: Path, secret: Path) -> None:
-    (folder / "special_tokens_map.json").write_text(json.dumps({"vocab_file": str(secret)}))
-
-
-def core(folder: Path, secret: Path) -> None:
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_json(vocab=str(secret))))
-
-
-def relative(folder: Path, secret: Path) -> None:
-    settings(vocab=os.path.relpath(secret, Path.cwd()))(folder, secret)
-
-
-def link(name: str) -> Callable[[Path, Path], None]:
-    def place(folder: Path, secret: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(secret)
-
-    return place
-
-
-WAYS: dict[str, Callable[[Path, Path], None]] = {
-    "vocab": settings(vocab=...),
-    "vocab_file": settings(vocab_file=...),
-    "vocab, relative": relative,
-    "init_inputs": inputs,
-    "special_tokens_map vocab": special,
-    "special_tokens_map vocab_file": special_file,
-    "tokenizer.json vocab": core,
-    "link vocab.txt": link("vocab.txt"),
-    "link chat_template.jinja": link("chat_template.jinja"),
-    "link tokenizer_config.json": link("tokenizer_config.json"),
-    "link tokenizer.model": link("tokenizer.model"),
-    "link added_tokens.json": link("added_tokens.json"),
-    "link config.json": link("config.json"),
-    "gguf_file": settings(gguf_file=...),
-    "tokenizer_file": settings(tokenizer_file=...),
-    "GPT-2 vocab": settings(tokenizer_class="GPT2Tokenizer", vocab=..., merges=...),
-    "legacy BERT": settings(tokenizer_class="BertTokenizerLegacy", vocab_file=...),
-    "entity_vocab": settings(tokenizer_class="LukeTokenizer", entity_vocab=...),
-    "rewriting rules": settings(tokenizer_class="MyT5Tokenizer", vocab_file=...),
-}
+from lmft_job.errors import InvalidError
+from lmft_job.models import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files that no run may say anything of; one of them is the environment of this process."""
-    home = tmp_path_factory.mktemp("pod")
-    found = {}
-    for name, body in SECRETS.items():
-        path = home / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(body)
-        found[name] = Path(body) if body.startswith("/") else path
-    return found
-
-
-def victim(tmp_path: Path, number: int) -> Path:
-    """A BERT tokenizer of one vocabulary file."""
-    folder = tmp_path / f"model-{number}"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "_name_or_path": "/home/x"}))
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "river"]))
-    settings()(folder, folder)
-    return folder
-
-
-def marks(secret: Path) -> list[str]:
-    """Pieces of a secret that give it away, as a tokenizer might spell them."""
-    lines = [part.strip() for line in secret.read_text(errors="replace").splitlines() for part in line.split("\0")]
-    told = [line[:24] for line in lines if "canary" in line or (secret.name == "environ" and len(line) > 12)]
-    return [spelling for mark in told for spelling in (mark, mark.lower())]
-
-
-def said_of(folder: Path, saved: Path) -> str:
-    """All that loading, saving and failing says."""
-    words: list[str] = []
-    try:
-        load_tokenizer(folder, WHERE, say=words.append).save_pretrained(saved)
-        if (folder / "config.json").is_symlink():
-            load_config(folder, WHERE, trust_remote_code=False, labels=None, say=words.append).save_pretrained(saved)
-    except JobError as error:
-        words.append(str(error))
-    words += [path.read_text() for path in saved.rglob("*") if path.is_file()]
-    return "\n".join(words)
-
-
-@pytest.mark.parametrize("guard", ["both", "kernel alone"])
-def test_no_way_to_a_secret_says_a_word_of_it(
-    guard: str, secrets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if guard == "kernel alone":
-        if not landlock.version():
-            pytest.skip("this kernel has no Landlock")
-        monkeypatch.setattr(
-            model_parsing, "readable_copy", lambda folder, copy, *_, **__: shutil.copytree(folder, copy, symlinks=True)
-        )
-    tried, leaked = 0, []
-    for number, ((name, secret), (way, place)) in enumerate(itertools.product(secrets.items(), WAYS.items())):
-        folder = victim(tmp_path, number)
-        place(folder, secret)
-        said = said_of(folder, tmp_path / f"saved-{number}")
-        assert said, way
-        tried += 1
-        leaked += [(name, way) for mark in marks(secret) if mark in said]
-    assert tried == len(SECRETS) * len(WAYS)
-    assert leaked == []
+    return place_secrets(tmp_path_factory.mktemp("pod"))
 
 
 def test_the_ways_are_real_where_nothing_guards(secrets: dict[str, Path], tmp_path: Path) -> None:
