@@ -1,6 +1,7 @@
-# Lints the chart with the programs that tests/cluster/local pins: Helm 4 and 3, kubeconform, kube-score, helm-docs.
+# Lints the chart with the programs that tests/cluster/local pins: Helm 4 and 3, kubeconform, kube-score, helm-docs;
+# with checkov, from a lock of its own; and the workflows with actionlint.
 CHART := charts/lmfinetune
-CHART_TOOLS := helm helm3 kubeconform kube-score helm-docs
+CHART_TOOLS := helm helm3 kubeconform kube-score helm-docs actionlint
 CHART_BIN := $(or $(LMFT_CLUSTER_BIN),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lmft-cluster)
 CHART_SCHEMAS := $(CHART_BIN)/schemas
 
@@ -12,6 +13,8 @@ chart-tools:
 lint-chart: setup chart-tools ## Lint and render the chart, default and full values, with Helm 4 and 3
 	$(BIN)/python charts/lint/schemas.py $(CHART_SCHEMAS)
 	PATH="$(CHART_BIN):$$PATH" charts/lint/lint $(CHART) $(CHART_SCHEMAS)
+	PYTHON=$(BIN)/python charts/lint/checkov $(CHART) $(CHART_BIN)
+	$(CHART_BIN)/actionlint -no-color
 	$(BIN)/python -m pytest -q tests/chart
 
 .PHONY: chart-readme

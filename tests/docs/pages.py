@@ -36,6 +36,7 @@ PAGES = (
     ROOT / "docs/reference.md",
     ROOT / "docs/troubleshooting.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     CHART_README,
 )
 KINDS = frozenset(
