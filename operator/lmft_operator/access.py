@@ -4,6 +4,7 @@ kopf finds both; this only makes of them what an HTTP session needs.
 """
 
 import base64
+import dataclasses
 import logging
 import os
 import ssl
@@ -11,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kopf
 
@@ -37,6 +39,21 @@ class Access:
         return self._token
 
 
+def login(**named: Any) -> kopf.ConnectionInfo | None:
+    """How kopf and we find the API server: the pod's service account, else what KUBECONFIG or ~/.kube/config says.
+
+    In a pod kubelet says where the API server is; its name would need the cluster's DNS, which may be away.
+    """
+    info = kopf.login_with_service_account(**named)
+    if info is None:
+        return kopf.login_with_kubeconfig(**named)
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    if not host:
+        return info
+    port = os.environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or os.environ.get("KUBERNETES_SERVICE_PORT") or "443"
+    return dataclasses.replace(info, server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+
+
 def find() -> Access:
     """The service account of this pod, else what KUBECONFIG or ~/.kube/config says.
 
@@ -45,15 +62,14 @@ def find() -> Access:
     """
     logger = logging.getLogger(__name__)
     settings = kopf.OperatorSettings()
-    inside = kopf.login_with_service_account(logger=logger, settings=settings)
-    info = inside or kopf.login_with_kubeconfig(logger=logger, settings=settings)
+    info = login(logger=logger, settings=settings)
     if info is None:
         raise kopf.LoginError("no service account and no kubeconfig: set KUBECONFIG")
     return Access(
         server=info.server.rstrip("/"),
         tls=_tls(info),
         _token=info.token,
-        _token_file=TOKEN_FILE if inside is not None else None,
+        _token_file=TOKEN_FILE if TOKEN_FILE.exists() else None,
     )
 
 

@@ -140,6 +140,14 @@ class Cluster:
         path = f"{LEASES}/namespaces/{metadata['namespace']}/leases/{metadata['name']}"
         return await self._call("PUT", path, "leases", body=lease)
 
+    async def serves_runs(self) -> bool:
+        """Whether the API server knows of LMFineTunes by now."""
+        try:
+            answer = await self._call("GET", RUNS, "apis")
+        except NotFoundError:
+            return False
+        return any(found.get("name") == PLURAL for found in answer.get("resources") or ())
+
     async def version(self, kind: str, namespace: str | None) -> int:
         """The version that a list of all runs, Jobs or Pods has now."""
         async for _, version in self.pages(kind, namespace, limit=1):

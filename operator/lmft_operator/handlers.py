@@ -11,6 +11,7 @@ import kopf
 
 from lmft_api import GROUP, PLURAL, VERSION
 from lmft_api.run import RUN_LABEL
+from lmft_operator import access
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import PAGE
 from lmft_operator.facts import JsonObject, Key
@@ -41,9 +42,7 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
     """
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    kopf.on.login(registry=registry)(access.login)
 
     def route(seen: Sink, gone: Sink) -> Callable[..., None]:
         def handle(event: JsonObject, **_: Any) -> None:

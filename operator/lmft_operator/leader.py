@@ -91,9 +91,9 @@ class Elector:
     @property
     def leader(self) -> str | None:
         """Address of the holder, when another one holds it and has given one."""
-        if self.leading.is_set() or self._lease is None or not _spec(self._lease).get("holderIdentity"):
+        if self.leading.is_set() or self._lease is None or not _holder(self._lease):
             return None
-        found = (self._lease["metadata"].get("annotations") or {}).get(ADDRESS)
+        found = _notes(self._lease).get(ADDRESS)
         return found if isinstance(found, str) else None
 
     def holds(self) -> bool:
@@ -151,7 +151,7 @@ class Elector:
         spec = _spec(self._lease)
         if spec != self._seen:
             self._seen, self._seen_at = spec, self._clock()
-        holder = spec.get("holderIdentity") or ""
+        holder = _holder(self._lease)
         if self.leading.is_set() and holder != self._who:
             raise LeaseLostError(f"the Lease is held by {holder or 'nobody'}")
         if holder in {"", self._who} or self._clock() >= self._ends():
@@ -178,11 +178,22 @@ class Elector:
         metadata: JsonDict = {"name": self._settings.name, "namespace": self._settings.namespace}
         if before is not None:
             metadata = dict(before["metadata"])
-        notes = dict(metadata.get("annotations") or {})
+        notes = _notes({"metadata": metadata})
         notes.pop(ADDRESS, None)
         metadata["annotations"] = notes | ({ADDRESS: self._where} if self._where and holder else {})
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
 def _spec(lease: JsonDict) -> JsonDict:
-    return lease.get("spec") or {}
+    found = lease.get("spec")
+    return found if isinstance(found, dict) else {}
+
+
+def _holder(lease: JsonDict) -> str:
+    found = _spec(lease).get("holderIdentity")
+    return found if isinstance(found, str) else ""
+
+
+def _notes(lease: JsonDict) -> JsonDict:
+    found = lease["metadata"].get("annotations")
+    return dict(found) if isinstance(found, dict) else {}

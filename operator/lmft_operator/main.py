@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmft_api.status import SUCCEEDED
 from lmft_operator import access, handlers, http, leader, logs, metrics
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.errors import RestoredError
+from lmft_operator.errors import ClusterError, RestoredError
 from lmft_operator.facts import Key
 from lmft_operator.health import Health
 from lmft_operator.leader import Elector, LeaseLostError
@@ -27,12 +28,15 @@ from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
 from lmft_operator.reports import Role, serve_reports
 from lmft_operator.resync import resync_forever, resync_until_done
+from lmft_operator.served import Served
 from lmft_operator.settings import OperatorSettings, SettingsError, load
 from lmft_operator.watching import Watches
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, Coroutine[Any, Any, None]]
 MAX_FILES = 65_536
+DEFINITION_SECONDS = 2.0
+"""Between two looks for the definition."""
 WATCHES_SECONDS = 10.0
 """How long the first lists wait for the watches to begin."""
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
@@ -67,7 +71,7 @@ async def run(settings: OperatorSettings) -> None:
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
     reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)))
-    reconciler.enqueue = queue.add
+    served = Served(settings.watch.namespaces)
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
     metrics.QUEUE_READY.set_function(lambda: len(queue))
@@ -78,37 +82,50 @@ async def run(settings: OperatorSettings) -> None:
     leading = elector.leading.is_set if elector else lambda: True
     role = Role(leading, lambda: health.synced, lambda: elector.leader if elector else None)
 
+    def add(key: Key) -> None:
+        if served.knows(key.namespace):
+            queue.add(key)
+        else:
+            relisted.set()  # of a namespace that has come back: its lists say the rest
+
+    async def look(key: Key) -> float | None:
+        return await reconciler(key) if served.knows(key.namespace) else None
+
     async def work() -> None:
         # What is there before the watches begin only a list says; so they begin first.
         await watches.wait(WATCHES_SECONDS)
         relisted.clear()
-        await resync_until_done(cluster, cache, settings.watch.namespaces, queue.add)
+        await resync_until_done(cluster, cache, served, add)
         health.synced = True
         logger.info("%d runs; watching", len(cache.runs))
         for key in cache.runs:
-            queue.add(key)
-        await queue.run(reconciler, settings.api.workers)
+            add(key)
+        await queue.run(look, settings.api.workers)
 
     stopping, kopf_stop, kopf_ready, relisted = (asyncio.Event() for _ in range(4))
     watches = Watches(cluster, relisted.set)
-    reconciler.suspicious = relisted.set
-    watch = settings.watch
+    reconciler.enqueue, reconciler.suspicious = add, relisted.set
+
+    async def watching() -> None:
+        # With a list of namespaces kopf looks at the definitions once: ours must be there by then.
+        if await _defined(cluster, kopf_stop):
+            await kopf.operator(
+                registry=handlers.register(cache, add),
+                settings=handlers.kopf_settings(settings),
+                clusterwide=not served.names,
+                namespaces=served.names,
+                standalone=True,
+                stop_flag=kopf_stop,
+                ready_flag=kopf_ready,
+            )
 
     def deciding() -> Parts:
         """What only the operator that decides does."""
         watches.install()
         return {
-            "kopf": kopf.operator(
-                registry=handlers.register(cache, queue.add),
-                settings=handlers.kopf_settings(settings),
-                clusterwide=not settings.watch.namespaces,
-                namespaces=settings.watch.namespaces,
-                standalone=True,
-                stop_flag=kopf_stop,
-                ready_flag=kopf_ready,
-            ),
+            "kopf": watching(),
             "queue": work(),
-            "resync": resync_forever(cluster, cache, watch.namespaces, queue.add, watch.resync_seconds, relisted),
+            "resync": resync_forever(cluster, cache, served, add, settings.watch.resync_seconds, relisted),
         }
 
     parts: Parts = {}
@@ -158,6 +175,24 @@ def _elector(settings: OperatorSettings, cluster: Cluster, health: Health) -> El
     cluster.may_write = elector.holds
     health.standby = lambda: None if elector.read else "the Lease has not been read"
     return elector
+
+
+async def _defined(cluster: Cluster, stop: asyncio.Event) -> bool:
+    """Wait for the definition of LMFineTunes; False when the process ends before it comes."""
+    said = ""
+    while not stop.is_set():
+        try:
+            if await cluster.serves_runs():
+                return True
+            problem = "the API server does not know of LMFineTunes yet: is the definition installed?"
+        except ClusterError as error:
+            problem = str(error)
+        if problem != said:
+            said = problem
+            logger.warning("not watching yet: %s", problem)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), DEFINITION_SECONDS)
+    return False
 
 
 def _start(health: Health, parts: Parts) -> None:

@@ -15,6 +15,7 @@ RECONCILE_SECONDS = Histogram(
 LEADER = Gauge("lmft_leader", "1 in the operator that decides, 0 in one that stands by.")
 QUEUE_READY = Gauge("lmft_queue_ready", "Runs that wait for a look.")
 QUEUE_DELAYED = Gauge("lmft_queue_delayed", "Runs with an appointment.")
+UNSERVED = Gauge("lmft_namespaces_unserved", "Namespaces of watchNamespaces that cannot be listed.")
 UNSEEN = Gauge("lmft_watch_unseen", "Writes of ours that the watch has not shown yet.")
 ATTEMPTS = Counter("lmft_attempts_ended", "Attempts that ended.", ["namespace", "reason"])
 PROGRESS = Counter("lmft_progress_reports", "Progress reports of pods, taken or refused and why.", ["outcome"])

@@ -7,55 +7,88 @@ deleted one.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from lmft_api import PLURAL
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
-from lmft_operator.errors import ClusterError
+from lmft_operator.errors import ClusterError, ForbiddenError
 from lmft_operator.facts import Key
+from lmft_operator.served import Served
 
 logger = logging.getLogger(__name__)
+KINDS = (PLURAL, "jobs", "pods")
 LEAST_SECONDS = 20.0
 """Between two comparisons."""
 GATHER_SECONDS = 1.0
 """After a watch began anew; those of the other kinds mostly do so with it."""
 
 
-async def resync(cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]) -> None:
-    """Bring the cache in line with the API server. Raises :class:`ClusterError`."""
+async def resync(cluster: Cluster, cache: Cache, served: Served, enqueue: Callable[[Key], None]) -> None:
+    """Bring the cache in line with the API server, one namespace after the other.
+
+    Raises:
+        ClusterError: something could not be listed; what could has been. A namespace that is away is no error.
+    """
     everywhere: list[str | None] = [None]
-    for namespace in namespaces or everywhere:
-        # Children last: a Job listed before its run would count as nobody's.
-        # What a list shows says nothing about the watch, so it does not count as seen there.
-        runs, jobs = partial(cache.run_seen, watched=False), partial(cache.job_seen, watched=False)
-        for kind, seen in ((PLURAL, runs), ("jobs", jobs), ("pods", cache.pod_seen)):
-            uids: list[str] = []
-            version = 0
-            async for items, listed in cluster.pages(kind, namespace):
-                version = listed
-                cache.listed(kind, version)
-                for item in items:
-                    uids.append(item["metadata"]["uid"])
-                    key = seen(item)
-                    if key is not None:
-                        enqueue(key)
-                await asyncio.sleep(0)
-            for key in cache.retain(kind, namespace, uids, version):
-                enqueue(key)
+    failed: ClusterError | None = None
+    for namespace in served.names or everywhere:
+        try:
+            keys = await _compared(cluster, cache, namespace)
+        except ForbiddenError as problem:
+            if namespace is None:
+                raise
+            served.refused(namespace, str(problem))
+            for kind in KINDS:
+                cache.retain(kind, namespace, (), sys.maxsize)
+            continue
+        except ClusterError as problem:
+            failed = problem
+            continue
+        if namespace is not None and served.listed(namespace):
+            keys |= {key for key in cache.runs if key.namespace == namespace}
+        for key in keys:
+            enqueue(key)
     cache.prune()
+    if failed is not None:
+        raise failed
 
 
-async def resync_until_done(
-    cluster: Cluster, cache: Cache, namespaces: Sequence[str], enqueue: Callable[[Key], None]
-) -> None:
+async def _compared(cluster: Cluster, cache: Cache, namespace: str | None) -> set[Key]:
+    """Bring one namespace, or all, in line; the runs to look at, once all their children are known."""
+    # Children last: a Job listed before its run would count as nobody's.
+    # What a list shows says nothing about the watch, so it does not count as seen there.
+    sinks: list[Callable[[Any], Key | None]] = [
+        partial(cache.run_seen, watched=False),
+        partial(cache.job_seen, watched=False),
+        cache.pod_seen,
+    ]
+    keys = set[Key]()
+    for kind, seen in zip(KINDS, sinks, strict=True):
+        uids: list[str] = []
+        version = 0
+        async for items, listed in cluster.pages(kind, namespace):
+            version = listed
+            cache.listed(kind, version)
+            for item in items:
+                uids.append(item["metadata"]["uid"])
+                if (key := seen(item)) is not None:
+                    keys.add(key)
+            await asyncio.sleep(0)
+        keys |= cache.retain(kind, namespace, uids, version)
+    return keys
+
+
+async def resync_until_done(cluster: Cluster, cache: Cache, served: Served, enqueue: Callable[[Key], None]) -> None:
     """The first resync, however long the API server takes to answer."""
     delay = 0.5
     while True:
         try:
-            await resync(cluster, cache, namespaces, enqueue)
+            await resync(cluster, cache, served, enqueue)
         except ClusterError as problem:
             logger.warning("cannot list yet: %s", problem)
             await asyncio.sleep(delay)
@@ -67,7 +100,7 @@ async def resync_until_done(
 async def resync_forever(
     cluster: Cluster,
     cache: Cache,
-    namespaces: Sequence[str],
+    served: Served,
     enqueue: Callable[[Key], None],
     every: float,
     relisted: asyncio.Event,
@@ -80,6 +113,6 @@ async def resync_forever(
             await asyncio.sleep(GATHER_SECONDS)
         relisted.clear()
         try:
-            await resync(cluster, cache, namespaces, enqueue)
+            await resync(cluster, cache, served, enqueue)
         except ClusterError as problem:
             logger.warning("resync failed: %s", problem)

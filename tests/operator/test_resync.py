@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
 from leaping import leaping
 
 from lmft_operator import resync
 from lmft_operator.cache import Cache
 from lmft_operator.cluster import Cluster
+from lmft_operator.errors import ClusterError, ForbiddenError
+from lmft_operator.facts import Key
+from lmft_operator.served import Served
 
 
 class Lists:
@@ -24,7 +28,7 @@ class Lists:
 
 async def asked_within(seconds: float, relisted: asyncio.Event) -> int:
     lists = Lists()
-    forever = resync.resync_forever(cast(Cluster, lists), Cache(), (), lambda key: None, 1000.0, relisted)
+    forever = resync.resync_forever(cast(Cluster, lists), Cache(), Served(()), lambda key: None, 1000.0, relisted)
     task = asyncio.create_task(forever)
     await asyncio.sleep(seconds)
     task.cancel()
@@ -47,3 +51,63 @@ async def test_without_one_the_next_comparison_waits_for_its_time() -> None:
     assert await asked_within(999, asyncio.Event()) == 0
     assert await asked_within(1001, asyncio.Event()) == 1
     assert await asked_within(2001, asyncio.Event()) == 2
+
+
+class Namespaces:
+    """An API server with runs in some namespaces, and errors in others."""
+
+    def __init__(self, **answers: list[Any] | ClusterError) -> None:
+        self.answers = answers
+
+    async def pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Any], int]]:
+        answer = self.answers[str(namespace)]
+        if isinstance(answer, ClusterError):
+            raise answer
+        yield answer if kind == "lmfinetunes" else [], 7
+
+
+def a_run(namespace: str, name: str) -> dict[str, Any]:
+    metadata = {"namespace": namespace, "name": name, "uid": f"{namespace}-{name}", "resourceVersion": "5",
+                "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}  # fmt: skip
+    return {"metadata": metadata, "spec": {}}
+
+
+async def test_a_namespace_that_is_away_is_forgotten_and_the_others_are_compared() -> None:
+    cache, served, looked = Cache(), Served(["a", "b"]), list[Key]()
+    away = ForbiddenError(403, "lmfinetunes is forbidden")
+    server = Namespaces(a=away, b=[a_run("b", "one")])
+
+    async def compare() -> list[Key]:
+        looked.clear()
+        await resync.resync(cast(Cluster, server), cache, served, looked.append)
+        return looked
+
+    assert await compare() == [Key("b", "one")]
+    assert (served.knows("a"), served.knows("b")) == (False, True)
+    # The watch may show a run of a namespace that has come back before its Jobs are known: it is not decided on yet.
+    cache.run_seen(a_run("a", "one"))
+    assert not served.knows("a")
+    server.answers["a"] = [a_run("a", "one"), a_run("a", "two")]
+    assert {key.name for key in await compare() if key.namespace == "a"} == {"one", "two"}
+    assert served.knows("a")
+    server.answers["b"] = away
+    await compare()
+    assert [key.namespace for key in cache.runs] == ["a", "a"]
+    assert not served.knows("b")
+
+
+async def test_a_namespace_that_cannot_be_listed_for_another_reason_keeps_what_is_known_of_it() -> None:
+    cache, served, looked = Cache(), Served(["a", "b"]), list[Key]()
+    server = Namespaces(a=[a_run("a", "one")], b=[])
+    await resync.resync(cast(Cluster, server), cache, served, looked.append)
+    server.answers |= {"a": ClusterError(503, "no answer"), "b": [a_run("b", "one")]}
+    with pytest.raises(ClusterError, match="no answer"):
+        await resync.resync(cast(Cluster, server), cache, served, looked.append)
+    assert served.knows("a")
+    assert {key.namespace for key in cache.runs} == {"a", "b"}
+
+
+async def test_no_right_in_the_whole_cluster_is_an_error() -> None:
+    server = Namespaces(**{"None": ForbiddenError(403, "forbidden")})
+    with pytest.raises(ForbiddenError):
+        await resync.resync(cast(Cluster, server), Cache(), Served(()), lambda key: None)

@@ -23,9 +23,9 @@ RUN = '{{"kind":"LMFineTune","metadata":' + METADATA + ',"spec":{spec}}}'
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """kopf as it was."""
-    before = fetching.fetch_objs, vars(api)["json"]
+    before = fetching.fetch_objs, watching.watch_objs, vars(api)["json"]
     yield
-    fetching.fetch_objs, vars(api)["json"] = before
+    fetching.fetch_objs, watching.watch_objs, vars(api)["json"] = before
 
 
 class Lists:
@@ -73,6 +73,25 @@ async def test_a_hostile_object_in_a_watch_ends_neither_kopf_nor_the_watch() -> 
     assert [event["object"]["metadata"]["uid"] for event in seen[1:]] == ["u0", "u1", "u2", "u3"]
     assert ["unread" in event["object"] for event in seen[1:]] == [True, False, True, False]
     assert seen[4]["object"]["spec"] == {"model": {"name": "gpt2"}}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_watch_that_is_refused_later_on_begins_again_instead_of_ending_the_process(status: int) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"kind": "Status", "code": status, "message": "no"}, status=status)
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", refuse)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    Watches(cast(Cluster, Lists()), lambda: None).install()
+    try:
+        events = [event async for event in stream(f"http://127.0.0.1:{runner.addresses[0][1]}")]
+    finally:
+        await runner.cleanup()
+    assert events == [watching.Bookmark.LISTED]  # ended as one whose version is too old: kopf lists anew
 
 
 async def test_the_first_lists_wait_for_the_watches_but_not_forever(caplog: pytest.LogCaptureFixture) -> None:

@@ -104,6 +104,29 @@ def test_serving_some_namespaces_takes_no_rights_elsewhere(server: Server) -> No
         assert allowed(server, account, elsewhere) == CLUSTER_WIDE
 
 
+@pytest.mark.parametrize("helm", ["helm", "helm3"])
+def test_a_namespace_that_is_away_stops_no_install_and_gets_its_role_when_it_is_there(
+    server: Server, helm: str
+) -> None:
+    served, namespace, later = server.namespace(), server.namespace(), f"later-{helm}"
+    both = ("--set", f"watchNamespaces={{{served},{later}}}")
+    role = f"{namespace}-lmft-lmfinetune"
+
+    server.install(namespace, *both, helm=helm)
+    assert server.there("role", role, served)
+
+    server.run("kubectl", "create", "namespace", later)
+    server.install(namespace, *both, helm=helm)
+    assert server.there("rolebinding", role, later)
+
+    # No controller ends a namespace here: it stays on its way out, and takes no new objects.
+    server.run("kubectl", "delete", "namespace", later, "--wait=false")
+    server.run("kubectl", "delete", "role", role, "-n", later)
+    server.install(namespace, *both, helm=helm)
+    assert server.get("role", role, later) is None
+    assert server.there("role", role, served)
+
+
 def test_people_with_the_clusters_own_edit_role_may_use_runs(server: Server) -> None:
     namespace = server.namespace()
     server.install(namespace)

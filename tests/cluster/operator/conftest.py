@@ -36,6 +36,12 @@ def plane() -> Iterator[Path]:
 def api(plane: Path) -> Api:
     api = Api(plane / "admin.conf")
     api.call("POST", DEFINITIONS, crd())
+    established(api)
+    return api
+
+
+def established(api: Api) -> None:
+    """Wait until runs can be made."""
     name = crd()["metadata"]["name"]
     eventually(
         lambda: any(
@@ -44,7 +50,6 @@ def api(plane: Path) -> Api:
         ),
         "an established definition",
     )
-    return api
 
 
 @pytest.fixture
