@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 200
 """Levels of nesting. A CustomResourceDefinition has about 60, a pod a dozen; Python ends at some 990."""
-MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""Of a page with several objects; of a larger one the objects are asked for one by one."""
 MAX_OBJECT_BYTES = 1024 * 1024
 """Of an object that is parsed; larger ones give their metadata only."""
+MAX_PAGE_BYTES = MAX_OBJECT_BYTES
+"""Of a page that is parsed; of a larger one the objects are asked for one by one."""
 CUT = "spec: the object is larger than 1 MiB or nests more than 200 levels, and is not read"
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -32,6 +32,7 @@ _OPEN, _FIRST, _COMMA = re.compile(r"\s*\{"), re.compile(r"\s*\["), re.compile(r
 _INTEGER = re.compile(r"-?\d{1,18}(?![\d.eE])")
 _EVENT = re.compile(r'\s*\{\s*"type"\s*:\s*"([A-Z]+)"\s*,\s*"object"\s*:\s*')
 _BARE = re.compile(r"[^][{},\s]*")
+_METADATA = '"metadata":{'
 _DECODER = json.JSONDecoder()
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 _PICKED = frozenset({"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"}) | {
@@ -133,18 +134,22 @@ class Page:
 def _read_single(text: str, kind: str) -> Page:
     """A list of one object, which is too large or too deep to be parsed with it."""
     items: list[JsonDict] = []
-    version: Any = None
-    following: Any = None
+    metadata: JsonDict = {}
     for name, at in _members(text, 0):
         if name == "metadata":
-            found = {key: _scalar(text, place) for key, place in _members(text, at)}
-            version, following = found.get("resourceVersion"), found.get("continue")
+            metadata = {key: _scalar(text, place) for key, place in _members(text, at)}
         elif name == "items" and (first := _FIRST.match(text, at)) is not None:
             try:
                 items.append(cut(text, kind, first.end()))
             except UnreadableError:
                 logger.warning("an object of %s is left out: it is too large, and its metadata cannot be read", kind)
-    return Page(items, *_where(version, following))
+            # A list of custom resources has its own metadata last. Counting brackets up to there would take a second.
+            last = text.rfind(_METADATA, first.end())
+            if not metadata and last >= 0:
+                at = last + len(_METADATA) - 1
+                metadata = {key: _scalar(text, place) for key, place in _members(text, at)}
+            break
+    return Page(items, *_where(metadata.get("resourceVersion"), metadata.get("continue")))
 
 
 def _where(version: Any, following: Any) -> tuple[int, str]:
