@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lmft_api.progress import JobPhase
 from lmft_api.spec import Weights
+from lmft_job.checkpoints.loading import BEST_FOLDER
 from lmft_job.context import RunContext
 from lmft_job.evaluation import HeldOutFigures
 from lmft_job.hub_push import push_to_hub
@@ -17,7 +18,8 @@ from lmft_job.report.page import render_page
 from lmft_job.start import MODEL, REPORT, Attempt, Before, Resumed, device_name, precision_name, stored_report
 from lmft_job.storage import Store, put_folder
 from lmft_job.training import Trained
-from lmft_job.training_run import BEST_FOLDER, Job
+from lmft_job.training_run import Job
+from lmft_job.weights import restore
 
 PAGE = "report.html"
 
@@ -42,8 +44,7 @@ def final_figures(job: Job, trained: Trained) -> HeldOutFigures:
     best = trained.state.best()
     folder = job.folder / BEST_FOLDER
     if job.settings.output.weights == Weights.BEST and best is not None and folder.is_dir():
-        weights = type(job.model).from_pretrained(folder, dtype=job.model.dtype).state_dict()
-        job.model.load_state_dict(weights)
+        restore(job.model, folder)
         return best.figures
     return trained.state.evaluations[-1].figures
 

@@ -72,7 +72,7 @@ def _run(context: RunContext) -> Result:
 
     # Take up where the attempt before stopped
     with context.phase("resume"):
-        resumed = start.find_checkpoint(context, store, attempt)
+        resumed = start.find_checkpoint(context, store, attempt, model)
         planned = Batch(settings.training.per_device_batch_size, settings.training.gradient_accumulation_steps)
         adjustment = Adjustment.load(store, planned)
         context.progress.adjustments = list(adjustment.notes)

@@ -12,6 +12,7 @@ from lmft_api.run import spec_hash
 from lmft_api.status import Provenance
 from lmft_job import journal
 from lmft_job.checkpoints import newest_verified
+from lmft_job.checkpoints.loading import require_loadable
 from lmft_job.claim import Claim, read_claim
 from lmft_job.context import RunContext
 from lmft_job.errors import InvalidError, RefusedError
@@ -160,10 +161,14 @@ def begin_attempt(context: RunContext, store: Store) -> Attempt:
     return Attempt(ours, journal.known_steps(store, before))
 
 
-def find_checkpoint(context: RunContext, store: Store, attempt: Attempt) -> Resumed | None:
-    """The newest checkpoint that is complete and verified, on this disk; None to start afresh."""
+def find_checkpoint(context: RunContext, store: Store, attempt: Attempt, model: Any) -> Resumed | None:
+    """The newest checkpoint that is complete, verified and loads into the model, on this disk; None to start afresh."""
     folder = context.folder / "resume"
-    found = newest_verified(store, folder, context.observer.note, context.check, attempt.passed_over)
+
+    def loads(fetched: Path) -> None:
+        require_loadable(fetched, model, own_trainer=context.settings.training.trainer_class is not None)
+
+    found = newest_verified(store, folder, context.observer.note, context.check, attempt.passed_over, loads)
     if found is None:
         return None
     lost = max([0, *(step - found.step for step in attempt.earlier.values())])

@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import safe_globals
 from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Optimizer, Precision, Scheduler, Task
+from lmft_job.checkpoints.loading import BEST_FOLDER
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation import Arithmetic, TrainerLoss, targets_of
@@ -29,7 +30,7 @@ from lmft_job.probes import heeds_count
 from lmft_job.report.model import Resume
 from lmft_job.run_state import RunState
 from lmft_job.storage import disk_error
-from lmft_job.training_run import BEST_FOLDER, TRAINER_FOLDER, EvaluationStopped, Job, Run, planned_steps
+from lmft_job.training_run import TRAINER_FOLDER, EvaluationStopped, Job, Run, planned_steps
 from lmft_job.weights import restore
 
 LOG_EVERY = 50

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback
 from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Weights
+from lmft_job.checkpoints.loading import BEST_FOLDER
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation import (
@@ -32,7 +33,6 @@ from lmft_job.run_state import Measured, RunState
 from lmft_job.sampling import answer_prompts
 from lmft_job.uncertainty import Units
 
-BEST_FOLDER = "best"
 TRAINER_FOLDER = "trainer"
 _FLUSH_SECONDS = 0.25
 

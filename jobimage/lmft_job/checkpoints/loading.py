@@ -1,0 +1,130 @@
+"""Whether a checkpoint's folder on this disk can be loaded; weights are read as safetensors, and nothing is unpickled.
+
+A manifest proves that the files are those that were written. Whoever may write into the storage can write one too.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lmft_job.run_state import RunState
+from lmft_job.storage import DamagedFolderError
+
+BEST_FOLDER = "best"
+_UNREAD = ("pytorch_model*", "adapter_model.bin", "adapter_config.json", "optimizer.bin", "training_args.bin")
+"""What transformers would unpickle, or follow to another model, where it lies in a checkpoint. None of it is needed."""
+_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+
+
+def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
+    """Looks at everything that a resumed training reads, and removes what it must not.
+
+    Args:
+        folder: a checkpoint, fetched and verified.
+        model: that is to go on from it; unchanged.
+        own_trainer: whether a class of the user's trains, whose optimizer may hold anything.
+
+    Raises:
+        DamagedFolderError: some of it does not load; the text says which file and why.
+    """
+    for place in (folder, folder / BEST_FOLDER):
+        _remove_unread(place)
+    _require_history(folder)
+    for pattern in _STATES:
+        for path in sorted(folder.glob(pattern)):
+            state = _read_state(path)
+            if path.name == "optimizer.pt" and not own_trainer:
+                _require_optimizer(state, model)
+    for place in (folder, folder / BEST_FOLDER):
+        if place.is_dir():
+            _require_weights(place, model)
+
+
+def _require_weights(folder: Path, model: Any) -> None:
+    """All of the model's weights, of the right shapes, as :func:`lmft_job.weights.restore` will read them."""
+    _require_plain_names(folder)
+    try:
+        _, about = type(model).from_pretrained(
+            folder,
+            config=model.config,
+            dtype=model.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a library makes of files that others may have written
+        raise DamagedFolderError(f"the weights in {folder.name}/ do not load ({_first_line(error)})") from error
+    lacking = sorted(about["missing_keys"]) or sorted(str(entry) for entry in about["mismatched_keys"])
+    if lacking:
+        raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({lacking[0]})")
+
+
+def _require_plain_names(folder: Path) -> None:
+    """An index of weights in several files names files of its own folder."""
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedFolderError(f"{index.name} does not load ({_first_line(error)})") from error
+        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        if outside:
+            raise DamagedFolderError(f"the weights in {folder.name}/ do not load ({index.name} names {outside[0]!r})")
+
+
+def _remove_unread(folder: Path) -> None:
+    for pattern in _UNREAD:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _require_history(folder: Path) -> None:
+    """The run's story and Trainer's position."""
+    try:
+        state = RunState.load(folder)
+        for measured in state.evaluations:
+            measured.evaluation()
+        sums = (state.tokens, state.seconds)
+        position = json.loads((folder / "trainer_state.json").read_text())
+        numbers = (int(position["global_step"]), float(position["epoch"]))
+        sound = all(isinstance(number, int | float) and math.isfinite(number) for number in (*sums, *numbers))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DamagedFolderError(f"its history does not load ({_first_line(error)})") from error
+    if not sound or len(state.losses) < numbers[0]:
+        raise DamagedFolderError(f"its history does not load ({len(state.losses)} losses of {numbers[0]} steps)")
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Optimizer, scheduler and random numbers, as Trainer reads them: tensors and plain values, no objects."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        with safe_globals():  # type: ignore[no-untyped-call]
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a library makes of files that others may have written
+        raise DamagedFolderError(f"{path.name} does not load ({_first_line(error)})") from error
+    if not isinstance(state, dict):
+        raise DamagedFolderError(f"{path.name} does not load (it holds no state)")
+    return state
+
+
+def _require_optimizer(state: dict[str, Any], model: Any) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        count = sum(len(group["params"]) for group in state["param_groups"])
+        momenta = [entry["exp_avg"] for entry in state["state"].values() if "exp_avg" in entry]
+        shapes = sorted(tuple(momentum.shape) for momentum in momenta)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DamagedFolderError(f"optimizer.pt does not load ({_first_line(error)})") from error
+    if count != len(trained) or not set(shapes) <= {tuple(parameter.shape) for parameter in trained}:
+        raise DamagedFolderError("optimizer.pt is not of this model")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
