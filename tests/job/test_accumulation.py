@@ -26,7 +26,7 @@ def spec_of(home: Path, task: str, rows: int, passes: int = 1, **training: Any) 
 
 def losses(home: Path, name: str) -> list[float]:
     """The loss of every step."""
-    [path] = run_folder(home, name).glob(f"checkpoints/*/*/{LOSSES_FILE}")
+    [path] = run_folder(home, name).glob(f"checkpoints/*/*/*/{LOSSES_FILE}")
     return list(RunState.load(path.parent).losses)
 
 

@@ -204,7 +204,7 @@ def user_trainer() -> type[transformers.Trainer]:
 
 
 def test_the_loss_curve_is_that_of_a_plain_trainer(run: Recomputed) -> None:
-    [path] = run_folder(run.home).glob(f"checkpoints/*/*/{LOSSES_FILE}")
+    [path] = run_folder(run.home).glob(f"checkpoints/*/*/*/{LOSSES_FILE}")
     ours, plain = list(RunState.load(path.parent).losses), run.logged("loss")
     assert len(ours) == len(plain) == run.report["training"]["steps"]
     # What Trainer logs is rounded to four digits, hence half a unit more than the promise.
