@@ -30,5 +30,5 @@ def read_note(store: Store, key: str, understand: Callable[[dict[str, Any]], T])
         if not isinstance(content, dict):
             raise TypeError("no object")
         return understand(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidError([f"spec.output.uri: {store.url(key)} is damaged; remove it and run again"]) from error

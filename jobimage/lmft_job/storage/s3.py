@@ -36,6 +36,7 @@ from lmft_job.storage.base import (
     too_many,
 )
 from lmft_job.storage.files import written_whole
+from lmft_job.storage.s3_dialects import conditions_are_ignored, with_checksums_on_demand
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
 from lmft_job.storage.s3_retries import Patience
 from lmft_job.storage.s3_streams import HashingFile, HashingReader, KnownSize, result_of
@@ -52,6 +53,8 @@ _ATTEMPTS = 10
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError, ConnectionError)
+_UNCONDITIONAL: set[tuple[str, str]] = set()
+"""Endpoint and bucket of services that take no notice of conditions; asked once in a process."""
 _KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -126,27 +129,34 @@ class S3Store(Store):
     def put_file(self, key: str, path: Path, check: Check | None = None) -> str:
         try:
             with path.open("rb") as file, self._translated("write", key):
-                source = HashingReader(file, check)
-                size = os.fstat(file.fileno()).st_size
-                with self._transfers() as transfers:
-                    future = transfers.upload(source, self._bucket, self._full(key), subscribers=[KnownSize(size)])
-                    result_of(future, source)
-                return source.digest.hexdigest()
+
+                def send() -> str:
+                    file.seek(0)
+                    source = HashingReader(file, check)
+                    size = os.fstat(file.fileno()).st_size
+                    with self._transfers() as transfers:
+                        future = transfers.upload(source, self._bucket, self._full(key), subscribers=[KnownSize(size)])
+                        result_of(future, source)
+                    return source.digest.hexdigest()
+
+                return with_checksums_on_demand(self._client, send)
         except OSError as error:
             raise disk_error(error, path) from error
 
     @override
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._translated("write", key):
-            self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
+            self._put(key, data)
 
     @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        full = self._full(key)
+        self._full(key)
         for _ in range(self._settings.attempts):
             with self._translated("write", key):
                 try:
-                    self._client.put_object(Bucket=self._bucket, Key=full, Body=data, IfNoneMatch="*")
+                    if not self._conditional():
+                        return self._put_if_not_seen(key, data)
+                    self._put(key, data, IfNoneMatch="*")
                     return True
                 except ClientError as error:
                     if code_of(error) == "NotImplemented":
@@ -186,8 +196,12 @@ class S3Store(Store):
 
     def _read_small(self, key: str) -> bytes:
         body = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"]
+        data = b""
         with closing(body):
-            return small(body.read(SMALL_BYTES + 1), self.url(key), self.purpose)
+            # Until nothing comes: only then botocore looks whether the answer was cut short.
+            while len(data) <= SMALL_BYTES and (chunk := body.read(SMALL_BYTES + 1 - len(data))):
+                data += chunk
+        return small(data, self.url(key), self.purpose)
 
     @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
@@ -249,6 +263,15 @@ class S3Store(Store):
     def probe_write(self) -> None:
         # One name, so that whoever was killed between the two leaves no more than the next one removes.
         self.put_bytes("probe", b"probe")
+        with self._translated("write", "probe"):
+            if self._conditional() and conditions_are_ignored(lambda: self._put("probe", b"probe", IfNoneMatch="*")):
+                log.warning(
+                    "%s takes no notice of If-None-Match in bucket %s: we look before we write what is written once, "
+                    "which two writers at the same moment may get past",
+                    self._endpoint,
+                    self._bucket,
+                )
+                _UNCONDITIONAL.add((self._endpoint, self._bucket))
         self.delete(["probe"])
 
     @override
@@ -259,6 +282,16 @@ class S3Store(Store):
     @override
     def url(self, key: str) -> str:
         return readable(f"s3://{join_key(self._bucket, self._prefix, key)}")
+
+    def _put(self, key: str, data: bytes, **conditions: Any) -> None:
+        """One object in one request."""
+        with_checksums_on_demand(
+            self._client,
+            lambda: self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, **conditions),
+        )
+
+    def _conditional(self) -> bool:
+        return (self._endpoint, self._bucket) not in _UNCONDITIONAL
 
     def _put_if_not_seen(self, key: str, data: bytes) -> bool:
         present = self.get_bytes(key)

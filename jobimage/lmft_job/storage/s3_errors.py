@@ -15,6 +15,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
 from lmft_job.errors import JobError, RefusedError, UnavailableError
@@ -53,6 +54,8 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
         yield
     except ClientError as error:
         raise _of_answer(error, purpose, url, doing, endpoint) from error
+    except (ResponseParserError, UnicodeError) as error:
+        raise _unreachable(error, purpose, url, doing, endpoint) from error
     except RetriesExceededError as error:
         raise _unreachable(error.last_exception, purpose, url, doing, endpoint) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
