@@ -68,7 +68,8 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
     notes: list[str] = []
     updates: dict[str, Any] = {}
     if result.results is not None:
-        known = _figures(result.results, "results", notes)
+        ours = {"display": None}  # what kubectl shows of it is for the operator to write
+        known = _figures(status.change(result.results, ours), "results", notes)
         addresses = {
             "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
             "report_uri": _home(known.report_uri, "results.reportURI", on, notes),
