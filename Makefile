@@ -60,6 +60,10 @@ bench: setup ## Measure preprocessing, training, checkpoints and live progress a
 	@# -P: the folder holds an operator.py, which must not stand for the standard library's.
 	for name in preprocess train checkpoint progress; do $(BIN)/python -P bench/$$name.py; done
 
+.PHONY: sweep
+sweep: setup ## Train every model type that transformers lists, and write docs/model-types.md; KINDS="bert gpt2" for some
+	HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONPATH=tests $(BIN)/python -m sweep $(KINDS)
+
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/
 	@for target in dev operator job; do \

@@ -101,8 +101,20 @@ def _vocabulary_settings(
     for name in ("bos", "eos", "pad", "sep", "cls", "mask"):
         key = f"{name}_token_id"
         if key not in given and hasattr(reference, key):
-            found[key] = getattr(tokenizer, key, None)
+            found[key] = _id_for(reference, key, tokenizer)
     return found
+
+
+def _id_for(reference: Any, key: str, tokenizer: Any) -> int | None:
+    """The tokenizer's id; where it has none and the model type insists on one, the one that ends or pads."""
+    token: int | None = getattr(tokenizer, key, None)
+    if token is not None:
+        return token
+    try:
+        type(reference)(**{key: None})
+    except Exception:  # noqa: BLE001 - whatever a configuration raises, it does not take None
+        return next((one for one in (tokenizer.eos_token_id, tokenizer.pad_token_id) if one is not None), 0)
+    return None
 
 
 def require_head(task: Task, config: Any) -> None:

@@ -12,6 +12,7 @@ from lmft_job.hub_push import push_to_hub
 from lmft_job.ingredients import Ingredients
 from lmft_job.journal import Fence
 from lmft_job.outcome import now, provenance
+from lmft_job.published import save_tokenizer
 from lmft_job.report.card import render_card
 from lmft_job.report.model import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
 from lmft_job.report.page import render_page
@@ -133,7 +134,7 @@ def save_model(context: RunContext, job: Job, store: Store, report: Report, fenc
     # Trainer switches the generation cache off for training; whoever loads the model wants it.
     job.model.config.use_cache = True
     job.model.save_pretrained(folder)
-    job.tokenizer.save_pretrained(folder)
+    save_tokenizer(job.tokenizer, folder)
     (folder / "README.md").write_text(render_card(report), encoding="utf-8")
     fence.require()
     put_folder(store, MODEL, folder, check)

@@ -127,9 +127,20 @@ def build_model(
             raise
         except Exception as error:
             raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
+    _require_loadable(factory, built.model, field)
     _make_room(built.model, id_count(tokenizer), field)
     repaired = _settle_generation(built.model, tokenizer, field)
     return Loaded(built.model, (*built.notes, *repaired))
+
+
+def _require_loadable(factory: Any, model: Any, field: str) -> None:
+    """Refuse a model that is a part of what the configuration says, and that nobody could load once it is published."""
+    config = model.config
+    if type(config) not in factory._model_mapping and not getattr(config, "auto_map", None):
+        raise InvalidError(
+            [f"{field}: {factory.__name__} makes a {type(model).__name__} of it, which it does not load again once it "
+             "is saved. Choose another model type"]
+        )  # fmt: skip
 
 
 def _make_room(model: Any, tokens: int, field: str) -> None:

@@ -70,7 +70,8 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_shortage(error)):
             raise
         findings.problems.append(
-            f"{field}: a model of type {kind} cannot be trained on text alone for {settings.task} ({_said(error)})"
+            f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
+            f"settings do not go together ({_said(error)})"
         )
     if not findings.problems and settings.task == Task.CAUSAL_LM and settings.sample.prompts:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
@@ -112,13 +113,15 @@ def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int |
 
     def look(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         for ids in (*given, *named.values()):
-            if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.shape[-1:] == (length,):
-                row = ids.reshape(-1, length)[0]
+            # Some pad what they are given, so there may be more of them.
+            if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.ndim and ids.shape[-1] >= length:
+                row = ids.reshape(-1, ids.shape[-1])[0, :length]
                 if torch.equal(row - row[0], counted):
-                    limits.append(module.num_embeddings - int(row[0]))
+                    limits.append(module.weight.shape[0] - int(row[0]))
 
     inputs = _descending(ordinary, length)
-    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    # Not by class: I-BERT has one of its own.
+    tables = [one for one in model.modules() if getattr(getattr(one, "weight", None), "ndim", 0) == 2]
     hooks = [table.register_forward_pre_hook(look, with_kwargs=True) for table in tables]
     try:
         with trying(model, _cpu(model)):

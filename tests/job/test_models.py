@@ -24,6 +24,7 @@ from lmft_job.evaluation import Arithmetic, evaluate_held_out
 from lmft_job.model_source import fetch_source
 from lmft_job.models import build_model, load_config, load_tokenizer, ready_tokenizer
 from lmft_job.probes import require_next_token
+from lmft_job.published import save_tokenizer
 from lmft_job.sampling import answer_prompts, check_prompts
 
 CPU = Arithmetic(torch.device("cpu"))
@@ -379,3 +380,22 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_the_tokenizers_own_limit_counts_where_it_is_smaller(tokenizer: Any) -> None:
     own = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, model_max_length=5)
     assert position_limit(transformers.GPT2Config(n_positions=64), own) == 5
+
+
+def test_a_published_tokenizer_is_for_transformers_4_too_and_knows_nothing_of_this_machine(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<river>"]})
+    tokenizer.save_pretrained(tmp_path / "in")
+    loaded = load_tokenizer(tmp_path / "in", "spec.model.name")
+
+    save_tokenizer(loaded, tmp_path / "out")
+
+    stored = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = "the <river> of Ghent"
+    assert stored["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"local_files_only", "is_local", "name_or_path", "extra_special_tokens"} & stored.keys()
+    assert str(tmp_path) not in json.dumps(stored)
+    assert again(text)["input_ids"] == loaded(text)["input_ids"]
+    assert "<river>" in again.all_special_tokens

@@ -11,6 +11,8 @@ from pathlib import Path
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
+import transformers
+from sweep import table
 from sweep.independent import AUTO
 from sweep.trial import Verdict, try_type
 
@@ -26,10 +28,13 @@ def types() -> list[tuple[str, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", help="model types; all when there are none")
+    parser.add_argument(
+        "kinds", nargs="*", help="model types, whose rows of the page are written anew; all when there are none"
+    )
     parser.add_argument("--task", choices=list(AUTO))
     parser.add_argument("--keep", action="store_true", help="keep the folders of the runs")
     chosen = parser.parse_args()
+    partial = bool(chosen.kinds or chosen.task)
     top = Path(tempfile.mkdtemp(prefix="lmft-sweep-"))
     verdicts: dict[tuple[str, str], Verdict] = {}
     for task, kind in types():
@@ -43,6 +48,8 @@ def main() -> int:
         if not chosen.keep:
             shutil.rmtree(home)
     print(Counter(verdict.outcome for verdict in verdicts.values()))
+    known = table.read(table.PAGE.read_text()) if partial and table.PAGE.exists() else {}
+    table.PAGE.write_text(table.page({**known, **verdicts}, types(), transformers.__version__))
     return int(any(verdict.outcome not in ("equal", "refused") for verdict in verdicts.values()))
 
 
