@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmft_api.spec import (
+    Compile,
     Dataset,
     LMFineTuneSpec,
     Model,
@@ -48,6 +49,7 @@ class TrainingSettings:
     scheduler: Scheduler
     optimizer: Optimizer
     precision: Precision
+    compile: Compile
     gradient_checkpointing: bool
     max_grad_norm: float
     seed: int
@@ -157,6 +159,7 @@ def resolve(spec: LMFineTuneSpec) -> Settings:
         scheduler=Scheduler.LINEAR,
         optimizer=Optimizer.ADAMW,
         precision=Precision.AUTO,
+        compile=Compile.AUTO,
         gradient_checkpointing=False,
         max_grad_norm=1.0,
         seed=42,

@@ -65,6 +65,13 @@ class Precision(StrEnum):
     FP32 = "FP32"
 
 
+class Compile(StrEnum):
+    """Whether the model's layers are compiled."""
+
+    AUTO = "Auto"
+    OFF = "Off"
+
+
 class Scheduler(StrEnum):
     """Learning-rate schedule after the warm-up."""
 
@@ -237,6 +244,8 @@ class Training(ApiModel):
     """Optimiser. Default: AdamW."""
     precision: Precision | None = None
     """Auto takes BF16 where the device has it, else FP32. Default: Auto."""
+    compile: Compile | None = None
+    """Auto compiles the model's layers on a GPU where the planned steps pay for it. Default: Auto."""
     gradient_checkpointing: bool | None = None
     """Recompute activations to save memory, about a third slower. Default: false."""
     max_grad_norm: Decimal | None = None

@@ -71,6 +71,7 @@ def compose_report(context: RunContext, job: Job, story: Story, store: Store) ->
         model=story.summary,
         device=device_name(job.arithmetic),
         precision=precision_name(job.arithmetic),
+        acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
         evaluation_dtype=job.arithmetic.evaluation_dtype,
         results=ResultFigures(
             perplexity=after.perplexity,

@@ -8,6 +8,7 @@ import torch
 from lmft_api.result import Result
 from lmft_api.run import Stage
 from lmft_job import finish, start
+from lmft_job.acceleration import choose_acceleration
 from lmft_job.claim import claim
 from lmft_job.context import RunContext, heed_cpu_quota, quiet_transformers
 from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
@@ -15,8 +16,8 @@ from lmft_job.journal import Fence, Journal
 from lmft_job.memory import Adjustment, Batch, is_shortage
 from lmft_job.models import summarise
 from lmft_job.outcome import completed
-from lmft_job.training import arithmetic_for, train
-from lmft_job.training_run import Job
+from lmft_job.training import arithmetic_for, computes_own_loss, train
+from lmft_job.training_run import Job, steps_of
 from lmft_job.uploads import Uploads
 from lmft_job.user_code import load_user_code, refuse_forbidden_code
 
@@ -85,13 +86,22 @@ def _run(context: RunContext) -> Result:
             journal.step = context.progress.step = max(journal.step, step)
             context.watchdog.beat(f"training, at step {step}")
 
+        acceleration = choose_acceleration(
+            model,
+            settings.task,
+            arithmetic,
+            block_size=settings.dataset.block_size,
+            steps=steps_of(settings, len(ingredients.data.train), adjustment.batch),
+            wanted=settings.training.compile,
+            own_loss=computes_own_loss(trainer_class),
+        )
         job = Job(
             settings=settings,
             model=model,
             tokenizer=ingredients.tokenizer,
             train_rows=ingredients.data.train,
             eval_rows=ingredients.data.held_out,
-            collate=ingredients.data.collator,
+            collate=acceleration.collate(ingredients.data.collator),
             arithmetic=arithmetic,
             batch=adjustment.batch,
             folder=context.folder,
@@ -101,6 +111,7 @@ def _run(context: RunContext) -> Result:
             beat=beat,
             trainer_class=trainer_class,
             callbacks=callbacks,
+            acceleration=acceleration,
         )
         try:
             # Before: the same held-out rows and the same prompts as after

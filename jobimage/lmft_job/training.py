@@ -68,6 +68,7 @@ def training_arguments(job: Job) -> TrainingArguments:
         activation_checkpointing=training.gradient_checkpointing,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         remove_unused_columns=False,
         logging_nan_inf_filter=False,
         logging_steps=LOG_EVERY,
@@ -116,6 +117,10 @@ class RunTrainer(Trainer):
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.run.micro_batch(loss, inputs)
         return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: Trainer's own counts the model's parameters anew in every step."""
+        return 0
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Trainer's own; the targets of the whole step are counted."""
@@ -328,7 +333,7 @@ def train(job: Job, checkpoint: Path | None, resume: Resume | None = None) -> Tr
         state.resumes.append(resume)
     run = Run(job, state)
     job.observer.phase(JobPhase.TRAINING)
-    with job.interrupt.deferred():
+    with job.interrupt.deferred(), job.acceleration.training(job.model):
         trainer = build_trainer(job, run)
         if checkpoint is None:
             run.resumed(0)

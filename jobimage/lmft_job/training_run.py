@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback
 from lmft_api.progress import JobPhase
 from lmft_api.settings import Settings
 from lmft_api.spec import Weights
+from lmft_job.acceleration import PLAIN, Acceleration
 from lmft_job.checkpoints.loading import BEST_FOLDER
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
@@ -71,6 +72,7 @@ class Job:
         trainer_class: Trainer, or the user's subclass.
         callbacks: the user's.
         before: the held-out data unit by unit before training; None before that is measured.
+        acceleration: what makes its steps fast.
     """
 
     settings: Settings
@@ -89,45 +91,48 @@ class Job:
     trainer_class: type[Trainer] = Trainer
     callbacks: list[TrainerCallback] = field(default_factory=list)
     before: Units | None = None
+    acceleration: Acceleration = PLAIN
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the model as it is now."""
-        return evaluate_held_out(
-            self.model,
-            self.eval_rows,
-            self.collate,
-            self.settings.task,
-            batch_size=self.batch.rows,
-            arithmetic=self.arithmetic,
-            beat=beat,
-            trainer_loss_of=trainer_loss_of,
-            before=self.before,
-        )
+        with self.acceleration.evaluating(self.model):
+            return evaluate_held_out(
+                self.model,
+                self.eval_rows,
+                self.collate,
+                self.settings.task,
+                batch_size=self.batch.rows,
+                arithmetic=self.arithmetic,
+                beat=beat,
+                trainer_loss_of=trainer_loss_of,
+                before=self.before,
+            )
 
     def answer(self, limit: int | None, beat: Beat) -> list[str]:
         """The model's answers to the prompts as it is now; ``limit`` is how many tokens fit into it."""
-        return answer_prompts(
-            self.model,
-            self.tokenizer,
-            self.settings.task,
-            self.settings.sample,
-            seed=self.settings.training.seed,
-            limit=limit,
-            arithmetic=self.arithmetic,
-            beat=beat,
-        )
+        with self.acceleration.generating():
+            return answer_prompts(
+                self.model,
+                self.tokenizer,
+                self.settings.task,
+                self.settings.sample,
+                seed=self.settings.training.seed,
+                limit=limit,
+                arithmetic=self.arithmetic,
+                beat=beat,
+            )
 
 
 def planned_steps(job: Job) -> int:
     """Optimiser steps of the whole run."""
-    training = job.settings.training
-    return training.max_steps or (training.epochs or 1) * steps_per_epoch(job)
+    return steps_of(job.settings, len(job.train_rows), job.batch)
 
 
-def steps_per_epoch(job: Job) -> int:
-    """Optimiser steps in one pass over the data; the last one may be smaller."""
-    rows = len(job.train_rows)
-    return math.ceil(math.ceil(rows / job.batch.rows) / job.batch.accumulation)
+def steps_of(settings: Settings, rows: int, batch: Batch) -> int:
+    """Optimiser steps of a run over so many rows; the last one of an epoch may be smaller."""
+    training = settings.training
+    per_epoch = math.ceil(math.ceil(rows / batch.rows) / batch.accumulation)
+    return training.max_steps or (training.epochs or 1) * per_epoch
 
 
 class EvaluationStopped(Exception):

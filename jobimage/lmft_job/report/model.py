@@ -255,6 +255,8 @@ class Report(ReportModel):
     """For people: ``CPU`` or ``NVIDIA H200``."""
     precision: str = "FP32"
     """Arithmetic of training: FP32, BF16 or FP16; weights are FP32 always."""
+    acceleration: list[str] = []
+    """How a GPU computed it, such as ``layers compiled``; empty on a CPU."""
     evaluation_dtype: str = "float32"
     """Arithmetic of the evaluations."""
     saved_dtype: str = "float32"

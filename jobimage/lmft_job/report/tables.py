@@ -228,6 +228,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
             "Precision",
             f"{report.precision} in training, {report.evaluation_dtype} in evaluation, {report.saved_dtype} saved",
         ),
+        ("Computed with", ", ".join(report.acceleration)),
         ("Steps", steps),
         ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),
         ("Tokens seen", words.count(training.tokens) if training.tokens else ""),

@@ -1,0 +1,127 @@
+"""What makes a step fast on a GPU and leaves its figures as they are; each part is tried on the model first.
+
+On a CPU nothing here is on: a step's time is its arithmetic there, and the tutorials' figures stay equal to the bit.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmft_api.spec import Compile, Task
+from lmft_job.evaluation import Arithmetic, Collate
+from lmft_job.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.packed_attention import admits_packed_attention, packed_attention
+
+COMPILING_PAYS_STEPS = 500
+"""Planned steps from which compiling pays: it takes half a minute, and saves about a third of a step's time."""
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What a run uses.
+
+    Attributes:
+        packed: blocks need no mask (:mod:`lmft_job.packed_attention`).
+        fused: training computes its loss without logits (:mod:`lmft_job.fused_loss`).
+        compiled: the model's layers are compiled in place; names of weights stay.
+    """
+
+    packed: bool = False
+    fused: bool = False
+    compiled: bool = False
+
+    def described(self, model: Any) -> list[str]:
+        """For the report, such as ``["attention packed", "layers compiled"]``."""
+        own = getattr(model.config, "_attn_implementation", None) or "the model's own"
+        attention = "packed" if self.packed else own
+        parts = {"layers compiled": self.compiled, "loss without logits": self.fused}
+        return [f"attention {attention}", *(part for part, used in parts.items() if used)]
+
+    def collate(self, plain: Collate) -> Collate:
+        """Rows to a batch: packed blocks come with the mask that is not read."""
+        if not self.packed:
+            return plain
+
+        def with_mask(items: list[Any]) -> dict[str, torch.Tensor]:
+            batch = plain(items)
+            return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+
+        return with_mask
+
+    @contextmanager
+    def evaluating(self, model: Any) -> Iterator[None]:
+        """Around forward passes over held-out rows."""
+        with packed_attention(model) if self.packed else ExitStack():
+            yield
+
+    @contextmanager
+    def training(self, model: Any) -> Iterator[None]:
+        """Around training."""
+        with self.evaluating(model), fused_loss(model) if self.fused else ExitStack():
+            yield
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Around generation, whose shapes change with every token: compiled layers run as they are written."""
+        with torch.compiler.set_stance("force_eager") if self.compiled else ExitStack():
+            yield
+
+
+PLAIN = Acceleration()
+"""Nothing: what a CPU gets."""
+
+
+def choose_acceleration(
+    model: Any,
+    task: Task,
+    arithmetic: Arithmetic,
+    *,
+    block_size: int | None,
+    steps: int,
+    wanted: Compile,
+    own_loss: bool,
+) -> Acceleration:
+    """What a run on this device uses.
+
+    Args:
+        model: on its device.
+        task: packed blocks are those of language models.
+        arithmetic: device and precision.
+        block_size: tokens of a row, where all rows are packed blocks of the same length; None for padded rows.
+        steps: planned optimiser steps.
+        wanted: ``spec.training.compile``.
+        own_loss: whether a trainer class of the user's computes the loss, from logits.
+    """
+    if arithmetic.device.type != "cuda":
+        return PLAIN
+    packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
+    fused = task == Task.CAUSAL_LM and not own_loss and admits_fused_loss(model, arithmetic)
+    compiled = (
+        wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
+        and compile_layers(model)
+    )  # fmt: skip
+    return Acceleration(packed, fused, compiled)
+
+
+def can_compile() -> bool:
+    """Whether torch's compiler has what it builds kernels with: Triton, and a C compiler for its launchers."""
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+def compile_layers(model: Any) -> bool:
+    """Compile each layer in place; all share one graph. False where the model does not name its layers.
+
+    The layers are those that transformers' ``_no_split_modules`` names, which it does for every model that can be
+    spread over devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
+    """
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    for layer in layers:
+        layer.compile(dynamic=False)
+    return bool(layers)

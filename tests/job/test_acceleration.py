@@ -1,0 +1,174 @@
+"""What makes a step fast on a GPU, forced on here, computes what the plain loop computes; a CPU can hold that."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmft_api.spec import Compile, Task
+from lmft_job.acceleration import PLAIN, Acceleration, choose_acceleration
+from lmft_job.evaluation import Arithmetic
+from lmft_job.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.packed_attention import NAME, admits_packed_attention, packed_attention
+
+CPU = Arithmetic(torch.device("cpu"))
+BLOCK, VOCABULARY = 24, 100
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+GROUPED = SMALL | {"num_key_value_heads": 1, "head_dim": 16}
+CAUSAL: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64} | {k: SMALL[k] for k in SMALL if "_id" in k}
+    | {"vocab_size": VOCABULARY},
+    "llama": GROUPED,
+    "qwen3": GROUPED,
+    "mistral": GROUPED | {"sliding_window": None},
+    "phi": SMALL,
+    "gpt_neox": SMALL,
+}  # fmt: skip
+
+
+def made(model_type: str, settings: dict[str, Any], head: Any = transformers.AutoModelForCausalLM) -> Any:
+    torch.manual_seed(1)
+    return head.from_config(transformers.AutoConfig.for_model(model_type, **settings))
+
+
+def blocks(rows: int = 3) -> torch.Tensor:
+    return torch.randint(3, VOCABULARY, (rows, BLOCK), generator=torch.Generator().manual_seed(7))
+
+
+class Reads(TorchDispatchMode):
+    """Counts the values that Python reads from a device: each is a wait for all that was queued on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model_type", CAUSAL)
+def test_forced_on_a_step_reads_nothing_from_the_device_and_its_gradients_are_those_of_the_plain_step(
+    model_type: str,
+) -> None:
+    model, ids = made(model_type, CAUSAL[model_type]).eval(), blocks()
+    model.get_output_embeddings().training = True
+    count = torch.tensor(ids.numel() - len(ids))
+    fast = Acceleration(packed=True, fused=True)
+
+    plain = model(input_ids=ids, labels=ids, num_items_in_batch=count, use_cache=False).loss
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+    mask = torch.ones_like(ids)
+    with fast.training(model), Reads() as reads:
+        loss = model(input_ids=ids, labels=ids, attention_mask=mask, num_items_in_batch=count, use_cache=False).loss
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+
+    assert reads.count == 0
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    for mine, theirs in zip(gradients, expected, strict=True):
+        assert float((mine - theirs).norm()) <= 1e-5 * max(1.0, float(theirs.norm()))
+
+
+@pytest.mark.parametrize("model_type", CAUSAL)
+def test_the_plain_models_are_admitted(model_type: str) -> None:
+    model = made(model_type, CAUSAL[model_type])
+    before = torch.random.get_rng_state()
+
+    assert admits_packed_attention(model, BLOCK, CPU)
+    assert admits_fused_loss(model, CPU)
+
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(weight.grad is None for weight in model.parameters())
+    assert model.training
+
+
+def test_a_sliding_window_shorter_than_a_block_keeps_the_models_own_attention() -> None:
+    model = made("mistral", GROUPED | {"sliding_window": 6})
+
+    assert not admits_packed_attention(model, BLOCK, CPU)
+    assert admits_packed_attention(model, 5, CPU), "within one window nothing slides"
+
+
+@pytest.mark.parametrize("cap", [1.0, 30.0])
+def test_a_head_that_is_more_than_a_product_keeps_its_own_loss_even_while_its_weights_are_fresh(cap: float) -> None:
+    assert not admits_fused_loss(made("gemma2", GROUPED | {"final_logit_softcapping": cap}), CPU)
+
+
+def test_a_head_that_only_scales_is_still_a_product() -> None:
+    assert admits_fused_loss(made("cohere", GROUPED | {"logit_scale": 0.0625}), CPU)
+
+
+def test_masked_language_models_take_packed_blocks_too() -> None:
+    model = made("roberta", SMALL, transformers.AutoModelForMaskedLM)
+
+    assert admits_packed_attention(model, BLOCK, CPU)
+
+
+def test_logits_are_never_made_in_a_fused_step() -> None:
+    model, ids = made("llama", GROUPED | {"vocab_size": 5_000}), blocks(64)
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    Largest.seen = max(Largest.seen, tensor.numel())
+            return result
+
+    with fused_loss(model), Largest():
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+
+    assert 0 < Largest.seen < ids.numel() * 5_000
+
+
+def test_outside_of_training_and_afterwards_the_model_is_as_it_was() -> None:
+    model, ids = made("gpt2", CAUSAL["gpt2"]), blocks()
+    expected = model.eval()(input_ids=ids, labels=ids)
+    names = list(model.state_dict())
+
+    with Acceleration(packed=True, fused=True).training(model):
+        assert model.config._attn_implementation == NAME
+        within = model(input_ids=ids, labels=ids, attention_mask=torch.ones_like(ids))
+    after = model(input_ids=ids, labels=ids)
+
+    assert torch.equal(within.logits, expected.logits)
+    assert torch.equal(after.logits, expected.logits)
+    assert model.config._attn_implementation == "sdpa"
+    assert "forward" not in model.get_output_embeddings().__dict__
+    assert list(model.state_dict()) == names
+
+
+def test_packed_attention_is_left_even_when_a_step_fails() -> None:
+    model = made("gpt2", CAUSAL["gpt2"])
+
+    with pytest.raises(RuntimeError, match="stopped"), packed_attention(model):
+        raise RuntimeError("stopped")
+
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_cpu_gets_nothing() -> None:
+    model = made("gpt2", CAUSAL["gpt2"])
+
+    chosen = choose_acceleration(
+        model, Task.CAUSAL_LM, CPU, block_size=BLOCK, steps=10_000, wanted=Compile.AUTO, own_loss=False
+    )
+
+    assert chosen == PLAIN
+    rows = PLAIN.collate(lambda items: {"input_ids": torch.zeros(len(items), 3)})([1, 2])
+    assert list(rows) == ["input_ids"]
+    assert list(Acceleration(packed=True).collate(lambda items: rows)([1])) == ["input_ids", "attention_mask"]
