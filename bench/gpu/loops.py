@@ -1,0 +1,290 @@
+"""Training throughput on one GPU: ours, a bare loop, and the tutorial's Trainer call with and without its fast flags.
+
+    python bench/gpu/loops.py gpt2-124m          # or tutorial, llama-1.1b; --tiny for a CPU
+
+Weights are fresh, rows are drawn from a generator, the same for every loop. A loop warms up, then three windows of
+steps are timed, the device's queue included; the rate is the median window's. Every finished loop prints a JSON line:
+tokens/s, milliseconds a step, MFU (6 x parameters that multiply x tokens, plus attention's 12 x layers x width x
+length, after PaLM's appendix B, of 989 TFLOP/s: H100 SXM and H200 in BF16, dense), peak memory, first and last loss.
+Loops of ours are compared step by step: ``loss_gap`` is the mean and the largest difference to ``ours-plain``.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from bare import train_bare
+from transformers.trainer_callback import PrinterCallback
+
+from lmft_api.settings import resolve
+from lmft_api.spec import Compile, Task
+from lmft_api.validation import parse_spec
+from lmft_job.acceleration import PLAIN, Acceleration, choose_acceleration
+from lmft_job.context import quiet_transformers
+from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
+from lmft_job.interrupt import Interrupt
+from lmft_job.memory import Batch
+from lmft_job.observer import Observer
+from lmft_job.run_state import RunState
+from lmft_job.training import arithmetic_for, build_trainer
+from lmft_job.training_run import Job, Run
+
+PEAK_FLOPS = 989e12
+WARM, WINDOWS = 15, 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and its batches."""
+
+    family: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    inner: int
+    vocabulary: int
+    block: int
+    rows: int
+    dropout: float
+    steps: int
+    learning_rate: float = 5e-5
+
+    def config(self) -> Any:
+        """Of transformers."""
+        if self.family == "gpt2":
+            return transformers.GPT2Config(
+                n_layer=self.layers, n_embd=self.width, n_head=self.heads, n_inner=self.inner,
+                vocab_size=self.vocabulary, n_positions=self.block, resid_pdrop=self.dropout, embd_pdrop=self.dropout,
+                attn_pdrop=self.dropout, bos_token_id=0, eos_token_id=0,
+            )  # fmt: skip
+        return transformers.LlamaConfig(
+            num_hidden_layers=self.layers, hidden_size=self.width, intermediate_size=self.inner,
+            num_attention_heads=self.heads, num_key_value_heads=self.kv_heads, vocab_size=self.vocabulary,
+            max_position_embeddings=self.block, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+
+    def model(self) -> Any:
+        """The same fresh weights every time."""
+        transformers.set_seed(1)
+        return transformers.AutoModelForCausalLM.from_config(self.config())
+
+
+SHAPES = {
+    "tutorial": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 128, 8, 0.1, 100),
+    "gpt2-124m": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, 16, 0.0, 30),
+    "llama-1.1b": Shape("llama", 22, 2048, 32, 4, 5632, 32000, 2048, 4, 0.0, 10),
+}
+
+
+class Clock(transformers.TrainerCallback):
+    """Seconds at the edges of the windows; only there it waits for the device."""
+
+    def __init__(self, steps: int) -> None:
+        self.edges = {WARM + number * steps for number in range(WINDOWS + 1)}
+        self.times: list[float] = []
+        self.step = 0
+
+    def tick(self) -> None:
+        """A step was asked for."""
+        self.step += 1
+        if self.step in self.edges:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.times.append(time.perf_counter())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by Trainer."""
+        control.should_save = control.should_evaluate = False
+        self.tick()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by Trainer."""
+        control.should_save = control.should_evaluate = False
+
+
+class Bench:
+    """One shape on this machine."""
+
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        self.shape, self.folder = shape, folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.steps = WARM + WINDOWS * shape.steps
+        walk = np.cumsum(np.random.default_rng(0).integers(0, 7, shape.rows * shape.block * 40)) % shape.vocabulary
+        self.blocks = np.resize(walk, (self.steps * shape.rows, shape.block)).astype(np.int64)
+        with BlockWriter(folder / "rows.arrow", shape.block, shape.vocabulary) as writer:
+            writer.add(self.blocks.reshape(-1))
+
+    def bare(self, clock: Clock) -> list[float]:
+        """By hand."""
+        host = torch.from_numpy(self.blocks)
+        host = host.pin_memory() if self.device.type == "cuda" else host
+        rows = self.shape.rows
+        losses = train_bare(
+            self.shape, lambda step: host[step * rows : (step + 1) * rows], self.steps, clock.tick, self.device
+        )
+        return torch.stack(losses).tolist()
+
+    def tutorial(self, clock: Clock, **flags: Any) -> list[float]:
+        """The tutorial's call."""
+        shape = self.shape
+        arguments = transformers.TrainingArguments(
+            output_dir=str(self.folder / "tutorial"), max_steps=self.steps, learning_rate=shape.learning_rate,
+            per_device_train_batch_size=shape.rows, weight_decay=0.01, save_strategy="no", report_to="none",
+            disable_tqdm=True, use_cpu=self.device.type == "cpu", **flags,
+        )  # fmt: skip
+        lists = [list(map(int, row)) for row in self.blocks[:400]]
+        ones = [1] * shape.block
+
+        class Rows(torch.utils.data.Dataset[Any]):
+            def __len__(inner) -> int:
+                return len(self.blocks)
+
+            def __getitem__(inner, index: int) -> Any:
+                row = lists[index % len(lists)]
+                return {"input_ids": row, "labels": row, "attention_mask": ones}
+
+        trainer = transformers.Trainer(
+            model=shape.model(), args=arguments, train_dataset=Rows(), callbacks=[clock],
+            data_collator=transformers.default_data_collator,
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return []
+
+    def ours(self, clock: Clock, precision: str = "Auto", plain: bool = False) -> tuple[list[float], Acceleration]:
+        """Our loop, without evaluations and checkpoints."""
+        shape, model = self.shape, self.shape.model().to(self.device)
+        training = {
+            "maxSteps": self.steps, "perDeviceBatchSize": shape.rows, "precision": precision,
+            "learningRate": str(shape.learning_rate),
+        }  # fmt: skip
+        settings = resolve(
+            parse_spec(
+                {
+                    "model": {"fromConfig": {"model_type": shape.family}, "tokenizer": {"trainVocabSize": 256}},
+                    "dataset": {"builtin": "PythonDocs", "blockSize": shape.block},
+                    "training": training,
+                }
+            )
+        )
+        arithmetic = arithmetic_for(settings, self.device)
+        chosen = PLAIN
+        if not plain:
+            chosen = choose_acceleration(
+                model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, steps=10_000, wanted=Compile.AUTO,
+                own_loss=False,
+            )  # fmt: skip
+        rows, state = BlockRows(self.folder / "rows.arrow"), RunState()
+        job = Job(
+            settings=settings, model=model, tokenizer=None, train_rows=rows, eval_rows=rows,
+            collate=chosen.collate(stack_blocks), arithmetic=arithmetic, batch=Batch(shape.rows), folder=self.folder,
+            uploads=NoUploads(), interrupt=Interrupt(), observer=Observer(), callbacks=[clock], acceleration=chosen,
+        )  # fmt: skip
+        run = Run(job, state)
+        trainer = build_trainer(job, run)
+        with chosen.training(model):
+            trainer.train()
+        run.flush()
+        return state.losses, chosen
+
+
+class NoUploads:
+    """Checkpoints are another benchmark's."""
+
+    def submit(self, folder: Path, step: int) -> None:
+        """Nothing."""
+
+    def check(self) -> None:
+        """Nothing."""
+
+    def wait(self) -> None:
+        """Nothing."""
+
+
+def loops(bench: Bench, found: dict[str, Any]) -> dict[str, Callable[[Clock], list[float]]]:
+    """What is compared, the most telling first; ``found`` gets what ours used."""
+    cuda = bench.device.type == "cuda"
+    fast: dict[str, Any] = {"bf16": True, "torch_compile": True} if cuda else {}
+
+    def ours(clock: Clock, **options: Any) -> list[float]:
+        losses, chosen = bench.ours(clock, **options)
+        found["used"] = [name for name, on in vars(chosen).items() if on]
+        return losses
+
+    return {
+        "ours-plain": lambda clock: ours(clock, plain=True),
+        "ours": ours,
+        "bare": bench.bare,
+        "run_clm-fast": lambda clock: bench.tutorial(clock, **fast),
+        "run_clm": bench.tutorial,
+        "ours-fp32": lambda clock: ours(clock, precision="FP32", plain=True),
+    }
+
+
+def measure(name: str, shape: Shape, wanted: list[str]) -> None:
+    """Time each loop and print its line."""
+    plain: list[float] = []
+    multiplying = sum(weight.numel() for weight in shape.model().parameters())
+    multiplying -= shape.width * (shape.block if shape.family == "gpt2" else shape.vocabulary)
+    flops = 6 * multiplying + 12 * shape.layers * shape.width * shape.block
+    with tempfile.TemporaryDirectory() as folder:
+        bench, found = Bench(shape, Path(folder)), {}  # type: ignore[var-annotated]
+        for loop, train in loops(bench, found).items():
+            if loop not in wanted:
+                continue
+            found.clear()
+            gc.collect()
+            torch._dynamo.reset()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            began, clock = time.perf_counter(), Clock(shape.steps)
+            losses = train(clock)
+            windows = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+            rate = shape.rows * shape.block * shape.steps / statistics.median(windows)
+            line = {"shape": name, "loop": loop, "tokens_per_s": round(rate), **found,
+                    "ms_per_step": round(1e3 * shape.rows * shape.block / rate, 2),
+                    "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
+            if torch.cuda.is_available():
+                line["mfu"] = round(rate * flops / PEAK_FLOPS, 4)
+                line["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            if losses:
+                line["loss"] = [round(losses[0], 5), round(losses[-1], 5)]
+            if loop == "ours-plain":
+                plain = losses
+            elif loop.startswith("ours") and plain and not shape.dropout:
+                gaps = [abs(mine - theirs) for mine, theirs in zip(losses, plain, strict=True)]
+                line["loss_gap"] = {"mean": round(statistics.fmean(gaps), 6), "largest": round(max(gaps), 6)}
+            print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Measure one shape."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("--loops", default="ours-plain,ours,bare,run_clm-fast,run_clm,ours-fp32")
+    parser.add_argument("--tiny", action="store_true", help="so small that a CPU shows that it runs")
+    options = parser.parse_args()
+    quiet_transformers()
+    shape = SHAPES[options.shape]
+    if options.tiny:
+        shape = replace(
+            shape, layers=2, width=64, heads=2, kv_heads=1 if shape.family == "llama" else 2, inner=128,
+            vocabulary=500, block=32, rows=2, steps=4,
+        )  # fmt: skip
+    measure(options.shape, shape, options.loops.split(","))
+
+
+if __name__ == "__main__":
+    main()
