@@ -162,9 +162,7 @@ class Bench:
         trainer.train()
         return []
 
-    def ours(
-        self, clock: Clock, precision: str = "Auto", plain: bool = False, aligned: bool = False
-    ) -> tuple[list[float], Acceleration]:
+    def ours(self, clock: Clock, precision: str = "Auto", plain: bool = False) -> tuple[list[float], Acceleration]:
         """Our loop, without evaluations and checkpoints."""
         shape, model = self.shape, self.shape.model().to(self.device)
         training = {
@@ -184,11 +182,9 @@ class Bench:
         chosen = PLAIN
         if not plain:
             chosen = choose_acceleration(
-                model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, steps=10_000, wanted=Compile.AUTO,
-                own_loss=False,
+                model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, rows=shape.rows, steps=10_000,
+                wanted=Compile.AUTO, own_loss=False,
             )  # fmt: skip
-        if aligned:
-            align_head(model)
         rows, state = BlockRows(self.folder / "rows.arrow"), RunState()
         job = Job(
             settings=settings, model=model, tokenizer=None, train_rows=rows, eval_rows=rows,
@@ -201,19 +197,6 @@ class Bench:
             trainer.train()
         run.flush()
         return state.losses, chosen
-
-
-def align_head(model: Any) -> None:
-    """Logits whose rows are a multiple of 64 wide, as matrix units want them, and the loss over them compiled."""
-    head = model.get_output_embeddings()
-    size = head.out_features
-
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        weight = torch.nn.functional.pad(head.weight.to(torch.bfloat16), (0, 0, 0, -size % 64))
-        return torch.nn.functional.linear(hidden.to(torch.bfloat16), weight)[..., :size]
-
-    head.forward = forward
-    model.loss_function = torch.compile(transformers.loss.loss_utils.ForCausalLMLoss, dynamic=False)
 
 
 class NoUploads:
@@ -242,11 +225,10 @@ def loops(bench: Bench, found: dict[str, Any]) -> dict[str, Callable[[Clock], li
     return {
         "ours-plain": lambda clock: ours(clock, plain=True),
         "ours": ours,
-        "ours-aligned": lambda clock: ours(clock, aligned=True),
+        "ours-fp32": lambda clock: ours(clock, precision="FP32", plain=True),
         "bare": bench.bare,
         "run_clm-fast": lambda clock: bench.tutorial(clock, **fast),
         "run_clm": bench.tutorial,
-        "ours-fp32": lambda clock: ours(clock, precision="FP32", plain=True),
     }
 
 
@@ -291,7 +273,7 @@ def main() -> None:
     """Measure one shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("--loops", default="ours-plain,ours,ours-aligned,bare,run_clm-fast,run_clm,ours-fp32")
+    parser.add_argument("--loops", default="ours-plain,ours,ours-fp32,bare,run_clm-fast,run_clm")
     parser.add_argument("--tiny", action="store_true", help="so small that a CPU shows that it runs")
     options = parser.parse_args()
     quiet_transformers()

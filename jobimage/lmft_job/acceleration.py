@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from lmft_api.spec import Compile, Task
+from lmft_job.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.evaluation import Arithmetic, Collate
 from lmft_job.fused_loss import admits_fused_loss, fused_loss
 from lmft_job.packed_attention import admits_packed_attention, packed_attention
 
 COMPILING_PAYS_STEPS = 500
 """Planned steps from which compiling pays: it takes half a minute, and saves about a third of a step's time."""
+
+_LARGE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class Acceleration:
 
     Attributes:
         packed: blocks need no mask (:mod:`lmft_job.packed_attention`).
+        aligned: the head computes in a width that suits matrix units (:mod:`lmft_job.aligned_head`).
         fused: training computes its loss without logits (:mod:`lmft_job.fused_loss`).
         compiled: the model's layers are compiled in place; names of weights stay.
     """
 
     packed: bool = False
+    aligned: bool = False
     fused: bool = False
     compiled: bool = False
 
@@ -38,7 +43,11 @@ class Acceleration:
         """For the report, such as ``["attention packed", "layers compiled"]``."""
         own = getattr(model.config, "_attn_implementation", None) or "the model's own"
         attention = "packed" if self.packed else own
-        parts = {"layers compiled": self.compiled, "loss without logits": self.fused}
+        parts = {
+            "layers compiled": self.compiled,
+            "aligned logits": self.aligned,
+            "loss without logits": self.fused,
+        }
         return [f"attention {attention}", *(part for part, used in parts.items() if used)]
 
     def collate(self, plain: Collate) -> Collate:
@@ -55,7 +64,11 @@ class Acceleration:
     @contextmanager
     def evaluating(self, model: Any) -> Iterator[None]:
         """Around forward passes over held-out rows."""
-        with packed_attention(model) if self.packed else ExitStack():
+        with ExitStack() as used:
+            if self.packed:
+                used.enter_context(packed_attention(model))
+            if self.aligned:
+                used.enter_context(aligned_head(model, compiled=self.compiled))
             yield
 
     @contextmanager
@@ -81,6 +94,7 @@ def choose_acceleration(
     arithmetic: Arithmetic,
     *,
     block_size: int | None,
+    rows: int,
     steps: int,
     wanted: Compile,
     own_loss: bool,
@@ -92,6 +106,7 @@ def choose_acceleration(
         task: packed blocks are those of language models.
         arithmetic: device and precision.
         block_size: tokens of a row, where all rows are packed blocks of the same length; None for padded rows.
+        rows: in a forward pass.
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
         own_loss: whether a trainer class of the user's computes the loss, from logits.
@@ -99,12 +114,26 @@ def choose_acceleration(
     if arithmetic.device.type != "cuda":
         return PLAIN
     packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
-    fused = task == Task.CAUSAL_LM and not own_loss and admits_fused_loss(model, arithmetic)
+    language = task != Task.SEQUENCE_CLASSIFICATION and not own_loss
+    aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
+    fused = (
+        task == Task.CAUSAL_LM and language
+        and _logits_are_large(model, rows * (block_size or 0), arithmetic) and admits_fused_loss(model, arithmetic)
+    )  # fmt: skip
     compiled = (
         wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
         and compile_layers(model)
     )  # fmt: skip
-    return Acceleration(packed, fused, compiled)
+    return Acceleration(packed=packed, aligned=aligned and not fused, fused=fused, compiled=compiled)
+
+
+def _logits_are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
+    """Whether the logits of a pass, in 16 bits, in FP32, and their gradient, take a good share of the device.
+
+    Only then does training do without them: what the loss without logits costs in time on a GPU was not measured.
+    """
+    total = torch.cuda.get_device_properties(arithmetic.device).total_memory
+    return 10 * tokens * int(model.get_output_embeddings().weight.shape[0]) > _LARGE_SHARE * total
 
 
 def can_compile() -> bool:

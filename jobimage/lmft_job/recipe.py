@@ -86,34 +86,35 @@ def _run(context: RunContext) -> Result:
             journal.step = context.progress.step = max(journal.step, step)
             context.watchdog.beat(f"training, at step {step}")
 
-        acceleration = choose_acceleration(
-            model,
-            settings.task,
-            arithmetic,
-            block_size=settings.dataset.block_size,
-            steps=steps_of(settings, len(ingredients.data.train), adjustment.batch),
-            wanted=settings.training.compile,
-            own_loss=computes_own_loss(trainer_class),
-        )
-        job = Job(
-            settings=settings,
-            model=model,
-            tokenizer=ingredients.tokenizer,
-            train_rows=ingredients.data.train,
-            eval_rows=ingredients.data.held_out,
-            collate=acceleration.collate(ingredients.data.collator),
-            arithmetic=arithmetic,
-            batch=adjustment.batch,
-            folder=context.folder,
-            uploads=uploads,
-            interrupt=context.interrupt,
-            observer=observer,
-            beat=beat,
-            trainer_class=trainer_class,
-            callbacks=callbacks,
-            acceleration=acceleration,
-        )
         try:
+            acceleration = choose_acceleration(
+                model,
+                settings.task,
+                arithmetic,
+                block_size=settings.dataset.block_size,
+                rows=adjustment.batch.rows,
+                steps=steps_of(settings, len(ingredients.data.train), adjustment.batch),
+                wanted=settings.training.compile,
+                own_loss=computes_own_loss(trainer_class),
+            )
+            job = Job(
+                settings=settings,
+                model=model,
+                tokenizer=ingredients.tokenizer,
+                train_rows=ingredients.data.train,
+                eval_rows=ingredients.data.held_out,
+                collate=acceleration.collate(ingredients.data.collator),
+                arithmetic=arithmetic,
+                batch=adjustment.batch,
+                folder=context.folder,
+                uploads=uploads,
+                interrupt=context.interrupt,
+                observer=observer,
+                beat=beat,
+                trainer_class=trainer_class,
+                callbacks=callbacks,
+                acceleration=acceleration,
+            )
             # Before: the same held-out rows and the same prompts as after
             with context.phase("baseline"):
                 before = start.measure_before(context, job, store, ingredients.limit)

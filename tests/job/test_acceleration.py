@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmft_api.spec import Compile, Task
 from lmft_job.acceleration import PLAIN, Acceleration, choose_acceleration
+from lmft_job.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.evaluation import Arithmetic
 from lmft_job.fused_loss import admits_fused_loss, fused_loss
 from lmft_job.packed_attention import NAME, admits_packed_attention, packed_attention
@@ -152,6 +153,27 @@ def test_outside_of_training_and_afterwards_the_model_is_as_it_was() -> None:
     assert list(model.state_dict()) == names
 
 
+def test_an_aligned_head_gives_the_same_logits_and_gradients_and_weights_of_the_same_shape() -> None:
+    model, ids = made("gpt2", CAUSAL["gpt2"] | {"vocab_size": 101}).eval(), blocks()
+    assert admits_aligned_head(model)
+    assert not admits_aligned_head(made("gpt2", CAUSAL["gpt2"] | {"vocab_size": 104}))
+
+    def step() -> tuple[torch.Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(input_ids=ids, labels=ids, use_cache=False)
+        return outputs.logits, outputs.loss, *torch.autograd.grad(outputs.loss, list(model.parameters()))
+
+    expected = step()
+    with aligned_head(model, compiled=False):
+        aligned = step()
+
+    for mine, theirs in zip(aligned, expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert float((mine - theirs).detach().norm()) <= 1e-2 * float(theirs.detach().norm())
+    assert aligned[1].item() == pytest.approx(expected[1].item(), rel=1e-5)
+    assert "forward" not in model.get_output_embeddings().__dict__
+
+
 def test_packed_attention_is_left_even_when_a_step_fails() -> None:
     model = made("gpt2", CAUSAL["gpt2"])
 
@@ -165,7 +187,7 @@ def test_a_cpu_gets_nothing() -> None:
     model = made("gpt2", CAUSAL["gpt2"])
 
     chosen = choose_acceleration(
-        model, Task.CAUSAL_LM, CPU, block_size=BLOCK, steps=10_000, wanted=Compile.AUTO, own_loss=False
+        model, Task.CAUSAL_LM, CPU, block_size=BLOCK, rows=4, steps=10_000, wanted=Compile.AUTO, own_loss=False
     )
 
     assert chosen == PLAIN
