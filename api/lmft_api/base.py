@@ -233,7 +233,7 @@ def quantity_rule(field: str, attribute: str, least: str, most: str) -> Rule:
     inside = " && ".join(f"quantity(self.{field}).compareTo(quantity('{bound}')) {sign} 0" for sign, bound in bounds)
     return Rule(
         cel=f"!has(self.{field}) || !isQuantity(self.{field}) || ({inside})",
-        message=f"must be at least {least} and at most {most}; leave it out for the platform's default",
+        message=f"must lie between {least} and {most}; leave it out for the platform's default",
         holds=holds,
         field=field,
     )
