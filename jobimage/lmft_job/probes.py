@@ -18,7 +18,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.evaluation import Arithmetic
 
 _TOKENS = 12
-_NOTICEABLE = 1e-4
+NOTICEABLE = 1e-4
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
     wrong = None
     if math.isfinite(first) and not (math.isfinite(nothing) and abs(first - nothing) < 0.1):
         wrong = "its loss scores each token against itself, not against the next one"
-    elif ahead > _NOTICEABLE * scale:
+    elif ahead > NOTICEABLE * scale:
         wrong = "it sees the token to predict"
     if wrong:
         raise InvalidError([not_causal(model.config.model_type, wrong)])
@@ -135,7 +135,7 @@ def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return bool(((one - other).abs() <= _NOTICEABLE + 10 * _NOTICEABLE * one.abs()).all())
+    return bool(((one - other).abs() <= NOTICEABLE + 10 * NOTICEABLE * one.abs()).all())
 
 
 def not_causal(kind: str, wrong: str) -> str:

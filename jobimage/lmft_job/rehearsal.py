@@ -17,12 +17,12 @@ from lmft_job.data.rows import PadRows
 from lmft_job.errors import Findings, InvalidError, first_line
 from lmft_job.evaluation import Arithmetic
 from lmft_job.memory import is_shortage
-from lmft_job.probes import require_next_token, trying
+from lmft_job.probes import NOTICEABLE, require_next_token, trying
 
 _TOKENS = 12
 _CHEAP = 10**10
 """Weights times tokens of a pass that takes no more than moments on a CPU."""
-_TEXTS = ("a b c", "d e f g h i")
+_TEXTS = ("a b c d e f g", "d e f g h i j k " * 5)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
     one_end = False
     try:
         if settings.task == Task.SEQUENCE_CLASSIFICATION:
-            one_end = _try_rows(model, tokenizer, limit)
+            one_end = _try_rows(model, tokenizer, settings, limit)
         else:
             _try_blocks(model, ordinary, settings, limit)
     except InvalidError as error:
@@ -177,20 +177,31 @@ def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
         raise ValueError(f"its logits have the shape {tuple(outputs.logits.shape)} for inputs of {shape}")
 
 
-def _try_rows(model: Any, tokenizer: Any, limit: int | None) -> bool:
+def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None) -> bool:
     """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
     rows = [tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"] for text in _TEXTS]
 
-    def attempt(rows: list[list[int]]) -> None:
+    def attempt(rows: list[list[int]]) -> torch.Tensor:
         pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
         batch = pad([{"input_ids": row, "labels": number % 2} for number, row in enumerate(rows)])
-        _require_outputs(model(**batch), (len(rows), model.config.num_labels))
+        told = model(**batch)
+        _require_outputs(told, (len(rows), model.config.num_labels))
         model.train()
         model(**batch)
         model.eval()
+        logits: torch.Tensor = told.logits
+        return logits
 
     with trying(model, _cpu(model)):
-        attempt(rows)
+        padded, alone = attempt(rows)[0], attempt(rows[:1])[0]
+        if not torch.allclose(padded, alone, rtol=0, atol=NOTICEABLE * float(alone.abs().max())):
+            raise InvalidError(
+                [
+                    f"spec.task: {settings.task} does not go with a model of type {model.config.model_type}; its "
+                    "answer to a text depends on the padding that longer texts of the batch bring. Choose a type "
+                    "such as bert or distilbert"
+                ]
+            )
         end = tokenizer.eos_token_id
         if end is None or not getattr(model.config, "is_encoder_decoder", False):
             return False

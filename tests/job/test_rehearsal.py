@@ -75,6 +75,10 @@ REFUSED: list[tuple[Task, str, dict[str, Any], dict[str, Any], str]] = [
         {"training": {"gradientCheckpointing": True}}, "spec.training.gradientCheckpointing: a model of type flaubert",
     ),
     (
+        Task.SEQUENCE_CLASSIFICATION, "fnet", {name: value for name, value in SMALL.items() if "heads" not in name}, {},
+        "its answer to a text depends on the padding",
+    ),
+    (
         Task.SEQUENCE_CLASSIFICATION, "layoutlmv2", SMALL, {}, "the model cannot be built",
     ),
 ]  # fmt: skip

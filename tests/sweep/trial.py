@@ -79,8 +79,8 @@ def _compare(task: str, model: Path, data: Path, results: dict[str, Any], home: 
             signal.alarm(_SECONDS)
             try:
                 found = figures(task, model, data, _SEED)
-                [checkpoint] = (model.parent / "checkpoints").glob("*/*")
-                require_the_same_again(task, model, checkpoint)
+                [state] = (model.parent / "checkpoints").rglob("trainer_state.json")
+                require_the_same_again(task, model, state.parent)
                 answer.write_text(json.dumps(found))
             except Exception as error:  # noqa: BLE001 - is the verdict
                 traceback.print_exc(file=(home / "independent.log").open("w"))
