@@ -10,7 +10,7 @@ TASKS = ("CausalLM", "MaskedLM", "SequenceClassification")
 Verdicts = dict[tuple[str, str], Verdict]
 
 _TRAINS, _UNTRIED = "trains", "not tried"
-_ROW = re.compile(r"^\| ([\w.-]+) \| (.*) \| (.*) \| (.*) \|$")
+_ROW = re.compile(r"^\| ([\w.-]+) \| (.*) \| (.*) \| (.*) \|$", re.M)
 _LONGEST = 150
 
 
