@@ -83,7 +83,7 @@ def test_a_pod_has_all_that_its_manifest_asks_for(furnished: Team) -> None:
     assert container["image"] == furnished.node.images["stub"]
     assert container["resources"] == {
         "requests": {"cpu": "10m", "memory": "64Mi", "ephemeral-storage": "32Mi"},
-        "limits": {"memory": "64Mi"},
+        "limits": {"memory": "64Mi", "ephemeral-storage": "32Mi"},
     }
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     assert mounts["/data"]["readOnly"] is True

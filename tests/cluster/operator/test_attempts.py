@@ -46,7 +46,7 @@ def test_what_the_manifest_says_about_the_pod_arrives_in_it(new_run, api):
     api.call("POST", path, {"metadata": {"name": "lmft-trainer"}})
     pod = new_run(namespace, **FULL).pod()
     spec, container = pod["spec"], pod["spec"]["containers"][0]
-    assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
+    assert container["resources"]["limits"] == {"memory": "4Gi", "ephemeral-storage": "9Gi", "nvidia.com/gpu": "1"}
     assert container["resources"]["requests"]["ephemeral-storage"] == "9Gi"
     assert (spec["nodeSelector"], spec["serviceAccountName"]) == ({"disk": "fast"}, "lmft-trainer")
     assert any(t.get("key") == "spot" for t in spec["tolerations"])
