@@ -153,7 +153,7 @@ def test_damaged_data_in_storage_is_passed_over_and_mended(corpus: Path, tmp_pat
     third = prepare_toy(data_of(corpus), tmp_path / "three", store=store)
 
     assert (second.reused, third.reused) == (False, True)
-    assert stored.read_bytes() == body
+    assert (files_of(tmp_path / "storage/default/datasets" / first.fingerprint) / "train.arrow").read_bytes() == body
 
 
 def test_damaged_data_on_this_machine_is_made_again(corpus: Path, tmp_path: Path) -> None:

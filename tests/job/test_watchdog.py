@@ -13,6 +13,7 @@ from lmft_api.run import RunFile
 from lmft_api.validation import parse_spec
 from lmft_job import hub
 from lmft_job.context import RunContext
+from lmft_job.journal import Begun
 from lmft_job.observer import Observer
 from lmft_job.start import Attempt
 from lmft_job.storage import open_store
@@ -155,7 +156,7 @@ def test_a_long_wait_for_an_upload_that_moves_is_no_hang(tmp_path: Path, monkeyp
     checkpoint.mkdir()
     (checkpoint / "weights").write_text("weights")
     # when the training waits for it
-    with Uploads(context, open_store(tmp_path.as_uri()), Attempt(1, {})) as uploads:
+    with Uploads(context, open_store(tmp_path.as_uri()), Attempt(Begun(1), {})) as uploads:
         uploads.submit(checkpoint, 5)
         waiting.set()
         uploads.wait()

@@ -1,11 +1,9 @@
 """Progress reports: who may report for which run, what is refused, and what a report does to the status."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.run import Stage
@@ -23,7 +21,6 @@ from lmft_operator.progress import (
     merged,
     newsworthy,
 )
-from lmft_operator.progress_server import ProgressServer
 
 REVIEW: dict[str, Any] = {
     "authenticated": True,
@@ -161,56 +158,3 @@ def test_an_evaluation_is_news_and_progress_alone_is_not():
 )
 def test_durations_read_like_kubectls(seconds, text):
     assert duration(seconds) == text
-
-
-BODY = {"trainerStatus": {"progressPercentage": 42, "metrics": [{"name": "loss", "value": "3.7"}]}}
-
-
-@pytest.mark.parametrize(
-    ("header", "body", "reviewed", "pod", "expected"),
-    [
-        ("Bearer good", BODY, WHO, POD, (200, "taken")),
-        (None, BODY, WHO, POD, (401, "token")),
-        ("Basic x", BODY, WHO, POD, (401, "token")),
-        ("Bearer " + "x" * 9000, BODY, WHO, POD, (400, None)),
-        ("Bearer bad", BODY, Refusal(401, "audience"), POD, (401, "audience")),
-        ("Bearer other", BODY, WHO, Refusal(403, "pod"), (403, "pod")),
-        ("Bearer good", {"trainerStatus": {"progressPercentage": 420}}, WHO, POD, (422, "format")),
-        ("Bearer good", {"trainerStatus": {"metrics": [{"name": "<x>", "value": "1"}]}}, WHO, POD, (422, "format")),
-        ("Bearer good", {"trainerStatus": {"metrics": [{"name": "n", "value": "1"}] * 65}}, WHO, POD, (422, "format")),
-        ("Bearer good", [], WHO, POD, (422, "format")),
-        ("Bearer good", {"pad": "x" * 20_000}, WHO, POD, (413, "size")),
-    ],
-)
-async def test_the_server_takes_proven_bounded_reports_and_nothing_else(header, body, reviewed, pod, expected):
-    taken, counted = [], []
-
-    async def review(token: str) -> Identity | Refusal:
-        return reviewed
-
-    server = ProgressServer(review, lambda who: pod, lambda namespace, r: taken.append((namespace, r)), counted.append)
-    async with TestClient(TestServer(server.application())) as client:
-        response = await client.post(
-            "/", data=json.dumps(body), headers={"Authorization": header} if header is not None else {}
-        )
-    status, counter = expected
-    assert response.status == status
-    assert counted == ([counter] if counter else [])
-    assert len(taken) == (1 if status == 200 else 0)
-    if taken:
-        namespace, found = taken[0]
-        assert (namespace, found.run_uid, found.attempt, found.status.metric("loss")) == ("team-a", "run", 1, "3.7")
-
-
-async def test_a_pod_that_floods_is_slowed_and_its_token_is_reviewed_once():
-    reviews, counted = [], []
-
-    async def review(token: str) -> Identity | Refusal:
-        reviews.append(token)
-        return WHO
-
-    server = ProgressServer(review, lambda who: POD, lambda *taken: None, counted.append, clock=lambda: 100.0)
-    async with TestClient(TestServer(server.application())) as client:
-        codes = [(await client.post("/", json=BODY, headers={"Authorization": "Bearer good"})).status for _ in range(3)]
-    assert codes == [200, 429, 429]
-    assert reviews == ["good"]

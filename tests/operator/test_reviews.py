@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from lmft_operator.facts import PodFacts
-from lmft_operator.progress import Identity, Refusal, claimed
+from lmft_operator.progress import Identity, ProgressReport, Refusal, claimed
 from lmft_operator.progress_server import ProgressServer
 from lmft_operator.reviews import MAX_REFUSALS_KEPT, MAX_REVIEWS_AT_ONCE, Review, Reviews
 
@@ -131,13 +131,15 @@ async def test_a_token_that_proves_another_pod_than_it_claims_is_refused() -> No
 
 
 def progress_server(
-    review: Review, clock: Callable[[], float] | None = None, pod: PodFacts | Refusal = POD
+    review: Review,
+    clock: Callable[[], float] | None = None,
+    pod: PodFacts | Refusal = POD,
+    take: Callable[[str, ProgressReport], None] = lambda namespace, report: None,
+    count: Callable[[str], None] = lambda outcome: None,
 ) -> web.Application:
     clock = clock or Clock()
-    server = ProgressServer(
-        Reviews(review, clock), lambda who: pod, lambda *taken: None, lambda outcome: None, clock=clock
-    )
-    application = web.Application()
+    server = ProgressServer(Reviews(review, clock), lambda who: pod, take, count, clock=clock)
+    application = web.Application(client_max_size=16 * 1024)
     application.router.add_post("/", server.post)
     return application
 
@@ -151,6 +153,60 @@ def posting(client: TestClient[web.Request, web.Application]) -> Post:
         return answer.status
 
     return post
+
+
+def status(**said: Any) -> dict[str, Any]:
+    return {"trainerStatus": said}
+
+
+GOOD, STRANGE = token(payload()), token(payload(), "forged")
+METRIC = {"name": "loss", "value": "3.7"}
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "pod", "expected"),
+    [
+        (f"Bearer {GOOD}", status(progressPercentage=42, metrics=[METRIC]), POD, (200, "taken")),
+        (None, BODY, POD, (401, "token")),
+        ("Basic x", BODY, POD, (401, "token")),
+        ("Bearer " + "x" * 9000, BODY, POD, (400, None)),
+        (f"Bearer {token(payload(audience='other'))}", BODY, POD, (401, "audience")),
+        (f"Bearer {STRANGE}", BODY, POD, (401, "token")),
+        (f"Bearer {GOOD}", BODY, Refusal(403, "pod"), (403, "pod")),
+        (f"Bearer {GOOD}", status(progressPercentage=420), POD, (422, "format")),
+        (f"Bearer {GOOD}", status(metrics=[METRIC | {"name": "<x>"}]), POD, (422, "format")),
+        (f"Bearer {GOOD}", status(metrics=[METRIC] * 65), POD, (422, "format")),
+        (f"Bearer {GOOD}", [], POD, (422, "format")),
+        (f"Bearer {GOOD}", {"pad": "x" * 20_000}, POD, (413, "size")),
+    ],
+)
+async def test_the_server_takes_proven_bounded_reports_and_nothing_else(
+    header: str | None, body: Any, pod: PodFacts | Refusal, expected: tuple[int, str | None]
+) -> None:
+    taken: list[tuple[str, ProgressReport]] = []
+    counted: list[str] = []
+    server = progress_server(
+        ApiServer(GOOD).review, pod=pod, take=lambda *report: taken.append(report), count=counted.append
+    )
+    async with TestClient(TestServer(server)) as client:
+        headers = {"Authorization": header} if header is not None else {}
+        response = await client.post("/", data=json.dumps(body), headers=headers)
+
+    code, counter = expected
+    assert response.status == code
+    assert counted == ([counter] if counter else [])
+    assert len(taken) == (1 if code == 200 else 0)
+    for namespace, found in taken:
+        assert (namespace, found.run_uid, found.attempt, found.status.metric("loss")) == ("team-a", "run", 1, "3.7")
+
+
+async def test_a_pod_that_floods_is_slowed_and_its_token_is_reviewed_once() -> None:
+    server = ApiServer(GOOD)
+    async with TestClient(TestServer(progress_server(server.review))) as client:
+        codes = [await posting(client)(GOOD) for _ in range(3)]
+
+    assert codes == [200, 429, 429]
+    assert server.asked == [GOOD]
 
 
 async def test_a_token_of_no_pod_of_a_run_is_refused_without_a_review() -> None:

@@ -113,7 +113,7 @@ def _named(pattern: Path) -> list[Path]:
     hidden = any(level.startswith(".") for level in wanted)
     found = [
         folder.joinpath(*item.levels)
-        for item in Walk(folder, follow=True)
+        for item in Walk(folder, follow=True, dangling=True)
         if matches(item.levels, wanted) and (hidden or not any(level.startswith(".") for level in item.levels))
     ]
     return sorted(found, key=str)

@@ -155,17 +155,19 @@ class Walk:
     """All plain files below a folder; nothing when it is not there.
 
     A folder that links lead to is visited once, however many lead there. Left out are fifos, devices, links that lead
-    nowhere, and names that are no UTF-8, of which the log says how many.
+    nowhere unless they are wanted, and names that are no UTF-8, of which the log says how many.
 
     Args:
         top: see :func:`folder_beneath`.
         levels: of the folder, below ``top``.
         follow: whether links are followed.
+        dangling: whether links that lead nowhere, or in a circle, are found too, for who reads them to say so.
     """
 
     top: Path
     levels: tuple[str, ...] = ()
     follow: bool = False
+    dangling: bool = False
     _visited: set[tuple[int, int]] = field(default_factory=set)
     _unreadable: int = 0
 
@@ -213,12 +215,12 @@ class Walk:
                 continue
             try:
                 info = entry.stat(follow_symlinks=self.follow)
-            except FileNotFoundError:
-                continue  # a link that leads nowhere, or a file that went while we looked
-            except OSError:
-                if link:
-                    continue  # it leads in a circle, or where we may not look
-                raise
+            except OSError as error:
+                if link and self.dangling:
+                    yield entry.name, entry.stat(follow_symlinks=False), link
+                elif not link and not isinstance(error, FileNotFoundError):
+                    raise
+                continue  # a link that leads nowhere, in a circle or where we may not look; or a file that went
             if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
                 yield entry.name, info, link
 
