@@ -14,6 +14,8 @@ _OURS: Mapping[str, Any] = {
     "activeDeadlineSeconds": None,
     "ttlSecondsAfterFinished": None,
 }
+FIELDS = tuple(_OURS)
+"""Fields of a Job's spec that are looked at."""
 _ONE_POD = ("completions", "parallelism")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lmft_api import KIND
 from lmft_api.run import ATTEMPT_LABEL, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from lmft_operator import alterations
 
 JsonObject = Mapping[str, Any]
 Shape = Callable[[Any], Any]
@@ -138,7 +139,7 @@ _JOB_TEMPLATE = table(
 _JOB = table(
     apiVersion=_name,
     kind=_name,
-    spec=table(suspend=truth, template=_JOB_TEMPLATE),
+    spec=table(suspend=truth, template=_JOB_TEMPLATE, **dict.fromkeys(alterations.FIELDS, whole)),
     status=table(conditions=_CONDITIONS, failed=whole, startTime=_time),
 )
 _POD = table(

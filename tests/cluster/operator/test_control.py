@@ -189,16 +189,15 @@ def test_a_quota_is_explained_and_clears_by_itself(new_run, api):
 def test_a_missing_service_account_is_named(new_run):
     run = new_run(podTemplate={"serviceAccountName": "lmft-nobody"})
     eventually(lambda: "lmft-nobody" in run.condition().get("message", ""), "the account's name in the message")
-    assert run.reason() == "Pending"
+    assert run.reason() == "AdmissionFailed"
 
 
 def test_a_manifest_that_makes_no_valid_job_is_told_so_and_goes_on_when_mended(new_run):
-    # Each annotation is allowed; all of them together are more than an object may carry.
-    notes = {f"example.com/note-{number}": "x" * 4096 for number in range(32)}
-    run = new_run(podTemplate={"annotations": notes})
+    # A label like any other, but for Jobs, whose pods carry it with the Job's own name.
+    run = new_run(podTemplate={"labels": {"job-name": "mine"}})
     run.wait("InvalidSpec")
     assert run.condition()["status"] == "False"
-    assert "Too long" in run.condition()["message"]
+    assert "job-name" in run.condition()["message"]
     assert "attempts" not in run.status()
     run.change(podTemplate=None)
     run.ends(said=DONE)
