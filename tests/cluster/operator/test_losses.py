@@ -97,7 +97,7 @@ def test_a_job_that_its_controller_has_lost_track_of_is_replaced(start: Start, a
     run.ends(2, said=DONE)
     status = run.wait("Completed")
     assert [attempt["reason"] for attempt in status["attempts"]] == ["Interrupted", "Completed"]
-    assert [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"]
+    eventually(lambda: [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"], "the lost Job is deleted")
 
 
 def test_a_result_that_is_gone_with_its_pod_is_fetched_by_one_more_attempt(start: Start, api: Api) -> None:
