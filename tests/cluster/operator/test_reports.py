@@ -216,7 +216,7 @@ def test_a_renewed_certificate_is_taken_up_without_a_restart(operator: Reporting
 
 def test_a_pods_authority_and_token_are_handed_to_it(training: Run, operator: Reporting) -> None:
     pod = training.pod()
-    environment = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
+    environment = {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
     assert environment["KUBEFLOW_TRAINER_SERVER_URL"] == f"https://{HOST}:{operator.port}"
     assert pod["metadata"]["annotations"]["lmfinetune.dev/progress-ca"] == (operator.folder / "ca.crt").read_text()
     (token,) = [v["projected"]["sources"][0] for v in pod["spec"]["volumes"] if v["name"] == "lmft-token"]
