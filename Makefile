@@ -64,6 +64,10 @@ bench: setup ## Measure preprocessing, training, checkpoints and live progress a
 sweep: setup ## Train every model type that transformers lists, and write docs/model-types.md; KINDS="bert gpt2" for some
 	HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONPATH=tests $(BIN)/python -m sweep $(KINDS)
 
+.PHONY: compat
+compat: setup ## Load what lmft run publishes with transformers 4.57 too, and compare what it answers
+	HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONPATH=tests $(BIN)/python -m compat
+
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/
 	@for target in dev operator job; do \

@@ -75,6 +75,7 @@ _NEVER = frozenset({
     "_name_or_path", "name_or_path", "base_model_name_or_path", "gguf_file", "transformers_weights",
     "configuration_files", "custom_generate", "trust_remote_code", "use_kernels", "kernel_config", "compile_config",
     "assistant_model", "index_path", "passages_path", "_commit_hash",
+    "local_files_only", "is_local", "cache_dir",
 })  # fmt: skip
 """Of config.json and generation_config.json, at every depth: each leads to files, repositories or code elsewhere."""
 _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")

@@ -23,4 +23,6 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     if isinstance(settings.get("extra_special_tokens"), list):
         # A list of these has another name in 4.57, which takes only a mapping by this one; 5 reads both.
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    # Where nothing is said 4.57 makes token type ids too, and GPT-2, for one, adds an embedding for each.
+    settings.setdefault("model_input_names", list(tokenizer.model_input_names))
     path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

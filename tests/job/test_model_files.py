@@ -115,14 +115,16 @@ def test_a_configuration_keeps_all_but_what_leads_elsewhere_at_every_depth() -> 
         "model_type": "gpt2", "_name_or_path": "/home/x", "attn_implementation": "evil/kernels", "n_layer": 2,
         "text_config": {"model_type": "llama", "_name_or_path": "x", "rope_parameters": {"rope_theta": 1e4}},
         "transformers_weights": "../../weights.safetensors", "_attn_implementation": "sdpa",
-        "layers": [{"gguf_file": "/x", "size": 1}],
+        "layers": [{"gguf_file": "/x", "size": 1}], "local_files_only": True,
     }  # fmt: skip
     seen = Findings()
     assert model_settings(given, seen) == {
         "model_type": "gpt2", "n_layer": 2, "_attn_implementation": "sdpa", "layers": [{"size": 1}],
         "text_config": {"model_type": "llama", "rope_parameters": {"rope_theta": 1e4}},
     }  # fmt: skip
-    assert sorted(set(seen.dropped)) == ["_name_or_path", "attn_implementation", "gguf_file", "transformers_weights"]
+    assert sorted(set(seen.dropped)) == [
+        "_name_or_path", "attn_implementation", "gguf_file", "local_files_only", "transformers_weights",
+    ]  # fmt: skip
 
 
 def test_known_files_are_copied_and_others_are_not(tmp_path: Path) -> None:

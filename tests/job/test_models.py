@@ -399,3 +399,15 @@ def test_a_published_tokenizer_is_for_transformers_4_too_and_knows_nothing_of_th
     assert str(tmp_path) not in json.dumps(stored)
     assert again(text)["input_ids"] == loaded(text)["input_ids"]
     assert "<river>" in again.all_special_tokens
+
+
+def test_a_published_tokenizer_says_which_inputs_it_makes(tokenizer: Any, tmp_path: Path) -> None:
+    silent = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    silent.save_pretrained(tmp_path / "in")
+    assert "model_input_names" not in json.loads((tmp_path / "in" / "tokenizer_config.json").read_text())
+
+    save_tokenizer(silent, tmp_path / "out")
+
+    # transformers 4.57 would add token_type_ids.
+    stored = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert stored["model_input_names"] == ["input_ids", "attention_mask"]
