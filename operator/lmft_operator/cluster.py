@@ -114,16 +114,22 @@ class Cluster:
         """Post an Event."""
         await self._call("POST", f"{CORE}/namespaces/{namespace}/events", "events", body=event)
 
-    async def review_token(self, token: str) -> JsonDict:
-        """Status of a TokenReview: whose token it is, if it is meant for us."""
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenReview",
-            "spec": {"token": token, "audiences": [TOKEN_AUDIENCE]},
-        }
-        answer = await self._call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", "tokenreviews", body=body)
-        found: JsonDict = answer.get("status") or {}
-        return found
+    async def review_token(self, token: str, audience: str | None = TOKEN_AUDIENCE) -> JsonDict:
+        """Status of a TokenReview: whose token it is, if it is meant for an audience; None: the API server's own."""
+        spec = {"token": token} | ({"audiences": [audience]} if audience else {})
+        return await self._review("authentication.k8s.io", "TokenReview", spec)
+
+    async def review_access(self, subject: JsonDict, path: str) -> JsonDict:
+        """Status of a SubjectAccessReview: whether somebody (user, uid, groups, extra) may get a path."""
+        spec = subject | {"nonResourceAttributes": {"path": path, "verb": "get"}}
+        return await self._review("authorization.k8s.io", "SubjectAccessReview", spec)
+
+    async def _review(self, group: str, kind: str, spec: JsonDict) -> JsonDict:
+        resource = f"{kind.lower()}s"
+        body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+        answer = await self._call("POST", f"/apis/{group}/v1/{resource}", resource, body=body)
+        found = answer.get("status")
+        return found if isinstance(found, dict) else {}
 
     async def get_lease(self, namespace: str, name: str) -> JsonDict:
         """One Lease."""

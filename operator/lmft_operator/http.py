@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,8 @@ Problem = Callable[[], str | None]
 """None when all is well, else what is wrong."""
 Trust = Callable[[web.Request, str], None]
 """Says of a request's connection whose it has proven to be."""
+Check = Callable[[web.Request], Awaitable[web.Response | None]]
+"""The answer to a request that is refused, or None."""
 _BODY_BYTES = 64 * 1024
 
 
@@ -102,10 +104,12 @@ def probe_routes(live: Problem, ready: Problem) -> list[web.RouteDef]:
     ]
 
 
-def metric_routes() -> list[web.RouteDef]:
-    """/metrics."""
+def metric_routes(refused: Check | None = None) -> list[web.RouteDef]:
+    """/metrics, for everybody or for those who pass a check."""
 
-    async def answer(_: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if refused is not None and (refusal := await refused(request)) is not None:
+            return refusal
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [web.get("/metrics", answer)]

@@ -24,6 +24,7 @@ from lmft_operator.errors import ClusterError, RestoredError
 from lmft_operator.facts import Key
 from lmft_operator.health import Health
 from lmft_operator.leader import Elector, LeaseLostError
+from lmft_operator.metrics_server import serve_metrics
 from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
 from lmft_operator.reports import Role, serve_reports
@@ -129,6 +130,8 @@ async def run(settings: OperatorSettings) -> None:
         }
 
     parts: Parts = {}
+    if settings.metrics.secure:
+        parts["metrics"] = serve_metrics(settings, cluster)
     if settings.progress.url:
         limits = settings.connections.limits()
         parts["progress"] = serve_reports(settings.progress, limits, cluster, cache, reconciler.reported, role)
@@ -224,12 +227,12 @@ async def _signals_again(kopf_ready: asyncio.Event, stopping: asyncio.Event) -> 
 
 
 async def _serve(settings: OperatorSettings, live: http.Problem, ready: http.Problem) -> list[http.Server]:
-    """Probes and metrics, on a port each: who reads the metrics, or fills their port, is no matter of kubelet's."""
+    """Probes and open metrics, on a port each: who reads the metrics, or fills their port, is not kubelet's matter."""
     limits, probes, measured = settings.connections.limits(), settings.probes, settings.metrics
-    servers = [
-        http.Server(http.probe_routes(live, ready), http.Port("probes", probes.host, probes.port, limits)),
-        http.Server(http.metric_routes(), http.Port("metrics", measured.host, measured.port, limits)),
-    ]
+    servers = [http.Server(http.probe_routes(live, ready), http.Port("probes", probes.host, probes.port, limits))]
+    if not measured.secure:
+        port = http.Port("metrics", measured.host, measured.port, limits)
+        servers.append(http.Server(http.metric_routes(), port))
     for server in servers:
         await server.start()
     return servers

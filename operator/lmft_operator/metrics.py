@@ -19,6 +19,7 @@ UNSERVED = Gauge("lmft_namespaces_unserved", "Namespaces of watchNamespaces that
 UNSEEN = Gauge("lmft_watch_unseen", "Writes of ours that the watch has not shown yet.")
 ATTEMPTS = Counter("lmft_attempts_ended", "Attempts that ended.", ["namespace", "reason"])
 PROGRESS = Counter("lmft_progress_reports", "Progress reports of pods, taken or refused and why.", ["outcome"])
+SCRAPES = Counter("lmft_scrapes", "Requests for metrics over HTTPS, answered or refused and why.", ["outcome"])
 CONNECTIONS = Gauge("lmft_connections", "Open connections.", ["port"])
 DROPPED = Counter(
     "lmft_connections_dropped", "Connections closed for want of a request in time, or of room.", ["port", "reason"]

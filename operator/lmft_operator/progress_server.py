@@ -1,11 +1,8 @@
 """HTTPS server for the pods' progress reports: proves who posts, bounds what is posted, hands it on."""
 
-import asyncio
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -88,33 +85,3 @@ class ProgressServer:
             return Refusal(422, "format")
         self._take(who.namespace, ProgressReport(pod.run_uid, pod.attempt, now, message.trainer_status, pod.uid))
         return None
-
-
-class ServingCertificate:
-    """A TLS context that takes up a renewed certificate without a restart."""
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate, self._key = certificate, key
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._loaded = b""
-        self.reload()
-
-    def reload(self) -> bool:
-        """Load the files again if they changed; new connections use them. A half-written pair keeps the old one."""
-        content = self._certificate.read_bytes() + self._key.read_bytes()
-        if content == self._loaded:
-            return False
-        self.context.load_cert_chain(self._certificate, self._key)
-        self._loaded = content
-        return True
-
-    async def follow(self, every_seconds: float, say: Callable[[str], None]) -> None:
-        """Look for a renewed certificate for as long as the task lives."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            try:
-                if self.reload():
-                    say("took up the renewed progress certificate")
-            except (OSError, ssl.SSLError) as error:
-                say(f"the renewed progress certificate cannot be used, the old one stays: {error}")

@@ -1,29 +1,27 @@
 """The progress server in the running operator: its certificate, the API server's word on tokens, and the known pods."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from aiohttp import web
 
 from lmft_api.progress import MAX_BODY_BYTES
 from lmft_operator import metrics
 from lmft_operator.cache import Cache
+from lmft_operator.certificates import LOOK_SECONDS, serving_certificate
 from lmft_operator.cluster import Cluster
 from lmft_operator.connections import Limits
 from lmft_operator.errors import ClusterError
 from lmft_operator.facts import Key, PodFacts
 from lmft_operator.http import Port, Server
 from lmft_operator.progress import Identity, ProgressReport, Refusal, admitted, identity
-from lmft_operator.progress_server import ProgressServer, ServingCertificate
+from lmft_operator.progress_server import ProgressServer
 from lmft_operator.relay import Relay
 from lmft_operator.reviews import Reviews
 from lmft_operator.settings import ProgressSettings
 
 logger = logging.getLogger(__name__)
-CERTIFICATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ async def serve_reports(
         if key is not None and key.namespace == namespace:
             take(key, report)
 
-    certificate = await _certificate(settings)
+    certificate = await serving_certificate(settings.cert_file, settings.key_file, "progress reports")
 
     def count(outcome: str) -> None:
         metrics.PROGRESS.labels(outcome).inc()
@@ -90,18 +88,6 @@ async def serve_reports(
     reports.trust = server.trust
     await server.start()
     try:
-        await certificate.follow(CERTIFICATE_SECONDS, logger.info)
+        await certificate.follow(LOOK_SECONDS, logger.info)
     finally:
         await server.stop()
-
-
-async def _certificate(settings: ProgressSettings) -> ServingCertificate:
-    said = ""
-    while True:
-        try:
-            return ServingCertificate(Path(settings.cert_file), Path(settings.key_file))
-        except OSError as problem:  # ssl.SSLError is one
-            if str(problem) != said:
-                said = str(problem)
-                logger.warning("no progress reports until the serving certificate can be read: %s", problem)
-        await asyncio.sleep(5.0)

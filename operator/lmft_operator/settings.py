@@ -322,6 +322,8 @@ class MetricsSettings(Section):
     """Address to listen on; empty: all of them, IPv6 and IPv4."""
     port: Port = 8080
     """Port of /metrics."""
+    secure: bool = False
+    """HTTPS, with the certificate of ``progress``, for those alone whom the API server lets get ``/metrics``."""
 
 
 class OperatorSettings(Section):

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from lmft_operator.certificates import ServingCertificate
 from lmft_operator.connections import Limits, Listener
 from lmft_operator.http import Port, Server
-from lmft_operator.progress_server import ServingCertificate
 
 LIMITS = Limits(most=3, per_source=3)
 LONG = Limits(most=9, per_source=9, handshake_seconds=60, header_seconds=60, seconds=60)
@@ -279,9 +279,9 @@ async def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(tmp_pat
     said: list[str] = []
     following = asyncio.create_task(serving.follow(0.01, said.append))
     # Certificate and key are two files: one look may come between them.
-    await until(lambda: "took up the renewed progress certificate" in said)
+    await until(lambda: "took up the renewed serving certificate" in said)
     said.clear()
     (tmp_path / "tls.key").write_text("-----BEGIN")
     await until(lambda: any("the old one stays" in line for line in said))
     following.cancel()
-    assert "took up the renewed progress certificate" not in said
+    assert "took up the renewed serving certificate" not in said

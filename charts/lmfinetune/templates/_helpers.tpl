@@ -66,12 +66,17 @@ app.kubernetes.io/component: operator
 {{- if kindIs "string" . }}{{ . }}{{ else if . }}{{ int64 . }}{{ end }}
 {{- end }}
 
-{{/* Name of the Secret with the progress server's certificate. */}}
+{{/* Whether the operator serves anything over TLS: text if so. */}}
+{{- define "lmfinetune.tls" -}}
+{{- if or .Values.progress.enabled .Values.metrics.secure }}true{{ end }}
+{{- end }}
+
+{{/* Name of the Secret with the serving certificate. */}}
 {{- define "lmfinetune.tlsSecretName" -}}
 {{- default (printf "%s-progress-tls" (include "lmfinetune.fullname" .)) .Values.progress.tls.secretName }}
 {{- end }}
 
-{{/* Host under which pods reach the progress server. */}}
+{{/* Host under which pods reach the progress server; the name in the certificate, on whatever port it is shown. */}}
 {{- define "lmfinetune.progressHost" -}}
 {{ include "lmfinetune.fullname" . }}-progress.{{ .Release.Namespace }}.svc
 {{- end }}

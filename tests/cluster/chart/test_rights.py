@@ -35,6 +35,7 @@ RESOURCES = (
     ("rbac.authorization.k8s.io", "roles", ""),
     ("apiextensions.k8s.io", "customresourcedefinitions", ""),
     ("authentication.k8s.io", "tokenreviews", ""),
+    ("authorization.k8s.io", "subjectaccessreviews", ""),
     ("coordination.k8s.io", "leases", ""),
 )
 NAMESPACED = {
@@ -91,6 +92,16 @@ def test_serving_the_whole_cluster_takes_these_rights_and_no_others(server: Serv
     assert allowed(server, account, "") == NAMESPACED | CLUSTER_WIDE
     assert allowed(server, account, "default") == NAMESPACED | CLUSTER_WIDE
     assert allowed(server, account, namespace) == NAMESPACED | CLUSTER_WIDE | LEASE
+
+
+def test_metrics_for_some_take_one_more_right_and_make_a_role_for_their_readers(server: Server) -> None:
+    namespace = server.namespace()
+    server.install(namespace, "--set", "metrics.secure=true")
+    account = f"system:serviceaccount:{namespace}:lmft-lmfinetune"
+
+    assert allowed(server, account, "") == NAMESPACED | CLUSTER_WIDE | {"subjectaccessreviews": {"create"}}
+    role = server.there("clusterrole", f"{namespace}-lmft-lmfinetune-metrics-reader")
+    assert role["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
 
 
 def test_serving_some_namespaces_takes_no_rights_elsewhere(server: Server) -> None:

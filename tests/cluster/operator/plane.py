@@ -133,7 +133,8 @@ class Operator:
     def ports(self) -> Json:
         """Where it listens here."""
         here = {"host": "127.0.0.1"}
-        return {"probes": here | {"port": self.port}, "metrics": here | {"port": self.metrics_port}}
+        metrics = self.settings.get("metrics", {}) | here | {"port": self.metrics_port}
+        return {"probes": here | {"port": self.port}, "metrics": metrics}
 
     @property
     def log(self) -> Path:
