@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from chart.helm import CHART, FULL, HELMS, render
-from chart.test_objects import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES
+from chart.test_objects import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, SECURE_RULES
 from docs.pages import ROOT, Block, blocks, prose
 
 from lmft_operator.settings import parse
@@ -26,11 +26,12 @@ def test_values_that_a_page_shows_are_taken_by_chart_and_operator(block: Block, 
 def test_the_rights_that_a_page_lists_are_those_of_the_roles(page: Path) -> None:
     rows = re.findall(r"^\| ([a-z/]+) \| ([a-z, ]+) \| [^|]+ \|$", prose(page), re.MULTILINE)
 
-    known = set().union(*(NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES).values())
+    known = set().union(*(NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES).values())
     listed = {resource: set(verbs.split(", ")) for resource, verbs in rows if known & set(verbs.split(", "))}
 
     assert listed == {
-        resource: verbs for (_, resource), verbs in (NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES).items()
+        resource: verbs
+        for (_, resource), verbs in (NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES).items()
     }
 
 

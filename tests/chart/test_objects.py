@@ -30,6 +30,9 @@ CLUSTER_RULES = {
     ("authentication.k8s.io", "tokenreviews"): {"create"},
 }
 
+SECURE_RULES = {("authorization.k8s.io", "subjectaccessreviews"): {"create"}}
+"""With metrics.secure."""
+
 
 def rules(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
@@ -283,8 +286,9 @@ def test_metrics_for_some_take_one_more_right_and_have_a_role_for_their_readers(
     rendered = render(*SECURE, helm=helm)
 
     assert parse(rendered.config).metrics.secure is True
-    review = {("authorization.k8s.io", "subjectaccessreviews"): {"create"}}
-    assert rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")) == NAMESPACED_RULES | CLUSTER_RULES | review
+    assert (
+        rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")) == NAMESPACED_RULES | CLUSTER_RULES | SECURE_RULES
+    )
     reader = rendered.one("ClusterRole", "lmft-system-lmfinetune-metrics-reader")
     assert reader["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
     bound = {binding["roleRef"]["name"] for binding in rendered.all("ClusterRoleBinding")}
