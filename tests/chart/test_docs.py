@@ -26,13 +26,11 @@ def test_values_that_a_page_shows_are_taken_by_chart_and_operator(block: Block, 
 def test_the_rights_that_a_page_lists_are_those_of_the_roles(page: Path) -> None:
     rows = re.findall(r"^\| ([a-z/]+) \| ([a-z, ]+) \| [^|]+ \|$", prose(page), re.MULTILINE)
 
-    known = set().union(*(NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES).values())
+    rights = NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES
+    known = set().union(*rights.values())
     listed = {resource: set(verbs.split(", ")) for resource, verbs in rows if known & set(verbs.split(", "))}
 
-    assert listed == {
-        resource: verbs
-        for (_, resource), verbs in (NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES).items()
-    }
+    assert listed == {resource: verbs for (_, resource), verbs in rights.items()}
 
 
 def test_the_alerts_that_operations_lists_are_those_of_the_rule() -> None:
