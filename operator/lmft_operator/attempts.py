@@ -205,7 +205,8 @@ def release(course: Course) -> None:
     ends = {attempt.number: since(attempt.end_time) for attempt in course.status.attempts or ()}
     for pod in seen.pods:
         job = next((job for job in seen.jobs if job.uid == pod.owner), None)
-        if job is None or not pod.ended or pod.over or pod.deleted is not None:
+        # A pod without others ends by itself, however late a busy kubelet says so.
+        if job is None or not pod.ended or pod.over or not pod.beside or pod.deleted is not None:
             continue
         left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
         if left <= 0:

@@ -75,6 +75,16 @@ def test_a_pod_that_another_container_keeps_up_is_removed_with_its_job(World, co
     assert len(world.created) == (1 if over else 2)
 
 
+def test_a_pod_of_ours_alone_keeps_its_job_however_late_a_busy_kubelet_says_that_it_is_over(World):
+    world = World()
+    world.step()
+    world.run_pod()
+    world.end_pod(code=0, said=DONE, phase="Running")
+
+    assert world.later(10 * MARGIN).delete_jobs == ()
+    assert world.status.ended
+
+
 def test_a_pod_that_ends_in_time_keeps_its_job_and_its_log(World):
     world = World()
     world.step()
