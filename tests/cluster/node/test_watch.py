@@ -72,7 +72,7 @@ def test_a_run_is_followed_on_a_terminal_and_in_a_pipe_until_its_samples(team: T
     assert code == 0, last
     assert any(re.search(r"Training.*\n.*━+ +\d+% +step \d+/300 +loss \d", picture, re.DOTALL) for picture in pictures)
     assert re.search(r"^loss \d+\.\d\d [▁▂▃▄▅▆▇█]{3,} \d+\.\d\d$", last, re.MULTILINE)
-    assert re.search(rf"perplexity +{results['baselinePerplexity']} +{results['perplexity']}", last)
+    assert re.search(rf"perplexity +{results['baselinePerplexity']}( ± \S+)? +{results['perplexity']}", last)
     assert re.search(r"\d\d:\d\d:\d\d Completed", last)
     for part in ("“The import statement”", "before ▸", "after  ▸", results["modelURI"], results["reportURI"]):
         assert part in last
