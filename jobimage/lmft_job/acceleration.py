@@ -1,4 +1,4 @@
-"""What makes a step fast on a GPU and leaves its figures as they are; each part is tried on the model first.
+"""What makes a step fast on a GPU and leaves its figures as they are; what a model may refuse is tried on it first.
 
 On a CPU nothing here is on: a step's time is its arithmetic there, and the tutorials' figures stay equal to the bit.
 """
@@ -18,7 +18,7 @@ from lmft_job.fused_loss import admits_fused_loss, fused_loss
 from lmft_job.packed_attention import admits_packed_attention, packed_attention
 
 COMPILING_PAYS_STEPS = 500
-"""Planned steps from which compiling pays: it takes half a minute, and saves about a third of a step's time."""
+"""Planned steps from which compiling is taken to pay. Chosen, not measured: how long it takes depends on the model."""
 
 _LARGE_SHARE = 0.25
 
