@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,50 +89,54 @@ def describe() -> str:
 
 
 @contextmanager
-def running(folder: Path, *, one_at_a_time: bool = False) -> Iterator[S3Server]:
+def running(folder: Path, *, one_at_a_time: bool = False, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Starts a server that keeps its objects below the folder, and stops it afterwards.
 
     Args:
         folder: empty, the server's own.
         one_at_a_time: moto's server, which answers one request after the other, so that a conditional write is atomic
             as S3 promises it. versitygw's is not: of eight writers at once, two may win.
+        host: the address to listen on; where it is of IPv6, versitygw is needed.
     """
-    port = _free_port()
+    port = _free_port(host)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     program = None if one_at_a_time else find_versitygw()
     start = _start_versitygw if program else _start_moto_in_turn if one_at_a_time else _start_moto
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(**start(program, folder, port), stdout=log, stderr=log)
+        process = subprocess.Popen(**start(program, folder, address), stdout=log, stderr=log)
         try:
-            _wait_for(port, process, folder / "server.log")
-            endpoint = f"http://127.0.0.1:{port}"
+            _wait_for((host, port), process, folder / "server.log")
+            endpoint = f"http://{address}"
             yield (_people_of_versitygw if program else _people_of_moto)(program, endpoint, folder)
         finally:
             process.kill()
             process.wait()
 
 
-def _start_versitygw(program: Path | None, folder: Path, port: int) -> dict[str, Any]:
+def _start_versitygw(program: Path | None, folder: Path, address: str) -> dict[str, Any]:
     for name in ("objects", "people"):
         (folder / name).mkdir()
     people = ["--iam-dir", str(folder / "people")]
     return {
-        "args": [str(program), *people, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(folder / "objects")],
+        "args": [str(program), *people, "--port", address, "--quiet", "posix", str(folder / "objects")],
         "env": {**os.environ, "ROOT_ACCESS_KEY": "owner", "ROOT_SECRET_KEY": "ownersecret"},
     }
 
 
-def _start_moto(program: Path | None, folder: Path, port: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+def _start_moto(program: Path | None, folder: Path, address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", port]
     return {"args": command, "env": {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "1000000"}}
 
 
-def _start_moto_in_turn(program: Path | None, folder: Path, port: int) -> dict[str, Any]:
+def _start_moto_in_turn(program: Path | None, folder: Path, address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
     start = (
         "from moto.server import DomainDispatcherApplication, create_backend_app\n"
         "from werkzeug.serving import run_simple\n"
-        f"run_simple('127.0.0.1', {port}, DomainDispatcherApplication(create_backend_app))"
+        f"run_simple('{host}', {port}, DomainDispatcherApplication(create_backend_app))"
     )
-    return _start_moto(program, folder, port) | {"args": [sys.executable, "-c", start]}
+    return _start_moto(program, folder, address) | {"args": [sys.executable, "-c", start]}
 
 
 def _people_of_versitygw(program: Path | None, endpoint: str, folder: Path) -> S3Server:
@@ -177,19 +181,18 @@ _READING = {
 }
 
 
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_for(at: tuple[str, int], process: "subprocess.Popen[bytes]", log: Path) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        with suppress(OSError), socket.create_connection(at):
+            return
         if process.poll() is not None:
             break
         time.sleep(0.05)
     raise RuntimeError(f"the S3 server did not start: {log.read_text()}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

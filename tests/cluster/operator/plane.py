@@ -114,12 +114,14 @@ class Operator:
     process: subprocess.Popen[bytes] | None = None
     metrics_port: int = field(default_factory=free_port)
     name: str = "operator"
+    host: str = "127.0.0.1"
+    """This machine's address; one of IPv6 is listened on as the chart does it: on all there are."""
 
     def start(self) -> "Operator":
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump(self.settings | self.ports()))
         environment = os.environ | {"LMFT_OPERATOR_CONFIG": str(config), "KUBECONFIG": str(self.kubeconfig)}
-        environment |= {"LMFT_POD_NAME": self.name, "LMFT_POD_IP": "127.0.0.1"}
+        environment |= {"LMFT_POD_NAME": self.name, "LMFT_POD_IP": self.host}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lmft_operator.main"], env=environment, stderr=self.log.open("ab")
         )
@@ -132,7 +134,7 @@ class Operator:
 
     def ports(self) -> Json:
         """Where it listens here."""
-        here = {"host": "127.0.0.1"}
+        here = {"host": "" if ":" in self.host else self.host}
         metrics = self.settings.get("metrics", {}) | here | {"port": self.metrics_port}
         return {"probes": here | {"port": self.port}, "metrics": metrics}
 
@@ -143,7 +145,7 @@ class Operator:
     def ask(self, path: str) -> int:
         """HTTP status of a probe; 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{bracketed(self.host)}:{self.port}{path}", timeout=5) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as problem:
             return problem.code
@@ -151,7 +153,7 @@ class Operator:
             return 0
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{bracketed(self.host)}:{self.metrics_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
     def stop(self, number: int = signal.SIGTERM) -> float:
@@ -258,6 +260,11 @@ class Run:
         start, end = timestamps(seconds)
         ended = {"exitCode": code, "startedAt": start, "finishedAt": end, "reason": why, "message": words}
         self.show(attempt, "Failed" if code else "Succeeded", {"terminated": ended})
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def timestamps(seconds: int) -> tuple[str, str]:

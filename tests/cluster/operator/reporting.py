@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.eventually import eventually
-from cluster.operator.plane import Json, Operator
+from cluster.operator.plane import Json, Operator, bracketed
 from cluster.ports import free_port
 
 HOST = "localhost"
@@ -23,11 +23,11 @@ def authority(folder: Path) -> None:
              "-keyout", folder / "ca.key", "-out", folder / "ca.crt")  # fmt: skip
 
 
-def certificate(folder: Path) -> None:
+def certificate(folder: Path, host: str = HOST) -> None:
     """A serving certificate under it, ``tls.crt`` and ``tls.key``; another one each time."""
-    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={HOST}", "-keyout", folder / "new.key",
+    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", folder / "new.key",
              "-out", folder / "new.csr")  # fmt: skip
-    (folder / "names").write_text(f"subjectAltName=DNS:{HOST}")
+    (folder / "names").write_text(f"subjectAltName={'IP' if ':' in host else 'DNS'}:{host}")
     signer = ("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial")
     _openssl("x509", "-req", "-days", "9", "-in", folder / "new.csr", *signer, "-extfile", folder / "names",
              "-out", folder / "new.crt")  # fmt: skip
@@ -46,20 +46,30 @@ class Reporting:
     operator: Operator
     folder: Path
     port: int
+    host: str = HOST
+    """What the pods call it."""
 
     @classmethod
     def start(
-        cls, folder: Path, kubeconfig: Path, settings: Json, name: str = "operator", **progress: object
+        cls,
+        folder: Path,
+        kubeconfig: Path,
+        settings: Json,
+        name: str = "operator",
+        host: str = HOST,
+        **progress: object,
     ) -> "Reporting":
         if not (folder / "ca.crt").exists():
             authority(folder)
-        certificate(folder)
+        certificate(folder, host)
         port = free_port()
         files = {"certFile": "tls.crt", "keyFile": "tls.key", "caFile": "ca.crt"}
-        section = {"url": f"https://{HOST}:{port}", "host": "127.0.0.1", "port": port, **progress}
+        on = "127.0.0.1" if host == HOST else host
+        listen = "" if ":" in on else on
+        section = {"url": f"https://{bracketed(host)}:{port}", "host": listen, "port": port, **progress}
         section |= {name: str(folder / file) for name, file in files.items()}
-        operator = Operator(folder, kubeconfig, free_port(), settings | {"progress": section}, name=name).start()
-        found = cls(operator, folder, port)
+        operator = Operator(folder, kubeconfig, free_port(), settings | {"progress": section}, name=name, host=on)
+        found = cls(operator.start(), folder, port, host)
         eventually(lambda: found.post(None) == 401, "a progress server")
         return found
 
@@ -67,7 +77,7 @@ class Reporting:
         """Status of a report; 0 when the connection fails."""
         body = raw if raw is not None else json.dumps(message if message is not None else report()).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        request = urllib.request.Request(f"https://{HOST}:{self.port}/", data=body, headers=headers)
+        request = urllib.request.Request(f"https://{bracketed(self.host)}:{self.port}/", data=body, headers=headers)
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         try:
             with urllib.request.urlopen(request, context=context, timeout=20) as answer:

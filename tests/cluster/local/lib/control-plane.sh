@@ -14,13 +14,13 @@ control_plane_up() { # [--no-controllers]
 run_etcd() {
   # No fsync: the state of a test cluster need not outlive the machine's power.
   spawn etcd etcd --data-dir etcd --unsafe-no-fsync --log-level warn --quota-backend-bytes 8589934592 \
-    --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
-    --listen-peer-urls "http://127.0.0.1:$((ETCD_PORT + 1))"
+    --listen-client-urls "http://$ETCD_HOST:$ETCD_PORT" --advertise-client-urls "http://$ETCD_HOST:$ETCD_PORT" \
+    --listen-peer-urls "http://$ETCD_HOST:$((ETCD_PORT + 1))"
 }
 
 run_apiserver() {
-  spawn apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$ETCD_PORT" \
-    --bind-address 0.0.0.0 --secure-port "$API_PORT" --advertise-address "$NODE_IP" --allow-privileged \
+  spawn apiserver kube-apiserver --etcd-servers "http://$ETCD_HOST:$ETCD_PORT" \
+    --bind-address $LISTEN --secure-port "$API_PORT" --advertise-address "$NODE_IP" --allow-privileged \
     --tls-cert-file pki/server.crt --tls-private-key-file pki/server.key --client-ca-file pki/ca.crt \
     --kubelet-client-certificate pki/admin.crt --kubelet-client-key pki/admin.key \
     --kubelet-preferred-address-types InternalIP \
@@ -60,14 +60,14 @@ certificate() { # name common-name organisation
   openssl req -newkey rsa:2048 -nodes -subj "/O=$3/CN=$2" -keyout "$at.key" -out "$at.csr" 2>/dev/null
   openssl x509 -req -days 3650 -in "$at.csr" -out "$at.crt" -CA "$DIR/pki/ca.crt" -CAkey "$DIR/pki/ca.key" \
     -CAcreateserial -extfile - 2>/dev/null <<N
-subjectAltName=IP:127.0.0.1,IP:$NODE_IP,IP:10.96.0.1,DNS:localhost,DNS:$NODE,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local
+subjectAltName=IP:$LOOPBACK,IP:$NODE_IP,IP:$API_SERVICE_IP,DNS:localhost,DNS:$NODE,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local
 N
 }
 
 identity() { # name common-name organisation   a certificate and the kubeconfig that holds it
   certificate "$@"
   local config=(kubectl config --kubeconfig "$DIR/$1.conf")
-  "${config[@]}" set-cluster local --server "https://$NODE_IP:$API_PORT" --certificate-authority "$DIR/pki/ca.crt" --embed-certs
+  "${config[@]}" set-cluster local --server "https://$API_HOST:$API_PORT" --certificate-authority "$DIR/pki/ca.crt" --embed-certs
   "${config[@]}" set-credentials "$1" --client-certificate "$DIR/pki/$1.crt" --client-key "$DIR/pki/$1.key" --embed-certs
   "${config[@]}" set-context local --cluster local --user "$1"
   "${config[@]}" use-context local
