@@ -168,27 +168,26 @@ class Cluster:
         Beside each page comes the list's version.
 
         Objects come in their shapes (:mod:`shapes`). A page of ten large ones would be megabytes: from there on they
-        are asked for one by one, until they are small again.
+        are asked for one by one, until they are small again (:class:`reading.PageSize`).
         """
         base, singular, query = _LISTS[kind]
         path = f"{base}/namespaces/{namespace}/{kind}" if namespace else f"{base}/{kind}"
-        query = dict(query)
+        query, size = dict(query), reading.PageSize(limit)
         while True:
-            most = reading.MAX_PAGE_BYTES if limit > 1 else MAX_ANSWER_BYTES
-            data = await self._send("GET", path, kind, query=query | {"limit": str(limit)}, most=most)
+            most = MAX_ANSWER_BYTES if size.single else reading.MAX_PAGE_BYTES
+            data = await self._send("GET", path, kind, query=query | {"limit": str(size.limit)}, most=most)
             text = data.decode("utf-8", "replace") if data is not None else ""
-            if data is None or (limit > 1 and not reading.fits_page(text)):
-                if limit == 1:
-                    raise ClusterError(200, f"GET {path}: one object is larger than {MAX_ANSWER_BYTES} bytes")
-                limit = 1
+            if data is None and size.single:
+                raise ClusterError(200, f"GET {path}: one object is larger than {MAX_ANSWER_BYTES} bytes")
+            if data is None or not (size.single or reading.fits_page(text)):
+                size.refused()
                 continue
             page = _understood(lambda: reading.read_list(text, singular), f"GET {path}")  # noqa: B023 - called at once
             yield page.items, page.version
             if not page.following:
                 return
             query["continue"] = page.following
-            if len(data) < reading.MAX_PAGE_BYTES // PAGE:
-                limit = min(2 * limit, PAGE)
+            size.taken(len(text), page.whole)
 
     async def _call(
         self,

@@ -3,7 +3,8 @@
 Whoever reaches a port may open connections before any token is asked for. One that sends nothing, its handshake a byte
 at a time, or half a request would hold a file descriptor and memory for as long as it likes, and they are what the
 operator talks to the API server with. So a connection is counted when it is accepted and costs a socket until its first
-byte comes: TLS and HTTP are set up only then. A full port closes its oldest connection that has proven nothing.
+byte comes: TLS and HTTP are set up only then, of a few connections in a turn of the loop. A full port closes its oldest
+connection that has proven nothing.
 """
 
 import asyncio
@@ -12,35 +13,17 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
+from lmft_operator.crowd import Crowd, Limits
+
 logger = logging.getLogger(__name__)
-_ACCEPTS_AT_ONCE = 8
-"""Then the loop gets on with the rest: a request that has come must be answered before a flood takes its place."""
+AT_ONCE = 4
+"""Connections that are accepted, and those that are set up, in one turn of the loop. Then it gets on with the rest: a
+handshake takes milliseconds, and a request that has come must be answered before a flood takes its place."""
+_BACKLOG = 1024
 _PAUSE_SECONDS = 1.0
 """Nothing is accepted for so long when the process has no file descriptor left and no connection to close."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a port.
-
-    Attributes:
-        most: connections at a time.
-        per_source: of them from one address.
-        per_client: of them that one proven client may hold on to when the port is full.
-        handshake_seconds: until the first byte has come and the TLS handshake is done.
-        header_seconds: from then until a request's head is complete.
-        seconds: longest life of a connection, idle or not.
-    """
-
-    most: int = 512
-    per_source: int = 256
-    per_client: int = 4
-    handshake_seconds: float = 5.0
-    header_seconds: float = 5.0
-    seconds: float = 10.0
 
 
 class Listener:
@@ -62,15 +45,14 @@ class Listener:
         dropped: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.make, self.limits, self.tls, self.dropped = make, limits, tls, dropped
-        self._open: dict[_Connection, None] = {}  # the oldest first
-        self._sources: dict[str, dict[_Connection, None]] = {}
-        self._clients: dict[str, dict[_Connection, None]] = {}
+        self._crowd: Crowd[_Connection] = Crowd(limits)
         self._protocols: dict[asyncio.BaseProtocol, _Connection] = {}
-        self._socket: socket.socket | None = None
+        self._speaking: dict[_Connection, None] = {}
+        self._door: Door | None = None
 
     def __len__(self) -> int:
         """Connections at the moment."""
-        return len(self._open)
+        return len(self._crowd)
 
     def listen(self, host: str, port: int) -> int:
         """Begin to accept.
@@ -85,18 +67,14 @@ class Listener:
         Raises:
             OSError: the address is taken, or not of this machine.
         """
-        self._socket = _bound(host, port)
-        self._socket.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._socket, self._accept)
-        return int(self._socket.getsockname()[1])
+        self._door = Door(host, port, _BACKLOG, AT_ONCE, self._admit, self._crowd.make_room)
+        return self._door.port
 
     def close(self) -> None:
         """Accept nothing more, and close what is open."""
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
-        for connection in list(self._open):
+        if self._door is not None:
+            self._door.close()
+        for connection in self._crowd:
             connection.end()
 
     def heard(self, protocol: asyncio.BaseProtocol) -> None:
@@ -106,51 +84,28 @@ class Listener:
 
     def trust(self, protocol: asyncio.BaseProtocol, client: str) -> None:
         """A connection has proven whose it is: it is closed for no other's sake, unless its client holds many."""
-        connection = self._protocols.get(protocol)
-        if connection is None:
-            return
-        self._forget_client(connection)
-        connection.client = client
-        held = self._clients.setdefault(client, {})
-        held[connection] = None
-        if len(held) > self.limits.per_client:
-            self._forget_client(next(iter(held)))
-
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                accepted, address = cast(socket.socket, self._socket).accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as problem:  # no file descriptor, or no memory for one
-                self._make_room(problem)
-                return
-            accepted.setblocking(False)
-            self._admit(accepted, _source(address[0]))
-
-    def _make_room(self, problem: OSError) -> None:
-        victim = _oldest_unproven(self._open)
-        if victim is not None:
-            victim.end("full")
-            return
-        logger.warning("accepting nothing for %.0f s: %s", _PAUSE_SECONDS, problem)
-        loop, listener = asyncio.get_running_loop(), cast(socket.socket, self._socket)
-        loop.remove_reader(listener)
-        loop.call_later(_PAUSE_SECONDS, lambda: self._socket and loop.add_reader(self._socket, self._accept))
+        if connection := self._protocols.get(protocol):
+            self._crowd.trust(connection, client)
 
     def _admit(self, accepted: socket.socket, source: str) -> None:
-        of_source = self._sources.get(source, {})
-        crowd = of_source if len(of_source) >= self.limits.per_source else self._open
-        if crowd is of_source or len(crowd) >= self.limits.most:
-            victim = _oldest_unproven(crowd)
-            if victim is None:
-                self.dropped("full")
-                accepted.close()
-                return
-            victim.end("full")
-        connection = _Connection(self, accepted, source)
-        self._open[connection] = None
-        self._sources.setdefault(source, {})[connection] = None
+        if self._crowd.make_room(source):
+            self._crowd.add(_Connection(self, accepted, source))
+        else:
+            self.dropped("full")
+            accepted.close()
+
+    def speaks(self, connection: "_Connection") -> None:
+        """The first byte of a connection has come: it is set up when it is its turn."""
+        if not self._speaking:
+            asyncio.get_running_loop().call_soon(self._set_up_some)
+        self._speaking[connection] = None
+
+    def _set_up_some(self) -> None:
+        # The newest first, and as many as are accepted: a crowd that speaks at once holds up nobody who comes later.
+        for _ in range(min(AT_ONCE, len(self._speaking))):
+            self._speaking.popitem()[0].set_up()
+        if self._speaking:
+            asyncio.get_running_loop().call_soon(self._set_up_some)
 
     def opened(self, connection: "_Connection", protocol: asyncio.BaseProtocol) -> None:
         """A connection has a protocol by now."""
@@ -158,16 +113,10 @@ class Listener:
 
     def ended(self, connection: "_Connection", protocol: asyncio.BaseProtocol | None) -> None:
         """A connection gives its place back."""
-        self._open.pop(connection, None)
-        _discard(self._sources, connection.source, connection)
-        self._forget_client(connection)
+        self._crowd.remove(connection)
+        self._speaking.pop(connection, None)
         if protocol is not None:
             self._protocols.pop(protocol, None)
-
-    def _forget_client(self, connection: "_Connection") -> None:
-        if connection.client is not None:
-            _discard(self._clients, connection.client, connection)
-            connection.client = None
 
 
 class _Connection(asyncio.Protocol):
@@ -217,6 +166,13 @@ class _Connection(asyncio.Protocol):
     def _speaks(self) -> None:
         """The first byte has come, or the end."""
         self._loop.remove_reader(self._socket)
+        if _at_end(self._socket):
+            self.end()
+        else:
+            self._listener.speaks(self)
+
+    def set_up(self) -> None:
+        """Give it a handshake and a protocol."""
         self._setting_up = self._loop.create_task(self._set_up())
         self._setting_up.add_done_callback(self._set_up_ended)
 
@@ -270,20 +226,60 @@ class _Connection(asyncio.Protocol):
             self._inner.resume_writing()
 
 
-def _oldest_unproven(crowd: dict[_Connection, None]) -> _Connection | None:
-    unproven = (connection for connection in crowd if connection.client is None)
-    first = next(unproven, None)
-    if first is None or not first.answering:
-        return first
-    return next((connection for connection in unproven if not connection.answering), first)
+class Door:
+    """A listening socket: takes what has connected, a bounded number in each turn of the loop.
 
+    Args:
+        host: an address of this machine; empty for all of them, IPv6 and IPv4.
+        port: 0 takes a free one.
+        backlog: connections that wait to be accepted; a further one is asked to try again a second later.
+        at_once: connections that are accepted in one turn.
+        admit: gets each, with its address.
+        make_room: closes one when the process has no file descriptor left; False when there is none to close.
+    """
 
-def _discard(groups: dict[str, dict[_Connection, None]], name: str, connection: _Connection) -> None:
-    group = groups.get(name)
-    if group is not None:
-        group.pop(connection, None)
-        if not group:
-            del groups[name]
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        backlog: int,
+        at_once: int,
+        admit: Callable[[socket.socket, str], None],
+        make_room: Callable[[], bool],
+    ) -> None:
+        self._at_once, self._admit, self._make_room = at_once, admit, make_room
+        self._socket: socket.socket | None = _bound(host, port, backlog)
+        self._socket.setblocking(False)
+        self.port = int(self._socket.getsockname()[1])
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _accept(self) -> None:
+        for _ in range(self._at_once):
+            try:
+                accepted, address = cast(socket.socket, self._socket).accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as problem:  # no file descriptor, or no memory for one
+                if not self._make_room():
+                    self._pause(problem)
+                return
+            accepted.setblocking(False)
+            self._admit(accepted, _source(address[0]))
+
+    def _pause(self, problem: OSError) -> None:
+        logger.warning("accepting nothing for %.0f s: %s", _PAUSE_SECONDS, problem)
+        self._loop.remove_reader(cast(socket.socket, self._socket))
+        self._loop.call_later(
+            _PAUSE_SECONDS, lambda: self._socket and self._loop.add_reader(self._socket, self._accept)
+        )
 
 
 def _source(address: str) -> str:
@@ -293,8 +289,18 @@ def _source(address: str) -> str:
     return str(mapped or found)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _at_end(accepted: socket.socket) -> bool:
+    """Whether the other side has closed a connection without a word."""
+    try:
+        return not accepted.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _bound(host: str, port: int, backlog: int) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    return socket.create_server((host, port), family=family, backlog=backlog)

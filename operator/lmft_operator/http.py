@@ -1,4 +1,4 @@
-"""Serves a few routes on a port, within bounds; and what probes and metrics answer."""
+"""Serves a few routes on a port, within bounds; and what metrics answer."""
 
 import asyncio
 import ssl
@@ -10,10 +10,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lmft_operator import metrics
-from lmft_operator.connections import Limits, Listener
+from lmft_operator.connections import Listener
+from lmft_operator.crowd import Limits
 
-Problem = Callable[[], str | None]
-"""None when all is well, else what is wrong."""
 Trust = Callable[[web.Request, str], None]
 """Says of a request's connection whose it has proven to be."""
 Check = Callable[[web.Request], Awaitable[web.Response | None]]
@@ -26,7 +25,7 @@ class Port:
     """Where to listen, and within which bounds.
 
     Attributes:
-        name: in metrics: ``probes``, ``metrics``, ``progress``.
+        name: in metrics: ``metrics``, ``progress``.
         host: an address of this machine; empty for all of them.
         number: of the port.
         limits: of its connections.
@@ -86,22 +85,6 @@ class Server:
             raise
         response.force_close()
         return response
-
-
-def probe_routes(live: Problem, ready: Problem) -> list[web.RouteDef]:
-    """/healthz and /readyz."""
-
-    def probe(check: Problem, failing: int) -> Callable[[web.Request], object]:
-        async def answer(_: web.Request) -> web.Response:
-            problem = check()
-            return web.Response(text=f"{problem or 'ok'}\n", status=failing if problem else 200)
-
-        return answer
-
-    return [
-        web.get("/healthz", probe(live, 500)),  # type: ignore[arg-type]
-        web.get("/readyz", probe(ready, 503)),  # type: ignore[arg-type]
-    ]
 
 
 def metric_routes(refused: Check | None = None) -> list[web.RouteDef]:

@@ -25,6 +25,7 @@ from lmft_operator.facts import Key
 from lmft_operator.health import Health
 from lmft_operator.leader import Elector, LeaseLostError
 from lmft_operator.metrics_server import serve_metrics
+from lmft_operator.probes import Probes, Problem
 from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
 from lmft_operator.reports import Role, serve_reports
@@ -226,16 +227,21 @@ async def _signals_again(kopf_ready: asyncio.Event, stopping: asyncio.Event) -> 
     _on_signals(stopping)
 
 
-async def _serve(settings: OperatorSettings, live: http.Problem, ready: http.Problem) -> list[http.Server]:
+async def _serve(settings: OperatorSettings, live: Problem, ready: Problem) -> list[Probes | http.Server]:
     """Probes and open metrics, on a port each: who reads the metrics, or fills their port, is not kubelet's matter."""
-    limits, probes, measured = settings.connections.limits(), settings.probes, settings.metrics
-    servers = [http.Server(http.probe_routes(live, ready), http.Port("probes", probes.host, probes.port, limits))]
-    if not measured.secure:
-        port = http.Port("metrics", measured.host, measured.port, limits)
-        servers.append(http.Server(http.metric_routes(), port))
-    for server in servers:
-        await server.start()
-    return servers
+    limits, measured = settings.connections.limits(), settings.metrics
+    probes = Probes(
+        {"/healthz": (live, 500), "/readyz": (ready, 503)},
+        limits,
+        lambda reason: metrics.DROPPED.labels("probes", reason).inc(),
+    )
+    metrics.CONNECTIONS.labels("probes").set_function(probes.__len__)
+    probes.listen(settings.probes.host, settings.probes.port)
+    if measured.secure:
+        return [probes]
+    server = http.Server(http.metric_routes(), http.Port("metrics", measured.host, measured.port, limits))
+    await server.start()
+    return [probes, server]
 
 
 def _raise_file_limit() -> None:

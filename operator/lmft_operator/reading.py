@@ -23,6 +23,8 @@ MAX_OBJECT_BYTES = 1024 * 1024
 """Of an object that is parsed; larger ones give their metadata only."""
 MAX_PAGE_BYTES = MAX_OBJECT_BYTES
 """Of a page that is parsed; of a larger one the objects are asked for one by one."""
+MAX_SINGLE = 64
+"""Small objects in a row, at most, before several are asked for at a time again."""
 CUT = "spec: the object is larger than 1 MiB or nests more than 200 levels, and is not read"
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -116,6 +118,41 @@ def fits_page(text: str) -> bool:
     return len(text) <= MAX_PAGE_BYTES and depth(text) <= MAX_DEPTH
 
 
+class PageSize:
+    """How many objects of a list to ask for at a time, among objects of any size.
+
+    A page that cannot be parsed whole costs a request and a megabyte for nothing. So after one, objects are asked for
+    one by one, until some in a row were small: one at first, and twice as many after each further page in vain. Whoever
+    mixes large and small ones costs a few such pages, not one for each.
+
+    Args:
+        most: objects in a page.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limit = self._most = most
+        self._small, self._wanted = 0, 1
+
+    @property
+    def single(self) -> bool:
+        """Whether objects are asked for one by one, to be read whatever they are."""
+        return self.limit == 1
+
+    def refused(self) -> None:
+        """A page of several could not be parsed."""
+        self.limit, self._small = 1, 0
+        self._wanted = min(2 * self._wanted, MAX_SINGLE)
+
+    def taken(self, length: int, whole: bool) -> None:
+        """A page of so many characters was read, and could be parsed whole or not."""
+        if not whole or length * self._most > MAX_PAGE_BYTES * self.limit:
+            self._small = 0
+            return
+        self._small += self.limit
+        if self._small >= self._wanted:
+            self.limit = min(2 * self.limit, self._most)
+
+
 @dataclass(frozen=True)
 class Page:
     """A part of a list.
@@ -124,11 +161,13 @@ class Page:
         items: objects in their shapes.
         version: resourceVersion of the whole list.
         following: token of the page after it; empty for the last.
+        whole: whether it was parsed, rather than picked from.
     """
 
     items: list[JsonDict]
     version: int
     following: str
+    whole: bool = True
 
 
 def _read_single(text: str, kind: str) -> Page:
@@ -149,7 +188,7 @@ def _read_single(text: str, kind: str) -> Page:
                 at = last + len(_METADATA) - 1
                 metadata = {key: _scalar(text, place) for key, place in _members(text, at)}
             break
-    return Page(items, *_where(metadata.get("resourceVersion"), metadata.get("continue")))
+    return Page(items, *_where(metadata.get("resourceVersion"), metadata.get("continue")), whole=False)
 
 
 def _where(version: Any, following: Any) -> tuple[int, str]:

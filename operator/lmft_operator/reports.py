@@ -11,7 +11,7 @@ from lmft_operator import metrics
 from lmft_operator.cache import Cache
 from lmft_operator.certificates import LOOK_SECONDS, serving_certificate
 from lmft_operator.cluster import Cluster
-from lmft_operator.connections import Limits
+from lmft_operator.crowd import Limits
 from lmft_operator.errors import ClusterError
 from lmft_operator.facts import Key, PodFacts
 from lmft_operator.http import Port, Server

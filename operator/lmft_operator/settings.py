@@ -15,7 +15,7 @@ from lmft_api.base import ApiModel, Quantity, StorageUri, amount
 from lmft_api.manifest import read_yaml
 from lmft_api.pod import Toleration
 from lmft_api.status import MAX_ATTEMPTS_KEPT
-from lmft_operator.connections import Limits
+from lmft_operator.crowd import Limits
 
 CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
 DEFAULT_CONFIG = "/etc/lmft-operator/config.yaml"

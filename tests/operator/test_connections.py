@@ -1,22 +1,23 @@
 """Bounds on a port's connections: how many, of whom, how long, and who makes room."""
 
 import asyncio
-import functools
+import socket
 import ssl
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import pytest
-import uvloop
 from aiohttp import web
+from loops import on_uvloop
 
 from lmft_operator.certificates import ServingCertificate
-from lmft_operator.connections import Limits, Listener
+from lmft_operator.connections import AT_ONCE, Listener
+from lmft_operator.crowd import Limits
 from lmft_operator.http import Port, Server
 
 LIMITS = Limits(most=3, per_source=3)
@@ -98,16 +99,6 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("not within 30 s")
 
 
-def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """The loop that the operator runs on."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        uvloop.run(test(*arguments, **named))
-
-    return run
-
-
 @on_uvloop
 async def test_a_full_port_closes_its_oldest_connection_that_has_proven_nothing() -> None:
     async with listening(LIMITS) as server:
@@ -182,6 +173,37 @@ async def test_a_connection_that_does_not_get_on_is_closed(limits: Limits, said:
 
 
 @on_uvloop
+async def test_a_crowd_that_speaks_at_once_is_set_up_a_few_at_a_time_and_the_newest_first() -> None:
+    # given a loop that was held up while connections came
+    async with listening(Limits(most=100, per_source=100)) as server:
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+        await until(lambda: len(server.listener) == 40)
+        for client in sockets:
+            client.sendall(b"x")
+        # when all of them have sent something
+        grown, seen = [], 0
+        while seen < 40:
+            await asyncio.sleep(0)
+            grown.append(len(Echo.made) - seen)
+            seen = len(Echo.made)
+        # then no turn of the loop is long, and who came last need not wait for the others
+        assert max(grown) <= AT_ONCE
+        assert Echo.made[0].transport.get_extra_info("peername") == sockets[-1].getsockname()
+        for client in sockets:
+            client.close()
+
+
+@on_uvloop
+async def test_who_hangs_up_without_a_word_is_not_set_up() -> None:
+    async with listening(LONG) as server:
+        client = socket.create_connection(("127.0.0.1", server.port))
+        await until(lambda: len(server.listener) == 1)
+        client.close()
+        await until(lambda: len(server.listener) == 0)
+        assert (Echo.made, server.dropped) == ([], Counter())
+
+
+@on_uvloop
 async def test_a_connection_ends_when_its_time_is_up_however_busy_it_is() -> None:
     async with listening(replace(LONG, seconds=0.3)) as server:
         client = await server.client()
@@ -241,7 +263,7 @@ async def test_a_real_request_gets_through_a_crowd_at_once(said: bytes) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
-    server = Server([web.get("/healthz", answer)], Port("probes", "127.0.0.1", 28431, Limits()))
+    server = Server([web.get("/metrics", answer)], Port("metrics", "127.0.0.1", 28431, Limits()))
     await server.start()
     crowd = []
     try:
@@ -251,7 +273,7 @@ async def test_a_real_request_gets_through_a_crowd_at_once(said: bytes) -> None:
             crowd.append(writer)
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection("127.0.0.1", 28431)
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             # One request a connection: nobody keeps a place by asking again.
             assert (await reader.read()).endswith(b"ok")

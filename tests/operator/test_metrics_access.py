@@ -30,7 +30,7 @@ from lmft_operator.authorization import (
 )
 from lmft_operator.certificates import ServingCertificate
 from lmft_operator.cluster import Cluster
-from lmft_operator.connections import Limits
+from lmft_operator.crowd import Limits
 from lmft_operator.http import Port, Server, metric_routes
 from lmft_operator.metrics_server import Guard, authorizer
 from lmft_operator.progress import Refusal

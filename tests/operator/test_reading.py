@@ -73,6 +73,43 @@ def test_one_object_of_a_page_that_cannot_be_read_does_not_cost_the_others() -> 
     assert (nameless.items, nameless.following) == ([], "more")
 
 
+SMALL, LARGE, DEEP = "x" * 1_000, "x" * 200_000, nested(300)
+
+
+def asked(objects: list[str], most: int = 10) -> list[tuple[int, bool]]:
+    """The pages that a list of these objects is asked for in: how many of them, and whether they could be parsed."""
+    size, pages, at = reading.PageSize(most), [], 0
+    while at < len(objects):
+        text = "".join(objects[at : at + size.limit])
+        whole = reading.fits_page(text)
+        pages.append((size.limit, size.single or whole))
+        if size.single or whole:
+            at += size.limit
+            size.taken(len(text), whole)
+        else:
+            size.refused()
+    return pages
+
+
+def test_small_objects_come_ten_at_a_time() -> None:
+    assert asked([SMALL] * 100) == [(10, True)] * 10
+
+
+@pytest.mark.parametrize("hostile", [DEEP, LARGE], ids=["deep", "large"])
+def test_among_objects_that_are_not_parsed_no_page_is_asked_for_in_vain_again_and_again(hostile: str) -> None:
+    pages = asked([hostile] * 1_000)
+    assert (pages[0], len(pages)) == ((10, False), 1_001)
+
+
+def test_small_ones_between_them_cost_a_few_pages_in_vain_and_no_more() -> None:
+    pages = asked([SMALL, DEEP] * 500)
+    assert 1 <= sum(not fitted for _, fitted in pages) <= 8
+    pages = asked(([SMALL] * 100 + [LARGE]) * 20)
+    assert sum(not fitted for _, fitted in pages) <= 20
+    # and after the last of them, small ones come ten at a time again
+    assert asked([DEEP, DEEP] + [SMALL] * 100)[-3:] == [(10, True)] * 3
+
+
 def test_a_watch_goes_on_after_an_object_that_cannot_be_read() -> None:
     event = read_event(f'{{"type":"ADDED","object":{run(nested(20_000))}}}')
     assert (event["type"], event["object"]["metadata"]["uid"]) == ("ADDED", "u1")
