@@ -33,6 +33,8 @@ from lmft_operator.scheduling import Wishes
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""Annotation: whose log and shell kubectl takes where admission has put other containers beside ours."""
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"
@@ -143,7 +145,10 @@ def build(
         grace_seconds=settings.job.termination_grace_period_seconds,
         spec=spec,
     )
-    handed = {RUN_ANNOTATION: json.dumps(run_file.to_json(), separators=(",", ":"), ensure_ascii=False)}
+    handed = {
+        RUN_ANNOTATION: json.dumps(run_file.to_json(), separators=(",", ":"), ensure_ascii=False),
+        DEFAULT_CONTAINER: CONTAINER,
+    }
     if settings.progress.url and ca:
         handed[CA_ANNOTATION] = ca
     owner = {

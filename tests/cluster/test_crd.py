@@ -5,11 +5,12 @@ Starts a control plane of its own: the definition is cluster-wide, and no cluste
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from api.manifests import Case, cases
 from cluster.ports import own_control_plane
+from docs.pages import blocks
 
 from lmft_api.crd import crd
 from lmft_api.manifest import read_documents
@@ -301,3 +303,35 @@ def test_the_table_has_the_columns_people_read(server: Server) -> None:
     head = server.done("get", "lmft").splitlines()[0].split()
 
     assert head == ["NAME", "MODEL", "PROGRESS", "ETA", "RESULT", "SUCCEEDED", "REASON", "AGE"]
+
+
+def test_the_readmes_table_is_what_kubectl_prints(server: Server) -> None:
+    # given runs with what the README's table shows of them
+    [block] = [block for block in blocks("console unrun") if block.text.startswith("$ kubectl get lmft")]
+    head, *lines = block.text.splitlines()[1:]
+    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    rows = [
+        dict(zip(head.split(), (line[a:b].strip() for a, b in pairwise([*starts, None])), strict=True))
+        for line in lines
+    ]
+    server.done("create", "namespace", "readme")
+    namespace = replace(server, namespace="readme")
+    for row in rows:
+        manifest = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": row["NAME"]}}
+        namespace.done("create", "-f", "-", stdin=json.dumps(manifest | {"spec": BASE}))
+        status = {
+            "model": row["MODEL"],
+            "progress": {"display": row["PROGRESS"] or None, "eta": row["ETA"] or None},
+            "results": {"display": row["RESULT"] or None},
+            "conditions": [
+                {"type": "Succeeded", "status": row["SUCCEEDED"], "reason": row["REASON"], "message": ""}
+                | {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+            ],
+        }
+        namespace.done(
+            "patch", "lmft", row["NAME"], "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+        )
+
+    # when kubectl prints them, then it is the table, but for their age
+    printed = namespace.done("get", "lmft").splitlines()
+    assert [line[: starts[-1]] for line in printed] == [line[: starts[-1]] for line in (head, *lines)]
