@@ -26,7 +26,6 @@ _AT_WORK = re.compile(
 )
 _UNSET_QUOTA = re.compile(r"must specify (?P<names>.+)", re.DOTALL)
 _UNSET = re.compile(r"\b(?:limits|requests)\.[a-z0-9./-]*[a-z0-9]|\b(?:cpu|memory|ephemeral-storage)\b(?= for:|,|;|$)")
-_QUOTA = re.compile(r"must specify (?P<names>[a-z.,:\- ]+?)(?: for: \S+)?(?=[;.]|$)")
 _QUOTA = re.compile(r"exceeded quota|failed quota")
 _LIMIT_RANGE = re.compile(
     r"(?:maximum|minimum) (?P<resource>[a-z-]+) usage per (?:Container|Pod) is \S+|"

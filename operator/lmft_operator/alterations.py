@@ -7,6 +7,8 @@ one, or ends and vanishes by rules of its own, is used all the same where that c
 from collections.abc import Mapping
 from typing import Any
 
+from lmft_api.run import ATTEMPT_LABEL, CONTAINER, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
+
 _OURS: Mapping[str, Any] = {
     "backoffLimit": 0,
     "completions": 1,
@@ -17,6 +19,7 @@ _OURS: Mapping[str, Any] = {
 FIELDS = tuple(_OURS)
 """Fields of a Job's spec that are looked at."""
 _ONE_POD = ("completions", "parallelism")
+_LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
 
 
 def altered(spec: Mapping[str, Any]) -> str:
@@ -32,6 +35,45 @@ def several_pods(spec: Mapping[str, Any]) -> bool:
 def repeats(spec: Mapping[str, Any]) -> bool:
     """Whether the Job's controller may follow a pod that failed by another one."""
     return _differs(spec, "backoffLimit")
+
+
+def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Why a Job cannot be an attempt after what policies have done to it, as a sentence; empty where it can.
+
+    Args:
+        wanted: as the operator wrote it.
+        made: as the API server has it.
+    """
+    if lost := _lost(wanted, made):
+        return f"{told(', '.join(lost))} It was deleted: without them nobody knows whose it is or what it is to do."
+    if several_pods(made["spec"]):
+        return f"{told(altered(made['spec']))} It was deleted: an attempt has one pod."
+    return ""
+
+
+def _lost(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """What the Job and its pods are known by, or told by, and is not as it was."""
+    lost = [f"metadata.labels[{name}]" for name in _LABELS if _label(wanted, name) != _label(made, name)]
+    if _owners(wanted) - _owners(made):
+        lost.append("metadata.ownerReferences")
+    before, after = wanted["spec"]["template"], made["spec"]["template"]
+    lost += [
+        f"spec.template.metadata.labels[{name}]" for name in _LABELS if _label(before, name) != _label(after, name)
+    ]
+    handed = [template.get("metadata", {}).get("annotations", {}).get(RUN_ANNOTATION) for template in (before, after)]
+    if handed[0] != handed[1]:
+        lost.append(f"spec.template.metadata.annotations[{RUN_ANNOTATION}]")
+    if not any(container["name"] == CONTAINER for container in after["spec"]["containers"]):
+        lost.append(f"the name of the container {CONTAINER}")
+    return lost
+
+
+def _label(body: Mapping[str, Any], name: str) -> Any:
+    return (body.get("metadata", {}).get("labels") or {}).get(name)
+
+
+def _owners(body: Mapping[str, Any]) -> set[str]:
+    return {owner["uid"] for owner in body["metadata"].get("ownerReferences") or () if owner.get("controller")}
 
 
 def told(changes: str) -> str:

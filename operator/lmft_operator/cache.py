@@ -97,6 +97,13 @@ class Cache:
         self._expect(self._jobs.get(facts.run_uid, {}).get(facts.uid), facts)
         self.job_seen(body, watched=False)
 
+    def job_withdrawn(self, body: JsonObject) -> None:
+        """A Job that we made and do not use: whatever the watch has shown of it or will, it is none of its run's."""
+        facts = job_facts(body)
+        self._bury(facts.uid)
+        self._drop_child(self._jobs, facts)
+        self._job_names.get(facts.run_uid, {}).pop(facts.uid, None)
+
     def run_gone(self, body: JsonObject) -> Key | None:
         """A run was deleted."""
         facts = run_facts(body)
@@ -114,7 +121,7 @@ class Cache:
             return None
         if watched:
             self._arrived(facts.uid, facts.version)
-        if facts.run_uid in self._tombstones:
+        if not self._tombstones.keys().isdisjoint((facts.uid, facts.run_uid)):
             return None
         self._job_names.setdefault(facts.run_uid, {})[facts.uid] = (facts.namespace, facts.name)
         return self._child_seen(self._jobs, facts)
@@ -185,8 +192,6 @@ class Cache:
     def _child_seen(self, children: dict[str, dict[str, Facts]], facts: Facts) -> Key | None:
         before = children.get(facts.run_uid, {}).get(facts.uid)
         if not self._tombstones.keys().isdisjoint((facts.uid, facts.run_uid)):
-            return None
-        if before is not None and not _newer(facts, before):
             return None
         if before is not None and not _newer(facts, before):
             return None

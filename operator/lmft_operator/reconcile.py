@@ -193,12 +193,14 @@ class Reconciler:
                 raise
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return problem
+        if words := alterations.unusable(manifest, created):
+            logger.warning("%s", words, **about(run.key))
+            # The watch may have shown it already, and it must not count as an attempt.
+            self._cache.job_withdrawn(created)
+            await self._delete_job(run.key, created["metadata"]["name"], created["metadata"]["uid"])
+            return InvalidObjectError(422, words)
         if changes := alterations.altered(created["spec"]):
             logger.warning("%s", alterations.told(changes), **about(run.key))
-            if alterations.several_pods(created["spec"]):
-                await self._delete_job(run.key, created["metadata"]["name"], created["metadata"]["uid"])
-                words = f"{alterations.told(changes)} It was deleted: an attempt has one pod."
-                return InvalidObjectError(422, words)
             self._post(run, Notice(True, CHANGED, alterations.told(changes)))
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))

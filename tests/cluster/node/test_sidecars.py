@@ -26,14 +26,18 @@ BEFORE = {
 }
 
 
+def cel(value: Any) -> str:
+    """A value in CEL, whose maps have values of one type unless these are said to be of any."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: dyn({cel(item)})" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(cel, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
 def inject(team: Team, field: str, container: Json) -> None:
     """Have admission put a container first into every pod of the namespace that comes from now on."""
-    value = json.dumps([container])
-    expression = (  # a pod of ours has no init containers; JSON is CEL here, but for names of fields in quotes
-        f'has(object.spec.initContainers) ? [] : [JSONPatch{{op: "add", path: "/spec/initContainers", value: {value}}}]'
-        if field == "initContainers"
-        else f'[JSONPatch{{op: "add", path: "/spec/containers/0", value: {json.dumps(container)}}}]'
-    )
+    # A pod of ours has no init containers.
+    place, value = ("initContainers", [container]) if field == "initContainers" else ("containers/0", container)
+    expression = f'[JSONPatch{{op: "add", path: "/spec/{place}", value: {cel(value)}}}]'
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
     policy = {
         "apiVersion": ADMISSION,
