@@ -64,10 +64,12 @@ _NAMES_A_FILE = re.compile(
     r"vocab|merges|entity_vocab|source_spm|target_spm|rewriting_rules|tags_dict|(.*_)?(file|path|dir)"
 )
 _BOOKKEEPING = frozenset({
-    "name_or_path", "tokenizer_file", "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file",
-    "chat_template_file", "cache_dir", "gguf_file",
+    "tokenizer_file", "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file",
+    "chat_template_file", "cache_dir", "output_dir", "save_dir", "gguf_file",
 })  # fmt: skip
-"""Where the files lay when somebody saved them; the ones in the folder are taken."""
+_ORIGIN = re.compile(r"_?(.*_)?name_or_path")
+"""These and the keys above say where files lay when somebody saved them; the ones in the folder are taken."""
+_PATHS = re.compile(r".*_(file|path|dir|spm)")
 _TOKEN_KEYS = frozenset({"content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type"})
 _NAMED_TOKENS = frozenset({"additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"})
 
@@ -88,11 +90,11 @@ class Findings:
 
     Attributes:
         dropped: names that are left out.
-        refused: problems, in words that go on from a file's name.
+        refused: problems by name, in words that go on from a file's name.
     """
 
     dropped: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bool = False) -> Path:
@@ -109,7 +111,7 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
         InvalidError: a vocabulary or weights that lie outside of the folder, files that cannot be understood.
     """
     copy.mkdir(parents=True)
-    found, problems = Findings(), []
+    dropped, problems, whole = [], [], (folder / TOKENIZER).is_file()
     if (folder / ADAPTER).exists() and not (folder / CONFIG).exists():
         raise InvalidError(
             [f"{where}: is an adapter and no model. Merge it into its base model, and name the folder of the whole."]
@@ -127,8 +129,10 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
             elif name in _SETTINGS:
                 seen = Findings()
                 _write(copy / name, _SETTINGS[name](_read(path, folder), seen))
-                found.dropped += [f"{key} of {name}" for key in seen.dropped]
-                found.refused += [f"{name} {words}" for words in seen.refused]
+                # With tokenizer.json, the files that a tokenizer can be made of are not looked for.
+                unused = [key for key in seen.refused if _PATHS.fullmatch(key)] if whole else []
+                dropped += [f"{key} of {name}" for key in (*seen.dropped, *unused)]
+                problems += [f"{where}: its {name} {words}" for key, words in seen.refused.items() if key not in unused]
             elif name == TOKENIZER:
                 _inside(path, folder)
                 _check_tokenizer(_read(path, folder))
@@ -141,11 +145,10 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
             problems.append(f"{where}: its {name} {error}")
         except OSError as error:
             problems.append(f"{where}: its {name} cannot be read ({error.strerror})")
-    problems += [f"{where}: its {words}" for words in found.refused]
     if problems:
         raise InvalidError(problems)
-    if found.dropped:
-        say(f"{where}: left out, since nothing here needs it: {_some(found.dropped)}")
+    if dropped:
+        say(f"{where}: left out, since nothing here needs it: {_some(dropped)}")
     return copy
 
 
@@ -200,7 +203,7 @@ def tokenizer_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
         elif key in _TOKENIZER_KEYS or _is_token(key, value):
             kept[key] = value
         elif _lies_elsewhere(key, value):
-            seen.refused.append(_elsewhere(key, value))
+            seen.refused[key] = _elsewhere(key, value)
         else:
             seen.dropped.append(key)
     return kept
@@ -216,7 +219,7 @@ def special_tokens(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
             else:
                 kept[key] = _token(value)
         elif _lies_elsewhere(key, value):
-            seen.refused.append(_elsewhere(key, value))
+            seen.refused[key] = _elsewhere(key, value)
         else:
             seen.dropped.append(key)
     return kept
@@ -301,7 +304,7 @@ def _is_plain(value: Any) -> bool:
 
 def _lies_elsewhere(key: str, value: Any) -> bool:
     """Whether a setting names a vocabulary by a path; not where the files lay when somebody saved them."""
-    named = bool(_NAMES_A_FILE.fullmatch(key)) and key not in _BOOKKEEPING
+    named = bool(_NAMES_A_FILE.fullmatch(key)) and key not in _BOOKKEEPING and not _ORIGIN.fullmatch(key)
     return named and isinstance(value, str) and not _is_plain(value)
 
 

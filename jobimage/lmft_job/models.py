@@ -14,6 +14,8 @@ from lmft_job.data.tokenizers import id_count
 from lmft_job.errors import InvalidError, JobError, first_line
 from lmft_job.model_files import Say
 from lmft_job.model_parsing import SlowTokenizerError, config_of, tokenizer_of
+from lmft_job.padding_row import hold_padding_row
+from lmft_job.probes import embedding_rows
 from lmft_job.report.model import ModelSummary
 from lmft_job.report.words import quantity
 from lmft_job.weights import Loaded, load_weights
@@ -129,8 +131,9 @@ def build_model(
             raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
     _require_loadable(factory, built.model, field)
     _make_room(built.model, id_count(tokenizer), field)
+    held = hold_padding_row(built.model)
     repaired = _settle_generation(built.model, tokenizer, field)
-    return Loaded(built.model, (*built.notes, *repaired))
+    return Loaded(built.model, (*built.notes, *held, *repaired))
 
 
 def _require_loadable(factory: Any, model: Any, field: str) -> None:
@@ -146,7 +149,7 @@ def _require_loadable(factory: Any, model: Any, field: str) -> None:
 def _make_room(model: Any, tokens: int, field: str) -> None:
     """Enlarge the embeddings to hold all of the tokens."""
     try:
-        rows = model.get_input_embeddings().weight.shape[0]
+        rows = embedding_rows(model)
     except (AttributeError, NotImplementedError):
         return  # it has none, or something else in their place; the rehearsal shows whether it takes the tokens
     if tokens <= rows:

@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from lmft_job.evaluation import Arithmetic
+from lmft_job.probes import embedding_rows
 
 NAME = "packed"
 _REPLACED = "sdpa"
@@ -72,7 +73,7 @@ def admits_packed_attention(model: Any, block_size: int, arithmetic: Arithmetic)
     """
     if getattr(model.config, "_attn_implementation", None) != _REPLACED:
         return False
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = embedding_rows(model)
     ids = torch.randint(vocabulary, (1, block_size), generator=torch.Generator().manual_seed(0)).to(arithmetic.device)
     was_training = model.training
     model.eval()

@@ -34,6 +34,11 @@ def trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
         model.train(was_training)
 
 
+def embedding_rows(model: Any) -> int:
+    """Ids that a model has embeddings for. By the matrix: not every class of embeddings counts them (I-BERT's)."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
 def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
     """Whether a trainer's loss of a batch is divided by the number of targets that it is told, or by that of the batch.
 
@@ -73,7 +78,7 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
     """
     length = min(_TOKENS, positions or _TOKENS)
     if usable is None:
-        usable = torch.arange(model.get_input_embeddings().num_embeddings)
+        usable = torch.arange(embedding_rows(model))
     count = len(usable)
     chosen = torch.randint(count, (2, 1, length), generator=torch.Generator().manual_seed(0))
     chosen[1, :, :-1] = chosen[0, :, :-1]
@@ -115,7 +120,7 @@ def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
         wanted: the tokenizer's side, taken where it does no harm, or the other does too.
     """
     device = next(model.parameters()).device
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = embedding_rows(model)
     row = torch.randint(vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
     row[row == pad_id] = (pad_id + 1) % vocabulary
     pads = torch.full((1, 3), pad_id)

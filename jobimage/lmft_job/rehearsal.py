@@ -12,7 +12,7 @@ import torch
 
 from lmft_api.settings import Settings
 from lmft_api.spec import Task
-from lmft_job.configs import position_limit, positions_of
+from lmft_job.configs import position_limit, positions_of, text_part
 from lmft_job.data.rows import PadRows
 from lmft_job.errors import Findings, InvalidError, first_line
 from lmft_job.evaluation import Arithmetic
@@ -22,7 +22,9 @@ from lmft_job.probes import NOTICEABLE, require_next_token, trying
 _TOKENS = 12
 _CHEAP = 10**10
 """Weights times tokens of a pass that takes no more than moments on a CPU."""
-_TEXTS = ("a b c d e f g", "d e f g h i j k " * 5)
+_WORDS = "a b c d e f g h i j k l m n o p "
+_LENGTHS = (13, 47, 61)
+"""Of rows, in tokens: none is a multiple of another, nor of what models pool by."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,9 @@ def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
 
 def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None) -> bool:
     """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
-    rows = [tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"] for text in _TEXTS]
+    _require_no_choice(model, limit)
+    lengths = _LENGTHS if limit is None else [min(length, limit) for length in _LENGTHS]
+    rows = [tokenizer(_WORDS * length, truncation=True, max_length=length)["input_ids"] for length in lengths]
 
     def attempt(rows: list[list[int]]) -> torch.Tensor:
         pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
@@ -193,7 +197,7 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
         return logits
 
     with trying(model, _cpu(model)):
-        padded, alone = attempt(rows)[0], attempt(rows[:1])[0]
+        padded, alone = attempt(rows), torch.cat([attempt([row]) for row in rows])
         if not torch.allclose(padded, alone, rtol=0, atol=NOTICEABLE * float(alone.abs().max())):
             raise InvalidError(
                 [
@@ -210,6 +214,24 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
         except Exception:  # noqa: BLE001 - whatever it raises, rows with one end passed
             return True
     return False
+
+
+def _require_no_choice(model: Any, limit: int | None) -> None:
+    """Refuse attention to a choice of tokens (DeepSeek's sparse attention) that is not all of a row.
+
+    Among tokens of equal score it chooses by the length of the batch: too rarely for a trial to show, and often enough
+    for a figure to depend on the batch size.
+    """
+    choice = getattr(text_part(model.config), "index_topk", None)
+    if isinstance(choice, int) and (limit is None or limit > choice):
+        raise InvalidError(
+            [
+                f"spec.task: {Task.SEQUENCE_CLASSIFICATION} does not go with a model of type {model.config.model_type} "
+                f"that attends to {choice} tokens of a text (index_topk): which ones depends on the padding that "
+                f"longer texts of the batch bring. Set index_topk to {limit or 'the longest text'}, or take "
+                "another type"
+            ]
+        )
 
 
 def _try_answer(model: Any, ordinary: torch.Tensor, tokenizer: Any, settings: Settings) -> None:

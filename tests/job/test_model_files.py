@@ -62,6 +62,9 @@ def test_settings_that_tokenizers_take_are_kept_whatever_their_tokens_look_like(
     "given",
     [
         {"name_or_path": "/home/somebody/models/x"},
+        {"_name_or_path": "/home/somebody/models/x"},
+        {"tokenizer_name_or_path": "../base"},
+        {"output_dir": "/content/out"},
         {"tokenizer_file": "/root/.cache/huggingface/transformers/16a2f78.d2"},
         {"special_tokens_map_file": "/content/special_tokens_map.json"},
         {"auto_map": {"AutoTokenizer": ["evil/repo--code.Tokenizer", None]}},
@@ -99,9 +102,22 @@ def test_what_no_tokenizer_needs_is_left_out_and_refuses_nothing(given: dict[str
 def test_a_vocabulary_by_path_is_refused(look: Any, key: str, value: str) -> None:
     seen = Findings()
     assert look({key: value}, seen) == {}
-    assert len(seen.refused) == 1
-    assert value in seen.refused[0]
-    assert key in seen.refused[0]
+    assert list(seen.refused) == [key]
+    assert value in seen.refused[key]
+    assert key in seen.refused[key]
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config__json", "special_tokens_map__json"])
+def test_where_a_vocabulary_lay_matters_only_without_a_whole_tokenizer(file: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {file: {"vocab_file": "/home/x/vocab.txt", "tokenizer_path": "../a"}}
+    name = file.replace("__", ".")
+    with pytest.raises(InvalidError, match="as vocab_file; a vocabulary must stand in it"):
+        readable_copy(folder_of(tmp_path, **given), tmp_path / "parts", WHERE, print)
+
+    files, notes = copied(folder_of(tmp_path, tokenizer__json={"model": {"vocab": {}}}, **given), tmp_path)
+
+    assert files[name] == {}
+    assert notes == [f"{WHERE}: left out, since nothing here needs it: vocab_file of {name}, tokenizer_path of {name}"]
 
 
 def test_tokens_named_like_a_file_are_no_settings() -> None:

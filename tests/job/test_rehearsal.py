@@ -92,6 +92,24 @@ def test_what_a_model_cannot_do_is_refused_in_words(
         tried(task, kind, given, **changed)
 
 
+AXK2 = {
+    **SMALL, "num_key_value_heads": 2, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
+    "n_group": 1, "topk_group": 1, "moe_intermediate_size": 32, "q_lora_rank": 16, "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "index_head_dim": 16, "index_n_heads": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "refused"), [(16, True), (63, True), (64, False), (2048, False)])
+def test_attention_to_a_choice_of_tokens_is_for_rows_without_padding(choice: int, refused: bool) -> None:
+    given = {**AXK2, "index_topk": choice, "max_position_embeddings": 64}
+    assert tried(Task.CAUSAL_LM, "axk2", given).limit == 64
+    if refused:
+        with pytest.raises(InvalidError, match=rf"attends to {choice} tokens .* Set index_topk to 64, or take"):
+            tried(Task.SEQUENCE_CLASSIFICATION, "axk2", given)
+    else:
+        assert tried(Task.SEQUENCE_CLASSIFICATION, "axk2", given).limit == 64
+
+
 @pytest.mark.parametrize(("kind", "given"), [("bart", SEQ2SEQ), ("t5", T5)])
 def test_an_end_within_a_text_is_no_end_for_heads_that_read_there(kind: str, given: dict[str, Any]) -> None:
     tokenizer = tokenizer_for(Task.SEQUENCE_CLASSIFICATION)

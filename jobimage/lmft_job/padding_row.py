@@ -1,0 +1,69 @@
+"""The row of the padding token in tied embeddings, where transformers sets it to zero whenever it loads a model.
+
+Some model types (I-BERT, Funnel, Youtu and more) zero that row on every load, also of weights that are whole. Where
+the output embeddings are the same matrix, training moves the row, and what is published would be read again as another
+model than the one that was evaluated. So the row stays at zero from the first step on.
+"""
+
+from typing import Any
+
+import torch
+from transformers import initialization
+
+
+def hold_padding_row(model: Any) -> list[str]:
+    """Keep the row where loading sets it; a note on that, or nothing where loading leaves it alone."""
+    embeddings = _tied_embeddings(model)
+    row = getattr(embeddings, "padding_idx", None)
+    if embeddings is None or row is None or not _is_zeroed(model, embeddings, row):
+        return []
+    with torch.no_grad():
+        embeddings.weight[row] = 0
+    # A zero gradient leaves a zero weight at zero in every optimizer, with decay and without.
+    embeddings.weight.register_hook(
+        lambda gradient: gradient.index_fill(0, torch.tensor([row], device=gradient.device), 0)
+    )
+    said = (
+        f"the embedding of the padding token (id {row}) stays at zero: transformers sets it so whenever it loads a "
+        f"model of type {model.config.model_type} with tied embeddings"
+    )
+    if row == getattr(model.config.get_text_config(), "eos_token_id", None):
+        said += "; it ends texts too, and is not learned: to learn it, set tie_word_embeddings: false"
+    return [said]
+
+
+def _tied_embeddings(model: Any) -> Any | None:
+    """The input embeddings, if the output embeddings are the same matrix."""
+    try:
+        embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return embeddings if output is not None and output.weight is getattr(embeddings, "weight", None) else None
+
+
+def _is_zeroed(model: Any, embeddings: Any, row: int) -> bool:
+    """Tries what loading does: it initialises every module, but for the weights that are marked as loaded."""
+    name = next((name for name, module in model.named_modules() if module is embeddings), None)
+    if name is None:
+        return False
+    parts = name.split(".")
+    around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts), 0, -1)]
+    weights = list(model.parameters())
+    marks = [getattr(weight, "_is_hf_initialized", None) for weight in weights]
+    before = embeddings.weight[row].detach().clone()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), initialization.guard_torch_init_functions():
+            for weight in weights:
+                weight._is_hf_initialized = True
+            embeddings.weight[row] = 1
+            for module in around:
+                model._init_weights(module)
+        return bool((embeddings.weight[row] == 0).all())
+    finally:
+        with torch.no_grad():
+            embeddings.weight[row] = before
+        for weight, mark in zip(weights, marks, strict=True):
+            if mark is None:
+                del weight._is_hf_initialized
+            else:
+                weight._is_hf_initialized = mark
