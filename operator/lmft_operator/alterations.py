@@ -46,7 +46,7 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """
     if lost := _lost(wanted, made):
         return f"{told(', '.join(lost))} It was deleted: without them nobody knows whose it is or what it is to do."
-    if several_pods(made["spec"]):
+    if several_pods(made.get("spec", {})):
         return f"{told(altered(made['spec']))} It was deleted: an attempt has one pod."
     return ""
 
@@ -56,14 +56,13 @@ def _lost(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
     lost = [f"metadata.labels[{name}]" for name in _LABELS if _label(wanted, name) != _label(made, name)]
     if _owners(wanted) - _owners(made):
         lost.append("metadata.ownerReferences")
-    before, after = wanted["spec"]["template"], made["spec"]["template"]
+    before, after = wanted["spec"]["template"], made.get("spec", {}).get("template", {})
     lost += [
         f"spec.template.metadata.labels[{name}]" for name in _LABELS if _label(before, name) != _label(after, name)
     ]
-    handed = [template.get("metadata", {}).get("annotations", {}).get(RUN_ANNOTATION) for template in (before, after)]
-    if handed[0] != handed[1]:
+    if not after.get("metadata", {}).get("annotations", {}).get(RUN_ANNOTATION):
         lost.append(f"spec.template.metadata.annotations[{RUN_ANNOTATION}]")
-    if not any(container["name"] == CONTAINER for container in after["spec"]["containers"]):
+    if not any(container.get("name") == CONTAINER for container in after.get("spec", {}).get("containers", ())):
         lost.append(f"the name of the container {CONTAINER}")
     return lost
 
@@ -73,7 +72,8 @@ def _label(body: Mapping[str, Any], name: str) -> Any:
 
 
 def _owners(body: Mapping[str, Any]) -> set[str]:
-    return {owner["uid"] for owner in body["metadata"].get("ownerReferences") or () if owner.get("controller")}
+    owners = body["metadata"].get("ownerReferences") or ()
+    return {owner.get("uid", "") for owner in owners if owner.get("controller")}
 
 
 def told(changes: str) -> str:

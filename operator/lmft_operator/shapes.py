@@ -106,6 +106,7 @@ def _identity(value: Any) -> dict[str, Any]:
     return {"name": "", "namespace": "", "uid": "", **found, "resourceVersion": digits(found.get("resourceVersion"))}
 
 
+_LABELS = table(**dict.fromkeys((RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL), _name))
 _METADATA = table(
     name=_name,
     namespace=_name,
@@ -115,7 +116,7 @@ _METADATA = table(
     creationTimestamp=_time,
     deletionTimestamp=_time,
     finalizers=each(_name),
-    labels=table(**dict.fromkeys((RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL), _name)),
+    labels=_LABELS,
     ownerReferences=each(table(kind=_name, name=_name, uid=_name, controller=truth)),
     managedFields=each(table(time=_time)),
 )
@@ -133,7 +134,8 @@ _STATE = table(waiting=table(reason=_name, message=_words), running=table(starte
 _CONTAINER_STATUSES = each(table(name=_name, state=_STATE, lastState=_STATE))
 _CONTAINER = table(name=_name, image=text(1024), restartPolicy=_name, resources=table(limits=by_name(scalar)))
 _JOB_TEMPLATE = table(
-    metadata=table(annotations=table(**{RUN_ANNOTATION: text(256 * 1024)})), spec=table(containers=each(_CONTAINER))
+    metadata=table(labels=_LABELS, annotations=table(**{RUN_ANNOTATION: text(256 * 1024)})),
+    spec=table(containers=each(_CONTAINER)),
 )
 
 _JOB = table(
