@@ -119,7 +119,7 @@ def measure(api: Api, kind: str, wanted: int | None, bench: ModuleType) -> None:
     try:
         asyncio.run(operator.ready())
         ready = time.monotonic() - began
-        at_ready = operator.memory()
+        at_ready, cpu = operator.memory(), operator.cpu()
         api.call("POST", calm, json.dumps(body))
         asked = time.monotonic()
         while b'"calm-1' not in api.call("GET", JOBS.format(CALM)):
@@ -129,8 +129,9 @@ def measure(api: Api, kind: str, wanted: int | None, bench: ModuleType) -> None:
         started = time.monotonic() - asked
         time.sleep(30)
         print(
-            f"{count} hostile {kind}: ready after {ready:.1f} s, memory {at_ready:.0f} MiB then and "
-            f"{peak(operator.process.pid):.0f} MiB at most; the calm run's Job after {started:.1f} s",
+            f"{count} hostile {kind}: ready after {ready:.1f} s ({cpu:.1f} s of its own CPU), memory "
+            f"{at_ready:.0f} MiB then and {peak(operator.process.pid):.0f} MiB at most; "
+            f"the calm run's Job after {started:.1f} s",
             flush=True,
         )
     finally:

@@ -9,7 +9,7 @@ Versions of objects only move forward; an object that was deleted does not come 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from lmft_operator.facts import (
     RunFacts,
     Source,
     Warning,
+    by_our_clock,
     job_facts,
     pod_facts,
     run_facts,
@@ -38,9 +39,14 @@ Facts = TypeVar("Facts", JobFacts, PodFacts)
 
 
 class Cache:
-    """All runs of ours, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any."""
+    """All runs of ours, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any.
 
-    def __init__(self) -> None:
+    Args:
+        clock: UNIX seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.runs: dict[Key, RunFacts] = {}
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, JobFacts]] = {}
@@ -142,7 +148,7 @@ class Cache:
 
     def pod_gone(self, body: JsonObject) -> Key | None:
         """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
-        facts = self._still_owned(pod_facts(body, gone_at=time.time()))
+        facts = self._still_owned(pod_facts(body, gone_at=self._clock()))
         self._bury(facts.uid)
         key = self._key_in(facts)
         if key is None or not facts.owner:
@@ -160,7 +166,7 @@ class Cache:
         if body.get("type") != "Warning" or body.get("reason") not in TOLD:
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
-        now = time.time()
+        now = self._clock()
         # One of tomorrow would stand before all that come until then.
         warning = Warning(
             body.get("reason", ""), body.get("message") or body.get("note", ""), min(seconds(when) or now, now)
@@ -247,7 +253,7 @@ class Cache:
             if (key := self._keys.get(pod.run_uid)) is None:
                 self._drop_child(self._pods, pod)
             else:
-                self._pods[pod.run_uid][pod.uid] = _gone(pod)
+                self._pods[pod.run_uid][pod.uid] = replace(pod, gone=True, gone_at=self._clock())
                 keys.add(key)
         return keys
 
@@ -270,6 +276,7 @@ class Cache:
             for pod in self._pods.get(run.uid, {}).values()
             if pod.namespace == run.key.namespace and self._owned(run, pod)
         )
+        pods = tuple(by_our_clock(pod, now) for pod in pods)
         uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
         return Observed(run, now, jobs, pods, warnings)
@@ -401,7 +408,3 @@ def _newer(facts: RunFacts | JobFacts | PodFacts, before: RunFacts | JobFacts | 
 def _alike(before: RunFacts | JobFacts | PodFacts, after: RunFacts | JobFacts | PodFacts) -> bool:
     """Whether nothing but the version differs."""
     return all(getattr(before, name) == getattr(after, name) for name in type(before).__slots__ if name != "version")
-
-
-def _gone(pod: PodFacts) -> PodFacts:
-    return replace(pod, gone=True, gone_at=time.time())

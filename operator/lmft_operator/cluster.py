@@ -56,10 +56,18 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """A connection to the API server; every method raises :class:`ClusterError` or one of its kinds."""
+    """A connection to the API server; every method raises :class:`ClusterError` or one of its kinds.
 
-    def __init__(self, settings: ApiSettings, access: Access) -> None:
-        self._access = access
+    Args:
+        settings: time-outs, and how many connections.
+        access: where it is, and who we are.
+        dated: told each answer's date.
+    """
+
+    def __init__(
+        self, settings: ApiSettings, access: Access, dated: Callable[[str | None], None] = lambda date: None
+    ) -> None:
+        self._access, self._dated = access, dated
         timeout = aiohttp.ClientTimeout(
             total=settings.request_timeout_seconds, sock_connect=settings.connect_timeout_seconds
         )
@@ -228,6 +236,7 @@ class Cluster:
                 data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
                 headers=headers,
             ) as answer:
+                self._dated(answer.headers.get("Date"))
                 status, data = answer.status, await _read(answer, most)
         except aiohttp.ServerTimeoutError as problem:  # of the connection
             raise ClusterError(0, f"{method} {path}: no connection to the API server in time") from problem

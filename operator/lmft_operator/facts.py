@@ -7,7 +7,7 @@ objects. Times are UNIX seconds.
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from lmft_api.run import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
 from lmft_operator import alterations, containers, shapes
 
 JsonObject = Mapping[str, Any]
+NODE_CLOCK_SECONDS = 300.0
+"""By more than this a node's clock is wrong."""
 LAST_SECOND = 7258118400.0
 """The year 2200: no time that somebody wrote by hand is beyond what Python can count with, margins included."""
 
@@ -160,6 +162,22 @@ class PodFacts:
     def over(self) -> bool:
         """Whether nothing of it runs any more: what it had of its node is free."""
         return self.gone or self.phase in ("Succeeded", "Failed")
+
+
+def by_our_clock(pod: PodFacts, now: float) -> PodFacts:
+    """A Pod as if its node's clock were right: its container did not start before the Pod was made, nor after now.
+
+    A node may be ahead or behind by days, and deadlines, back-offs and usage count from what it writes. What clocks
+    differ by anyway is left alone.
+    """
+    if pod.started is None and pod.finished is None:
+        return pod
+    first, last = (each for each in (pod.started or pod.finished, pod.finished or pod.started) if each is not None)
+    shift = pod.created - first if first < pod.created else min(0.0, now - last)
+    if abs(shift) < NODE_CLOCK_SECONDS:
+        return pod
+    started, finished = (None if each is None else min(each + shift, now) for each in (pod.started, pod.finished))
+    return replace(pod, started=started, finished=finished)
 
 
 @dataclass(frozen=True, slots=True)

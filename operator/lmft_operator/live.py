@@ -89,7 +89,7 @@ def overlay(
         return Overlay(wanted, None, heard.pace)
     shown = _as_written(before, wanted, condition, attempt, now)
     report = heard.report if heard.report is not None and heard.report.attempt == attempt.number else None
-    last = report.received if report is not None else _last_written(wanted, attempt, heard.since)
+    last = report.received if report is not None else _last_written(wanted, attempt, heard.since, now)
     if last is None:
         return Overlay(shown, None, heard.pace)  # it may never report: an image of the user's own need not
     stale = settings.progress.stale_seconds - (now - last)
@@ -102,7 +102,7 @@ def overlay(
     if after == shown:
         return Overlay(shown, stale, heard.pace)
     written = seconds(wanted.progress.last_update_time if wanted.progress else None) or 0.0
-    wait = max(written, heard.pace.patched) + settings.progress.patch_seconds - now
+    wait = max(_past(written, now), heard.pace.patched) + settings.progress.patch_seconds - now
     left = heard.pace.allowance(now)
     if wait > 0 and (newsworthy(wanted, after) or after.reason != shown.reason):
         wait = min(wait, (1 - left) * NEWS_SECONDS)
@@ -163,13 +163,18 @@ def _stalled(
     return _conditioned(after, Reason.STALLED, linked(settings, Reason.STALLED, words), now)
 
 
-def _last_written(wanted: LMFineTuneStatus, attempt: Attempt, since: float) -> float | None:
+def _past(time: float, now: float) -> float:
+    """A time that a status holds; 0 for one of tomorrow, which an operator whose clock was ahead has written."""
+    return time if time <= now else 0.0
+
+
+def _last_written(wanted: LMFineTuneStatus, attempt: Attempt, since: float, now: float) -> float | None:
     """When the attempt was last heard of, by the status; nobody could be heard before the operator listened."""
     written = seconds(wanted.progress.last_update_time if wanted.progress else None)
     started = seconds(attempt.start_time)
     if written is None or started is None or written < started:
         return None
-    return max(written, since)
+    return max(_past(written, now), since)
 
 
 def _conditioned(status: LMFineTuneStatus, reason: Reason, message: str, now: float) -> LMFineTuneStatus:

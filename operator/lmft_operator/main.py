@@ -19,6 +19,7 @@ import uvloop
 from lmft_api.status import SUCCEEDED
 from lmft_operator import access, handlers, http, leader, logs, metrics
 from lmft_operator.cache import Cache
+from lmft_operator.clock import Clock
 from lmft_operator.cluster import Cluster
 from lmft_operator.errors import ClusterError, RestoredError
 from lmft_operator.facts import Key
@@ -69,10 +70,11 @@ async def run(settings: OperatorSettings) -> None:
     Raises:
         LeaseLostError: another operator may decide by now.
     """
-    cluster = Cluster(settings.api, access.find())
-    cache = Cache()
+    clock = Clock()
+    cluster = Cluster(settings.api, access.find(), clock.heard)
+    cache = Cache(clock)
     queue: WorkQueue[Key] = WorkQueue()
-    reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)))
+    reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)), clock)
     served = Served(settings.watch.namespaces)
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
@@ -135,7 +137,7 @@ async def run(settings: OperatorSettings) -> None:
         parts["metrics"] = serve_metrics(settings, cluster)
     if settings.progress.url:
         limits = settings.connections.limits()
-        parts["progress"] = serve_reports(settings.progress, limits, cluster, cache, reconciler.reported, role)
+        parts["progress"] = serve_reports(settings.progress, limits, cluster, cache, reconciler.reported, role, clock)
     if elector is not None:
         parts["lease"] = elector.run()
     _on_signals(stopping)

@@ -74,7 +74,7 @@ class ProgressServer:
         if isinstance(pod, Refusal):
             return pod
         now = self._clock()
-        if now - self._last.get(pod.uid, 0.0) < MIN_SECONDS_BETWEEN_REPORTS:
+        if 0 <= now - self._last.get(pod.uid, 0.0) < MIN_SECONDS_BETWEEN_REPORTS:
             return Refusal(429, "rate")
         remember(self._last, pod.uid, now, MAX_PODS_KEPT)  # before the body is read: what cannot be read counts too
         try:

@@ -56,14 +56,20 @@ class Reconciler:
     """Brings runs to where their manifests want them, one at a time for each key."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, settings: OperatorSettings, progress_ca: Callable[[], str | None]
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        settings: OperatorSettings,
+        progress_ca: Callable[[], str | None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._cluster, self._cache, self._settings = cluster, cache, settings
         self._progress_ca = progress_ca
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
         self._heard: dict[Key, Heard] = {}
-        self._listening_since = time.time()
+        self._listening_since = clock()
         self.enqueue: Callable[[Key], None] = lambda key: None
         self.suspicious: Callable[[], None] = lambda: None
         """Asks for a comparison with whole lists."""
@@ -93,7 +99,7 @@ class Reconciler:
             return delay
 
     async def _look(self, key: Key) -> float | None:
-        seen = self._cache.observe(key, time.time())
+        seen = self._cache.observe(key, self._clock())
         if seen is None:
             self._heard.pop(key, None)
             return None
@@ -270,7 +276,7 @@ class Reconciler:
         task.add_done_callback(self._posting.discard)
 
     async def _post_event(self, run: RunFacts, notice: Notice) -> None:
-        now = status.timestamp(time.time())
+        now = status.timestamp(self._clock())
         event = {
             "apiVersion": "v1",
             "kind": "Event",

@@ -46,6 +46,7 @@ async def serve_reports(
     cache: Cache,
     take: Callable[[Key, ProgressReport], None],
     role: Role,
+    clock: Callable[[], float],
 ) -> None:
     """Serve until cancelled. Runs go on without it: a missing certificate is waited for, and said."""
 
@@ -70,7 +71,8 @@ async def serve_reports(
     def count(outcome: str) -> None:
         metrics.PROGRESS.labels(outcome).inc()
 
-    reports, relay = ProgressServer(Reviews(review), admit, taken, count), Relay(settings, role.leader, count)
+    reports = ProgressServer(Reviews(review), admit, taken, count, clock=clock)
+    relay = Relay(settings, role.leader, count)
 
     async def post(request: web.Request) -> web.Response:
         if not role.decides():

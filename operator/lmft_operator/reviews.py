@@ -32,10 +32,10 @@ class Reviews:
 
     Args:
         review: asks the API server whose token it is.
-        clock: UNIX seconds.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, review: Review, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, review: Review, clock: Callable[[], float] = time.monotonic) -> None:
         self._review, self._clock = review, clock
         self._proven: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[float, Refusal]] = OrderedDict()

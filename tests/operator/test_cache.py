@@ -269,7 +269,7 @@ def test_a_run_offers_its_model_or_else_its_newest_checkpoint(status, uri):
 
 def held(cache: Cache) -> dict:
     """What the cache holds besides tombstones, which time alone takes away."""
-    return {name: value for name, value in vars(cache).items() if value and name != "_tombstones"}
+    return {name: value for name, value in vars(cache).items() if value and name not in ("_tombstones", "_clock")}
 
 
 ENDS = {
