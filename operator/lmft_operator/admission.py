@@ -148,6 +148,10 @@ _REMEDIES = tuple(
             "A webhook on Jobs may hang: have the cluster's webhook configurations looked at.",
         ),
         (
+            r"A policy of the (?P<name>cluster) has changed the Job",
+            "Have mutating webhooks and policies leave that alone in Jobs labelled lmfinetune.dev/run-uid.",
+        ),
+        (
             r"cannot (?P<name>create) resource",
             "The operator lacks a right: have the chart's roles (rbac.create) looked at.",
         ),

@@ -191,6 +191,27 @@ def test_a_break_is_told_and_bridged(api_server: ApiServer, monkeypatch: pytest.
     assert lines[2].startswith("eli5 · Completed")
 
 
+@pytest.mark.parametrize("times", [1, 5, 100])
+def test_a_watch_whose_time_is_over_is_asked_for_again_without_a_word(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    # given a run that changes less often than a watch lasts, behind something that ends each at once
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    api_server.answers = {
+        PATH: [*[run({})] * times, run(DONE)],
+        PATH.rpartition("/")[0]: (200, {"type": "MODIFIED", "object": run({})[1]}),
+    }
+
+    succeeded, shown = watch(api_server, terminal=False)
+
+    # then nothing is said of it, and nobody is asked without pause
+    assert succeeded
+    assert "does not answer" not in shown
+    assert len(pauses) == times
+    assert min(pauses) > 1
+
+
 def test_a_status_of_a_newer_release_is_shown_as_far_as_it_is_known(api_server: ApiServer) -> None:
     api_server.answers = {
         PATH: run(DONE | {"energy": {"joules": 3}, "attempts": [{"number": 1, "job": "j", "gpu": 1}]})

@@ -35,6 +35,7 @@ WANTS_ALL = (
     'pods "eli5-1-x7k2p" is forbidden: failed quota: compute: must specify limits.cpu for: job; '
     "limits.memory for: job; requests.storage for: job"
 )
+STRIPPED = "A policy of the cluster has changed the Job: metadata.ownerReferences. It was deleted: without them …"
 
 TABLE = [
     (WEBHOOK_DEAD, Reason.ADMISSION_FAILED, ['"jobs.example.com" brought back', "failurePolicy Ignore"], True),
@@ -51,6 +52,7 @@ TABLE = [
     (USED_UP, Reason.QUOTA_EXCEEDED, ["Free quota or have it raised"], False),
     (WANTS_CPU, Reason.QUOTA_EXCEEDED, ["policy.maxCpu", "LimitRange with a default CPU limit"], True),
     (WANTS_ALL, Reason.QUOTA_EXCEEDED, ["policy.maxCpu", "set spec.resources.memory", "requests.storage, which"], True),
+    (STRIPPED, Reason.ADMISSION_FAILED, ["webhooks and policies leave that alone in Jobs labelled"], True),
     ("namespace team-a is forbidden because it is being terminated", Reason.PENDING, [], False),
 ]
 

@@ -86,6 +86,7 @@ def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator
     where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     failures, answered = 0, False
     while True:
+        began = time.monotonic()
         try:
             body = api.get_namespaced_custom_object(name=name, _request_timeout=ANSWER_SECONDS, **where)
             answered = True
@@ -103,7 +104,10 @@ def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator
                     return
                 failures = 0
                 yield _status(event["object"])
+            # Its time was over, which is no break; but what stands between may end every one at once.
             failures = 0
+            time.sleep(max(0.0, PAUSE_SECONDS - (time.monotonic() - began)))
+            continue
         except ApiException as error:
             if error.status == 404:
                 raise WatchError(
