@@ -43,6 +43,18 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "json not UTF-8": ("json", b'{"text": "one"}\n{"text": "caf\xe9"}\n', r"byte 29 \(line 2\) is not UTF-8"),
     "text not UTF-8": ("text", b"one\ntwo \xff\n", r"byte 8 \(line 2\) is not UTF-8"),
     "csv not UTF-8": ("csv", b"text\none\ncaf\xe9\n", r"byte 12 \(line 3\) is not UTF-8"),
+    "a field twice": (
+        "json",
+        b'{"text": "1"}\n{"text": "a", "n": 1, "text": "b"}\n',
+        r"line 2 has the field 'text' t",
+    ),
+    "twice in an array": (
+        "json",
+        b'[{"text": "1"},\n{"text": "a",\n"text": "b"}]',
+        r"line 2 has the field 'text' twice",
+    ),
+    "tar": ("text", b"a.txt" + bytes(252) + b"ustar" + bytes(250), r"data.text is an archive \(tar\); unpack it"),
+    "tar of json": ("json", b"a" + bytes(256) + b"ustar" + bytes(250), r"data.json is an archive \(tar\); unpack"),
     "UTF-16": ("json", '{"text": "one"}\n'.encode("utf-16"), r"data.json is UTF-16; convert it to UTF-8"),
     "gzip": ("csv", b"\x1f\x8b\x08\x00\n\xff\n\xff", r"data.csv is compressed \(gzip\); unpack it$"),
     "csv row too long": (
@@ -73,6 +85,34 @@ def test_a_bad_file_is_named_with_the_place(tmp_path: Path, case: str) -> None:
     assert all(problem.startswith("spec.dataset.") for problem in error.problems)
     if "no rows" not in expected:
         assert f"data.{kind}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        ('{"answers": {"text": "a", "text": "b"}}', "answers.text"),
+        ('{"answers": [{"text": "a"}, {"text": "a", "text": "b"}]}', "answers.text"),
+        ('{"answers": 1, "answers": {"text": "b"}}', "answers.text"),
+        ('{"answers.text": "a", "answers.text": "b"}', "answers.text"),
+        ('{"téxt": "a", "t\\u00e9xt": "b", "téxt": "c"}', "téxt"),
+    ],
+)
+def test_a_field_that_stands_twice_is_found_where_the_text_is_looked_for(row: str, path: str, tmp_path: Path) -> None:
+    address = raw(tmp_path, (row + "\n").encode() * 20)
+    error = failure({"files": [address], "format": "json", "textField": path}, tmp_path)
+    assert "line 1 has the field" in str(error)
+
+
+def test_fields_within_fields_of_the_same_name_are_no_error(tmp_path: Path) -> None:
+    deep = b'{"text": ' * 600 + b"1" + b"}" * 600 + b"\n"
+    error = failure({"files": [raw(tmp_path, deep * 3)], "format": "json"}, tmp_path)
+    assert "'text' holds a struct" in str(error)
+
+
+def test_a_field_that_nobody_asks_for_may_stand_twice(tmp_path: Path) -> None:
+    row = b'{"n": 1, "n": 2, "meta": {"text": 1, "text": 2}, "text": "row \\"text\\" holds some words"}\n'
+    prepared = prepare_toy({"files": [raw(tmp_path, row * 60)], "format": "json", "blockSize": 8}, tmp_path / "cache")
+    assert prepared.figures.train_rows == 48
 
 
 def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ class Corpus:
         texts: the texts.
         labels: one value a row; None where there is none. Empty without a label field.
         label_names: names that the source gives its classes.
+        look_alike: what plain text looks like that may be meant as something else.
         spans: the rows of their splits that these are, where the source knows.
     """
 
     texts: Texts
     labels: list[Any] = field(default_factory=list)
     label_names: list[str] | None = None
+    look_alike: str | None = None
     spans: list[tuple[str, int, int]] = field(default_factory=list)
 
     def usable(self, rows: Indices) -> Indices:
@@ -72,7 +74,7 @@ def collect(
     for name, wanted, found in (("textField", text_field, text_found), ("labelField", label_field, label_found)):
         if wanted and not found and writer.rows + len(seen) > 0:
             _explain_absence(name, wanted, list(seen), problems)
-    return Corpus(Texts(folder), labels, rows.label_names, rows.spans)
+    return Corpus(Texts(folder), labels, rows.label_names, rows.look_alike, rows.spans)
 
 
 def _found(row: Any, path: list[str], name: str, wanted: str | None, problems: Problems) -> Any:

@@ -50,7 +50,7 @@ def pick(row: Any, path: Sequence[str]) -> Any:
                 return found
         return None
     if isinstance(row, list):
-        if any(map(_is_turn, row)):
+        if any(map(is_turn, row)):
             raise ConversationError
         found = [pick(entry, path) for entry in row]
         return [entry for entry in found if entry is not None] or None
@@ -68,7 +68,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, str):
         return value if value and not value.isspace() else None
     if isinstance(value, list):
-        if any(map(_is_turn, value)):
+        if any(map(is_turn, value)):
             raise ConversationError
         parts = [text for text in map(as_text, value) if text is not None]
         return " ".join(parts) or None
@@ -99,7 +99,8 @@ def is_written_conversation(text: str) -> bool:
     )
 
 
-def _is_turn(value: Any) -> bool:
+def is_turn(value: Any) -> bool:
+    """Whether a value is a turn of a conversation."""
     return isinstance(value, dict) and any(names <= value.keys() for names in _TURNS)
 
 

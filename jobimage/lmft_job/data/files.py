@@ -76,6 +76,8 @@ def _not_rows(start: bytes, kind: DataFormat) -> str | None:
             return what
     if kind == DataFormat.PARQUET:
         return None
+    if start[257:262] == b"ustar":
+        return f"is an archive (tar); {_UNPACK}"
     if start.count(b"\0") > len(start) // 4:
         return "is no UTF-8 text: every other byte is 0, as in UTF-16 without a byte order mark; convert it to UTF-8"
     if kind != DataFormat.TEXT and start.lstrip().lower().startswith(_PAGE):

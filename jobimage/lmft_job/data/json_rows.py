@@ -2,7 +2,7 @@ r"""Rows from JSON: an object a line, objects over several lines, arrays of obje
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmft_job.data.lines import DataFile, lines
@@ -24,7 +24,8 @@ def json_rows(file: DataFile, columns: list[str], problems: Problems, *, alone: 
         problems: hears what is wrong. Where objects stand on lines of their own, reading goes on after a mistake.
         alone: whether there is no other file.
     """
-    rows = _by_line(file, problems) if _a_line_each(file) else _Values(file, problems).objects()
+    repeats = Repeats(columns)
+    rows = _by_line(file, repeats, problems) if _a_line_each(file) else _Values(file, repeats, problems).objects()
     first = next(rows, None)
     if first is None:
         return
@@ -53,7 +54,43 @@ def _a_line_each(file: DataFile) -> bool:
     return True
 
 
-def _by_line(file: DataFile, problems: Problems) -> Iterator[Row]:
+class Repeats:
+    """Finds a field that stands twice in an object, of which ``json`` keeps the last without a word."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._names = {name for column in columns for name in (column, *column.split("."))}
+        self._marks = [json.dumps(name) for name in self._names] + [
+            json.dumps(name, ensure_ascii=False) for name in self._names if not name.isascii()
+        ]
+
+    def find(self, written: str) -> str | None:
+        """A name that text or label need and that stands twice; None as a rule, and soon."""
+        if not any(written.count(mark) > 1 for mark in self._marks):
+            return None
+        try:
+            return self._within(json.loads(written, object_pairs_hook=_Pairs))
+        except RecursionError:  # no text is found that deep
+            return None
+
+    def _within(self, value: Any) -> str | None:
+        inner = value if isinstance(value, list) else []
+        if isinstance(value, _Pairs):
+            if twice := next((name for name in value.twice if name in self._names), None):
+                return twice
+            inner = [value[name] for name in self._names if name in value]
+        return next(filter(None, map(self._within, inner)), None)
+
+
+class _Pairs(dict[str, Any]):
+    """An object that knows which of its names stood in it twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs]
+        self.twice = [name for name in self if names.count(name) > 1] if len(self) < len(names) else []
+
+
+def _by_line(file: DataFile, repeats: Repeats, problems: Problems) -> Iterator[Row]:
     for number, line in lines(file, problems):
         if not line.strip():
             continue
@@ -67,6 +104,8 @@ def _by_line(file: DataFile, problems: Problems) -> Iterator[Row]:
             problems.add(f"{where} is nested too deeply")
         else:
             if isinstance(row, dict):
+                if twice := repeats.find(line):
+                    problems.add(f"{where} {_twice(twice)}")
                 yield row
             else:
                 problems.add(f'{where} is not an object such as {{"text": …}}')
@@ -77,8 +116,9 @@ def _by_line(file: DataFile, problems: Problems) -> Iterator[Row]:
 class _Values:
     """Objects and arrays of objects one after the other, read piece by piece; reading ends at the first mistake."""
 
-    def __init__(self, file: DataFile, problems: Problems) -> None:
+    def __init__(self, file: DataFile, repeats: Repeats, problems: Problems) -> None:
         self._file = file
+        self._repeats = repeats
         self._problems = problems
         self._pieces = lines(file, problems)
         self._held, self._at, self._line = "", 0, 1
@@ -142,6 +182,8 @@ class _Values:
             except ValueError as error:  # a number of thousands of digits
                 self._wrong(f" is not JSON ({error})")
                 return None
+            if twice := self._repeats.find(self._held[self._at : end]):
+                self._wrong(f" {_twice(twice)}")
             self._line += self._held.count("\n", self._at, end)
             self._at = end
             return dict(row)
@@ -162,6 +204,10 @@ class _Values:
 
     def _wrong(self, what: str) -> None:
         self._problems.add(f"spec.dataset.files: {self._file.name}: line {self._line}{what}")
+
+
+def _twice(name: str) -> str:
+    return f"has the field {name!r} twice in an object; keep one of both"
 
 
 def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:

@@ -135,6 +135,7 @@ def make(
         eval_cut_rows=held_cut,
         longest_input=None if packed else max_positions,
         eval_rows_in_train=repeats.count,
+        look_alike=train.look_alike or held_out.look_alike,
         vocabulary=None if wanted is None else len(tokenizer),
         wanted_vocabulary=wanted,
         labels=None if classes is None else classes.names,

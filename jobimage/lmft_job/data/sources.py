@@ -19,6 +19,7 @@ from lmft_job.data.fields import paths, roots
 from lmft_job.data.files import Batches
 from lmft_job.data.hub_card import foreign_places, read_card
 from lmft_job.data.lines import DataFile
+from lmft_job.data.lookalikes import LooksLikeRowsError, look_alike
 from lmft_job.data.packing import Check
 from lmft_job.data.places import find_files
 from lmft_job.data.problems import Problems
@@ -38,12 +39,14 @@ class SourceRows:
         batches: the rows as dicts; a stream, to be read once.
         fields: dotted paths that exist, where the source knows them beforehand.
         label_names: names of the classes, where the source knows them.
+        look_alike: what plain text looks like that may be meant as something else.
         spans: where a source cuts slices itself and it is known, the split, first row and end of each that this is.
     """
 
     batches: Batches
     fields: list[str] = field(default_factory=list)
     label_names: list[str] | None = None
+    look_alike: str | None = None
     spans: list[tuple[str, int, int]] = field(default_factory=list)
 
 
@@ -134,11 +137,26 @@ class Files:
         alone = len(self._files) == 1
         names = files.label_names(self._files[0], label) if label and self._kind == DataFormat.PARQUET else None
 
+        look_alike, rows_of_another_kind = self._look_alikes(problems)
+
         def batches() -> Batches:
             for file in self._files:
+                if file in rows_of_another_kind:
+                    continue
                 yield from files.read(file, self._kind, columns, problems, alone=alone)
 
-        return SourceRows(batches(), label_names=names)
+        return SourceRows(batches(), label_names=names, look_alike=look_alike)
+
+    def _look_alikes(self, problems: Problems) -> tuple[str | None, list[DataFile]]:
+        """What plain text looks like, if it looks like something else; and files that are no plain text for certain."""
+        found, wrong = [], []
+        for file in self._files if self._kind == DataFormat.TEXT else ():
+            try:
+                found.append(look_alike(file))
+            except LooksLikeRowsError as error:
+                problems.add(f"spec.dataset.files: {file.name} {error}")
+                wrong.append(file)
+        return next(filter(None, found), None), wrong
 
 
 def _digest(path: Path, check: Check) -> str:
@@ -242,7 +260,7 @@ class Hub:
                 for table in data.select_columns(columns).with_format("arrow").iter(batch_size=1000):
                     yield table.to_pylist()
 
-        return SourceRows(batches(), known, names, _spans(split, data))
+        return SourceRows(batches(), known, names, spans=_spans(split, data))
 
 
 def _spans(split: str, data: Any) -> list[tuple[str, int, int]]:

@@ -7,6 +7,11 @@ from lmft_job.report.words import count, quantity
 def data_remarks(data: DatasetFigures) -> list[str]:
     """What was done to the data, or is the matter with it, that no figure shows; empty where all is as wanted."""
     said = []
+    if data.look_alike:
+        said.append(
+            f"The files were read as plain text, a row a line, and look like {data.look_alike}: every mark of it is "
+            "trained on. If that is not meant, set spec.dataset.format to what they are, or take the text out first."
+        )
     if data.eval_rows_in_train:
         said.append(
             f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} stand in the "

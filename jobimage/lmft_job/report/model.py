@@ -169,6 +169,8 @@ class DatasetFigures(ReportModel):
     """Tokens at which they were cut."""
     eval_rows_in_train: int | None = None
     """Held-out texts that stand in the training data too, word for word."""
+    look_alike: str | None = None
+    """What the files look like that were read as plain text, where that is something else."""
     vocabulary: int | None = None
     """Tokens of the tokenizer that was trained; absent where it was given."""
     wanted_vocabulary: int | None = None
