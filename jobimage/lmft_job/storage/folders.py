@@ -6,6 +6,8 @@ what does not match it is damaged. A second writer of the same folder writes int
 harm what the first has completed, and its manifest comes too late. Earlier versions laid the files beside the manifest.
 """
 
+import errno
+import os
 import re
 import shutil
 import uuid
@@ -15,12 +17,25 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmft_job.storage.base import Check, ObjectInfo, ObjectMissingError, Store, TooLargeError, escapes, join_key
+from lmft_api.shown import one_line
+from lmft_job.errors import RefusedError
+from lmft_job.storage.base import (
+    Check,
+    ObjectInfo,
+    ObjectMissingError,
+    Store,
+    TooLargeError,
+    disk_error,
+    escapes,
+    join_key,
+)
 from lmft_job.storage.files import FileStore
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 2
 _READ = (1, FORMAT)
+_SHOWN = 100  # characters of a name that somebody else chose
+_NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.EINVAL})
 UNNAMED_SECONDS = 86400.0
 """Age from which on files that no manifest names are nobody's: no writer takes so long from one file to the next."""
 
@@ -149,7 +164,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
         raise DamagedFolderError(f"{MANIFEST} has format {manifest.format}, this version reads up to {FORMAT}")
     outside = [name for name in manifest.files if escapes(name)]
     if outside:
-        raise DamagedFolderError(f"{MANIFEST} names {outside[0]!r}, which lies outside the folder")
+        raise DamagedFolderError(f"{MANIFEST} names {one_line(outside[0], _SHOWN)!r}, which lies outside the folder")
     return manifest
 
 
@@ -202,6 +217,7 @@ def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | No
 
     Raises:
         ObjectMissingError: when there is nothing below the prefix.
+        RefusedError: when a name in it cannot be a file's here.
     """
     objects = store.list(_below(prefix))
     if not objects:
@@ -210,10 +226,15 @@ def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | No
         )
     if isinstance(store, FileStore):
         return store.root / join_key(prefix)
-    for item in objects:
-        name = item.key.removeprefix(join_key(prefix)).lstrip("/")
-        if not escapes(name):
-            store.get_file(item.key, _inside(destination, name), check)
+    try:
+        for item in objects:
+            name = item.key.removeprefix(join_key(prefix)).lstrip("/")
+            if not escapes(name):
+                store.get_file(item.key, _inside(destination, name), check)
+    except DamagedFolderError as error:
+        raise RefusedError(
+            store.purpose.not_found, f"{store.purpose.uri_field}: {store.url(prefix)} cannot be fetched: {error}."
+        ) from error
     return destination
 
 
@@ -232,7 +253,7 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
         return found
     folder = literal.rpartition("/")[0]
     there = inside or store.list(folder + "/" if folder else "")
-    names = ", ".join(item.key for item in there[:5])
+    names = ", ".join(one_line(item.key, _SHOWN) for item in there[:5])
     more = f", and {len(there) - 5} more" if len(there) > 5 else ""
     raise ObjectMissingError(
         store.purpose.not_found,
@@ -254,9 +275,23 @@ def matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Where a file of that name goes; its folder is made."""
+    """Where a file of that name goes; its folder is made.
+
+    Raises:
+        DamagedFolderError: no file of that name can lie there. Storage holds names that a disk does not: of any length,
+            and one that is a folder's too.
+    """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DamagedFolderError(f"{name!r} lies outside the folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DamagedFolderError(f"{one_line(name, _SHOWN)!r} lies outside the folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if len(path.name.encode()) > os.pathconf(path.parent, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
+        if error.errno not in _NO_NAME:
+            raise disk_error(error, path) from error
+        raise DamagedFolderError(f"{one_line(name, _SHOWN)!r} cannot be a file here ({error.strerror})") from error
     return path

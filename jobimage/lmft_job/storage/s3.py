@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from lmft_job.storage.base import (
     too_many,
 )
 from lmft_job.storage.files import written_whole
+from lmft_job.storage.s3_answers import bound_answers, careful_session
 from lmft_job.storage.s3_dialects import conditions_are_ignored, with_checksums_on_demand
 from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
 from lmft_job.storage.s3_retries import Patience
@@ -55,6 +57,10 @@ _READ_SECONDS = 60
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError, ConnectionError)
 _UNCONDITIONAL: set[tuple[str, str]] = set()
 """Endpoint and bucket of services that take no notice of conditions; asked once in a process."""
+_MOST_LETTERS = 256 * _MEBIBYTE
+"""In the keys of a listing."""
+_MOST_IDLE_PAGES = 100
+"""Of a listing, one after the other without anything new."""
 _KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -103,6 +109,7 @@ class S3Store(Store):
         settings = settings or S3Settings()
         given = _read_credentials(credentials, purpose)
         session = boto3.session.Session(
+            botocore_session=careful_session(),
             aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
             aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
             aws_session_token=given.get("AWS_SESSION_TOKEN"),
@@ -123,6 +130,7 @@ class S3Store(Store):
                 f"see {purpose.credentials_field}.",
             ) from error
         Patience(_attempts(settings)).register(client)
+        bound_answers(client)
         return cls(client, bucket, prefix, purpose, settings)
 
     @override
@@ -173,10 +181,11 @@ class S3Store(Store):
     @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
         with written_whole(path) as file, self._translated("read", key):
-            sink = HashingFile(file, check)
             with self._transfers() as transfers:
-                future = transfers.download(self._bucket, self._full(key), sink)
-                result_of(future, sink)
+                transfer: list[Any] = []
+                sink = HashingFile(file, check, lambda: transfer[0].meta.size if transfer else None)
+                transfer.append(transfers.download(self._bucket, self._full(key), sink))
+                result_of(transfer[0], sink)
             return sink.hexdigest()
 
     @override
@@ -206,15 +215,20 @@ class S3Store(Store):
     @override
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         root = f"{self._prefix}/" if self._prefix else ""
-        found: list[ObjectInfo] = []
+        found: dict[str, ObjectInfo] = {}
+        letters = idle = 0
         with self._translated("list", prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=root + prefix, PaginationConfig={"PageSize": self._settings.listing_page}
             ):
-                found += self._infos(page.get("Contents", []), root, prefix)
-                if len(found) > MOST_OBJECTS:
+                before = len(found)
+                for item in self._infos(page.get("Contents", []), root, prefix):
+                    letters += len(item.key)
+                    found[item.key] = item
+                idle = idle + 1 if len(found) == before else 0
+                if len(found) > MOST_OBJECTS or letters > _MOST_LETTERS or idle > _MOST_IDLE_PAGES:
                     raise too_many(self.purpose, self.url(prefix))
-        return sorted(found, key=lambda item: item.key)
+        return sorted(found.values(), key=lambda item: item.key)
 
     def _infos(self, contents: Iterable[Any], root: str, prefix: str) -> Iterator[ObjectInfo]:
         """Objects of one page. A service may answer with what was not asked for, and leave out what belongs there."""
@@ -245,19 +259,23 @@ class S3Store(Store):
         root = f"{self._prefix}/" if self._prefix else ""
         aborted = 0
         with self._translated("list incomplete uploads of", prefix):
-            for page in self._client.get_paginator("list_multipart_uploads").paginate(
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=root + prefix
-            ):
+            )
+            for page in islice(pages, _MOST_IDLE_PAGES):  # what is left then, the next attempt finds
                 for upload in page.get("Uploads", []):
-                    try:
-                        self._client.abort_multipart_upload(
-                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        aborted += 1
-                    except ClientError as error:
-                        if code_of(error) not in ABSENT_CODES | {"NoSuchUpload"}:
-                            raise
+                    # A service may answer with what was not asked for.
+                    aborted += upload["Key"].startswith(root + prefix) and self._aborted(upload)
         return aborted
+
+    def _aborted(self, upload: Any) -> bool:
+        try:
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        except ClientError as error:
+            if code_of(error) not in ABSENT_CODES | {"NoSuchUpload"}:
+                raise
+            return False
+        return True
 
     @override
     def probe_write(self) -> None:
@@ -318,6 +336,8 @@ class S3Store(Store):
                 max_in_memory_upload_chunks=connections + 2,
                 num_download_attempts=self._settings.attempts,
                 io_chunksize=_MEBIBYTE,
+                # What has come waits in memory for the disk: no more of it than of what is to be sent.
+                max_io_queue_size=(connections + 2) * max(part // _MEBIBYTE, 1),
             ),
         )
 

@@ -16,7 +16,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.parsers import ResponseParserError
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3ValidationError
 
 from lmft_job.errors import JobError, RefusedError, UnavailableError
 from lmft_job.storage.base import ObjectMissingError, Purpose
@@ -58,6 +58,8 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
         raise _unreachable(error, purpose, url, doing, endpoint) from error
     except RetriesExceededError as error:
         raise _unreachable(error.last_exception, purpose, url, doing, endpoint) from error
+    except (S3ValidationError, S3DownloadFailedError) as error:  # parts that are not of one object, or not these parts
+        raise _unreachable(error, purpose, url, doing, endpoint) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         node = (
             " The role of the node is not used, unless the chart's job.nodeCloudRole is true."

@@ -1,10 +1,13 @@
 """The ends of an S3 transfer: streams that hash what passes and can be stopped between chunks."""
 
+import errno
 import hashlib
 import os
+from collections.abc import Callable
 from io import BufferedRandom
 from typing import IO, Any
 
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import CancelledError
 from s3transfer.subscribers import BaseSubscriber
 
@@ -33,12 +36,20 @@ class HashingFile:
 
     With seek on purpose: given a stream without it, s3transfer 0.19 waits for itself for ever once a file has more
     parts than may lie in memory. One thread writes.
+
+    Args:
+        file: to write.
+        check: see ``Store.get_file``.
+        size: bytes that the answers promise, once the first has come; what goes beyond, or stays behind, is a
+            ``ResponseParserError``, and what the disk has no room for an OSError, before it is full.
     """
 
-    def __init__(self, file: BufferedRandom, check: Check | None) -> None:
+    def __init__(self, file: BufferedRandom, check: Check | None, size: Callable[[], int | None]) -> None:
         self.stopped_by: BaseException | None = None
         self._descriptor = file.fileno()
         self._check = check
+        self._promised = size
+        self._size: int | None = None
         self._offset = 0
         self._digest = hashlib.sha256()
         self._hashed = 0
@@ -61,6 +72,7 @@ class HashingFile:
         """Writes all of it, and hashes as far as the file is whole."""
         _ask(self, self._check)
         view, start = memoryview(data), self._offset
+        self._require_room(start + len(view))
         while len(view):
             written = os.pwrite(self._descriptor, view, self._offset)
             self._offset += written
@@ -76,8 +88,22 @@ class HashingFile:
 
     def hexdigest(self) -> str:
         """SHA-256 of the whole file, once all is written."""
-        self._hash_until(os.fstat(self._descriptor).st_size)
+        size = self._promised()
+        if size is not None and size != self._hashed:
+            raise ResponseParserError(f"answers of {self._hashed:,} bytes, of {size:,} that were promised")
         return self._digest.hexdigest()
+
+    def _require_room(self, end: int) -> None:
+        size = self._promised()
+        if size is None:
+            return
+        if self._size is None:
+            self._size = size
+            about = os.fstatvfs(self._descriptor)
+            if size > about.f_bavail * about.f_frsize:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if end > size:
+            raise ResponseParserError(f"an answer of more than the {size:,} bytes that were promised")
 
     def _hash_until(self, end: int) -> None:
         while self._hashed < end:
