@@ -191,19 +191,19 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
     for name, entry in manifest.files.items():
         size = present.get(join_key(below, name))
         if size is None:
-            raise DamagedFolderError(f"{name} is missing")
+            raise DamagedFolderError(f"{one_line(name, _SHOWN)} is missing")
         if size != entry.size:
-            raise DamagedFolderError(f"{name} has {size:,} bytes, its manifest says {entry.size:,}")
+            raise DamagedFolderError(f"{one_line(name, _SHOWN)} has {size:,} bytes, its manifest says {entry.size:,}")
     try:
         destination.mkdir(parents=True, exist_ok=True)
         for name, entry in manifest.files.items():
             digest = store.get_file(join_key(below, name), _inside(destination, name), check)
             if digest != entry.sha256:
-                raise DamagedFolderError(f"{name} was altered: its SHA-256 is not the manifest's")
+                raise DamagedFolderError(f"{one_line(name, _SHOWN)} was altered: its SHA-256 is not the manifest's")
     except BaseException as error:
         shutil.rmtree(destination, ignore_errors=True)
         if isinstance(error, ObjectMissingError):
-            raise DamagedFolderError(f"{name} is missing") from error
+            raise DamagedFolderError(f"{one_line(name, _SHOWN)} is missing") from error
         raise
     return manifest
 
