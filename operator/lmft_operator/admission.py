@@ -7,7 +7,9 @@ server's. The status of an answer says little: a webhook chooses its own, and on
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
+from lmft_api.base import QUANTITY_PATTERN, amount, matches
 from lmft_api.reasons import REASONS, Reason
 
 CANNOT_CREATE_JOB = "The Job cannot be created: "
@@ -27,6 +29,7 @@ _AT_WORK = re.compile(
 _UNSET_QUOTA = re.compile(r"must specify (?P<names>.+)", re.DOTALL)
 _UNSET = re.compile(r"\b(?:limits|requests)\.[a-z0-9./-]*[a-z0-9]|\b(?:cpu|memory|ephemeral-storage)\b(?= for:|,|;|$)")
 _QUOTA = re.compile(r"exceeded quota|failed quota")
+_SIDES = ("requested", "limited")
 _LIMIT_RANGE = re.compile(
     r"(?:maximum|minimum) (?P<resource>[a-z-]+) usage per (?:Container|Pod) is \S+|"
     r"(?P<ratio>[a-z-]+) max limit to request ratio"
@@ -83,9 +86,25 @@ def _quota(words: str) -> Refusal:
     """A quota that is used up is waited for; one that wants a request or limit is met by setting it."""
     found = _UNSET_QUOTA.search(words)
     if found is None:
+        if never := _never(words):
+            remedy = f"The whole quota is smaller: ask for less in {', '.join(never)}, or have the quota raised."
+            return Refusal(Reason.QUOTA_EXCEEDED, f"{remedy} {_BY_ITSELF}")
         return Refusal(Reason.QUOTA_EXCEEDED, REASONS[Reason.QUOTA_EXCEEDED].remedy, changeable=False)
     remedy = " ".join(_unset(name) for name in dict.fromkeys(_UNSET.findall(found["names"])))
     return Refusal(Reason.QUOTA_EXCEEDED, remedy or REASONS[Reason.QUOTA_EXCEEDED].remedy)
+
+
+def _never(words: str) -> list[str]:
+    """The fields that ask for more than the whole of a quota, so that no waiting helps."""
+    asked, most = (_amounts(found[1]) if (found := re.search(rf"{name}: (\S+)", words)) else {} for name in _SIDES)
+    beyond = (name.rpartition(".")[2] for name, wanted in asked.items() if name in most and wanted > most[name])
+    return list(dict.fromkeys(_SPEC_FIELDS[resource] for resource in beyond if resource in _SPEC_FIELDS))
+
+
+def _amounts(text: str) -> dict[str, Decimal]:
+    """Quantities by their names, of ``requests.cpu=1,requests.memory=2Gi``; without those that cannot be read."""
+    pairs = (part.rpartition("=") for part in text.rstrip(",").split(","))
+    return {name: amount(value) for name, _, value in pairs if matches(QUANTITY_PATTERN, value)}
 
 
 def _unset(name: str) -> str:
@@ -121,6 +140,10 @@ _REMEDIES = tuple(
         (
             r"ValidatingAdmissionPolicy '(?P<name>[^']+)'",
             'Change what the admission policy "{name}" objects to, or have this namespace exempted from it.',
+        ),
+        (
+            r"must be less than or equal to (?P<name>[a-z-]+) limit of",
+            "Ask for less in spec.resources, or have the namespace's LimitRange changed, whose {name} limit is lower.",
         ),
         (
             r"no PriorityClass with name \"?(?P<name>[^ \"]+)\"? was found",

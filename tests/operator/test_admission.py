@@ -30,6 +30,15 @@ RUNTIME = 'pods "eli5-1-" is forbidden: pod rejected: RuntimeClass "nvidia" not 
 SECURITY = 'pods "eli5-1-x7k2p" is forbidden: violates PodSecurity "restricted:latest": runAsUser=0'
 OPENSHIFT = 'pods "eli5-1-" is forbidden: unable to validate against any security context constraint: [provider x]'
 USED_UP = 'pods "eli5-1-x7k2p" is forbidden: exceeded quota: gpus, requested: nvidia.com/gpu=1, used: 2, limited: 2'
+TOO_SMALL = (
+    'pods "eli5-1-" is forbidden: exceeded quota: q, requested: requests.cpu=1,requests.memory=2Gi, '
+    "used: requests.cpu=1,requests.memory=0, limited: requests.cpu=1,requests.memory=2147483647"
+)
+USED_PODS = 'pods "eli5-1-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0'
+DEFAULT_LIMIT = (
+    'Pod "eli5-1-gdsjq" is invalid: spec.containers[0].resources.requests: Invalid value: "4": must be less than or '
+    "equal to cpu limit of 1"
+)
 WANTS_CPU = 'pods "eli5-1-x7k2p" is forbidden: failed quota: compute: must specify limits.cpu for: job'
 WANTS_ALL = (
     'pods "eli5-1-x7k2p" is forbidden: failed quota: compute: must specify limits.cpu for: job; '
@@ -50,6 +59,9 @@ TABLE = [
     (OPENSHIFT, Reason.ADMISSION_FAILED, ["job.userID set to null"], True),
     ('pods "eli5-1-" is forbidden: something new', Reason.ADMISSION_FAILED, ["Change what the message names"], True),
     (USED_UP, Reason.QUOTA_EXCEEDED, ["Free quota or have it raised"], False),
+    (TOO_SMALL, Reason.QUOTA_EXCEEDED, ["ask for less in spec.resources.memory, or have the quota raised"], True),
+    (USED_PODS, Reason.QUOTA_EXCEEDED, ["Free quota or have it raised"], False),
+    (DEFAULT_LIMIT, Reason.ADMISSION_FAILED, ["spec.resources", "LimitRange changed, whose cpu limit is lower"], True),
     (WANTS_CPU, Reason.QUOTA_EXCEEDED, ["policy.maxCpu", "LimitRange with a default CPU limit"], True),
     (WANTS_ALL, Reason.QUOTA_EXCEEDED, ["policy.maxCpu", "set spec.resources.memory", "requests.storage, which"], True),
     (STRIPPED, Reason.ADMISSION_FAILED, ["webhooks and policies leave that alone in Jobs labelled"], True),
