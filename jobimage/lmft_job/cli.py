@@ -1,6 +1,7 @@
 """Entry of ``lmft``. Nothing heavy is imported until a command needs it; a stop is heeded from the first moment."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +18,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # What an old locale cannot write is written as an escape, and ends nothing.
             stream.reconfigure(errors="backslashreplace")
+    long = is_long(sys.argv[1:])
     try:
-        if is_long(sys.argv[1:]):
+        if long:
             keep_going()
             INTERRUPT.install()
         from lmft_job.commands import app
@@ -26,6 +28,12 @@ def main() -> None:
         app()
     except StopNow:
         sys.exit(ExitCode.INTERRUPTED)
+    except OSError as problem:
+        if long:
+            raise
+        # A full disk under ``lmft validate … > file``: its exit code must not say that all is well.
+        sys.stderr.write(f"lmft: {problem.strerror or problem}\n")
+        os._exit(1)  # without another try to write what is left
 
 
 def is_long(arguments: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lmft_api import __version__
+from lmft_api import KIND, PLURAL, __version__
 from lmft_api.shown import one_line
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with ma
 
 @app.command()
 def watch(
-    name: Annotated[str, typer.Argument(help="Name of the LMFineTune.")],
+    name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
@@ -89,6 +89,9 @@ def watch(
 
     from lmft_job.watch.follow import WatchError, follow
 
+    kind, _, after = name.partition("/")
+    if kind.partition(".")[0].lower() in (KIND.lower(), PLURAL, "lmft"):
+        name = after  # as kubectl takes it: lmft/quickstart
     try:
         succeeded = follow(name, namespace, context, Console())
     except WatchError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from job.local_runs import manifest, run_here
+from typer.testing import CliRunner
 
 from lmft_job import commands, local
 from lmft_job.cli import is_long
@@ -89,6 +90,27 @@ def test_the_examples_are_valid_and_the_demo_is_the_quickstart(tmp_path: Path) -
 )
 def test_only_a_command_that_trains_takes_over_the_signals(line: str, expected: bool) -> None:
     assert is_long(line.split()) is expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lmft_job.cli", "validate", str(ROOT / "examples/quickstart.yaml")]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "lmft: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["eli5", "lmft/eli5", "LMFineTune/eli5", "lmfinetunes.lmfinetune.dev/eli5"])
+def test_a_run_is_watched_by_the_names_that_kubectl_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = []
+
+    def follow(name: str, *_: object) -> bool:
+        watched.append(name)
+        return True
+
+    monkeypatch.setattr("lmft_job.watch.follow.follow", follow)
+    assert CliRunner().invoke(commands.app, ["watch", name]).exit_code == 0
+    assert watched == ["eli5"]
 
 
 def test_version_is_told(tmp_path: Path) -> None:
