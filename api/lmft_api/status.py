@@ -186,7 +186,7 @@ class CheckpointStatus(ApiModel):
 class Attempt(ApiModel):
     """One Job of the run."""
 
-    number: int
+    number: Count
     """From 1."""
     job: Short
     """Name of the Job."""
@@ -219,9 +219,9 @@ class Attempt(ApiModel):
 class Usage(ApiModel):
     """What the run has used, over all attempts."""
 
-    seconds: int = 0
+    seconds: Count = 0
     """Running time of its pods."""
-    gpu_seconds: int = 0
+    gpu_seconds: Count = 0
     """The same, times GPUs."""
 
 

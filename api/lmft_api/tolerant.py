@@ -58,7 +58,9 @@ def with_unknown(patch: dict[str, Any], stored: Mapping[str, Any], known: Mappin
         wanted, entries = patch.get(name), stored.get(name)
         if not isinstance(wanted, list) or not isinstance(entries, list):
             continue
-        before = {entry.get(key): entry for entry in entries if isinstance(entry, dict)}
+        before = {
+            entry[key]: entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get(key), str | int)
+        }
         read = {entry[key]: entry for entry in known.get(name) or ()}
         named = {entry[key] for entry in wanted}
         restored = [_restored(entry, before.get(entry[key], {}), read.get(entry[key], {})) for entry in wanted]

@@ -5,7 +5,7 @@ from itertools import takewhile
 from lmft_api.reasons import Phase, Reason
 from lmft_api.run import Stage
 from lmft_api.spec import Preparation
-from lmft_api.status import MAX_ATTEMPTS_KEPT, Attempt
+from lmft_api.status import MAX_ATTEMPTS_KEPT, MOST, Attempt
 from lmft_operator import manifests, policy, status, waiting
 from lmft_operator.attempts import MAX_ADOPTED, settle_provenance
 from lmft_operator.course import Course, grace, linked, max_retries, since, time_is_up, time_left
@@ -174,7 +174,8 @@ def _plan(course: Course, last: Attempt | None, model_uri: str | None) -> Plan:
     numbers = [number for a in course.status.attempts or () for number in (a.number, a.highest_attempt or 0)]
     # Labels may be forged. Of a Job that is overlooked the API server says that its name is taken.
     labelled = [*(job.attempt for job in seen.jobs), *(pod.attempt for pod in seen.pods)]
-    number = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)]) + 1
+    highest = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)])
+    number = min(highest + 1, MOST)
     gpus = (course.spec.resources.gpus_per_node if course.spec.resources else None) or 0
     prepared = any(
         (a.stage == Stage.PREPARE and a.reason == Reason.COMPLETED) or a.stage == Stage.TRAIN

@@ -103,7 +103,7 @@ class Reconciler:
         if seen is None:
             self._heard.pop(key, None)
             return None
-        spec, problems = _read(seen.run, self._settings)
+        spec, problems = read_spec(seen.run, self._settings)
         if spec.resume_from is not None:
             source = self._cache.source(key, spec.resume_from.name)
             seen = replace(seen, source=source)
@@ -309,7 +309,7 @@ def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Atte
     return [a for a in after.attempts or () if a.end_time is not None and a.number not in ended_before]
 
 
-def _read(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:
+def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:
     """The spec with the platform's defaults, or what can be read of it, and everything that is wrong with it."""
     raw = json.loads(run.spec)
     if run.unread:

@@ -15,6 +15,7 @@ from lmft_api.status import (
     MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
     MAX_MESSAGE,
+    MOST,
     SUCCEEDED,
     Attempt,
     Condition,
@@ -178,7 +179,8 @@ def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineT
         return status
     seconds = max(0, round(verdict.ended - verdict.started))
     used = status.usage or Usage()
-    total = Usage(seconds=used.seconds + seconds, gpu_seconds=used.gpu_seconds + seconds * gpus)
+    whole, on_gpus = used.seconds + seconds, used.gpu_seconds + seconds * gpus
+    total = Usage(seconds=min(whole, MOST), gpu_seconds=min(on_gpus, MOST))
     return change(status, {"usage": total})
 
 

@@ -47,6 +47,7 @@ HOSTILE: dict[str, Json] = {
     "digits of another alphabet": "٣٤",
     "a power": "²",
     "a version beyond all": "9" * 40,
+    "the largest integer": 2**63 - 1,
 }
 
 
