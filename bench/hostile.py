@@ -6,6 +6,9 @@ Uses KUBECONFIG, which must point at a cluster to play with, such as ``tests/clu
 makes; its etcd has to hold a gigabyte and a half. Beside them lies one run of a calm tenant, which must get its Job.
 There are a thousand of each kind, but for two of which the API server itself keeps 30 MiB each and takes a second to
 take one: a hundred of those.
+
+On two processors under a load of 17 by others, 2026-11-27: 1,000 of text, ready after 40 s (5.3 s of the operator's own
+CPU), 73 MiB at most, the calm run's Job after 1.7 s; 100 of depth, 56 s (7.0 s), 66 MiB, 2.2 s.
 """
 
 import argparse

@@ -1,4 +1,7 @@
-"""Whatever stands in a foreign object, no exception leaves its reader; more of them with LMFT_FUZZ_EXAMPLES=30000."""
+"""Whatever stands in a foreign object, no exception leaves its reader.
+
+More of them with LMFT_FUZZ_EXAMPLES=30000, and --timeout 0, for that takes many minutes.
+"""
 
 import json
 import os
