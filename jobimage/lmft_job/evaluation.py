@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from lmft_api.spec import Task
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
+from lmft_job.likelihood import recorded
 from lmft_job.metrics import load_metric
 from lmft_job.uncertainty import Units
 
@@ -138,12 +138,12 @@ def evaluate_held_out(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), arithmetic.context():
+        with torch.no_grad(), arithmetic.context(), recorded(model, task) as rows_of_batch:
             for batch in _batches(rows, collate, batch_size, arithmetic.device):
                 labels = batch["labels"]
                 outputs = model(**batch)
                 own = float(outputs.loss)
-                by_row = row_losses(getattr(outputs, "logits", None), labels, task)
+                by_row = rows_of_batch.of(getattr(outputs, "logits", None), labels, task)
                 by_target = targets_by_row(labels, task).tolist()
                 targets = sum(by_target)
                 if targets:
@@ -204,22 +204,6 @@ def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
         return own
     plain = math.fsum(by_row) / targets
     return plain if abs(plain - own) > _ADDED * max(1.0, abs(plain)) else own
-
-
-def row_losses(logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
-    """Summed negative log-likelihood of each row of a batch; None where the logits are not those of the labels."""
-    if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != labels.shape:
-        return None
-    if task == Task.SEQUENCE_CLASSIFICATION:
-        return cross_entropy(logits.float(), labels, reduction="none").tolist()
-    shift = int(task == Task.CAUSAL_LM)
-    length = labels.shape[1]
-    # Row by row: the logits of a batch in FP32 once more could be what the accelerator's memory does not hold.
-    sums = [
-        cross_entropy(logits[row, : length - shift].float(), labels[row, shift:], reduction="sum")
-        for row in range(len(labels))
-    ]
-    return torch.stack(sums).tolist()
 
 
 def count_targets(labels: torch.Tensor, task: Task) -> int:

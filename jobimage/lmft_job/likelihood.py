@@ -1,0 +1,82 @@
+"""The negative log-likelihood of each held-out row, beside the model's own loss and at little more than its cost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy, pad
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from lmft_api.spec import Task
+
+
+class RowLosses:
+    """Stands in for transformers' loss of causal models: the same mean, of losses that are kept row by row.
+
+    Over a vocabulary of 50,000 a second cross entropy costs as much as several layers of a small model.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        vocab_size: int,
+        num_items_in_batch: Any = None,
+        ignore_index: int = -100,
+        shift_labels: torch.Tensor | None = None,
+        **more: Any,
+    ) -> torch.Tensor:
+        """As ``ForCausalLMLoss``, which is asked where this is more than a mean over the targets of a batch."""
+        ordinary = num_items_in_batch is None and shift_labels is None and ignore_index == -100 and not more
+        if not ordinary or logits.shape != (*labels.shape, vocab_size):
+            own: torch.Tensor = ForCausalLMLoss(
+                logits, labels, vocab_size, num_items_in_batch, ignore_index, shift_labels, **more
+            )
+            return own
+        targets = pad(labels, (0, 1), value=ignore_index)[:, 1:].to(logits.device)
+        losses = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        self._kept.append((labels, losses.view(targets.shape).sum(1)))
+        return losses.sum() / (targets != ignore_index).sum()
+
+    def of(self, logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
+        """Summed loss of each row of the batch that was just computed; None where its logits do not tell."""
+        kept, self._kept = self._kept, []
+        if len(kept) == 1 and kept[0][0] is labels:  # several are of several heads
+            return kept[0][1].tolist()
+        return row_losses(logits, labels, task)
+
+
+@contextmanager
+def recorded(model: Any, task: Task) -> Iterator[RowLosses]:
+    """Within it, a causal model that takes its loss from transformers keeps the losses of its rows."""
+    rows = RowLosses()
+    if task != Task.CAUSAL_LM or getattr(model, "loss_function", None) is not ForCausalLMLoss:
+        yield rows
+        return
+    before = model.__dict__.get("_loss_function")
+    model.loss_function = rows.loss
+    try:
+        yield rows
+    finally:
+        model.__dict__.pop("_loss_function", None)
+        if before is not None:
+            model.loss_function = before
+
+
+def row_losses(logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
+    """Summed negative log-likelihood of each row of a batch; None where the logits are not those of the labels."""
+    if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != labels.shape:
+        return None
+    if task == Task.SEQUENCE_CLASSIFICATION:
+        return cross_entropy(logits.float(), labels, reduction="none").tolist()
+    if task == Task.MASKED_LM:  # few of the tokens are targets
+        chosen = labels != -100
+        losses = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
+        return torch.stack([part.sum() for part in losses.split(chosen.sum(1).tolist())]).tolist()
+    # Row by row: the logits of a batch in FP32 once more could be what the accelerator's memory does not hold.
+    sums = [cross_entropy(logits[row, :-1].float(), labels[row, 1:], reduction="sum") for row in range(len(labels))]
+    return torch.stack(sums).tolist()
