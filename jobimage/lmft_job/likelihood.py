@@ -76,7 +76,7 @@ def row_losses(logits: Any, labels: torch.Tensor, task: Task) -> list[float] | N
     if task == Task.MASKED_LM:  # few of the tokens are targets
         chosen = labels != -100
         losses = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
-        return torch.stack([part.sum() for part in losses.split(chosen.sum(1).tolist())]).tolist()
+        return torch.stack([part.sum() for part in torch.split(losses, chosen.sum(1).tolist())]).tolist()
     # Row by row: the logits of a batch in FP32 once more could be what the accelerator's memory does not hold.
     sums = [cross_entropy(logits[row, :-1].float(), labels[row, 1:], reduction="sum") for row in range(len(labels))]
     return torch.stack(sums).tolist()
