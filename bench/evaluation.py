@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from lmft_api.spec import Task
-from lmft_job.evaluation import Arithmetic, evaluate_held_out
+from lmft_job.evaluation.held_out import Arithmetic, evaluate_held_out
 
 ROWS, TOKENS, REPEATS = 16, 128, 5
 GPT2 = {"n_layer": 3, "n_head": 6, "n_embd": 384}
@@ -34,7 +34,7 @@ class _MeanAlone:
 
 @contextmanager
 def mean_alone(model: Any, task: Task) -> Iterator[Any]:
-    """In place of :func:`lmft_job.likelihood.recorded`."""
+    """In place of :func:`lmft_job.evaluation.likelihood.recorded`."""
     yield _MeanAlone
 
 
@@ -55,7 +55,7 @@ def seconds(model: Any, task: Task, *, rows: bool) -> float:
     if rows:
         evaluate_held_out(model, data, collate, task, **options)
     else:
-        with patch("lmft_job.evaluation.recorded", mean_alone):
+        with patch("lmft_job.evaluation.held_out.recorded", mean_alone):
             evaluate_held_out(model, data, collate, task, **options)
     return time.process_time() - began
 

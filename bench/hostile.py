@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lmft_api import API_VERSION, KIND
-from lmft_operator.access import find
+from lmft_operator.cluster.access import find
 
 BYTES = 1_200_000
 HOSTILE, CALM = "bench-hostile", "bench-calm"
@@ -156,7 +156,7 @@ def main() -> None:
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
     api = Api()
-    from lmft_api.crd import crd
+    from lmft_api.generate.crd import crd
 
     api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json.dumps(crd()))
     time.sleep(2)

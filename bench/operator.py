@@ -29,11 +29,13 @@ from typing import Any
 import aiohttp
 
 from lmft_api import API_VERSION, KIND, PLURAL
-from lmft_api.crd import crd as custom_resource_definition
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.access import find
-from lmft_operator.facts import Key, RunFacts
+from lmft_api.generate.crd import crd as custom_resource_definition
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.wire.run_file import Stage
+from lmft_operator.cluster.access import find
+from lmft_operator.domain.facts import Key, RunFacts
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest
 from lmft_operator.settings import OperatorSettings
 
 CONNECTIONS = 16
@@ -109,8 +111,8 @@ async def bare(api: Api, count: int) -> float:
 
     async def create(number: int) -> None:
         run = RunFacts(Key(namespace, f"run-{number}"), f"uid-{number}", "1", 1, 0.0, False, "", "")
-        plan = manifests.Plan(f"run-{number}-1", 1, manifests.Stage.ALL, 0)
-        job = manifests.build(plan, run, spec, settings, settings.policy, None)
+        plan = Plan(f"run-{number}-1", 1, Stage.ALL, 0)
+        job = manifest.build(plan, run, spec, settings, settings.policy, None)
         del job["metadata"]["ownerReferences"]
         await api.call("POST", JOBS.format(namespace), job)
 

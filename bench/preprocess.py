@@ -47,8 +47,8 @@ class Stopwatch:
 
 def ours(corpus: Path, tokenizer: Any, folder: Path, watch: Stopwatch) -> int:
     """The job's own preparation."""
-    from lmft_api.settings import resolve
     from lmft_api.spec import LMFineTuneSpec
+    from lmft_api.spec.resolved import resolve
     from lmft_job.data.prepared import prepare
 
     files = [f"file://{path}" for path in sorted(corpus.glob("*.jsonl"))]
@@ -177,7 +177,7 @@ def compare(folder: Path, rows: int) -> None:
     from corpora import write_json
 
     from lmft_api.spec import Task
-    from lmft_job.data import tokenizers
+    from lmft_job.models import tokenizers
 
     one, ten = folder / "one", folder / "ten"
     one.mkdir()

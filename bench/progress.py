@@ -25,10 +25,10 @@ sys.path += [str(HERE), *(str(HERE.parent / folder) for folder in ("api", "jobim
 import train  # noqa: E402
 from job.progress_double import server  # noqa: E402
 
-from lmft_api.progress import SERVER_URL_VARIABLE, TOKEN_VARIABLE  # noqa: E402
-from lmft_job.context import quiet_transformers  # noqa: E402
+from lmft_api.wire.progress import SERVER_URL_VARIABLE, TOKEN_VARIABLE  # noqa: E402
+from lmft_job.attempt.context import quiet_transformers  # noqa: E402
 from lmft_job.data.rows import BlockWriter  # noqa: E402
-from lmft_job.progress import Endpoint, ProgressReporter  # noqa: E402
+from lmft_job.observers.reporter import Endpoint, ProgressReporter  # noqa: E402
 
 PEER_STEPS = 3
 

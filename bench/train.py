@@ -24,16 +24,17 @@ import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from lmft_api.settings import resolve
-from lmft_api.validation import parse_spec
-from lmft_job.context import quiet_transformers
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.spec.resolved import resolve
+from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
-from lmft_job.interrupt import Interrupt
-from lmft_job.memory import Batch
-from lmft_job.observer import Observer
-from lmft_job.run_state import RunState
-from lmft_job.training import arithmetic_for, build_trainer
-from lmft_job.training_run import Job, Run
+from lmft_job.models.device import arithmetic_for
+from lmft_job.observers.events import Observer
+from lmft_job.process.signals import Interrupt
+from lmft_job.training.batch import Batch
+from lmft_job.training.history import TrainingHistory
+from lmft_job.training.loop import TrainingInputs, TrainingLoop
+from lmft_job.training.trainer import build_trainer
 
 PEAK_TFLOPS = (
     ("H200 NVL", 835.5), ("H200", 989),
@@ -120,13 +121,13 @@ def ours(options: argparse.Namespace, path: Path, folder: Path, observer: Observ
     }
     settings = resolve(parse_spec(spec))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    job = Job(
+    job = TrainingInputs(
         settings=settings, model=model_of(options).to(device), tokenizer=None, train_rows=BlockRows(path),
         eval_rows=BlockRows(path), collate=stack_blocks, arithmetic=arithmetic_for(settings, device),
         batch=Batch(options.batch), folder=folder, uploads=NoUploads(), interrupt=Interrupt(),
         observer=observer, callbacks=[NoSaves()],
     )  # fmt: skip
-    trainer = build_trainer(job, Run(job, RunState()))
+    trainer = build_trainer(job, TrainingLoop(job, TrainingHistory()))
     return timed(trainer, options.clock)
 
 

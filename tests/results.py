@@ -1,8 +1,8 @@
 """What jobs say at their end, for the tests of the operator."""
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Counts, Result
 from lmft_api.status import CheckpointStatus, Results
+from lmft_api.wire.result import Counts, Result
 
 DONE = Result(
     reason=Reason.COMPLETED,

@@ -26,18 +26,19 @@ import transformers
 from bare import train_bare
 from transformers.trainer_callback import PrinterCallback
 
-from lmft_api.settings import resolve
+from lmft_api.manifest.validation import parse_spec
 from lmft_api.spec import Compile, Task
-from lmft_api.validation import parse_spec
-from lmft_job.acceleration import PLAIN, Acceleration, choose_acceleration
-from lmft_job.context import quiet_transformers
+from lmft_api.spec.resolved import resolve
+from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
-from lmft_job.interrupt import Interrupt
-from lmft_job.memory import Batch
-from lmft_job.observer import Observer
-from lmft_job.run_state import RunState
-from lmft_job.training import arithmetic_for, build_trainer
-from lmft_job.training_run import Job, Run
+from lmft_job.models.device import arithmetic_for
+from lmft_job.observers.events import Observer
+from lmft_job.process.signals import Interrupt
+from lmft_job.training.acceleration.selection import PLAIN, Acceleration, choose_acceleration
+from lmft_job.training.batch import Batch
+from lmft_job.training.history import TrainingHistory
+from lmft_job.training.loop import TrainingInputs, TrainingLoop
+from lmft_job.training.trainer import build_trainer
 
 PEAK_FLOPS = 989e12
 WARM, WINDOWS = 15, 3
@@ -185,13 +186,13 @@ class Bench:
                 model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, rows=shape.rows, steps=10_000,
                 wanted=Compile.AUTO, own_loss=False,
             )  # fmt: skip
-        rows, state = BlockRows(self.folder / "rows.arrow"), RunState()
-        job = Job(
+        rows, state = BlockRows(self.folder / "rows.arrow"), TrainingHistory()
+        job = TrainingInputs(
             settings=settings, model=model, tokenizer=None, train_rows=rows, eval_rows=rows,
             collate=chosen.collate(stack_blocks), arithmetic=arithmetic, batch=Batch(shape.rows), folder=self.folder,
             uploads=NoUploads(), interrupt=Interrupt(), observer=Observer(), callbacks=[clock], acceleration=chosen,
         )  # fmt: skip
-        run = Run(job, state)
+        run = TrainingLoop(job, state)
         trainer = build_trainer(job, run)
         with chosen.training(model):
             trainer.train()

@@ -14,7 +14,7 @@ import torch
 from loops import SHAPES, WARM, Bench, Clock
 from torch.profiler import ProfilerActivity, profile
 
-from lmft_job.context import quiet_transformers
+from lmft_job.attempt.context import quiet_transformers
 
 STEPS = 5
 

@@ -1,6 +1,5 @@
 """The ways a run can fail. Every outside system's errors are translated into these, once, in its own module."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -89,9 +88,3 @@ class InterruptedRunError(JobError):
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.INTERRUPTED, message)
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, on one line and cut."""
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    return text[:300] or type(error).__name__

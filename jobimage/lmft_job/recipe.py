@@ -5,21 +5,26 @@ from dataclasses import replace
 
 import torch
 
-from lmft_api.result import Result
-from lmft_api.run import Stage
-from lmft_job import finish, start
-from lmft_job.acceleration import choose_acceleration
-from lmft_job.claim import claim
-from lmft_job.context import RunContext, heed_cpu_quota, quiet_transformers
-from lmft_job.ingredients import choose_device, find_sources, gather, make_model, stage
-from lmft_job.journal import Fence, Journal
-from lmft_job.memory import Adjustment, Batch, is_shortage
-from lmft_job.models import summarise
-from lmft_job.outcome import completed
-from lmft_job.training import arithmetic_for, computes_own_loss, train
-from lmft_job.training_run import Job, steps_of
-from lmft_job.uploads import Uploads
-from lmft_job.user_code import load_user_code, refuse_forbidden_code
+from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import Stage
+from lmft_job.attempt.context import RunContext, heed_cpu_quota, quiet_transformers
+from lmft_job.attempt.identity import claim
+from lmft_job.attempt.journal import Fence, Journal
+from lmft_job.attempt.result import completed, stored_report
+from lmft_job.attempt.uploads import Uploads
+from lmft_job.models.device import arithmetic_for
+from lmft_job.stages import publish
+from lmft_job.stages.announce import summarise, tell_data, tell_model
+from lmft_job.stages.baseline import measure_before
+from lmft_job.stages.check import begin_attempt, begun_before, check_push_right, finished_before
+from lmft_job.stages.inputs import choose_device, find_sources, gather, make_model
+from lmft_job.stages.preparation import prepared_result, stage
+from lmft_job.stages.resume import find_checkpoint
+from lmft_job.training.acceleration.selection import choose_acceleration
+from lmft_job.training.batch import Adjustment, Batch, is_shortage
+from lmft_job.training.loop import TrainingInputs, steps_of
+from lmft_job.training.trainer import computes_own_loss, train
+from lmft_job.training.user_code import load_user_code, refuse_forbidden_code
 
 
 def run(context: RunContext) -> Result:
@@ -42,14 +47,14 @@ def _run(context: RunContext) -> Result:
         refuse_forbidden_code(context.run, settings)
         store = context.run_store()
         store.probe_write()
-        if done := start.finished_before(context, store):
+        if done := finished_before(context, store):
             return done
-        began = start.begun_before(context, store)
-        start.check_push_right(context)
+        began = begun_before(context, store)
+        check_push_right(context)
         device = choose_device(context) if context.run.stage != Stage.PREPARE else torch.device("cpu")
         arithmetic = arithmetic_for(settings, device)
         trainer_class, callbacks = load_user_code(settings)
-        attempt = start.begin_attempt(context, store)
+        attempt = begin_attempt(context, store)
 
     # Load → split → flatten → tokenise → pack
     with context.phase("load"):
@@ -60,8 +65,8 @@ def _run(context: RunContext) -> Result:
         built = make_model(context, ingredients, device)
         model = built.model
         summary = summarise(ingredients.config, model, context.run.spec.model.name)
-        start.tell_model(context, summary, arithmetic)
-        start.tell_data(context, ingredients)
+        tell_model(context, summary, arithmetic)
+        tell_data(context, ingredients)
         for note in built.notes:
             observer.note(note)
     revision = sources.model.revision if sources.model else None
@@ -69,11 +74,11 @@ def _run(context: RunContext) -> Result:
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             stage(context, store, ingredients)
-        return start.prepared_result(context, ingredients)
+        return prepared_result(context, ingredients)
 
     # Take up where the attempt before stopped
     with context.phase("resume"):
-        resumed = start.find_checkpoint(context, store, attempt, model)
+        resumed = find_checkpoint(context, store, attempt, model)
         planned = Batch(settings.training.per_device_batch_size, settings.training.gradient_accumulation_steps)
         adjustment = Adjustment.load(store, planned)
         context.progress.adjustments = list(adjustment.notes)
@@ -97,7 +102,7 @@ def _run(context: RunContext) -> Result:
                 wanted=settings.training.compile,
                 own_loss=computes_own_loss(trainer_class),
             )
-            job = Job(
+            job = TrainingInputs(
                 settings=settings,
                 model=model,
                 tokenizer=ingredients.tokenizer,
@@ -117,7 +122,7 @@ def _run(context: RunContext) -> Result:
             )
             # Before: the same held-out rows and the same prompts as after
             with context.phase("baseline"):
-                before = start.measure_before(context, job, store, ingredients.limit)
+                before = measure_before(context, job, store, ingredients.limit)
                 job = replace(job, before=before.units)
 
             # Train, with evaluations and checkpoints
@@ -126,9 +131,9 @@ def _run(context: RunContext) -> Result:
 
             # After
             with context.phase("evaluation"):
-                figures = finish.final_figures(job, trained)
+                figures = publish.final_figures(job, trained)
             with context.phase("samples"):
-                answers = finish.answers_after(job, trained, ingredients.limit)
+                answers = publish.answers_after(job, trained, ingredients.limit)
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
@@ -143,15 +148,15 @@ def _run(context: RunContext) -> Result:
 
         # Save model, tokenizer, model card, report; unless an attempt beside us was first
         context.watchdog.beat("saving the model")
-        report = start.stored_report(store)
+        report = stored_report(store)
         if report is None:
             notes = (*built.notes, *adjustment.notes)
-            story = finish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
-            report = finish.compose_report(context, job, story, store)
+            story = publish.Story(attempt, resumed, ingredients, summary, before, trained, figures, answers, notes)
+            report = publish.compose_report(context, job, story, store)
             with context.phase("saving"):
-                finish.save_model(context, job, store, report, fence)
-                finish.push(context, job, fence)
-            report = finish.publish_report(context, store, report, trained, fence)
+                publish.save_model(context, job, store, report, fence)
+                publish.push(context, job, fence)
+            report = publish.publish_report(context, store, report, trained, fence)
         uploads.keep_last()
     observer.done(report)
     shutil.rmtree(context.folder, ignore_errors=True)

@@ -17,23 +17,26 @@ import kopf
 import uvloop
 
 from lmft_api.status import SUCCEEDED
-from lmft_operator import access, handlers, http, leader, logs, metrics
-from lmft_operator.cache import Cache
-from lmft_operator.clock import Clock
-from lmft_operator.cluster import Cluster
-from lmft_operator.errors import ClusterError, RestoredError
-from lmft_operator.facts import Key
-from lmft_operator.health import Health
-from lmft_operator.leader import Elector, LeaseLostError
-from lmft_operator.metrics_server import serve_metrics
-from lmft_operator.probes import Probes, Problem
+from lmft_operator.cluster import access, leader
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.cluster.errors import ClusterError, RestoredError
+from lmft_operator.cluster.leader import Elector, LeaseLostError
+from lmft_operator.domain.facts import Key
+from lmft_operator.process import logs, metrics
+from lmft_operator.process.clock import Clock
+from lmft_operator.process.health import Health
 from lmft_operator.queue import WorkQueue
 from lmft_operator.reconcile import Reconciler
-from lmft_operator.reports import Role, serve_reports
-from lmft_operator.resync import resync_forever, resync_until_done
-from lmft_operator.served import Served
+from lmft_operator.reports.serve import Role, serve_reports
+from lmft_operator.serving import http
+from lmft_operator.serving.metrics import serve_metrics
+from lmft_operator.serving.probes import Probes, Problem
 from lmft_operator.settings import OperatorSettings, SettingsError, load
-from lmft_operator.watching import Watches
+from lmft_operator.watch import handlers
+from lmft_operator.watch.cache import Cache
+from lmft_operator.watch.namespaces import Served
+from lmft_operator.watch.resync import resync_forever, resync_until_done
+from lmft_operator.watch.streams import Watches
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, Coroutine[Any, Any, None]]

@@ -13,18 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from lmft_api import API_VERSION, KIND
+from lmft_api.manifest.validation import Problem, parse_readable, parse_spec, spec_problems
 from lmft_api.reasons import Reason
-from lmft_api.result import shorten
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
-from lmft_api.validation import Problem, parse_readable, parse_spec, spec_problems
-from lmft_operator import admission, alterations, manifests, metrics, policy, status
-from lmft_operator.admission import CANNOT_CREATE_JOB
-from lmft_operator.cache import Cache
-from lmft_operator.cluster import Cluster
-from lmft_operator.course import Course, Decision, Notice, notices
-from lmft_operator.decide import decide
-from lmft_operator.errors import (
+from lmft_api.text.times import timestamp
+from lmft_api.text.wording import shorten
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.cluster.errors import (
     ClusterError,
     ConflictError,
     ForbiddenError,
@@ -33,12 +29,21 @@ from lmft_operator.errors import (
     NotFoundError,
     SilentError,
 )
-from lmft_operator.facts import Key, Observed, RunFacts, job_facts
-from lmft_operator.live import Heard, overlay
-from lmft_operator.logs import about
-from lmft_operator.manifests import Plan
-from lmft_operator.progress import ProgressReport, merged
+from lmft_operator.decide import admission
+from lmft_operator.decide.admission import CANNOT_CREATE_JOB
+from lmft_operator.decide.draft import Decision, DecisionDraft, Notice, notices
+from lmft_operator.decide.run import decide
+from lmft_operator.domain import alterations
+from lmft_operator.domain.facts import Key, Observed, RunFacts, job_facts
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest, policy
+from lmft_operator.process import metrics
+from lmft_operator.process.logs import about
 from lmft_operator.settings import OperatorSettings
+from lmft_operator.status import edit
+from lmft_operator.status.progress import ProgressReport, merged
+from lmft_operator.status.throttle import Heard, overlay
+from lmft_operator.watch.cache import Cache
 
 logger = logging.getLogger(__name__)
 COMPONENT = "lmfinetune-operator"
@@ -126,8 +131,8 @@ class Reconciler:
     def _decide(self, seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...]) -> Decision:
         """The decision. What an attempt reported last and is not written yet enters with its end, or would be lost."""
         decision = decide(seen, spec, problems, self._settings)
-        report, before = self._heard_of(seen.run.key).report, status.parse(seen.run.status)
-        folder = manifests.folder_of(seen.run, spec)
+        report, before = self._heard_of(seen.run.key).report, edit.parse(seen.run.status)
+        folder = manifest.folder_of(seen.run, spec)
         if report is None or report.run_uid != seen.run.uid or folder is None:
             return decision
         if all(attempt.number != report.attempt for attempt in _ended_since(before, decision.status)):
@@ -141,10 +146,10 @@ class Reconciler:
         if decision.status.ended or (heard.report is not None and heard.report.run_uid != seen.run.uid):
             self._heard.pop(key, None)
             heard = self._heard_of(key)
-        folder = manifests.folder_of(seen.run, spec)
+        folder = manifest.folder_of(seen.run, spec)
         if folder is None:
             return decision
-        before = status.parse(seen.run.status)
+        before = edit.parse(seen.run.status)
         found = overlay(before, decision.status, heard, seen.now, self._settings, folder)
         if found.pace != heard.pace:
             self._heard[key] = replace(heard, pace=found.pace)
@@ -162,7 +167,7 @@ class Reconciler:
         if decision.create is not None:
             problem = await self._create(run, spec, decision.create)
             if problem is not None:
-                after = _refused(Course(seen, spec, self._settings, _without_plan(seen, decision)), problem)
+                after = _refused(DecisionDraft(seen, spec, self._settings, _without_plan(seen, decision)), problem)
                 await self._write(run, after, decision)
                 return REFUSED_SECONDS
         if self._words_can_wait(seen, decision):
@@ -177,7 +182,7 @@ class Reconciler:
         by its label, so nothing rests on the status having been written.
         """
         burst = len(self._created) == BURST and time.monotonic() - self._created[0] < BURST_SECONDS
-        first = decision.status.attempts is not None and not status.parse(seen.run.status).attempts
+        first = decision.status.attempts is not None and not edit.parse(seen.run.status).attempts
         return burst and first and not decision.status.ended and seen.now - seen.run.created < BURST_PATIENCE
 
     async def _delete_job(self, key: Key, name: str, uid: str) -> None:
@@ -189,9 +194,9 @@ class Reconciler:
     async def _create(self, run: RunFacts, spec: LMFineTuneSpec, plan: Plan) -> ClusterError | None:
         """Create the Job of an attempt; when admission refuses it, returns why."""
         rules = self._settings.policy.for_namespace(run.key.namespace)
-        manifest = manifests.build(plan, run, spec, self._settings, rules, self._progress_ca())
+        job = manifest.build(plan, run, spec, self._settings, rules, self._progress_ca())
         try:
-            created = await self._create_or_adopt(run, manifest, plan)
+            created = await self._create_or_adopt(run, job, plan)
         except ClusterError as problem:
             if not isinstance(problem, ForbiddenError | InvalidObjectError | NameTakenError | SilentError) and (
                 not admission.at_work(str(problem))
@@ -199,7 +204,7 @@ class Reconciler:
                 raise
             logger.warning("the Job was refused: %s", problem, **about(run.key))
             return problem
-        if words := alterations.unusable(manifest, created):
+        if words := alterations.unusable(job, created):
             logger.warning("%s", words, **about(run.key))
             # The watch may have shown it already, and it must not count as an attempt.
             self._cache.job_withdrawn(created)
@@ -213,13 +218,13 @@ class Reconciler:
         self._cache.job_written(created)
         return None
 
-    async def _create_or_adopt(self, run: RunFacts, manifest: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any], plan: Plan) -> dict[str, Any]:
         """The Job, made now, or ours from before a crash; one step aside for somebody else's of that name."""
-        other = manifests.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
+        other = manifest.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
         for name in (plan.name, other):
-            manifest["metadata"]["name"] = name
+            job["metadata"]["name"] = name
             try:
-                return await self._cluster.create_job(manifest)
+                return await self._cluster.create_job(job)
             except ConflictError as problem:
                 if admission.at_work(str(problem)):
                     raise  # a webhook chooses the status of its refusal
@@ -237,9 +242,9 @@ class Reconciler:
             return None
 
     async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
-        before = status.parse(run.status)
+        before = edit.parse(run.status)
         after = self._with_job_names(run, after)
-        patch = status.patch(run.status, after)
+        patch = edit.patch(run.status, after)
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
             self._cache.run_written(answer)
@@ -255,10 +260,10 @@ class Reconciler:
         seen = self._cache.observe(run.key, 0.0)
         names = {job.attempt: job.name for job in seen.jobs} if seen else {}
         attempts = [
-            status.change(a, {"job": names[a.number]}) if names.get(a.number, a.job) != a.job else a
+            edit.change(a, {"job": names[a.number]}) if names.get(a.number, a.job) != a.job else a
             for a in after.attempts or ()
         ]
-        return status.change(after, {"attempts": attempts}) if attempts else after
+        return edit.change(after, {"attempts": attempts}) if attempts else after
 
     @staticmethod
     def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
@@ -276,7 +281,7 @@ class Reconciler:
         task.add_done_callback(self._posting.discard)
 
     async def _post_event(self, run: RunFacts, notice: Notice) -> None:
-        now = status.timestamp(self._clock())
+        now = timestamp(self._clock())
         event = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -318,7 +323,7 @@ def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec
         return parse_readable(raw), tuple(str(problem) for problem in found)
     spec = parse_spec(raw)
     problems = policy.refusals(spec, settings, run.key.namespace)
-    spec = manifests.with_defaults(spec, settings)
+    spec = manifest.with_defaults(spec, settings)
     if spec.output is None or spec.output.uri is None:
         problems.append(Problem("spec.output.uri", "is required: the platform team has configured no default"))
     if spec.resume_from is not None and spec.resume_from.name == run.key.name:
@@ -332,18 +337,18 @@ def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
     planned = decision.create.attempt if decision.create is not None else 0
     attempts = [attempt for attempt in decision.status.attempts or () if attempt.number != planned]
     if attempts:
-        return status.change(decision.status, {"attempts": attempts})
+        return edit.change(decision.status, {"attempts": attempts})
     # Before the first attempt nothing is settled, and the manifest may still change.
-    return status.change(status.parse(seen.run.status), {"model": decision.status.model})
+    return edit.change(edit.parse(seen.run.status), {"model": decision.status.model})
 
 
-def _refused(course: Course, problem: ClusterError) -> LMFineTuneStatus:
+def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
     """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
     # A webhook or a policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
     ours = problem.status == 422 and " is invalid: " in str(problem) and not admission.at_work(str(problem))
-    if ours and not course.status.attempts:
-        course.end(Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
-        return course.status
-    course.status = status.change(course.status, {"completion_time": None})
-    course.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
-    return course.status
+    if ours and not draft.status.attempts:
+        draft.end(Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
+        return draft.status
+    draft.status = edit.change(draft.status, {"completion_time": None})
+    draft.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
+    return draft.status

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from lmft_api.base import ApiModel, Quantity, StorageUri, amount
-from lmft_api.manifest import read_yaml
-from lmft_api.pod import Toleration
+from lmft_api.manifest.reader import read_yaml
+from lmft_api.schema.types import ApiModel, Quantity, StorageUri, amount
+from lmft_api.spec.pod import Toleration
 from lmft_api.status import MAX_ATTEMPTS_KEPT
-from lmft_operator.crowd import Limits
+from lmft_operator.process.limits import Limits
 
 CONFIG_VARIABLE = "LMFT_OPERATOR_CONFIG"
 DEFAULT_CONFIG = "/etc/lmft-operator/config.yaml"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft_api.manifest import read_documents
+from lmft_api.manifest.reader import read_documents
 
 FOLDER = Path(__file__).parent / "manifests"
 

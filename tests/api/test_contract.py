@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from lmft_api.base import MAX_JSON_BYTES, PATTERN_HINTS, RULES_KEY, Rule
-from lmft_api.crd import crd
+from lmft_api.generate.crd import crd
+from lmft_api.generate.reference import documented_default, pages
+from lmft_api.manifest.validation import parse_readable, spec_problems
 from lmft_api.reasons import FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
-from lmft_api.reference import documented_default, pages
-from lmft_api.schema import PRESERVE, structural_schema
-from lmft_api.settings import resolve
+from lmft_api.schema.structural import PRESERVE, structural_schema
+from lmft_api.schema.types import MAX_JSON_BYTES, PATTERN_HINTS, RULES_KEY, Rule
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.resolved import resolve
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.validation import parse_readable, spec_problems
 
 ROOT = Path(__file__).parents[2]
 STALE = "is stale; run: make generate"
@@ -163,7 +163,10 @@ def test_only_what_cannot_pass_is_final():
     assert set(ExitCode) - FINAL_EXIT_CODES == {0, 6, 7, 75}
 
 
-@pytest.mark.parametrize("module", ["lmft_api.validation", "lmft_api.manifest", "lmft_api.crd", "lmft_api.result"])
+@pytest.mark.parametrize(
+    "module",
+    ["lmft_api.manifest.validation", "lmft_api.manifest.reader", "lmft_api.generate.crd", "lmft_api.wire.result"],
+)
 def test_the_contract_imports_nothing_heavy(module: str):
     heavy = ("torch", "transformers", "datasets", "numpy", "kubernetes", "kopf", "boto3", "aiohttp", "lmft_job")
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmft_api import hints
-from lmft_api.validation import _every_field, spec_problems
+from lmft_api.manifest import hints
+from lmft_api.manifest.validation import _every_field, spec_problems
 
 SPEC = {"model": {"name": "a/b"}, "dataset": {"name": "c/d"}}
 

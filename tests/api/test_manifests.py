@@ -3,8 +3,8 @@
 import pytest
 from api.manifests import Case, cases
 
+from lmft_api.manifest.validation import document_problems, parse_spec
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.validation import document_problems, parse_spec
 
 ACCEPTED, REJECTED = list(cases("accepted")), list(cases("rejected"))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmft_api.manifest import Document, read_documents
-from lmft_api.validation import Problem, document_problems, parse_readable, spec_problems
+from lmft_api.manifest.reader import Document, read_documents
+from lmft_api.manifest.validation import Problem, document_problems, parse_readable, spec_problems
 
 LAUGHS = "".join(
     f"{name}: &{name} [{', '.join([f'*{before}' if before else 'ha'] * 9)}]\n"

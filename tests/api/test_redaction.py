@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft_api.redaction import REDACTED, is_random, redact
+from lmft_api.text.redaction import REDACTED, is_random, redact
 
 LETTERS = string.ascii_letters + string.digits
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lmft_api.reasons import Reason
-from lmft_api.result import ELLIPSIS, MAX_BYTES, Result, decode, encode, flaw
+from lmft_api.text.wording import ELLIPSIS
+from lmft_api.wire.result import MAX_BYTES, Result, decode, encode, flaw
 
 ALPHABETS = ["abc ", '"\\/\b\n\t', "äöüß", "日本語", "😀👩‍👩‍👧", "\u0000\u001f\u007f", "\u2028\ufeff"]
 

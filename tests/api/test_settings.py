@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from lmft_api.run import MUTABLE_FIELDS, RunFile, run_id, spec_hash
-from lmft_api.settings import resolve
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.resolved import resolve
+from lmft_api.wire.layout import run_id
+from lmft_api.wire.run_file import MUTABLE_FIELDS, RunFile, spec_hash
 
 PLAIN: dict[str, Any] = {"model": {"name": "gpt2"}, "dataset": {"name": "a/b"}}
 

@@ -5,7 +5,7 @@ from attacks.members.shown_text import COMMANDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft_api.shown import one_line, printable, shown
+from lmft_api.text.shown import one_line, printable, shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

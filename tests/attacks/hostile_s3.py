@@ -11,8 +11,8 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.store import PURPOSES
 
 BUCKET = "bucket"
 _SECONDS = 20.0

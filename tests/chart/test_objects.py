@@ -13,7 +13,7 @@ import pytest
 import yaml
 from chart.helm import CHART, FULL, HELMS, Rendered, render, run, sets
 
-from lmft_api.validation import document_problems
+from lmft_api.manifest.validation import document_problems
 from lmft_operator.settings import parse
 
 NAMESPACED_RULES = {
@@ -497,7 +497,7 @@ def test_the_chart_is_a_dependency_with_a_condition(helm: str, wanted: str, kind
 def test_alerts_ask_for_metrics_that_the_operator_has() -> None:
     from prometheus_client import generate_latest
 
-    from lmft_operator import metrics
+    from lmft_operator.process import metrics
 
     metrics.REQUESTS.labels("GET", "pods", "200")
     metrics.register_runs(lambda: [("team-a", "Training", "Stalled")])

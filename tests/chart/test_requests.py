@@ -5,12 +5,12 @@ from typing import Any
 import yaml
 from chart.helm import ROOT, render
 
-from lmft_api.base import amount
-from lmft_api.run import Stage
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.facts import Key, RunFacts
-from lmft_operator.manifests import Plan
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.schema.types import amount
+from lmft_api.wire.run_file import Stage
+from lmft_operator.domain.facts import Key, RunFacts
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest
 from lmft_operator.settings import parse
 
 # What a node of kind requests for itself: API server, etcd, controllers, scheduler, two CoreDNS, network.
@@ -26,7 +26,7 @@ def test_the_quickstart_fits_a_cluster_of_two_cpus_and_4_gib_beside_the_operator
     run = RunFacts(Key("team-a", "quickstart"), "uid", "1", 1, 0.0, False, "", "")
     rules = settings.policy.for_namespace("team-a")
     plan = Plan("quickstart-1", 1, Stage.ALL, 0)
-    job = manifests.build(plan, run, manifests.with_defaults(spec, settings), settings, rules, None)
+    job = manifest.build(plan, run, manifest.with_defaults(spec, settings), settings, rules, None)
 
     pods: list[dict[str, Any]] = [rendered.pod["spec"], job["spec"]["template"]["spec"]]
     asked = [container["resources"]["requests"] for pod in pods for container in pod["containers"]]

@@ -20,9 +20,9 @@ from api.manifests import Case, cases
 from cluster.ports import own_control_plane
 from docs.pages import blocks
 
-from lmft_api.crd import crd
-from lmft_api.manifest import read_documents
-from lmft_api.run import MUTABLE_FIELDS
+from lmft_api.generate.crd import crd
+from lmft_api.manifest.reader import read_documents
+from lmft_api.wire.run_file import MUTABLE_FIELDS
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = ROOT / "charts/lmfinetune/files/crd.yaml"

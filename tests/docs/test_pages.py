@@ -10,12 +10,12 @@ import pytest
 import yaml
 from docs.pages import CHART_README, KINDS, PAGES, ROOT, Block, anchors, blocks, blocks_of, links, prose
 
-from lmft_api.crd import crd
-from lmft_api.manifest import read_yaml
-from lmft_api.schema import structural_schema
+from lmft_api.generate.crd import crd
+from lmft_api.manifest.reader import read_yaml
+from lmft_api.manifest.validation import document_problems
+from lmft_api.schema.structural import structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.validation import document_problems
 
 VALUES = ROOT / "charts/lmfinetune/values.yaml"
 CODE = re.compile(r"`([^`\n]+)`")
@@ -148,7 +148,7 @@ def test_values_that_pages_name_exist() -> None:
 def test_metrics_that_operations_lists_are_those_of_the_operator() -> None:
     from prometheus_client.metrics import MetricWrapperBase
 
-    from lmft_operator import metrics
+    from lmft_operator.process import metrics
 
     ours = {
         (next(iter(metric.describe())).name + ("_total" if metric._type == "counter" else ""), metric._labelnames)
@@ -180,7 +180,7 @@ def test_the_rules_that_security_lists_are_those_of_the_policy_with_its_defaults
 
 
 def test_numbers_of_retries_are_those_of_the_operator() -> None:
-    from lmft_operator.following import FREE_INTERRUPTIONS
+    from lmft_operator.decide.next import FREE_INTERRUPTIONS
     from lmft_operator.settings import OperatorSettings
 
     retries = OperatorSettings().retries
@@ -223,7 +223,7 @@ def test_every_example_is_in_the_readmes_table() -> None:
 
 def test_the_file_map_of_contributing_names_what_is_there() -> None:
     (map_block,) = blocks("text", pages=(ROOT / "CONTRIBUTING.md",))
-    folder, named, missing = ROOT, set(), []
+    folder, named, listed, missing = ROOT, set(), set(), []
     for line in map_block.text.splitlines():
         words = re.split(r" {2,}", line.strip())[0].split()
         if not line.startswith(" "):
@@ -232,17 +232,21 @@ def test_the_file_map_of_contributing_names_what_is_there() -> None:
         else:
             missing += [f"{folder}/{name}" for name in words if not (folder / name).exists()]
 
-    packages = {path.parent for side in ("api", "operator", "jobimage") for path in ROOT.glob(f"{side}/*/__init__.py")}
+            listed |= {folder / name for name in words}
+
+    sides = {path.parent for side in ("api", "operator", "jobimage") for path in ROOT.glob(f"{side}/*/__init__.py")}
+    packages = {path.parent for side in sides for path in side.glob("*/__init__.py")}
     assert missing == []
-    assert len(packages) == 3
-    assert packages <= named
+    assert len(sides) == 3
+    assert sides <= named
+    assert packages <= listed
 
 
 def test_targets_and_commands_that_pages_name_exist() -> None:
     makefiles = (ROOT / "Makefile", ROOT / "charts/chart.mk", ROOT / "tests/cluster/cluster.mk")
     text = "\n".join(path.read_text() for path in makefiles)
     targets = set(re.findall(r"^([a-z0-9-]+):", text, re.MULTILINE))
-    commands = set(re.findall(r"^def (\w+)\(", (ROOT / "jobimage/lmft_job/commands.py").read_text(), re.MULTILINE))
+    commands = set(re.findall(r"^def (\w+)\(", (ROOT / "jobimage/lmft_job/cli/commands.py").read_text(), re.MULTILINE))
 
     made = set(chain.from_iterable(m.split() for _, m in names(PAGES, r"^make ((?:[a-z0-9-]+ ?)+)$")))
     run = {command for _, command in names(PAGES, r"^lmft ([a-z]+)")}

@@ -10,8 +10,8 @@ from job.s3server import BUCKET, S3Server
 from lmft_job import checkpoints
 from lmft_job.checkpoints import Checkpoint, publish
 from lmft_job.storage import MANIFEST, Store
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.store import PURPOSES
 
 MODEL = "model.safetensors"
 PART = 5 * 1024 * 1024

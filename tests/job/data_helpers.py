@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmft_api.settings import Settings, resolve
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.resolved import Settings, resolve
 from lmft_job.data.prepared import Prepared, prepare
 from lmft_job.storage import Store
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmft_api.run import RunFile
-from lmft_api.validation import parse_spec
-from lmft_job.broadcast import Broadcast
-from lmft_job.conclude import conclude, with_progress
-from lmft_job.context import RunContext
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.wire.run_file import RunFile
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.ending import conclude, with_progress
 from lmft_job.data import prepared  # noqa: F401 - imported here, once, rather than in every child
-from lmft_job.interrupt import INTERRUPT
-from lmft_job.observer import Observer
+from lmft_job.observers.broadcast import Broadcast
+from lmft_job.observers.events import Observer
+from lmft_job.process.signals import INTERRUPT
 from lmft_job.recipe import run
 
 UID = "12345678-aaaa"
@@ -238,7 +238,7 @@ def slow_uploads(seconds: float) -> Any:
     """A patch: every file of a checkpoint takes this long to store, and is announced."""
 
     def patch(teller: _Teller) -> None:
-        from lmft_job.storage.files import FileStore
+        from lmft_job.storage.local import FileStore
 
         original = FileStore.put_file
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from job.forked import toy_spec
 
-from lmft_job.interrupt import INTERRUPT
-from lmft_job.local import LocalOptions, run_manifest
+from lmft_job.cli.run import LocalOptions, run_manifest
+from lmft_job.process.signals import INTERRUPT
 
 
 def manifest(home: Path, **sections: object) -> Path:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmft_api.result import decode
-from lmft_job.pod import main
+from lmft_api.wire.result import decode
+from lmft_job.pod.__main__ import main
 
 
 class Pod:

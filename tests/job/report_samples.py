@@ -3,17 +3,17 @@
 import math
 import random
 
-from lmft_api.settings import resolve
 from lmft_api.spec import Dataset, LMFineTuneSpec, Model, Sample, Task, Tokenizer, Training
-from lmft_job.report.model import (
+from lmft_api.spec.resolved import resolve
+from lmft_api.wire.report import (
     CurvePoint,
     DatasetFigures,
-    Evaluation,
+    EvaluationRow,
     ModelSummary,
     Report,
     ReportProvenance,
     ResultFigures,
-    Resume,
+    ResumeNote,
     SampleOutcome,
     TextLengths,
     TrainingFigures,
@@ -77,7 +77,7 @@ def causal_report() -> Report:
             report_uri="s3://models/team-a/runs/eli5-1b9d6bcd/report.html",
         ),
         evaluations=[
-            Evaluation(
+            EvaluationRow(
                 step=epoch * 580,
                 epoch=float(epoch),
                 train_loss=loss + 0.06,
@@ -108,7 +108,7 @@ def causal_report() -> Report:
             tokens_per_second=61_300.0,
             resumed_from_step=800,
             lost_steps=12,
-            resumes=[Resume(step=800, lost_steps=12, attempt=2)],
+            resumes=[ResumeNote(step=800, lost_steps=12, attempt=2)],
         ),
         timings={
             "load": 6.1,
@@ -176,7 +176,7 @@ def demo_report() -> Report:
                 report_uri="runs/default/quickstart/report.html",
             ),
             "evaluations": [
-                Evaluation(step=116 * epoch, epoch=float(epoch), eval_loss=loss, perplexity=math.exp(loss))
+                EvaluationRow(step=116 * epoch, epoch=float(epoch), eval_loss=loss, perplexity=math.exp(loss))
                 for epoch, loss in ((1, 5.358), (2, 4.72), (3, 4.481))
             ],
         }
@@ -206,8 +206,8 @@ def classification_report() -> Report:
             model_uri="file:///srv/my%20models/reviews/model",
         ),
         evaluations=[
-            Evaluation(step=1_067, epoch=1.0, train_loss=0.41, eval_loss=0.3801, accuracy=0.8311),
-            Evaluation(step=2_134, epoch=2.0, train_loss=0.22, eval_loss=0.3712, accuracy=0.8433),
+            EvaluationRow(step=1_067, epoch=1.0, train_loss=0.41, eval_loss=0.3801, accuracy=0.8311),
+            EvaluationRow(step=2_134, epoch=2.0, train_loss=0.22, eval_loss=0.3712, accuracy=0.8433),
         ],
         dataset=DatasetFigures(
             name="rotten_tomatoes", train_rows=8_530, eval_rows=1_066, train_tokens=230_412, labels=["neg", "pos"]

@@ -8,11 +8,11 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmft_api.spec import Compile, Task
-from lmft_job.acceleration import PLAIN, Acceleration, choose_acceleration
-from lmft_job.aligned_head import admits_aligned_head, aligned_head
-from lmft_job.evaluation import Arithmetic
-from lmft_job.fused_loss import admits_fused_loss, fused_loss
-from lmft_job.packed_attention import NAME, admits_packed_attention, packed_attention
+from lmft_job.models.device import Arithmetic
+from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
+from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.training.acceleration.packed_attention import NAME, admits_packed_attention, packed_attention
+from lmft_job.training.acceleration.selection import PLAIN, Acceleration, choose_acceleration
 
 CPU = Arithmetic(torch.device("cpu"))
 BLOCK, VOCABULARY = 24, 100

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from job.forked import complete, outcome, run_folder, toy_spec
 
-from lmft_job.run_state import LOSSES_FILE, RunState
+from lmft_job.training.history import LOSSES_FILE, TrainingHistory
 
 TASKS = ["CausalLM", "MaskedLM", "SequenceClassification"]
 
@@ -27,7 +27,7 @@ def spec_of(home: Path, task: str, rows: int, passes: int = 1, **training: Any) 
 def losses(home: Path, name: str) -> list[float]:
     """The loss of every step."""
     [path] = run_folder(home, name).glob(f"checkpoints/*/*/*/{LOSSES_FILE}")
-    return list(RunState.load(path.parent).losses)
+    return list(TrainingHistory.load(path.parent).losses)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,7 +14,7 @@ from job.forked import TEXTS, toy_spec
 from job.local_runs import run_here, write_manifest
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
+from lmft_job.models import tokenizers
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from job.report_samples import bare_report, causal_report, classification_report, demo_report
 
+from lmft_api.wire.report import Report, SampleOutcome
 from lmft_job.report.card import metadata, render_card
-from lmft_job.report.model import Report, SampleOutcome
 from lmft_job.report.tables import provenance_rows
 
 

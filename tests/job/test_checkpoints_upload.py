@@ -15,8 +15,8 @@ from lmft_api.reasons import ExitCode, Reason
 from lmft_job.checkpoints import CheckpointUploader, newest_verified
 from lmft_job.errors import InterruptedRunError, RefusedError, UnavailableError
 from lmft_job.storage import Check, Store, open_store
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.store import PURPOSES
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -41,7 +41,7 @@ class Gate:
     """Lets a test hold uploads of a file store where they are."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from lmft_job.storage.files import FileStore
+        from lmft_job.storage.local import FileStore
 
         self.open, self.reached = threading.Event(), threading.Event()
         original = FileStore.put_if_absent
@@ -76,7 +76,7 @@ def test_whoever_waits_for_an_upload_hears_that_it_moves_and_nothing_once_it_doe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a storage that takes the first file chunk by chunk until five were heard of, and then no more
-    from lmft_job.storage.files import FileStore
+    from lmft_job.storage.local import FileStore
 
     heard, stuck, gone_on = threading.Semaphore(0), threading.Event(), threading.Event()
     original, moves = FileStore.put_file, 0

@@ -9,9 +9,9 @@ import pytest
 from job.forked import TERM, TEXTS, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 from job.local_runs import manifest, run_here
 
-from lmft_job.claim import Claim, _changes
+from lmft_job.attempt.identity import RunIdentity, _changes
 
-BEGAN = Claim("toy", "a" * 64, "fingerprint", "commit", "software")
+BEGAN = RunIdentity("toy", "a" * 64, "fingerprint", "commit", "software")
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ BEGAN = Claim("toy", "a" * 64, "fingerprint", "commit", "software")
         (replace(BEGAN, data="another", software="newer"), []),
     ],
 )
-def test_what_changed_since_a_run_began_is_named(ours: Claim, fields: list[str]) -> None:
+def test_what_changed_since_a_run_began_is_named(ours: RunIdentity, fields: list[str]) -> None:
     assert [problem.split(":")[0] for problem in _changes(BEGAN, ours, in_pod=True)] == fields
 
 
 def test_a_note_of_an_earlier_version_asks_for_nothing() -> None:
-    assert _changes(Claim("toy", "a" * 64), BEGAN, in_pod=True) == []
+    assert _changes(RunIdentity("toy", "a" * 64), BEGAN, in_pod=True) == []
 
 
 def interrupted(home: Path, spec: dict[str, Any], **options: Any) -> None:
@@ -84,7 +84,7 @@ def branch(commit: str, texts: list[str]) -> Any:
 
     def patch(teller: Any) -> None:
         from lmft_job.data import prepared
-        from lmft_job.data.sources import SourceRows
+        from lmft_job.data.sources.source import SourceRows
 
         class Branch:
             identity, title, noun, sliced = f"hub:team/texts:None:{commit}", "team/texts", "rows", False

@@ -15,8 +15,8 @@ import pytest
 from job.local_runs import manifest, run_here
 from typer.testing import CliRunner
 
-from lmft_job import commands, local
-from lmft_job.cli import is_long
+from lmft_job.cli import commands, run
+from lmft_job.cli.__main__ import is_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,8 @@ def test_nothing_in_a_manifest_steers_the_terminal(tmp_path: Path) -> None:
 
 def test_no_library_that_trains_is_imported_to_validate(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lmft_job.validate import report_problems; import lmft_job.commands;"
+        "import sys; from pathlib import Path; import lmft_job.cli.commands;"
+        "from lmft_job.cli.validate import report_problems;"
         f"report_problems([Path({str(ROOT / 'examples' / 'quickstart.yaml')!r})]);"
         "print([name for name in ('torch', 'transformers', 'datasets', 'boto3', 'kubernetes') if name in sys.modules])"
     )
@@ -108,7 +109,7 @@ def test_a_run_is_watched_by_the_names_that_kubectl_takes(name: str, monkeypatch
         watched.append(name)
         return True
 
-    monkeypatch.setattr("lmft_job.watch.follow.follow", follow)
+    monkeypatch.setattr("lmft_job.cli.watch.follow.follow", follow)
     assert CliRunner().invoke(commands.app, ["watch", name]).exit_code == 0
     assert watched == ["eli5"]
 
@@ -223,7 +224,7 @@ ARGUMENTS = ["run", "my run.yaml", "--overwrite", "--output", "$HOME"]
         (["/opt/venv/bin/lmft"], "/opt/venv/bin/lmft", "lmft"),
         ([".venv/bin/lmft"], None, ".venv/bin/lmft"),
         ([".venv/bin/lmft"], "/usr/bin/lmft", ".venv/bin/lmft"),
-        (["python", "-m", "/lib/lmft_job/cli.py"], None, "python -m lmft_job.cli"),
+        (["python", "-m", "/lib/lmft_job/cli/__main__.py"], None, "python -m lmft_job.cli"),
     ],
 )
 def test_the_command_that_goes_on_is_the_one_that_was_typed(called, found, shown, monkeypatch):
@@ -232,8 +233,8 @@ def test_the_command_that_goes_on_is_the_one_that_was_typed(called, found, shown
     monkeypatch.setattr(shutil, "which", lambda name: found)
     assert commands._again() == f"{shown} run 'my run.yaml' --output '$HOME'"
     # and a process that takes the place of this one, for want of memory, says the same
-    monkeypatch.setenv(local.PROGRAM, shlex.join(local.typed_program()))
-    monkeypatch.setattr(sys, "argv", ["/lib/lmft_job/cli.py", *ARGUMENTS])
+    monkeypatch.setenv(run.PROGRAM, shlex.join(run.typed_program()))
+    monkeypatch.setattr(sys, "argv", ["/lib/lmft_job/cli/__main__.py", *ARGUMENTS])
     assert commands._again() == f"{shown} run 'my run.yaml' --output '$HOME'"
 
 

@@ -6,14 +6,14 @@ import re
 import pytest
 from job.report_samples import causal_report, classification_report, demo_report
 
-from lmft_api.progress import JobPhase
 from lmft_api.spec import Task
-from lmft_job.broadcast import Broadcast
-from lmft_job.console import ConsoleObserver, epochs_in_all
-from lmft_job.interrupt import INTERRUPT
-from lmft_job.observer import DataPrepared, GoneOn, Headline, Observer, StepDone
-from lmft_job.pace import Pace
-from lmft_job.report.model import DatasetFigures, Evaluation, Report, SampleOutcome
+from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, SampleOutcome
+from lmft_job.observers.broadcast import Broadcast
+from lmft_job.observers.console import ConsoleObserver, epochs_in_all
+from lmft_job.observers.eta import StepTimer
+from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.process.signals import INTERRUPT
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 DATA = DataPrepared(
@@ -49,14 +49,14 @@ def play(observer: Observer, clock: Clock, report: Report) -> None:
         Headline("quickstart", Task.CAUSAL_LM, "gpt2 (4 layers, 3.6M parameters, from config)", "CPU", "FP32")
     )
     observer.data(DATA)
-    observer.baseline(Evaluation(step=0, epoch=0.0, eval_loss=8.976, perplexity=7_912.2))
+    observer.baseline(EvaluationRow(step=0, epoch=0.0, eval_loss=8.976, perplexity=7_912.2))
     observer.resumed(GoneOn(step=12, saved_by=1, lost_steps=3))
     for step in range(13, 349):
         clock.seconds += 0.2
         observer.step(StepDone(step, 348, step / 116, 4.31, 1e-4, 9_240.0))
         if step % 116 == 0:
             clock.seconds += 5.0
-            observer.evaluation(Evaluation(step=step, epoch=step / 116, eval_loss=5.36, perplexity=212.43))
+            observer.evaluation(EvaluationRow(step=step, epoch=step / 116, eval_loss=5.36, perplexity=212.43))
         if step % 100 == 0:
             observer.checkpoint(step)
     observer.done(report)
@@ -181,7 +181,7 @@ def test_a_classifier_is_judged_by_its_accuracy(clock: Clock) -> None:
     stream = io.StringIO()
     observer = ConsoleObserver(stream, now=clock)
 
-    observer.baseline(Evaluation(step=0, epoch=0.0, eval_loss=0.6958, accuracy=0.5))
+    observer.baseline(EvaluationRow(step=0, epoch=0.0, eval_loss=0.6958, accuracy=0.5))
     observer.done(classification_report())
 
     assert "  before    accuracy 50.0 % · loss 0.6958" in stream.getvalue()
@@ -262,7 +262,7 @@ def test_epochs_in_all_follow_from_a_step(step: int, total: int, epoch: float, e
 
 
 def test_time_left_leaves_evaluations_out() -> None:
-    pace = Pace()
+    pace = StepTimer()
     pace.step(1, 0.0)
     assert pace.seconds_left(1, 11) is None
 

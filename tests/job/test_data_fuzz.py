@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmft_api.spec import DataFormat
-from lmft_job.data.corpus import collect
-from lmft_job.data.files import label_names, read
 from lmft_job.data.labels import number_labels
-from lmft_job.data.lines import DataFile
 from lmft_job.data.problems import Problems
-from lmft_job.data.sources import SourceRows
+from lmft_job.data.sources.files import label_names, read
+from lmft_job.data.sources.lines import DataFile
+from lmft_job.data.sources.source import SourceRows
+from lmft_job.data.text.corpus import collect
 
 ROWS: list[dict[str, Any]] = [
     {"text": "The river, “wide” and\tcold", "label": "a", "more": {"n": [1, None, 2.5]}},

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from job.data_helpers import prepare_toy
 
-from lmft_job.data.lines import DataFile
-from lmft_job.data.lookalikes import LooksLikeRowsError, look_alike
+from lmft_job.data.sources.lines import DataFile
+from lmft_job.data.text.lookalikes import LooksLikeRowsError, look_alike
 from lmft_job.errors import InvalidError
-from lmft_job.report.data_words import data_remarks
+from lmft_job.report.remarks import data_remarks
 
 TURNS = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
 SHARED = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Yes."}]

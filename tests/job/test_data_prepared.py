@@ -10,9 +10,11 @@ from job.corpora import rows, write_json
 from job.data_helpers import json_data, prepare_toy, settings_of, write_lines
 
 from lmft_api.spec import Task
-from lmft_job.data import packing, prepared, tokenizers
+from lmft_job.data import prepared
 from lmft_job.data.prepared import reopen
 from lmft_job.data.rows import BlockRows, LabelledRows
+from lmft_job.data.tokens import packing
+from lmft_job.models import tokenizers
 from lmft_job.storage import open_store
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lmft_job.errors import InvalidError
-from lmft_job.report.data_words import data_remarks
+from lmft_job.report.remarks import data_remarks
 
 
 def test_texts_that_are_cut_are_counted_and_their_real_lengths_reported(tmp_path: Path) -> None:

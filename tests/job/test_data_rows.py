@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmft_api.spec import DataFormat
-from lmft_job.data.fields import as_text, pick, roots
-from lmft_job.data.files import read
-from lmft_job.data.lines import DataFile, raw_lines
 from lmft_job.data.problems import LONGEST, Problems
+from lmft_job.data.sources.files import read
+from lmft_job.data.sources.lines import DataFile, raw_lines
+from lmft_job.data.text.fields import as_text, pick, roots
 
 
 def read_all(path: Path, kind: str, field: str = "text", *, alone: bool = True) -> tuple[list[Any], list[str]]:
@@ -80,8 +80,8 @@ def test_every_row_is_read(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", [case for case, (kind, _) in ENDS_RIGHT.items() if kind == "json"])
 def test_pieces_may_end_anywhere(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmft_job.data.json_rows.JSON_CHUNK", 3)
-    monkeypatch.setattr("lmft_job.data.lines._CHUNK", 5)
+    monkeypatch.setattr("lmft_job.data.sources.json_rows.JSON_CHUNK", 3)
+    monkeypatch.setattr("lmft_job.data.sources.lines._CHUNK", 5)
     (tmp_path / "data").write_bytes(ENDS_RIGHT[case][1])
     assert read_all(tmp_path / "data", "json") == (["row 1", "row 2", "row 3"], [])
 
@@ -212,5 +212,5 @@ def test_lines_are_those_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data").write_bytes(body)
     expected = (tmp_path / "data").open(encoding="latin-1", newline="").readlines()
     for size in (1, 2, 3, 7, 100):
-        monkeypatch.setattr("lmft_job.data.lines._CHUNK", size)
+        monkeypatch.setattr("lmft_job.data.sources.lines._CHUNK", size)
         assert [line.decode("latin-1") for line in raw_lines(tmp_path / "data")] == expected, size

@@ -11,13 +11,14 @@ from job.data_helpers import json_data, prepare_toy, write_lines
 from job.s3server import BUCKET, S3Server
 
 from lmft_api.spec import DataFormat
-from lmft_job.data import fields, sources
-from lmft_job.data.files import read
-from lmft_job.data.lines import DataFile
-from lmft_job.data.places import find_files
 from lmft_job.data.problems import Problems
-from lmft_job.data.splits import parse
-from lmft_job.data.texts import Texts, TextWriter
+from lmft_job.data.sources import source
+from lmft_job.data.sources.files import read
+from lmft_job.data.sources.lines import DataFile
+from lmft_job.data.sources.places import find_files
+from lmft_job.data.sources.splits import parse
+from lmft_job.data.text import fields
+from lmft_job.data.text.texts import Texts, TextWriter
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.storage import open_store
 
@@ -54,7 +55,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
 
 
 def test_an_array_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmft_job.data.json_rows.JSON_CHUNK", 16)
+    monkeypatch.setattr("lmft_job.data.sources.json_rows.JSON_CHUNK", 16)
     rows = [{"text": "x" * length + "[]{},\"'"} for length in (1, 50, 3, 500)]
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "empty.json").write_text(" [ ] ")
@@ -237,7 +238,7 @@ def test_lone_surrogates_and_astral_characters_survive_as_text(tmp_path: Path) -
 def test_texts_come_in_the_order_asked_for_over_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    monkeypatch.setattr("lmft_job.data.texts.BATCH_CHARACTERS", 50)
+    monkeypatch.setattr("lmft_job.data.text.texts.BATCH_CHARACTERS", 50)
     written = [f"text number {number}" for number in range(300)]
     with TextWriter(tmp_path / "texts") as writer:
         writer.add(list(written[:150]))
@@ -266,14 +267,14 @@ def test_a_parquet_file_is_told_from_text(tmp_path: Path) -> None:
 
 
 def test_the_python_docs_are_shaped_like_eli5() -> None:
-    docs = sources.PythonDocs()
+    docs = source.PythonDocs()
 
     rows = [row for batch in docs.rows("train", "answers.text", None, Problems()).batches for row in batch]
 
     assert len(rows) > 70
     assert [row["topic"] for row in rows] == sorted(row["topic"] for row in rows)
     assert all(row["answers"]["text"] and all(part.strip() for part in row["answers"]["text"]) for row in rows)
-    assert docs.identity == sources.PythonDocs().identity
+    assert docs.identity == source.PythonDocs().identity
 
 
 def test_files_of_s3_are_fetched_by_their_wildcards(

@@ -8,13 +8,14 @@ import pytest
 from job.forked import UID, attempt, complete, hold_until, run_folder, toy_spec
 from job.s3server import BUCKET, S3Server
 
-from lmft_api.run import RunFile
-from lmft_api.validation import parse_spec
-from lmft_job.context import RunContext
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.wire.run_file import RunFile
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.attempt.journal import Begun, Fence, begin, begun, known_steps, place
 from lmft_job.errors import InterruptedRunError
-from lmft_job.journal import Begun, Fence, begin, begun, known_steps, place
-from lmft_job.observer import Observer
-from lmft_job.start import Attempt, begin_attempt
+from lmft_job.observers.events import Observer
+from lmft_job.stages.check import begin_attempt
 from lmft_job.storage import Store, open_store
 
 
@@ -29,7 +30,7 @@ def written(home: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in shared}
 
 
-@pytest.mark.parametrize("place", ["lmft_job.finish.save_model", "lmft_job.finish.publish_report"])
+@pytest.mark.parametrize("place", ["lmft_job.stages.publish.save_model", "lmft_job.stages.publish.publish_report"])
 def test_an_attempt_thought_dead_leaves_model_and_report_to_its_successor(place: str, tmp_path: Path) -> None:
     # given an attempt that is held before it saves, and another that ends the run meanwhile
     spec = toy_spec(tmp_path)
@@ -48,7 +49,7 @@ def test_an_attempt_thought_dead_leaves_model_and_report_to_its_successor(place:
 
 def test_an_attempt_that_comes_to_its_end_after_another_answers_with_the_report_there(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path)
-    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.finish.answers_after", tmp_path / "go"))
+    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.stages.publish.answers_after", tmp_path / "go"))
     zombie.until("held")
     other = complete(tmp_path, spec, 2)
     before = written(tmp_path)
@@ -61,7 +62,7 @@ def test_an_attempt_that_comes_to_its_end_after_another_answers_with_the_report_
 
 def test_an_attempt_stops_as_soon_as_a_later_one_has_begun_though_it_has_not_ended(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path)
-    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.finish.save_model", tmp_path / "go"))
+    zombie = attempt(tmp_path, spec, patch=hold_until("lmft_job.stages.publish.save_model", tmp_path / "go"))
     zombie.until("held")
     # The second has begun when it looks for the model, long before it trains.
     successor = attempt(tmp_path, spec, 2, patch=hold_until("lmft_job.recipe.find_sources", tmp_path / "further"))
@@ -76,7 +77,7 @@ def test_an_attempt_stops_as_soon_as_a_later_one_has_begun_though_it_has_not_end
 
 def test_the_baseline_that_is_stored_first_is_the_one_of_all_attempts(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path)
-    slow = attempt(tmp_path, spec, patch=hold_until("lmft_job.training_run.evaluate_held_out", tmp_path / "go"))
+    slow = attempt(tmp_path, spec, patch=hold_until("lmft_job.training.loop.evaluate_held_out", tmp_path / "go"))
     slow.until("held")
     note = run_folder(tmp_path) / "before.json"
     note.write_text(json.dumps({"figures": {"loss": 9.5, "trainer_loss": 9.5}, "answers": ["first"]}))
@@ -164,7 +165,7 @@ def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_s
 
     contexts: list[RunContext] = []
 
-    def attempt_begins(number: int) -> Attempt:
+    def attempt_begins(number: int) -> CurrentAttempt:
         file = RunFile(name="toy", namespace="team", uid=UID, attempt=number, spec=parse_spec(toy_spec(tmp_path)))
         context = RunContext(file, True, tmp_path, tmp_path, None, Observer(), lambda words: None, lambda: None)
         contexts.append(context)
@@ -176,6 +177,6 @@ def test_an_attempt_sweeps_what_killed_writers_left_half_sent_and_nothing_of_a_s
     assert contexts[-1].progress.highest_attempt == 3, "the operator continues above it"
     assert len(s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=tmp_path.name)["Uploads"]) == 2
     # when one after them begins, then what they had sent is gone
-    assert attempt_begins(4) == Attempt(Begun(4), {1: 0, 3: 0})
+    assert attempt_begins(4) == CurrentAttempt(Begun(4), {1: 0, 3: 0})
     assert store.abort_incomplete("checkpoints/") == 0
     assert known_steps(store, begun(store)) == {1: 0, 3: 0, 4: 0}

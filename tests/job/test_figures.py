@@ -22,7 +22,7 @@ import transformers
 from job.forked import TEXTS, complete, run_folder, toy_spec
 
 from lmft_job.data.masking import EVALUATION_EPOCH, Masker
-from lmft_job.run_state import LOSSES_FILE, RunState
+from lmft_job.training.history import LOSSES_FILE, TrainingHistory
 
 SEED, BATCH, BLOCK, EPOCHS = 3, 4, 16, 2
 AUTO = {
@@ -205,7 +205,7 @@ def user_trainer() -> type[transformers.Trainer]:
 
 def test_the_loss_curve_is_that_of_a_plain_trainer(run: Recomputed) -> None:
     [path] = run_folder(run.home).glob(f"checkpoints/*/*/*/{LOSSES_FILE}")
-    ours, plain = list(RunState.load(path.parent).losses), run.logged("loss")
+    ours, plain = list(TrainingHistory.load(path.parent).losses), run.logged("loss")
     assert len(ours) == len(plain) == run.report["training"]["steps"]
     # What Trainer logs is rounded to four digits, hence half a unit more than the promise.
     assert max(abs(a - b) for a, b in zip(ours, plain, strict=True)) < 1e-4

@@ -13,7 +13,7 @@ from attacks.members.data_cards import FOREIGN, HUB
 from job.hub_data_double import hub
 from job.test_data_hub import ask
 
-from lmft_job.data.hub_card import foreign_places, is_own, places
+from lmft_job.data.sources.hub_card import foreign_places, is_own, places
 
 
 @pytest.mark.parametrize(

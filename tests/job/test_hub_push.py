@@ -11,7 +11,7 @@ from job.hub_upload_double import READ_ONLY_TOKEN, TOKEN, HubDouble, Repository
 
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
-from lmft_job.hub_push import push_to_hub
+from lmft_job.hub.push import push_to_hub
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from job.forked import TERM, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 
-from lmft_job.grace import Grace
-from lmft_job.interrupt import Interrupt, StopNow
+from lmft_job.process.grace import Grace
+from lmft_job.process.signals import Interrupt, StopNow
 
 
 def hold_up(place: str, seconds: float = 0.02) -> Any:
@@ -40,15 +40,15 @@ def hold_up(place: str, seconds: float = 0.02) -> Any:
     "place",
     [
         "lmft_job.recipe.find_sources",
-        "lmft_job.ingredients.prepare",
+        "lmft_job.stages.inputs.prepare",
         "lmft_job.recipe.make_model",
-        "lmft_job.training_run.answer_prompts",
-        "lmft_job.training_run.evaluate_held_out",
-        "lmft_job.training.build_trainer",
-        "lmft_job.training_run.Run.measure",
-        "lmft_job.finish.answers_after",
-        "lmft_job.finish.save_model",
-        "lmft_job.finish.render_page",
+        "lmft_job.training.loop.answer_prompts",
+        "lmft_job.training.loop.evaluate_held_out",
+        "lmft_job.training.trainer.build_trainer",
+        "lmft_job.training.loop.TrainingLoop.measure",
+        "lmft_job.stages.publish.answers_after",
+        "lmft_job.stages.publish.save_model",
+        "lmft_job.stages.publish.render_page",
     ],
 )
 def test_a_stop_in_any_phase_exits_75_within_seconds_and_the_next_start_finishes(
@@ -97,7 +97,7 @@ def test_an_upload_that_storage_never_ends_is_given_up_within_the_grace_period(
     tmp_path: Path, calm: tuple[Path, dict[str, Any]]
 ) -> None:
     def never_end_after_the_first(teller: Any) -> None:
-        from lmft_job.storage.files import FileStore
+        from lmft_job.storage.local import FileStore
 
         original = FileStore.put_if_absent
 
@@ -127,7 +127,7 @@ def test_a_signal_that_comes_while_the_process_is_replaced_is_not_lost() -> None
     # given a process that is replaced by a fresh one, and a signal on the way, which kills or is lost by default
     code = (
         "import os, signal, sys\n"
-        "import lmft_job.interrupt as ours\n"
+        "import lmft_job.process.signals as ours\n"
         "execv = os.execv\n"
         "os.execv = lambda *words: (os.kill(os.getpid(), signal.SIGTERM), execv(*words))\n"
         "ours.INTERRUPT.install()\n"

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lmft_api.spec import Task
-from lmft_job import likelihood
-from lmft_job.evaluation import Arithmetic, evaluate_held_out
-from lmft_job.likelihood import RowLosses, recorded, row_losses
+from lmft_job.evaluation import likelihood
+from lmft_job.evaluation.held_out import Arithmetic, evaluate_held_out
+from lmft_job.evaluation.likelihood import RowLosses, recorded, row_losses
 
 GPT2 = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 300}
 MIXTRAL = {**SMALL, "num_key_value_heads": 2, "vocab_size": 300, "num_local_experts": 2, "output_router_logits": True}

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
 from lmft_job.data.masking import IGNORED, MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, BlockWriter, EpochSampler, PadRows, stack_blocks
+from lmft_job.models import tokenizers
 
 MASK, VOCABULARY = 4, 1000
 

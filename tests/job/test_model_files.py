@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmft_job.errors import InvalidError
-from lmft_job.model_files import Findings, model_settings, readable_copy, special_tokens, tokenizer_settings
+from lmft_job.models.sources.files import Findings, model_settings, readable_copy, special_tokens, tokenizer_settings
 
 WHERE = "spec.model.name"
 TOKEN = {"content": "<s>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}

@@ -17,11 +17,11 @@ import transformers
 from attacks.members.model_files import WHERE, place_secrets, settings, victim
 from job.forked import attempt, complete, run_folder, toy_spec
 
-from lmft_job import landlock
-from lmft_job.apart import ApartError, NoAnswerError, apart
-from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError
-from lmft_job.models import load_tokenizer
+from lmft_job.models import tokenizers
+from lmft_job.models.build import load_tokenizer
+from lmft_job.process import landlock
+from lmft_job.process.apart import ApartError, NoAnswerError, apart
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from job.complete_folders import files_of
 from job.forked import attempt, complete, run_folder, toy_spec
 from job.s3server import BUCKET, Keys, S3Server
 
-from lmft_job.model_source import fetch_source
+from lmft_job.models.sources.source import fetch_source
 
 
 def report_of(home: Path) -> dict[str, Any]:

@@ -15,17 +15,18 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from lmft_api.settings import SampleSettings
 from lmft_api.spec import Task
-from lmft_job.configs import fresh_config, position_limit
-from lmft_job.data import tokenizers
+from lmft_api.spec.resolved import SampleSettings
 from lmft_job.errors import InvalidError, RefusedError
-from lmft_job.evaluation import Arithmetic, evaluate_held_out
-from lmft_job.model_source import fetch_source
-from lmft_job.models import build_model, load_config, load_tokenizer, ready_tokenizer
-from lmft_job.probes import require_next_token
-from lmft_job.published import save_tokenizer
-from lmft_job.sampling import answer_prompts, check_prompts
+from lmft_job.evaluation.held_out import evaluate_held_out
+from lmft_job.evaluation.samples import answer_prompts, check_prompts
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model, load_config, load_tokenizer, ready_tokenizer
+from lmft_job.models.config import fresh_config, position_limit
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.next_token import require_next_token
+from lmft_job.models.published import save_tokenizer
+from lmft_job.models.sources.source import fetch_source
 
 CPU = Arithmetic(torch.device("cpu"))
 TINY = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64}
@@ -33,9 +34,10 @@ ASK = """
 import json, sys
 from pathlib import Path
 from lmft_job.errors import JobError
-from lmft_job.evaluation import Arithmetic, evaluate_held_out
-from lmft_job.model_source import fetch_source
-from lmft_job import hub
+from lmft_job.evaluation.held_out import evaluate_held_out
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.sources.source import fetch_source
+from lmft_job.hub import client as hub
 hub.WAITS_SECONDS = (0.01, 0.01, 0.01)
 for name, revision, token in json.loads(sys.argv[1]):
     try:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from lmft_api.status import EvaluationResult
-from lmft_job.outcome import evaluation_result, number
-from lmft_job.report.model import Evaluation
+from lmft_api.wire.report import EvaluationRow
+from lmft_job.attempt.result import evaluation_result, number
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_a_figure_is_text_of_a_bounded_length(value: float | None, text: str | N
 
 
 def test_a_model_that_is_far_off_still_has_a_result() -> None:
-    far_off = Evaluation(step=60, epoch=1.7, eval_loss=690.0, perplexity=math.exp(690.0))
+    far_off = EvaluationRow(step=60, epoch=1.7, eval_loss=690.0, perplexity=math.exp(690.0))
 
     told = evaluation_result(far_off)
 

@@ -9,10 +9,10 @@ from job.corpora import rows, write_json
 from job.data_helpers import json_data, prepare_toy, write_lines
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
-from lmft_job.data.packing import encoded
 from lmft_job.data.rows import BATCH_ROWS, BlockRows, BlockWriter, narrowest
-from lmft_job.data.splits import hold_out
+from lmft_job.data.sources.splits import hold_out
+from lmft_job.data.tokens.packing import encoded
+from lmft_job.models import tokenizers
 
 
 def group_texts(texts: list[list[int]], block_size: int) -> list[list[int]]:

@@ -7,12 +7,13 @@ import torch
 import transformers
 
 from lmft_api.spec import Task
-from lmft_job.configs import fresh_config, take_padding
-from lmft_job.data import tokenizers
 from lmft_job.data.rows import PadRows
-from lmft_job.evaluation import Arithmetic, evaluate_held_out
-from lmft_job.models import build_model
-from lmft_job.probes import pads_left
+from lmft_job.evaluation.held_out import evaluate_held_out
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model
+from lmft_job.models.config import fresh_config, take_padding
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.next_token import pads_left
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,

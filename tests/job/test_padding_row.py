@@ -9,11 +9,11 @@ import transformers
 from job.test_models import SMALL
 
 from lmft_api.spec import Task
-from lmft_job.configs import AUTO_CLASSES, fresh_config
-from lmft_job.data import tokenizers
-from lmft_job.models import build_model
-from lmft_job.padding_row import hold_padding_row
-from lmft_job.probes import embedding_rows, pads_left
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model
+from lmft_job.models.config import AUTO_CLASSES, fresh_config
+from lmft_job.models.next_token import embedding_rows, pads_left
+from lmft_job.models.padding_row import hold_padding_row
 
 FUNNEL = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1], "num_decoder_layers": 1}
 YOUTU = {

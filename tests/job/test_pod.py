@@ -147,9 +147,9 @@ def test_a_model_that_the_accelerator_cannot_hold_at_all_ends_with_exit_4(tmp_pa
 
 def test_a_progress_server_that_accepts_and_never_answers_costs_no_step_and_not_the_result(tmp_path: Path) -> None:
     def impatient() -> None:
-        from lmft_job import progress
+        from lmft_job.observers import reporter
 
-        progress.TIMEOUT_SECONDS, progress.LAST_TIMEOUT_SECONDS = 0.2, 0.2
+        reporter.TIMEOUT_SECONDS, reporter.LAST_TIMEOUT_SECONDS = 0.2, 0.2
 
     released = threading.Event()
     with server(silent=released) as (url, taken):

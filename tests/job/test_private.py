@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmft_job.errors import InvalidError
-from lmft_job.model_source import fetch_source
+from lmft_job.models.sources.source import fetch_source
 
 
 @pytest.mark.parametrize("secret", ["/proc/self/environ", "/etc/lmft/secrets/hub/token", "/run/secrets/x/token"])

@@ -7,10 +7,10 @@ from typing import Any
 
 from job.progress_double import server
 
-from lmft_api.progress import JobPhase, ProgressMessage
-from lmft_job.observer import GoneOn, StepDone
-from lmft_job.progress import Endpoint, ProgressReporter, ProgressState
-from lmft_job.report.model import Evaluation
+from lmft_api.wire.progress import JobPhase, ProgressMessage
+from lmft_api.wire.report import EvaluationRow
+from lmft_job.observers.events import GoneOn, StepDone
+from lmft_job.observers.reporter import Endpoint, ProgressReporter, ProgressState
 
 
 def metrics(body: dict[str, Any]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def test_a_report_has_the_trainers_format_and_the_pods_token(tmp_path):
         with ProgressReporter(Endpoint(url, None, token), interval=60) as reporter:
             reporter.step(StepDone(1, 10, 0.1, 4.0, 2e-5))
             reporter.step(StepDone(5, 10, 0.5, 3.5, 1e-5, 1000.0))
-            reporter.evaluation(Evaluation(step=5, epoch=0.5, eval_loss=3.0, perplexity=20.085))
+            reporter.evaluation(EvaluationRow(step=5, epoch=0.5, eval_loss=3.0, perplexity=20.085))
     last = taken[-1]
     assert last["authorization"] == "Bearer abc"
     assert ProgressMessage.model_validate(last["body"]).trainer_status.progress_percentage == 50
@@ -61,7 +61,7 @@ def test_the_time_left_is_the_one_in_the_log_and_leaves_evaluations_out():
         now[0] += 2.0
         if step == 3:
             now[0] += 60.0 - 2.0
-            reporter.evaluation(Evaluation(step=step, epoch=0.5, eval_loss=3.0))
+            reporter.evaluation(EvaluationRow(step=step, epoch=0.5, eval_loss=3.0))
             now[0] += 2.0
     assert reporter._state.message().trainer_status.estimated_remaining_seconds == 200
 
@@ -95,7 +95,7 @@ def test_news_that_come_close_together_are_posted_no_faster_than_the_operator_ta
     with server() as (url, taken):
         with ProgressReporter(Endpoint(url, None, None), interval=600) as reporter:
             for step in range(1, 4):
-                reporter.evaluation(Evaluation(step=step, epoch=0.5, eval_loss=3.0, perplexity=20.085))
+                reporter.evaluation(EvaluationRow(step=step, epoch=0.5, eval_loss=3.0, perplexity=20.085))
                 reporter.checkpoint(step)
                 time.sleep(0.1)
     assert metrics(taken[-1]["body"])["checkpoint_step"] == "3"

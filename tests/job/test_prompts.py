@@ -6,8 +6,8 @@ import pytest
 from tokenizers import processors
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
-from lmft_job.sampling import prompt_ids
+from lmft_job.evaluation.samples import prompt_ids
+from lmft_job.models import tokenizers
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 import transformers
 from job.forked import attempt, complete, run_folder, toy_spec
 
-from lmft_api.run import Stage
-from lmft_job.context import heed_cpu_quota
+from lmft_api.wire.run_file import Stage
+from lmft_job.attempt.context import heed_cpu_quota
 
 
 def report_of(home: Path, name: str = "toy") -> dict[str, Any]:

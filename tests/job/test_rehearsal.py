@@ -7,15 +7,15 @@ import torch
 import transformers
 from job.test_models import SMALL
 
-from lmft_api.settings import Settings, resolve
+from lmft_api.manifest.validation import parse_spec
 from lmft_api.spec import Task
-from lmft_api.validation import parse_spec
-from lmft_job.configs import fresh_config
-from lmft_job.data import tokenizers
+from lmft_api.spec.resolved import Settings, resolve
 from lmft_job.data.rows import OneEnd, PadRows
 from lmft_job.errors import InvalidError
-from lmft_job.models import build_model
-from lmft_job.rehearsal import Rehearsed, rehearse
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model
+from lmft_job.models.config import fresh_config
+from lmft_job.stages.rehearsal import Rehearsed, rehearse
 
 SEQ2SEQ = {
     "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,

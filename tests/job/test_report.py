@@ -18,11 +18,11 @@ from job.report_samples import (
     training_curve,
 )
 
-from lmft_job.report import words
-from lmft_job.report.model import CurvePoint, Evaluation, Report, SampleOutcome
+from lmft_api.wire.report import CurvePoint, EvaluationRow, Report, SampleOutcome
+from lmft_job.report import formatting
 from lmft_job.report.page import render_page
+from lmft_job.report.snippet import usage
 from lmft_job.report.tables import settings_rows
-from lmft_job.report.usage import usage
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x \x1b[31m{{ 7*7 }} &lt; </style></title></svg>"
 REPORTS = {
@@ -128,7 +128,7 @@ def test_a_report_of_a_later_version_is_still_read() -> None:
     ],
 )  # fmt: skip
 def test_figures_have_four_significant_digits(number: float | None, shown: str) -> None:
-    assert words.figure(number) == shown
+    assert formatting.figure(number) == shown
 
 
 @pytest.mark.parametrize(
@@ -136,18 +136,19 @@ def test_figures_have_four_significant_digits(number: float | None, shown: str) 
     [(0.42, "0.4 s"), (41.2, "41 s"), (840, "14 minutes"), (7500, "2 h 5 min"), (200_000, "2 d 7 h")],
 )
 def test_durations_say_no_more_than_a_reader_wants(seconds: float, shown: str) -> None:
-    assert words.duration(seconds) == shown
+    assert formatting.duration(seconds) == shown
 
 
 def test_the_outcome_is_one_sentence() -> None:
     assert (
-        words.outcome(demo_report()) == "Perplexity fell from 7,912 to 88.30 on 1,021 held-out blocks in 96 s on a CPU."
+        formatting.outcome(demo_report())
+        == "Perplexity fell from 7,912 to 88.30 on 1,021 held-out blocks in 96 s on a CPU."
     )
-    assert words.outcome(classification_report()).startswith(
+    assert formatting.outcome(classification_report()).startswith(
         "Accuracy rose from 50.0 % to 84.3 % on 1,066 held-out rows"
     )
-    assert words.outcome(bare_report()) == "Trained for 1 step on a CPU."
-    assert words.outcome(causal_report()) == (
+    assert formatting.outcome(bare_report()) == "Trained for 1 step on a CPU."
+    assert formatting.outcome(causal_report()) == (
         "Perplexity fell from 62.30 to 49.60 on 1,021 held-out blocks on one NVIDIA H200; "
         "attempt 2 went on from step 800 and took 96 s."
     )
@@ -157,8 +158,8 @@ def test_the_outcome_does_not_call_it_progress_when_nothing_moved_or_nothing_is_
     still = with_results(demo_report(), baseline_perplexity=88.301)
     broken = with_results(demo_report(), perplexity=math.nan)
 
-    assert words.outcome(still).startswith("Perplexity stayed at 88.30")
-    assert words.outcome(broken).startswith("Perplexity went from 7,912 to NaN")
+    assert formatting.outcome(still).startswith("Perplexity stayed at 88.30")
+    assert formatting.outcome(broken).startswith("Perplexity went from 7,912 to NaN")
 
 
 # The page
@@ -215,7 +216,8 @@ def test_the_page_shows_what_people_came_for() -> None:
     text = Page(render_page(report, causal_curve())).text
 
     for expected in (
-        words.outcome(report), report.results.samples[0].prompt, "recognise a virus", "−20.4 %", "3,998", "1,186,688",
+        formatting.outcome(report),
+        report.results.samples[0].prompt, "recognise a virus", "−20.4 %", "3,998", "1,186,688",
         "training.perDeviceBatchSize", "2290a62682d06624634c1f46a6ad5be0f47f38aa", "resumed, 12 repeated",
         "from transformers import pipeline", "aws s3 cp --recursive s3://models/team-a/runs/eli5-1b9d6bcd/model model",
     ):  # fmt: skip
@@ -312,7 +314,7 @@ def test_nothing_but_nan_is_told_rather_than_drawn() -> None:
 def test_a_huge_curve_makes_a_small_page() -> None:
     curve = training_curve(300_000, 9.0, 3.0, every=1)
     report = causal_report().model_copy(
-        update={"evaluations": [Evaluation(step=n, epoch=n / 10, eval_loss=3.0) for n in range(1, 5_000)]}
+        update={"evaluations": [EvaluationRow(step=n, epoch=n / 10, eval_loss=3.0) for n in range(1, 5_000)]}
     )
 
     written = render_page(report, curve)

@@ -3,8 +3,8 @@
 import pytest
 from job.report_samples import demo_report
 
-from lmft_job.report import words
-from lmft_job.report.model import ResultFigures
+from lmft_api.wire.report import ResultFigures
+from lmft_job.report import formatting
 from lmft_job.report.page import render_page
 from lmft_job.report.tables import figure_rows
 
@@ -23,7 +23,7 @@ from lmft_job.report.tables import figure_rows
     ],
 )
 def test_a_models_size_is_said_as_people_do(number: int, said: str) -> None:
-    assert words.short_count(number) == said
+    assert formatting.short_count(number) == said
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from job.s3server import BUCKET, S3Server, running
 from lmft_api.reasons import ExitCode, Reason
 from lmft_job.errors import InterruptedRunError, InvalidError, JobError, RefusedError
 from lmft_job.storage import ObjectMissingError, Store, expand, fetch_folder, open_store
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.store import PURPOSES
 
 LARGE = 20 * 1024 * 1024 + 17  # three parts
 

@@ -11,8 +11,8 @@ from job.checkpoint_helpers import PART, folder, publish_steps, steps
 
 from lmft_job.checkpoints import newest_verified
 from lmft_job.storage import Store
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
+from lmft_job.storage.store import PURPOSES
 
 CHECKSUMS = ("content-md5", "x-amz-checksum-crc32", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha256")
 DEMAND = (

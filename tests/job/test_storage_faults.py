@@ -16,9 +16,9 @@ from job.s3server import BUCKET, Keys, S3Server
 from lmft_api.reasons import ExitCode, Reason
 from lmft_job.errors import JobError, RefusedError, UnavailableError
 from lmft_job.storage import Store, open_store
-from lmft_job.storage.base import PURPOSES
 from lmft_job.storage.s3 import S3Settings, S3Store
 from lmft_job.storage.s3_retries import Patience
+from lmft_job.storage.store import PURPOSES
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

@@ -11,9 +11,9 @@ from job.local_runs import manifest
 
 TALKER = """
 import sys
-from lmft_job.streams import keep_going
+from lmft_job.process.streams import keep_going
 keep_going()
-from lmft_job.console import ConsoleObserver
+from lmft_job.observers.console import ConsoleObserver
 with ConsoleObserver() as console:
     for number in range(20_000):
         console.note(f"line {number}")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from job.forked import attempt, complete, outcome, run_folder, toy_spec
 
-from lmft_job.conclude import conclude
+from lmft_job.attempt.ending import conclude
 from lmft_job.errors import AcceleratorMemoryError
-from lmft_job.memory import Batch, is_shortage
+from lmft_job.training.batch import Batch, is_shortage
 
 
 def test_a_learning_rate_that_diverges_ends_with_exit_5_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -20,15 +20,15 @@ def test_a_learning_rate_that_diverges_ends_with_exit_5_and_keeps_the_last_good_
 
     def poison(teller: Any) -> None:
         # A number that no clipping tames: the loss is infinite from step 4 on.
-        from lmft_job.training import RunTrainer
+        from lmft_job.training.trainer import RecipeTrainer
 
-        original = RunTrainer.compute_loss
+        original = RecipeTrainer.compute_loss
 
         def compute_loss(self: Any, *args: Any, **options: Any) -> Any:
             loss = original(self, *args, **options)
             return loss * math.inf if self.state.global_step >= 3 else loss
 
-        RunTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
+        RecipeTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
 
     child = attempt(tmp_path, spec, patch=poison)
     assert child.wait() == 5
@@ -42,9 +42,9 @@ def test_an_evaluation_that_is_no_number_ends_with_exit_5_and_keeps_the_last_goo
     def poison(teller: Any) -> None:
         from transformers import GPT2LMHeadModel
 
-        from lmft_job.training_run import Run
+        from lmft_job.training.loop import TrainingLoop
 
-        measure, forward = Run.measure, GPT2LMHeadModel.forward
+        measure, forward = TrainingLoop.measure, GPT2LMHeadModel.forward
 
         def spoilt(self: Any, *args: Any, **options: Any) -> Any:
             output = forward(self, *args, **options)
@@ -55,7 +55,7 @@ def test_an_evaluation_that_is_no_number_ends_with_exit_5_and_keeps_the_last_goo
             GPT2LMHeadModel.forward = spoilt  # type: ignore[method-assign]
             return measure(self, step, epoch)
 
-        Run.measure = measure_spoilt  # type: ignore[method-assign]
+        TrainingLoop.measure = measure_spoilt  # type: ignore[method-assign]
 
     child = attempt(tmp_path, toy_spec(tmp_path), patch=poison)
     assert child.wait() == 5
@@ -104,9 +104,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_head_that_is_not_known_to_copy_is_found_out_before_anything_is_trained(tmp_path: Path) -> None:
     def forget(teller: Any) -> None:
-        from lmft_job import configs
+        from lmft_job.models import config
 
-        configs._NOT_CAUSAL.clear()
+        config._NOT_CAUSAL.clear()
 
     spec = toy_spec(tmp_path)
     spec["model"]["fromConfig"] = {
@@ -179,16 +179,16 @@ def test_a_run_in_which_nothing_moves_is_ended_by_the_watchdog_with_stacks_in_th
     def hang(teller: Any) -> None:
         import time
 
-        from lmft_job.training import RunTrainer
+        from lmft_job.training.trainer import RecipeTrainer
 
-        original = RunTrainer.training_step
+        original = RecipeTrainer.training_step
 
         def training_step(self: Any, *args: Any, **options: Any) -> Any:
             if self.state.global_step == 2:
                 time.sleep(600)
             return original(self, *args, **options)
 
-        RunTrainer.training_step = training_step  # type: ignore[method-assign]
+        RecipeTrainer.training_step = training_step  # type: ignore[method-assign]
 
     child = attempt(tmp_path, toy_spec(tmp_path, training={"watchdogSeconds": 5}), patch=hang)
     assert child.wait() == 7

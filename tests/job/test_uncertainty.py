@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from job.report_samples import causal_report, classification_report, demo_report
 
-from lmft_job.console import ConsoleObserver
+from lmft_api.wire.report import Report
+from lmft_job.evaluation.uncertainty import Units, may_be_chance, ratio_error, share_error
+from lmft_job.observers.console import ConsoleObserver
 from lmft_job.report.card import render_card
-from lmft_job.report.model import Report
+from lmft_job.report.formatting import Verdict, outcome, verdict
 from lmft_job.report.page import render_page
-from lmft_job.report.words import Verdict, outcome, verdict
-from lmft_job.uncertainty import Units, may_be_chance, ratio_error, share_error
 
 
 def test_the_error_of_a_mean_over_blocks_is_what_drawing_other_blocks_shows() -> None:

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from lmft_api.status import LMFineTuneStatus
-from lmft_job.watch.view import EventLine, History, line, picture, sparkline
+from lmft_job.cli.watch.view import EventLine, History, line, picture, sparkline
 
 RUNNING = {
     "model": "distilbert/distilgpt2",

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from urllib3 import PoolManager
 
-from lmft_job.watch.follow import WatchError, follow
+from lmft_job.cli.watch.follow import WatchError, follow
 
 UID = "0d7c5f1e-7a11-4b11-9d6a-0e4f3c2b1a00"
 DONE = {
@@ -131,7 +131,7 @@ def test_the_event_that_tells_of_the_end_is_waited_for_when_it_comes_after_the_s
 
 
 def test_an_event_that_never_comes_holds_up_nobody(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmft_job.watch.follow.LAST_EVENT_SECONDS", 0.3)
+    monkeypatch.setattr("lmft_job.cli.watch.follow.LAST_EVENT_SECONDS", 0.3)
     api_server.answers = {
         PATH: run({}),
         PATH.rpartition("/")[0]: (200, {"type": "MODIFIED", "object": run(DONE)[1]}),

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from job.forked import KILL, UID, attempt, complete, hold_until, toy_spec
 
-from lmft_api.run import RunFile
-from lmft_api.validation import parse_spec
-from lmft_job import hub
-from lmft_job.context import RunContext
-from lmft_job.journal import Begun
-from lmft_job.observer import Observer
-from lmft_job.start import Attempt
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.wire.run_file import RunFile
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.attempt.journal import Begun
+from lmft_job.attempt.uploads import Uploads
+from lmft_job.hub import client
+from lmft_job.observers.events import Observer
+from lmft_job.process.watchdog import Watchdog
 from lmft_job.storage import open_store
-from lmft_job.storage.files import FileStore
-from lmft_job.uploads import Uploads
-from lmft_job.watchdog import Watchdog
+from lmft_job.storage.local import FileStore
 
 
 class Clock:
@@ -71,17 +71,17 @@ def test_the_hubs_client_is_left_alone_however_long_it_takes() -> None:
         return "done"
 
     with watchdog(clock) as dog:
-        assert hub.patiently(download) == "done"
+        assert client.patiently(download) == "done"
         said.append(dog.overdue())
         assert said == [None, None]
 
 
-@pytest.mark.parametrize("place", ["lmft_job.context.RunContext.run_store", "lmft_job.ingredients.prepare"])
+@pytest.mark.parametrize("place", ["lmft_job.attempt.context.RunContext.run_store", "lmft_job.stages.inputs.prepare"])
 def test_a_run_that_hangs_before_it_trains_is_ended(place: str, tmp_path: Path) -> None:
     def impatient(teller: Any) -> None:
-        import lmft_job.context
+        import lmft_job.attempt.context
 
-        lmft_job.context.PATIENCE_BEFORE_STEPS_SECONDS = 3
+        lmft_job.attempt.context.PATIENCE_BEFORE_STEPS_SECONDS = 3
         hold_until(place, tmp_path / "never")(teller)
 
     child = attempt(tmp_path, toy_spec(tmp_path, training={"watchdogSeconds": 3}), patch=impatient)
@@ -156,7 +156,7 @@ def test_a_long_wait_for_an_upload_that_moves_is_no_hang(tmp_path: Path, monkeyp
     checkpoint.mkdir()
     (checkpoint / "weights").write_text("weights")
     # when the training waits for it
-    with Uploads(context, open_store(tmp_path.as_uri()), Attempt(Begun(1), {})) as uploads:
+    with Uploads(context, open_store(tmp_path.as_uri()), CurrentAttempt(Begun(1), {})) as uploads:
         uploads.submit(checkpoint, 5)
         waiting.set()
         uploads.wait()

@@ -11,10 +11,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
 from lmft_job.errors import InvalidError
-from lmft_job.models import build_model, load_config
-from lmft_job.weights import restore
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model, load_config
+from lmft_job.models.weights import restore
 
 LLAMA = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

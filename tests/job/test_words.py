@@ -10,8 +10,9 @@ from job.corpora import rows
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers, words
-from lmft_job.data.words import WordTable
+from lmft_job.data.tokens import word_table
+from lmft_job.data.tokens.word_table import WordTable
+from lmft_job.models import tokenizers
 
 CORPUS = [" ".join(row["answers"]["text"]) for row in rows(60, vocabulary=300, mean_words=15)]
 PIECES = [
@@ -89,7 +90,7 @@ def test_ids_equal_those_of_whole_texts(family: str) -> None:
 
 
 def test_a_full_table_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "MOST_WORDS", 50)
+    monkeypatch.setattr(word_table, "MOST_WORDS", 50)
     core = trained("MaskedLM")
     table = WordTable.of(core)
     assert table is not None

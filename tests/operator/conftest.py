@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from lmft_api.result import Result, encode
-from lmft_api.run import Stage
+from lmft_api.manifest.validation import parse_spec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.course import Decision, notices
-from lmft_operator.decide import decide
-from lmft_operator.facts import JobFacts, Key, Observed, PodFacts, RunFacts, Source, Warning
+from lmft_api.wire.result import Result, encode
+from lmft_api.wire.run_file import Stage
+from lmft_operator.decide.draft import Decision, notices
+from lmft_operator.decide.run import decide
+from lmft_operator.domain.facts import JobFacts, Key, Observed, PodFacts, ResumeSource, RunFacts, WarningEvent
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest
 from lmft_operator.settings import OperatorSettings, parse
 
 START = 1_800_000_000.0
@@ -37,10 +38,10 @@ class World:
         self.orphans = False
         self.jobs: dict[str, JobFacts] = {}
         self.pods: dict[str, PodFacts] = {}
-        self.warnings: dict[str, Warning] = {}
-        self.source: Source | None = None
+        self.warnings: dict[str, WarningEvent] = {}
+        self.source: ResumeSource | None = None
         self.problems: tuple[str, ...] = ()
-        self.created: list[manifests.Plan] = []
+        self.created: list[Plan] = []
         self.events: list[tuple[str, str]] = []
         self.run_deleted = False
         self.writes = 0
@@ -54,7 +55,7 @@ class World:
         return Observed(run, self.now, jobs, pods, self.warnings, self.source)
 
     def decide(self) -> Decision:
-        spec = manifests.with_defaults(parse_spec(self.spec), self.settings)
+        spec = manifest.with_defaults(parse_spec(self.spec), self.settings)
         return decide(self.observed(), spec, self.problems, self.settings)
 
     def step(self) -> Decision:

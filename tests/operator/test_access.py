@@ -3,7 +3,7 @@
 import kopf
 import pytest
 
-from lmft_operator import access
+from lmft_operator.cluster import access
 
 INSIDE = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="t")
 FOUND = [

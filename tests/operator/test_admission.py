@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
-from lmft_operator.admission import at_work, refusal, told
-from lmft_operator.alterations import altered, repeats, several_pods
-from lmft_operator.facts import Warning
+from lmft_api.wire.result import Result
+from lmft_operator.decide.admission import at_work, refusal, told
+from lmft_operator.domain.alterations import altered, repeats, several_pods
+from lmft_operator.domain.facts import WarningEvent
 
 # As API servers of 1.30 to 1.36 say it.
 WEBHOOK_DEAD = (
@@ -91,7 +91,7 @@ def test_an_api_server_in_trouble_is_not_admission(words):
 
 
 def refused(world, words=LIMIT):
-    world.warnings["job-1"] = Warning("FailedCreate", words, world.now)
+    world.warnings["job-1"] = WarningEvent("FailedCreate", words, world.now)
     return world.step()
 
 
@@ -153,7 +153,7 @@ def test_a_later_attempt_whose_pod_is_refused_waits_with_its_job(World):
     world.step()
     world.end_pod(1, code=75)
     world.later(1)
-    world.warnings["job-2"] = Warning("FailedCreate", LIMIT, world.now)
+    world.warnings["job-2"] = WarningEvent("FailedCreate", LIMIT, world.now)
     world.later(60)
     assert (world.reason, len(world.status.attempts), list(world.jobs)[-1]) == ("AdmissionFailed", 2, "eli5-2")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lmft_api.run import ATTEMPT_LABEL, RUN_ANNOTATION, RUN_LABEL
-from lmft_operator.alterations import unusable
-from lmft_operator.reading import read_object
+from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_ANNOTATION, RUN_LABEL
+from lmft_operator.cluster.reading import read_object
+from lmft_operator.domain.alterations import unusable
 
 Job = dict[str, Any]
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))

@@ -4,8 +4,8 @@ from copy import deepcopy
 
 import pytest
 
-from lmft_operator.cache import Cache
-from lmft_operator.facts import Key
+from lmft_operator.domain.facts import Key
+from lmft_operator.watch.cache import Cache
 
 
 def body(version: int, uid: str = "u1", **metadata: object) -> dict:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmft_operator.clock import DOUBT_SECONDS, Clock
-from lmft_operator.facts import PodFacts, by_our_clock
+from lmft_operator.domain.facts import PodFacts, by_our_clock
+from lmft_operator.process.clock import DOUBT_SECONDS, Clock
 
 DAY = 86_400.0
 START = 1_800_000_000.0

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from loops import on_uvloop
 
-from lmft_operator.certificates import ServingCertificate
-from lmft_operator.connections import AT_ONCE, Listener
-from lmft_operator.crowd import Limits
-from lmft_operator.http import Port, Server
+from lmft_operator.process.limits import Limits
+from lmft_operator.serving.certificates import ServingCertificate
+from lmft_operator.serving.connections import AT_ONCE, Listener
+from lmft_operator.serving.http import Port, Server
 
 LIMITS = Limits(most=3, per_source=3)
 LONG = Limits(most=9, per_source=9, handshake_seconds=60, header_seconds=60, seconds=60)

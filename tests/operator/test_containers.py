@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from results import DONE, stopped
 
-from lmft_operator.facts import job_facts, pod_facts
+from lmft_operator.domain.facts import job_facts, pod_facts
 
 MARGIN = 30
 METADATA = {"name": "p", "uid": "p", "resourceVersion": "1", "namespace": "team-a"}

@@ -4,9 +4,9 @@ import pytest
 from results import DONE, stopped
 
 from lmft_api.reasons import ExitCode, Reason
-from lmft_api.result import Result
-from lmft_api.run import Stage
 from lmft_api.status import Progress
+from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import Stage
 
 # ---- the straight way
 

@@ -4,9 +4,9 @@ import pytest
 from results import DONE, stopped
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
-from lmft_api.run import Stage
-from lmft_operator.facts import Source
+from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import Stage
+from lmft_operator.domain.facts import ResumeSource
 from lmft_operator.settings import parse
 
 
@@ -244,12 +244,12 @@ def test_a_policy_that_tightens_stops_the_next_attempt_not_the_running_one(World
 
 
 SOURCES = [
-    (Source(False), "Unknown", "Pending"),
-    (Source(True), "Unknown", "Pending"),
-    (Source(True, ended=True), "False", "InvalidSpec"),
-    (Source(True, uri="s3://m/model"), "Unknown", "Pending"),
-    (Source(True, ended=True, uri="s3://m/../other/model"), "False", "InvalidSpec"),
-    (Source(True, ended=True, uri="file:///etc/lmft/secrets"), "False", "InvalidSpec"),
+    (ResumeSource(False), "Unknown", "Pending"),
+    (ResumeSource(True), "Unknown", "Pending"),
+    (ResumeSource(True, ended=True), "False", "InvalidSpec"),
+    (ResumeSource(True, uri="s3://m/model"), "Unknown", "Pending"),
+    (ResumeSource(True, ended=True, uri="s3://m/../other/model"), "False", "InvalidSpec"),
+    (ResumeSource(True, ended=True, uri="file:///etc/lmft/secrets"), "False", "InvalidSpec"),
 ]
 
 
@@ -264,7 +264,7 @@ def test_a_run_that_cannot_start_from_another_ones_model_says_why(World, source,
 
 def test_a_run_starts_from_another_ones_model_when_that_is_there(World):
     world = World(resumeFrom={"name": "base"})
-    world.source = Source(True, ended=True, uri="s3://m/model")
+    world.source = ResumeSource(True, ended=True, uri="s3://m/model")
     world.step()
     assert (world.succeeded, world.reason) == ("Unknown", "Pending")
     assert [plan.resume_model_uri for plan in world.created] == ["s3://m/model"]
@@ -273,7 +273,7 @@ def test_a_run_starts_from_another_ones_model_when_that_is_there(World):
 
 def test_a_run_that_has_nothing_to_start_from_ends_once_and_its_time_to_live_runs(World):
     world = World(resumeFrom={"name": "base"}, ttlSecondsAfterFinished=60)
-    world.source = Source(True, ended=True)
+    world.source = ResumeSource(True, ended=True)
     world.step()
     ended = world.status.completion_time
     world.later(30)
@@ -284,9 +284,9 @@ def test_a_run_that_has_nothing_to_start_from_ends_once_and_its_time_to_live_run
 
 def test_a_run_that_started_from_another_ones_model_does_not_need_it_again(World):
     world = World(resumeFrom={"name": "base"})
-    world.source = Source(True, ended=True, uri="s3://m/model")
+    world.source = ResumeSource(True, ended=True, uri="s3://m/model")
     world.step()
     # when the other run is deleted, and this one interrupted
-    world.source = Source(False)
+    world.source = ResumeSource(False)
     world.end_pod(code=75, said=stopped(3))
     assert [plan.resume_model_uri for plan in world.created] == ["s3://m/model", "s3://m/model"]

@@ -14,8 +14,8 @@ from attacks.members.objects import HOSTILE, event, job, peaceful, places, pod, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmft_operator.facts import job_facts, pod_facts, run_facts
-from lmft_operator.reading import UnreadableError, read_event, read_object
+from lmft_operator.cluster.reading import UnreadableError, read_event, read_object
+from lmft_operator.domain.facts import job_facts, pod_facts, run_facts
 
 EXAMPLES = int(os.environ.get("LMFT_FUZZ_EXAMPLES", "500"))
 READERS: dict[str, tuple[Any, Callable[[Any], object]]] = {

@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 from results import DONE, stopped
 
-from lmft_api.run import spec_hash
+from lmft_api.manifest.validation import parse_spec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.facts import run_facts
+from lmft_api.wire.run_file import spec_hash
+from lmft_operator.domain.facts import run_facts
+from lmft_operator.jobs import manifest
 
 MARGIN = 30
 
 
 def hash_of(world) -> str:
-    return spec_hash(manifests.with_defaults(parse_spec(world.spec), world.settings))
+    return spec_hash(manifest.with_defaults(parse_spec(world.spec), world.settings))
 
 
 def made_before_an_edit(world, **facts):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 
-from lmft_operator.health import Health
+from lmft_operator.process.health import Health
 
 
 async def forever() -> None:

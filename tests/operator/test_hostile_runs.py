@@ -7,11 +7,11 @@ import pytest
 from results import stopped
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
-from lmft_api.run import Stage
-from lmft_operator.cache import Cache
-from lmft_operator.errors import RestoredError
-from lmft_operator.facts import JobFacts, Key
+from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import Stage
+from lmft_operator.cluster.errors import RestoredError
+from lmft_operator.domain.facts import JobFacts, Key
+from lmft_operator.watch.cache import Cache
 
 FORGED = 999_999_999
 

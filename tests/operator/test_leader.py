@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from leaping import leaping
 
-from lmft_operator.errors import ClusterError, ConflictError, NotFoundError
-from lmft_operator.leader import ADDRESS, Elector, LeaseLostError, address
+from lmft_operator.cluster.errors import ClusterError, ConflictError, NotFoundError
+from lmft_operator.cluster.leader import ADDRESS, Elector, LeaseLostError, address
 from lmft_operator.settings import LeaderSettings, SettingsError, parse
 
 SETTINGS = LeaderSettings(namespace="lmft-system")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.status import LMFineTuneStatus
-from lmft_operator.course import notices
-from lmft_operator.live import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
-from lmft_operator.progress import ProgressReport
+from lmft_api.wire.progress import Metric, TrainerStatus
+from lmft_operator.decide.draft import notices
 from lmft_operator.settings import OperatorSettings, parse
+from lmft_operator.status.progress import ProgressReport
+from lmft_operator.status.throttle import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
 
 SETTINGS = parse("progress: {url: 'https://progress', patchSeconds: 30, staleSeconds: 300}")
 ATTEMPT = {"number": 2, "job": "eli5-2", "startTime": "1970-01-01T00:15:00Z"}  # 900 s

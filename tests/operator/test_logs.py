@@ -7,8 +7,8 @@ import logging
 import pytest
 from aiohttp.http_exceptions import BadHttpMessage
 
-from lmft_operator import logs
-from lmft_operator.facts import Key
+from lmft_operator.domain.facts import Key
+from lmft_operator.process import logs
 
 LOGGER = logging.getLogger("aiohttp.server")
 

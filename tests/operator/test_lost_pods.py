@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from results import DONE
 
-from lmft_operator.facts import Warning, job_facts, pod_facts
+from lmft_operator.domain.facts import WarningEvent, job_facts, pod_facts
 
 MARGIN = 30
 
@@ -75,7 +75,7 @@ def test_a_pod_that_a_quota_forbids_is_waited_for_for_ever(World):
     world.step()
     job(world)
     world.later(10_000)
-    world.warnings["job-1"] = Warning("FailedCreate", "exceeded quota: gpus", world.now)
+    world.warnings["job-1"] = WarningEvent("FailedCreate", "exceeded quota: gpus", world.now)
     world.step()
     assert (world.reason, list(world.jobs)) == ("QuotaExceeded", ["eli5-1"])
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from lmft_api.run import RUN_ANNOTATION, RunFile, Stage
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.facts import Key, RunFacts
-from lmft_operator.manifests import Plan, job_name
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.wire.run_file import RUN_ANNOTATION, RunFile, Stage
+from lmft_operator.domain.facts import Key, RunFacts
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest
+from lmft_operator.jobs.manifest import job_name
 from lmft_operator.settings import OperatorSettings, parse
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -67,8 +68,8 @@ CASES = {
 
 
 def build(spec: dict[str, Any], settings: OperatorSettings, plan: Plan, ca: str | None = None) -> dict[str, Any]:
-    filled = manifests.with_defaults(parse_spec(spec), settings)
-    return manifests.build(plan, RUN, filled, settings, settings.policy.for_namespace("team-a"), ca)
+    filled = manifest.with_defaults(parse_spec(spec), settings)
+    return manifest.build(plan, RUN, filled, settings, settings.policy.for_namespace("team-a"), ca)
 
 
 @pytest.mark.parametrize("name", CASES)

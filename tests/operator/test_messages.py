@@ -7,8 +7,8 @@ import pytest
 from results import DONE, stopped
 
 from lmft_api.reasons import FAILURES, REASONS, Reason
-from lmft_api.result import Result
-from lmft_operator.facts import Warning
+from lmft_api.wire.result import Result
+from lmft_operator.domain.facts import WarningEvent
 from lmft_operator.settings import parse
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text(encoding="utf-8")
@@ -83,13 +83,13 @@ def waits_for_an_image(world):
 def waits_for_a_secret(world):
     world.step()
     world.pod()
-    world.warnings["pod-1"] = Warning("FailedMount", 'secret "lmft-s3" not found', world.now)
+    world.warnings["pod-1"] = WarningEvent("FailedMount", 'secret "lmft-s3" not found', world.now)
     world.step()
 
 
 def waits_for_quota(world):
     world.step()
-    world.warnings["job-1"] = Warning("FailedCreate", "exceeded quota: gpus", world.now)
+    world.warnings["job-1"] = WarningEvent("FailedCreate", "exceeded quota: gpus", world.now)
     world.step()
 
 

@@ -13,9 +13,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from lmft_operator import authorization, metrics_server
-from lmft_operator.access import Access
-from lmft_operator.authorization import (
+from lmft_operator.cluster.access import Access
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.process.limits import Limits
+from lmft_operator.serving import metrics
+from lmft_operator.serving.certificates import ServingCertificate
+from lmft_operator.serving.http import Port, Server, metric_routes
+from lmft_operator.serving.metrics import Guard, authorizer
+from lmft_operator.settings import ApiSettings
+from lmft_operator.tokens import authorization
+from lmft_operator.tokens.authorization import (
     ALLOWED_SECONDS,
     MAX_ALLOWED_KEPT,
     MAX_REFUSALS_KEPT,
@@ -28,14 +35,8 @@ from lmft_operator.authorization import (
     permitted,
     subject,
 )
-from lmft_operator.certificates import ServingCertificate
-from lmft_operator.cluster import Cluster
-from lmft_operator.crowd import Limits
-from lmft_operator.http import Port, Server, metric_routes
-from lmft_operator.metrics_server import Guard, authorizer
-from lmft_operator.progress import Refusal
-from lmft_operator.reviews import MAX_REVIEWS_AT_ONCE
-from lmft_operator.settings import ApiSettings
+from lmft_operator.tokens.identity import Refusal
+from lmft_operator.tokens.reviews import MAX_REVIEWS_AT_ONCE
 
 USER: dict[str, Any] = {
     "username": "system:serviceaccount:monitoring:prometheus",
@@ -278,15 +279,15 @@ async def serving(api: ApiServer, certificate: Path) -> AsyncIterator[aiohttp.Cl
         cluster = Cluster(ApiSettings(), Access(str(server.make_url("")).rstrip("/"), ssl.create_default_context()))
         tls = ServingCertificate(certificate / "tls.crt", certificate / "tls.key").context
         guard = Guard(authorizer(cluster))
-        metrics = Server(metric_routes(guard), Port("metrics", "127.0.0.1", PORT, Limits(), tls))
-        guard.trust = metrics.trust
-        await metrics.start()
+        server = Server(metric_routes(guard), Port("metrics", "127.0.0.1", PORT, Limits(), tls))
+        guard.trust = server.trust
+        await server.start()
         trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(certificate / "tls.crt")))
         try:
             async with aiohttp.ClientSession(f"https://localhost:{PORT}", connector=trusting) as session:
                 yield session
         finally:
-            await metrics.stop()
+            await server.stop()
             await cluster.close()
 
 
@@ -337,4 +338,4 @@ async def test_without_the_api_servers_word_nobody_is_answered_and_then_they_are
 
 
 def test_every_refusal_has_words() -> None:
-    assert {found.reason for found in (TOKEN, FORBIDDEN, BUSY, SILENT)} == set(metrics_server._WORDS)
+    assert {found.reason for found in (TOKEN, FORBIDDEN, BUSY, SILENT)} == set(metrics._WORDS)

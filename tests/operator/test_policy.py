@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmft_api.validation import parse_spec
-from lmft_operator.policy import refusals
+from lmft_api.manifest.validation import parse_spec
+from lmft_operator.jobs.policy import refusals
 from lmft_operator.settings import PolicyRules, SettingsError, parse
 
 PLAIN: dict[str, Any] = {"model": {"name": "gpt2"}, "dataset": {"name": "squad"}, "output": {"uri": "s3://models/a"}}

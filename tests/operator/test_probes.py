@@ -14,8 +14,8 @@ from itertools import islice
 import pytest
 from loops import on_uvloop
 
-from lmft_operator.crowd import Limits
-from lmft_operator.probes import AT_ONCE, Probes, Problem
+from lmft_operator.process.limits import Limits
+from lmft_operator.serving.probes import AT_ONCE, Probes, Problem
 
 LIMITS = Limits()
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -5,22 +5,12 @@ from typing import Any
 
 import pytest
 
-from lmft_api.progress import Metric, TrainerStatus
-from lmft_api.run import Stage
 from lmft_api.status import Attempt, CheckpointStatus, EvaluationResult, LMFineTuneStatus, Results
-from lmft_operator.facts import JobFacts, PodFacts
-from lmft_operator.progress import (
-    POD_NAME,
-    POD_UID,
-    Identity,
-    ProgressReport,
-    Refusal,
-    admitted,
-    duration,
-    identity,
-    merged,
-    newsworthy,
-)
+from lmft_api.wire.progress import Metric, TrainerStatus
+from lmft_api.wire.run_file import Stage
+from lmft_operator.domain.facts import JobFacts, PodFacts
+from lmft_operator.status.progress import ProgressReport, admitted, duration, merged, newsworthy
+from lmft_operator.tokens.identity import POD_NAME, POD_UID, Identity, Refusal, identity
 
 REVIEW: dict[str, Any] = {
     "authenticated": True,

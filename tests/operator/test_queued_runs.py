@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from results import stopped
 
-from lmft_operator.facts import PodFacts
+from lmft_operator.domain.facts import PodFacts
 
 
 def queued(World, **spec):

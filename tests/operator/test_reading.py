@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lmft_operator import reading
-from lmft_operator.facts import run_facts
-from lmft_operator.reading import read_event, read_list, read_object
+from lmft_operator.cluster import reading
+from lmft_operator.cluster.reading import read_event, read_list, read_object
+from lmft_operator.domain.facts import run_facts
 
 IDENTITY = {
     "namespace": "team", "name": "own", "uid": "u1", "resourceVersion": "7", "generation": 3,

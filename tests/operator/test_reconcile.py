@@ -6,16 +6,16 @@ from typing import Any, cast
 
 import pytest
 
-from lmft_api.progress import Metric, TrainerStatus
 from lmft_api.status import LMFineTuneStatus
-from lmft_operator.cache import Cache
-from lmft_operator.cluster import Cluster
-from lmft_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError
-from lmft_operator.facts import Key
-from lmft_operator.progress import ProgressReport
+from lmft_api.text.times import timestamp
+from lmft_api.wire.progress import Metric, TrainerStatus
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.cluster.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError
+from lmft_operator.domain.facts import Key
 from lmft_operator.reconcile import REFUSED_SECONDS, Reconciler
 from lmft_operator.settings import parse
-from lmft_operator.status import timestamp
+from lmft_operator.status.progress import ProgressReport
+from lmft_operator.watch.cache import Cache
 
 KEY = Key("team-a", "eli5")
 UID = "0123456789ab"

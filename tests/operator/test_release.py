@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 import release
 
-from lmft_api.progress import ProgressMessage
-from lmft_api.result import decode
-from lmft_api.run import RunFile, Stage
+from lmft_api.manifest.validation import parse_spec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.validation import parse_spec
-from lmft_operator import manifests
-from lmft_operator.cache import Cache
-from lmft_operator.course import Decision
-from lmft_operator.decide import decide
-from lmft_operator.facts import Key, seconds
+from lmft_api.text.times import seconds
+from lmft_api.wire.progress import ProgressMessage
+from lmft_api.wire.result import decode
+from lmft_api.wire.run_file import RunFile, Stage
+from lmft_operator.decide.draft import Decision
+from lmft_operator.decide.run import decide
+from lmft_operator.domain.facts import Key
+from lmft_operator.jobs import manifest
 from lmft_operator.settings import parse
+from lmft_operator.watch.cache import Cache
 
 
 @pytest.mark.parametrize("name", release.RUNS)
@@ -80,7 +81,7 @@ def look(
     seen = cache.observe(Key("team", name), (last or 0.0) + 60)
     assert seen is not None
     assert (len(seen.jobs), len(seen.pods)) == (len(jobs), len(pods))
-    return decide(seen, manifests.with_defaults(parse_spec(run["spec"]), settings), (), settings)
+    return decide(seen, manifest.with_defaults(parse_spec(run["spec"]), settings), (), settings)
 
 
 def contains(whole: Any, part: Any) -> bool:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmft_api.pod import Resources
-from lmft_operator.resources import demand
+from lmft_api.spec.pod import Resources
+from lmft_operator.jobs.resources import demand
 from lmft_operator.settings import parse
 
 DEFAULT = {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "4Gi"}

@@ -7,12 +7,12 @@ from typing import Any, cast
 import pytest
 from leaping import leaping
 
-from lmft_operator import resync
-from lmft_operator.cache import Cache
-from lmft_operator.cluster import Cluster
-from lmft_operator.errors import ClusterError, ForbiddenError
-from lmft_operator.facts import Key
-from lmft_operator.served import Served
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.cluster.errors import ClusterError, ForbiddenError
+from lmft_operator.domain.facts import Key
+from lmft_operator.watch import resync
+from lmft_operator.watch.cache import Cache
+from lmft_operator.watch.namespaces import Served
 
 
 class Lists:

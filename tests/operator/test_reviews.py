@@ -10,10 +10,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from lmft_operator.facts import PodFacts
-from lmft_operator.progress import Identity, ProgressReport, Refusal, claimed
-from lmft_operator.progress_server import ProgressServer
-from lmft_operator.reviews import MAX_REFUSALS_KEPT, MAX_REVIEWS_AT_ONCE, Review, Reviews
+from lmft_operator.domain.facts import PodFacts
+from lmft_operator.reports.server import ProgressServer
+from lmft_operator.status.progress import ProgressReport
+from lmft_operator.tokens.identity import Identity, Refusal, claimed
+from lmft_operator.tokens.reviews import MAX_REFUSALS_KEPT, MAX_REVIEWS_AT_ONCE, Review, Reviews
 
 WHO = Identity("team-a", "eli5-1-abcde", "pod-uid")
 POD = PodFacts("eli5-1-abcde", "pod-uid", "1", "run", 1, "Running", 0.0)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lmft_api.pod import Toleration
-from lmft_operator.scheduling import Wishes, explain
+from lmft_api.spec.pod import Toleration
+from lmft_operator.decide.scheduling import explain
+from lmft_operator.domain.plan import Wishes
 
 GPU = Wishes({"nvidia.com/gpu": "1", "memory": "64Gi"})
 SPOT = (Toleration.parse({"key": "spot", "operator": "Exists"}),)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from results import DONE
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Counts, Result, decode
-from lmft_api.shown import printable
 from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Provenance, Results
-from lmft_operator.screening import Grounds, believed
+from lmft_api.text.shown import printable
+from lmft_api.wire.result import Counts, Result, decode
+from lmft_operator.decide.screening import Grounds, believed
 from lmft_operator.settings import parse
 
 OWN = {"podTemplate": {"image": "registry.example.com/mine:1"}}

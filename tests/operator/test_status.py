@@ -7,7 +7,6 @@ import pytest
 from results import DONE
 
 from lmft_api.reasons import Phase, Reason
-from lmft_api.result import Result
 from lmft_api.status import (
     MAX_CONDITIONS,
     MAX_EVALUATIONS_KEPT,
@@ -19,9 +18,10 @@ from lmft_api.status import (
     Provenance,
     Results,
 )
-from lmft_operator import status
-from lmft_operator.facts import seconds
-from lmft_operator.verdict import judge, last_words, scrub
+from lmft_api.text.times import seconds
+from lmft_api.wire.result import Result
+from lmft_operator.decide.judge import judge, last_words, scrub
+from lmft_operator.status import edit
 
 NOW = 1_800_000_000.0
 
@@ -45,12 +45,12 @@ PATCHES = [
 
 @pytest.mark.parametrize(("before", "after", "patch"), PATCHES)
 def test_a_patch_holds_what_differs_and_no_more(before, after, patch):
-    assert status.merge_patch(before, after) == patch
+    assert edit.merge_patch(before, after) == patch
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 100, 1000])
 def test_evaluations_are_thinned_evenly_and_keep_first_and_last(count):
-    kept = status.merged_evaluations([], [evaluation(step) for step in range(count)])
+    kept = edit.merged_evaluations([], [evaluation(step) for step in range(count)])
     assert len(kept) <= MAX_EVALUATIONS_KEPT
     assert (kept[0].step, kept[-1].step) == (0, count - 1)
     gaps = {b.step - a.step for a, b in itertools.pairwise(kept[:-1])}
@@ -58,16 +58,14 @@ def test_evaluations_are_thinned_evenly_and_keep_first_and_last(count):
 
 
 def test_a_repeated_evaluation_takes_the_place_of_the_first():
-    kept = status.merged_evaluations([evaluation(1), evaluation(2)], [evaluation(2), evaluation(3)])
+    kept = edit.merged_evaluations([evaluation(1), evaluation(2)], [evaluation(2), evaluation(3)])
     assert [entry.step for entry in kept] == [1, 2, 3]
 
 
 def test_transition_time_moves_only_with_the_status():
-    first = status.with_condition(
-        LMFineTuneStatus(), ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1
-    )
-    second = status.with_condition(first, ConditionStatus.UNKNOWN, Reason.TRAINING, "b", Phase.TRAINING, NOW + 9, 1)
-    third = status.with_condition(second, ConditionStatus.TRUE, Reason.COMPLETED, "c", Phase.SUCCEEDED, NOW + 20, 2)
+    first = edit.with_condition(LMFineTuneStatus(), ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
+    second = edit.with_condition(first, ConditionStatus.UNKNOWN, Reason.TRAINING, "b", Phase.TRAINING, NOW + 9, 1)
+    third = edit.with_condition(second, ConditionStatus.TRUE, Reason.COMPLETED, "c", Phase.SUCCEEDED, NOW + 20, 2)
     times = [s.succeeded.last_transition_time for s in (first, second, third)]
     assert times == ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00Z", "2027-01-15T08:00:20Z"]
     assert len(third.conditions) == 2
@@ -76,15 +74,15 @@ def test_transition_time_moves_only_with_the_status():
 
 def test_a_condition_of_somebody_else_stays():
     foreign = {"type": "Approved", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "x"}
-    before = status.parse(json.dumps({"conditions": [foreign]}))
-    after = status.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
+    before = edit.parse(json.dumps({"conditions": [foreign]}))
+    after = edit.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
     assert [c.type for c in after.conditions] == ["Approved", "Succeeded", "Finished"]
 
 
 def test_the_newest_attempts_are_kept():
     seen = LMFineTuneStatus()
     for number in range(1, 50):
-        seen = status.with_attempt(seen, Attempt(number=number, job=f"j-{number}"))
+        seen = edit.with_attempt(seen, Attempt(number=number, job=f"j-{number}"))
     assert [a.number for a in seen.attempts] == list(range(18, 50))
 
 
@@ -100,7 +98,7 @@ def test_a_result_adds_and_does_not_take_away():
         provenance=Provenance(model_revision="abc"),
         checkpoint=CheckpointStatus(step=40, uri="s3://c/40"),
     )
-    after = status.with_result(before, said, complete=False)
+    after = edit.with_result(before, said, complete=False)
     assert (after.results.perplexity, after.results.model_uri) == ("8", "s3://m")
     assert (after.provenance.image, after.provenance.model_revision) == ("ours", "abc")
     assert after.checkpoint.step == 50
@@ -108,7 +106,7 @@ def test_a_result_adds_and_does_not_take_away():
 
 
 def test_a_status_of_another_version_is_read_as_far_as_it_can_be():
-    seen = status.parse(json.dumps({"phase": "Nonsense", "failures": 2, "newField": 1, "model": "gpt2"}))
+    seen = edit.parse(json.dumps({"phase": "Nonsense", "failures": 2, "newField": 1, "model": "gpt2"}))
     assert (seen.phase, seen.failures, seen.model) == (None, 2, "gpt2")
 
 
@@ -129,7 +127,7 @@ def test_attempts_that_a_newer_release_wrote_count_once(World, newer):
     world.step()
     world.end_pod(code=6, said="x")
     stored = world.status.to_json() | newer
-    world.status = status.parse(json.dumps(stored))
+    world.status = edit.parse(json.dumps(stored))
     # when this one goes on with it
     world.later(3600)
     world.step()
@@ -147,12 +145,12 @@ def test_what_a_newer_release_wrote_stays_in_what_this_one_writes():
         "conditions": [{"type": "Approved", "status": "Maybe"}],
         "evaluations": [{"step": 1, "epoch": "1", "evalLoss": "2", "bleu": "0.3"}],
     }
-    seen = status.parse(json.dumps(stored))
-    after = status.with_attempt(seen, Attempt(number=3, job="r-3"))
-    after = status.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
-    after = status.change(after, {"evaluations": [*seen.evaluations, evaluation(2)]})
+    seen = edit.parse(json.dumps(stored))
+    after = edit.with_attempt(seen, Attempt(number=3, job="r-3"))
+    after = edit.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
+    after = edit.change(after, {"evaluations": [*seen.evaluations, evaluation(2)]})
 
-    patch = status.patch(json.dumps(stored), after)
+    patch = edit.patch(json.dumps(stored), after)
 
     assert patch["attempts"] == [*stored["attempts"], {"number": 3, "job": "r-3"}]
     assert patch["conditions"][0] == stored["conditions"][0]
@@ -167,7 +165,7 @@ def test_what_cannot_be_read_is_cut_out_with_as_little_around_it_as_may_be():
         "checkpoint": {"step": -1, "uri": "s3://m"},
         "provenance": {"versions": {str(number): "1" for number in range(40)}, "image": "i"},
     }
-    seen = status.parse(json.dumps(stored)).to_json()
+    seen = edit.parse(json.dumps(stored)).to_json()
     assert seen["results"] == {"perplexity": "8.5", "samples": [{"prompt": "p"}]}
     assert "checkpoint" not in seen
     assert (len(seen["provenance"]["versions"]), seen["provenance"]["image"]) == (32, "i")
@@ -177,7 +175,7 @@ def test_what_cannot_be_read_is_cut_out_with_as_little_around_it_as_may_be():
     "text", ["[1]", '"x"', "null", '{"attempts": {"a": 1}}', '{"conditions": [[]], "attempts": 1}']
 )
 def test_nonsense_is_an_empty_status(text):
-    assert (status.parse(text).attempts or [], status.parse(text).conditions or []) == ([], [])
+    assert (edit.parse(text).attempts or [], edit.parse(text).conditions or []) == ([], [])
 
 
 def test_finished_is_true_at_either_end_with_the_reason_and_false_before_and_when_the_run_goes_on():
@@ -189,7 +187,7 @@ def test_finished_is_true_at_either_end_with_the_reason_and_false_before_and_whe
         (ConditionStatus.UNKNOWN, Reason.PENDING),
         (ConditionStatus.TRUE, Reason.COMPLETED),
     ):
-        seen = status.with_condition(seen, state, reason, "words", Phase.TRAINING, NOW, 1)
+        seen = edit.with_condition(seen, state, reason, "words", Phase.TRAINING, NOW, 1)
         found += [(c.status.value, c.reason) for c in seen.conditions if c.type == "Finished"]
     assert found == [("False", "Training"), ("True", "RetriesExhausted"), ("False", "Pending"), ("True", "Completed")]
 
@@ -206,12 +204,12 @@ DISPLAYED = [
 
 @pytest.mark.parametrize(("results", "display"), DISPLAYED)
 def test_the_result_in_short_is_what_the_task_is_measured_by(results, display):
-    assert status.displayed(Results.parse(results)) == display
+    assert edit.displayed(Results.parse(results)) == display
 
 
 def test_an_image_of_the_users_own_cannot_word_the_result():
     said = Result(reason=Reason.COMPLETED, results=Results(display="perplexity 1", perplexity="8.5"))
-    seen = status.with_result(LMFineTuneStatus(), said, complete=True)
+    seen = edit.with_result(LMFineTuneStatus(), said, complete=True)
     assert seen.results.display == "perplexity 8.5"
 
 
@@ -222,7 +220,7 @@ def test_a_run_that_an_earlier_release_ended_gets_what_is_new(World):
     old = world.status.to_json()
     old["conditions"] = [c for c in old["conditions"] if c["type"] == "Succeeded"]
     del old["results"]["display"]
-    world.status = status.parse(json.dumps(old))
+    world.status = edit.parse(json.dumps(old))
     world.step()
     assert [(c.type, c.status, c.reason) for c in world.status.conditions] == [
         ("Succeeded", "True", "Completed"), ("Finished", "True", "Completed"),
@@ -235,7 +233,7 @@ def test_a_run_that_an_earlier_release_ended_gets_what_is_new(World):
 
 def test_a_status_survives_its_own_round_trip():
     whole = {"failures": 1, "results": {"modelURI": "s3://m", "perplexity": "8.5"}, "phase": "Failed"}
-    assert status.parse(json.dumps(whole)).to_json() == whole
+    assert edit.parse(json.dumps(whole)).to_json() == whole
 
 
 SECRETS = [
@@ -276,7 +274,7 @@ def test_conditions_of_others_leave_room_for_ours():
         for n in range(MAX_CONDITIONS)
     ]
     before = LMFineTuneStatus.parse({"conditions": others})
-    after = status.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "", Phase.PENDING, NOW, 1)
+    after = edit.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "", Phase.PENDING, NOW, 1)
     assert len(after.conditions) == MAX_CONDITIONS
     assert after.reason == Reason.PENDING
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lmft_api.reasons import Reason
-from lmft_operator.facts import Warning
+from lmft_operator.domain.facts import WarningEvent
 
 START = 1_800_000_000.0
 
@@ -36,7 +36,7 @@ def test_pending_is_explained_and_clears_by_itself(World, facts, reason, words):
 def test_a_quota_is_named_from_the_jobs_event(World):
     world = World()
     world.step()
-    world.warnings["job-1"] = Warning("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus', world.now)
+    world.warnings["job-1"] = WarningEvent("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus', world.now)
     world.step()
     assert (world.reason, "exceeded quota: gpus" in world.message) == ("QuotaExceeded", True)
     world.pod()
@@ -48,14 +48,16 @@ def test_a_missing_secret_is_named_from_the_pods_event(World):
     world = World()
     world.step()
     world.pod(waiting_reason="ContainerCreating")
-    world.warnings["pod-1"] = Warning("FailedMount", 'MountVolume.SetUp failed: secret "lmft-s3" not found', world.now)
+    world.warnings["pod-1"] = WarningEvent(
+        "FailedMount", 'MountVolume.SetUp failed: secret "lmft-s3" not found', world.now
+    )
     world.step()
     assert (world.reason, "lmft-s3" in world.message) == ("SecretNotFound", True)
 
 
-MOUNT = Warning("FailedMount", 'secret "lmft-s3" not found', START)
-SANDBOX = Warning("FailedCreatePodSandBox", "no address is left", START)
-QUOTA = Warning("FailedCreate", 'pods "eli5-1-x7k2p" is forbidden: exceeded quota: gpus', START)
+MOUNT = WarningEvent("FailedMount", 'secret "lmft-s3" not found', START)
+SANDBOX = WarningEvent("FailedCreatePodSandBox", "no address is left", START)
+QUOTA = WarningEvent("FailedCreate", 'pods "eli5-1-x7k2p" is forbidden: exceeded quota: gpus', START)
 GONE = {"sandboxed": True}
 EVENTS = [
     ("pod-1", MOUNT, {}, GONE, "SecretNotFound"),
@@ -129,7 +131,7 @@ def test_a_message_does_not_change_with_each_pod_that_was_not_made(World):
         world = World()
         world.step()
         text = f'{before}Error creating: pods "eli5-1-{name}" is forbidden: exceeded quota: gpus'
-        world.warnings["job-1"] = Warning("FailedCreate", text, world.now)
+        world.warnings["job-1"] = WarningEvent("FailedCreate", text, world.now)
         world.step()
         words[name] = world.message
     assert words["x7k2p"] == words["abcde"]

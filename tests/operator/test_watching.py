@@ -12,8 +12,8 @@ from kopf._cogs.clients import api, auth, fetching, watching
 from kopf._cogs.structs import credentials, references
 
 from lmft_api import GROUP, PLURAL, VERSION
-from lmft_operator.cluster import Cluster
-from lmft_operator.watching import Watches
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.watch.streams import Watches
 
 DEEP = '{"a":' * 20_000 + "1" + "}" * 20_000
 METADATA = '{{"name":"r","namespace":"a","uid":"{uid}","resourceVersion":"{version}"}}'

@@ -9,7 +9,7 @@ import transformers
 
 from lmft_api.spec import Task
 from lmft_job.data.masking import MaskedBlocks, Masker
-from lmft_job.weights import load_weights, restore
+from lmft_job.models.weights import load_weights, restore
 
 AUTO = {
     "CausalLM": transformers.AutoModelForCausalLM,

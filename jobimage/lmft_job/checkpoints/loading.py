@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lmft_job.run_state import RunState
+from lmft_api.wire.layout import BEST_FOLDER
 from lmft_job.storage import DamagedFolderError
+from lmft_job.training.history import TrainingHistory
 
-BEST_FOLDER = "best"
 _UNREAD = ("pytorch_model*", "adapter_model.bin", "adapter_config.json", "optimizer.bin", "training_args.bin")
 """What transformers would unpickle, or follow to another model, where it lies in a checkpoint. None of it is needed."""
 _STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
@@ -43,7 +43,7 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
 
 
 def _require_weights(folder: Path, model: Any) -> None:
-    """All of the model's weights, of the right shapes, as :func:`lmft_job.weights.restore` will read them."""
+    """All of the model's weights, of the right shapes, as :func:`lmft_job.models.weights.restore` will read them."""
     _require_plain_names(folder)
     try:
         _, about = type(model).from_pretrained(
@@ -85,7 +85,7 @@ def _remove_unread(folder: Path) -> None:
 def _require_history(folder: Path) -> None:
     """The run's story and Trainer's position."""
     try:
-        state = RunState.load(folder)
+        state = TrainingHistory.load(folder)
         for measured in state.evaluations:
             measured.evaluation()
         sums = (state.tokens, state.seconds)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmft_api.run import CHECKPOINTS_FOLDER, checkpoint_folder
+from lmft_api.wire.layout import CHECKPOINTS_FOLDER, checkpoint_folder
 from lmft_job.errors import RefusedError
 from lmft_job.storage import (
     MANIFEST,

@@ -9,8 +9,8 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any
 
-from lmft_job.data.fields import is_missing, listed
 from lmft_job.data.problems import Problems
+from lmft_job.data.text.fields import is_missing, listed
 
 MOST_LABELS = 1000
 _NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$", re.ASCII)

@@ -13,16 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from lmft_api.settings import Settings
+import lmft_job
 from lmft_api.spec import Task
-from lmft_job.data import tokenizers
-from lmft_job.data.making import HELD_OUT, SUMMARY, TOKENIZER, TRAIN, make, problems_of_spec, trained_size
+from lmft_api.spec.resolved import Settings
+from lmft_api.wire.layout import DATASETS, PREPARED
+from lmft_api.wire.report import DatasetFigures
+from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, make, problems_of_spec, trained_size
 from lmft_job.data.masking import MaskedBlocks, Masker
-from lmft_job.data.packing import Check
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
-from lmft_job.data.sources import open_source
+from lmft_job.data.sources.source import open_source
+from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
-from lmft_job.report.model import DatasetFigures
+from lmft_job.models import tokenizers
 from lmft_job.storage import (
     MANIFEST,
     DamagedFolderError,
@@ -36,8 +38,9 @@ from lmft_job.storage import (
 
 log = logging.getLogger(__name__)
 
-DATASETS = "datasets"
-"""Folder of prepared data sets below ``<output.uri>/<namespace>``."""
+_PACKAGE = Path(lmft_job.__file__).parent
+CODE = ("data/**/*.py", "models/config.py", "models/tokenizers.py", "tasks/*.py")
+"""The files of this package that decide on prepared rows."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def prepare(
         tokenizer: a fast one that is ready for the task; None trains one of ``train_vocab_size`` tokens.
         store: rooted at ``<output.uri>/<namespace>``; None keeps the data on this machine.
         cache: folder of this machine for prepared data and scratch files.
-        max_positions: tokens that fit into one input (see :func:`lmft_job.models.position_limit`); None for no limit.
+        max_positions: tokens that fit into one input (see :func:`lmft_job.models.config.position_limit`); None for no
+            limit.
         model_labels: names that the model gives its classes, in the order of their numbers; none for a fresh head.
         known_problems: what is wrong already; the data is then only looked at, to tell what is wrong with it too.
         hub_token: file that holds a hub token.
@@ -172,7 +176,7 @@ def reopen(
 ) -> Prepared | None:
     """A prepared data set by its fingerprint, without a look at its source; None when there is none."""
     target = _folder(cache, fingerprint)
-    if (target / SUMMARY).is_file():
+    if (target / PREPARED).is_file():
         try:
             return _open(target, settings, tokenizer, reused=True)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -222,9 +226,9 @@ def fingerprint_of(
 
 
 def code_version() -> str:
-    """SHA-256 of this package's code: data prepared by other code is not reused, whoever forgot to count it up."""
+    """SHA-256 of the code that decides on prepared rows: data prepared by other code is not reused."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(path for pattern in CODE for path in _PACKAGE.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -247,12 +251,12 @@ def _move(folder: Path, target: Path) -> None:
         os.rename(folder, target)
     except OSError:
         # In its place there may be another's, whole as ours.
-        if not (target / SUMMARY).is_file():
+        if not (target / PREPARED).is_file():
             raise
 
 
 def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bool) -> Prepared:
-    summary = json.loads((folder / SUMMARY).read_text())
+    summary = json.loads((folder / PREPARED).read_text())
     if tokenizer is None:
         # Whoever shares the namespace's storage may have put it there.
         tokenizer = _tokenizer(folder / TOKENIZER)
@@ -263,8 +267,8 @@ def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bo
 
 def _tokenizer(folder: Path) -> Any:
     """Raises ValueError for one that cannot be read, or leads elsewhere."""
-    from lmft_job.apart import ApartError
-    from lmft_job.model_parsing import SlowTokenizerError, tokenizer_of
+    from lmft_job.models.sources.parsing import SlowTokenizerError, tokenizer_of
+    from lmft_job.process.apart import ApartError
 
     try:
         return tokenizer_of(folder, "prepared data", log.info)

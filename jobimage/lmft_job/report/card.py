@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 from yaml import SafeDumper
 
-from lmft_api.base import HUB_ID_PATTERN
-from lmft_api.shown import one_line, printable
+from lmft_api.schema.types import HUB_ID_PATTERN
 from lmft_api.spec import Task
-from lmft_job.report import words
-from lmft_job.report.model import Report
+from lmft_api.text.shown import one_line, printable
+from lmft_api.wire.report import Report
+from lmft_job.report import formatting
+from lmft_job.report.snippet import PIPELINES, usage
 from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
-from lmft_job.report.usage import PIPELINES, usage
 
 ANSWER_LENGTH = 1_500
 """Characters of an answer on the card; the report has all of it."""
@@ -82,23 +82,22 @@ def metadata(report: Report) -> dict[str, Any]:
 
 def _introduction(report: Report) -> str:
     if report.model.base_model:
-        origin = f"This is {_plain(report.model.base_model)}, fine-tuned for {words.TASK_NAMES[report.task]}"
+        origin = f"This is {_plain(report.model.base_model)}, fine-tuned for {formatting.TASK_NAMES[report.task]}"
     else:
-        origin = (
-            f"This is a {_plain(report.model.name)} model, trained for {words.TASK_NAMES[report.task]} from scratch"
-        )
+        task = formatting.TASK_NAMES[report.task]
+        origin = f"This is a {_plain(report.model.name)} model, trained for {task} from scratch"
     data = f" on {_plain(report.dataset.name)}" if report.dataset.name else ""
-    return f"{origin}{data}.\n\n{_plain(words.outcome(report))}\n"
+    return f"{origin}{data}.\n\n{_plain(formatting.outcome(report))}\n"
 
 
 def _figures(report: Report) -> str:
     results = report.results
-    rows = words.before_and_after(results, "Perplexity", "Accuracy", "Held-out loss")
+    rows = formatting.before_and_after(results, "Perplexity", "Accuracy", "Held-out loss")
     known = [row for row in rows if row[2] != "–"]
     if not known:
         return "The run was not evaluated.\n"
     off = ", ± the standard error over them" if results.eval_loss_standard_error is not None else ""
-    return f"Measured on {words.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), known)
+    return f"Measured on {formatting.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), known)
 
 
 def _samples(report: Report) -> str:
@@ -123,7 +122,7 @@ def _data(report: Report) -> str:
     data = report.dataset
     text = _table(("", "training", "held out"), data_rows(report))
     if data.dropped_rows:
-        text += f"\n{words.quantity(data.dropped_rows, 'rows')} without content left out.\n"
+        text += f"\n{formatting.quantity(data.dropped_rows, 'rows')} without content left out.\n"
     if data.labels:
         text += f"\nLabels: {', '.join(_plain(label) for label in data.labels)}.\n"
     return text
@@ -136,7 +135,7 @@ def _training(report: Report) -> str:
         for row in settings_rows(report)
         if row.name.startswith(wanted) and row.value != "not set"
     ]
-    device = f"{words.quantity(report.training.steps, 'steps')} on {_plain(report.device)} in {report.precision}"
+    device = f"{formatting.quantity(report.training.steps, 'steps')} on {_plain(report.device)} in {report.precision}"
     saved = f"weights saved as {report.saved_dtype}, evaluated in {report.evaluation_dtype}"
     return f"{device}; {saved}.\n\n" + _table(("setting", "value"), rows)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from lmft_job.report.words import figure
+from lmft_job.report.formatting import figure
 
 Point = tuple[float, float]
 

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lmft_api.shown import printable
-from lmft_job.report import charts, tables, words
-from lmft_job.report.model import CurvePoint, Report
-from lmft_job.report.usage import usage
+from lmft_api.text.shown import printable
+from lmft_api.wire.report import CurvePoint, Report
+from lmft_job.report import charts, formatting, tables
+from lmft_job.report.snippet import usage
 
 SAMPLE_SHOWN = 900
 """Characters of an answer before the rest is folded."""
@@ -65,12 +65,12 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         "report.html.j2"
     ).render(
         report=report,
-        words=words,
+        words=formatting,
         style=Markup(style),  # noqa: S704 - our own file
         policy=f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'",
-        task=words.TASK_NAMES[report.task],
-        outcome=words.outcome(report),
-        verdict=words.verdict(report.results),
+        task=formatting.TASK_NAMES[report.task],
+        outcome=formatting.outcome(report),
+        verdict=formatting.verdict(report.results),
         tiles=tables.tiles_of(report),
         charts=_charts(report, curve),
         evaluations=tables.evaluation_rows(report),
@@ -81,7 +81,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         settings=settings,
         training=tables.training_rows(report),
         timings=[
-            (name[:1].upper() + name[1:].replace("_", " "), words.duration(seconds))
+            (name[:1].upper() + name[1:].replace("_", " "), formatting.duration(seconds))
             for name, seconds in report.timings.items()
             if seconds >= NO_TIME_SECONDS or not math.isfinite(seconds)
         ],
@@ -108,7 +108,7 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
         series.append(charts.Series("held-out loss", evaluated, "evaluation", dots=True))
     missing = sum(not math.isfinite(loss) for _, loss in training)
     remark = (
-        f"{words.quantity(missing, 'values')} of the training loss are not finite; the curve has gaps there."
+        f"{formatting.quantity(missing, 'values')} of the training loss are not finite; the curve has gaps there."
         if missing
         else ""
     )
@@ -122,7 +122,7 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
     accuracies = _evaluation_points(report, report.results.baseline_accuracy, lambda row: row.accuracy)
     series = [charts.Series("held-out accuracy", accuracies, "evaluation", dots=True)]
     if accuracies and _drawable(series):
-        described = [_describe("Held-out accuracy", accuracies, words.percent)]
+        described = [_describe("Held-out accuracy", accuracies, formatting.percent)]
         drawn.append(_chart("accuracy", "Accuracy while training", described, series, marks, "", percent=True))
     return drawn
 
@@ -184,7 +184,7 @@ def _marks(report: Report) -> list[charts.Mark]:
     return marks
 
 
-def _describe(what: str, points: Sequence[charts.Point], show: Any = words.figure) -> str:
+def _describe(what: str, points: Sequence[charts.Point], show: Any = formatting.figure) -> str:
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     if not finite:
         return ""

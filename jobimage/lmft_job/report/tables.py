@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from lmft_api.settings import resolve
 from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
-from lmft_job.report import words
-from lmft_job.report.data_words import data_remarks
-from lmft_job.report.model import Evaluation, Report
+from lmft_api.spec.resolved import resolve
+from lmft_api.wire.report import EvaluationRow, Report
+from lmft_job.report import formatting
+from lmft_job.report.remarks import data_remarks
 
 EVALUATION_ROWS = 60
 """Rows of the evaluations' table; more are thinned evenly."""
@@ -84,10 +84,10 @@ def remarks(report: Report) -> list[str]:
 def _of_change(report: Report) -> list[str]:
     """What the change is worth, and what ± means."""
     results, said = report.results, []
-    found, on = words.verdict(results), words.held_out(report)
-    if found == words.Verdict.WORSE:
-        said.append(f"The model is worse on {on} than it was before training: {words.VERDICTS[found]}.")
-    if found == words.Verdict.CHANCE:
+    found, on = formatting.verdict(results), formatting.held_out(report)
+    if found == formatting.Verdict.WORSE:
+        said.append(f"The model is worse on {on} than it was before training: {formatting.VERDICTS[found]}.")
+    if found == formatting.Verdict.CHANCE:
         said.append(
             "The change since before training is less than twice its standard error: another choice of the held-out "
             "data might not show it. Hold out more data to see smaller changes."
@@ -110,26 +110,30 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
         return ", ".join(part for part in parts if part)
 
     if results.accuracy is not None:
-        error = words.percent(results.accuracy_standard_error)
+        error = formatting.percent(results.accuracy_standard_error)
         tiles.append(
-            ("Accuracy", words.percent(results.accuracy), told(words.percent(results.baseline_accuracy), error))
+            (
+                "Accuracy",
+                formatting.percent(results.accuracy),
+                told(formatting.percent(results.baseline_accuracy), error),
+            )
         )
     for name, after, before, off in (
         ("Perplexity", results.perplexity, results.baseline_perplexity, results.perplexity_standard_error),
         ("Held-out loss", results.eval_loss, results.baseline_eval_loss, results.eval_loss_standard_error),
     ):
         if after is not None:
-            tiles.append((name, words.figure(after), told(words.figure(before), words.figure(off, 2))))
+            tiles.append((name, formatting.figure(after), told(formatting.figure(before), formatting.figure(off, 2))))
     epochs = report.training.epochs
     tiles.append(
-        ("Steps", words.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
+        ("Steps", formatting.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
     )
     if report.training.tokens_per_second:
-        tiles.append(("Tokens a second", words.count(report.training.tokens_per_second), report.device))
+        tiles.append(("Tokens a second", formatting.count(report.training.tokens_per_second), report.device))
     return tiles
 
 
-def evaluation_rows(report: Report) -> list[Evaluation]:
+def evaluation_rows(report: Report) -> list[EvaluationRow]:
     """The evaluations, thinned evenly when there are many; first and last stay."""
     rows = report.evaluations
     if len(rows) <= EVALUATION_ROWS:
@@ -147,26 +151,26 @@ def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
             if (error := results.accuracy_change_standard_error) is not None:
                 change += f" ± {error * 100:.1f}"
             change += " points"
-        first = words.percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error)
+        first = formatting.percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error)
         rows.append(
-            ("Accuracy", first, words.percent_within(results.accuracy, results.accuracy_standard_error), change)
+            ("Accuracy", first, formatting.percent_within(results.accuracy, results.accuracy_standard_error), change)
         )
     off, off_before = results.eval_loss_standard_error, results.baseline_eval_loss_standard_error
     if results.perplexity is not None:
         before, after = results.baseline_perplexity, results.perplexity
-        first = words.figure_within(before, results.baseline_perplexity_standard_error)
-        last = words.figure_within(after, results.perplexity_standard_error)
+        first = formatting.figure_within(before, results.baseline_perplexity_standard_error)
+        last = formatting.figure_within(after, results.perplexity_standard_error)
         rows.append(("Perplexity", first, last, _change(before, after, relative=True)))
     if results.eval_loss is not None:
         before, after = results.baseline_eval_loss, results.eval_loss
         change = _change(before, after, relative=False)
         if (error := results.eval_loss_change_standard_error) is not None and change != "–":
-            change += f" ± {words.figure(error, 2)}"
-        first, last = words.figure_within(before, off_before), words.figure_within(after, off)
+            change += f" ± {formatting.figure(error, 2)}"
+        first, last = formatting.figure_within(before, off_before), formatting.figure_within(after, off)
         rows.append(("Held-out loss (nats per target)", first, last, change))
     if results.trainer_eval_loss is not None:
         name = f"Held-out loss as {_trainer(report)} reports it"
-        rows.append((name, "–", words.figure(results.trainer_eval_loss), "–"))
+        rows.append((name, "–", formatting.figure(results.trainer_eval_loss), "–"))
     return [(name, before, after, change.replace("-", "−")) for name, before, after, change in rows]
 
 
@@ -181,7 +185,7 @@ def _change(before: float | None, after: float, *, relative: bool) -> str:
         return "–"
     if relative:
         return _relative((after - before) / before * 100) if before else "–"
-    return ("+" if after > before else "") + words.figure(after - before)
+    return ("+" if after > before else "") + formatting.figure(after - before)
 
 
 def _relative(percent: float) -> str:
@@ -196,7 +200,7 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
     data = report.dataset
 
     def cell(number: int | None) -> str:
-        return "–" if number is None else words.count(number)
+        return "–" if number is None else formatting.count(number)
 
     rows = [("Rows", cell(data.train_rows), cell(data.eval_rows))]
     if data.train_blocks is not None:
@@ -205,7 +209,7 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
     if data.train_cut_rows or data.eval_cut_rows:
         rows.append(
             (
-                f"Texts cut at {words.count(data.longest_input or 0)} tokens",
+                f"Texts cut at {formatting.count(data.longest_input or 0)} tokens",
                 cell(data.train_cut_rows),
                 cell(data.eval_cut_rows),
             )
@@ -216,13 +220,16 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
 def training_rows(report: Report) -> list[tuple[str, str]]:
     """How the training went: name and value, without what is not known."""
     training, model = report.training, report.model
-    steps = words.count(training.steps)
+    steps = formatting.count(training.steps)
     if training.total_steps and training.total_steps != training.steps:
-        steps += f" of {words.count(training.total_steps)} (stopped early)"
+        steps += f" of {formatting.count(training.total_steps)} (stopped early)"
     rows = [
         ("Model", " · ".join(part for part in (model.architecture, model.detail) if part)),
-        ("Parameters", words.count(model.parameters) if model.parameters else ""),
-        ("Trained tokenizer", words.quantity(report.dataset.vocabulary, "tokens") if report.dataset.vocabulary else ""),
+        ("Parameters", formatting.count(model.parameters) if model.parameters else ""),
+        (
+            "Trained tokenizer",
+            formatting.quantity(report.dataset.vocabulary, "tokens") if report.dataset.vocabulary else "",
+        ),
         ("Device", report.device),
         (
             "Precision",
@@ -231,9 +238,9 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
         ("Computed with", ", ".join(report.acceleration)),
         ("Steps", steps),
         ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),
-        ("Tokens seen", words.count(training.tokens) if training.tokens else ""),
-        ("Resumed from step", words.count(training.resumed_from_step) if training.resumed_from_step else ""),
-        ("Steps repeated", words.count(training.lost_steps) if training.lost_steps is not None else ""),
+        ("Tokens seen", formatting.count(training.tokens) if training.tokens else ""),
+        ("Resumed from step", formatting.count(training.resumed_from_step) if training.resumed_from_step else ""),
+        ("Steps repeated", formatting.count(training.lost_steps) if training.lost_steps is not None else ""),
         ("Adjusted", "\n".join(training.adjustments)),
     ]
     return [(name, value) for name, value in rows if value]

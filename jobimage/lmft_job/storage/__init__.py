@@ -7,20 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmft_api.addresses import decoded
+from lmft_api.wire.layout import MANIFEST
 from lmft_job.errors import InvalidError
-from lmft_job.storage.base import (
-    PURPOSES,
-    Check,
-    ObjectInfo,
-    ObjectMissingError,
-    Purpose,
-    Store,
-    disk_error,
-    join_key,
-)
 from lmft_job.storage.beneath import Walk, open_followed
 from lmft_job.storage.folders import (
-    MANIFEST,
     UNNAMED_SECONDS,
     DamagedFolderError,
     expand,
@@ -32,6 +22,7 @@ from lmft_job.storage.folders import (
     remove_unnamed,
     unnamed_keys,
 )
+from lmft_job.storage.store import PURPOSES, Check, ObjectInfo, ObjectMissingError, Purpose, Store, disk_error, join_key
 
 __all__ = [
     "MANIFEST",
@@ -83,7 +74,7 @@ def open_store(
     if separator and scheme == "file":
         if not rest.startswith("/"):
             raise InvalidError([f"{what.uri_field}: {uri!r} must be an absolute path: file:///folder (three slashes)"])
-        from lmft_job.storage.files import FileStore
+        from lmft_job.storage.local import FileStore
 
         return FileStore(Path(rest), what)
     if separator and scheme == "s3":

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmft_api.shown import one_line
+from lmft_api.text.shown import one_line
+from lmft_api.wire.layout import MANIFEST
 from lmft_job.errors import RefusedError
-from lmft_job.storage.base import (
+from lmft_job.storage.local import FileStore
+from lmft_job.storage.store import (
     Check,
     ObjectInfo,
     ObjectMissingError,
@@ -29,9 +31,7 @@ from lmft_job.storage.base import (
     escapes,
     join_key,
 )
-from lmft_job.storage.files import FileStore
 
-MANIFEST = "MANIFEST.json"
 FORMAT = 2
 _READ = (1, FORMAT)
 _SHOWN = 100  # characters of a name that somebody else chose

@@ -22,7 +22,13 @@ from urllib3.exceptions import ProtocolError
 
 from lmft_api.addresses import readable
 from lmft_job.errors import RefusedError, UnavailableError
-from lmft_job.storage.base import (
+from lmft_job.storage.local import written_whole
+from lmft_job.storage.s3_answers import bound_answers, careful_session
+from lmft_job.storage.s3_dialects import conditions_are_ignored, with_checksums_on_demand
+from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
+from lmft_job.storage.s3_retries import Patience
+from lmft_job.storage.s3_streams import HashingFile, HashingReader, KnownSize, result_of
+from lmft_job.storage.store import (
     MOST_OBJECTS,
     SMALL_BYTES,
     Check,
@@ -36,12 +42,6 @@ from lmft_job.storage.base import (
     small,
     too_many,
 )
-from lmft_job.storage.files import written_whole
-from lmft_job.storage.s3_answers import bound_answers, careful_session
-from lmft_job.storage.s3_dialects import conditions_are_ignored, with_checksums_on_demand
-from lmft_job.storage.s3_errors import ABSENT_CODES, code_of, status_of, translated
-from lmft_job.storage.s3_retries import Patience
-from lmft_job.storage.s3_streams import HashingFile, HashingReader, KnownSize, result_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3ValidationError
 
 from lmft_job.errors import JobError, RefusedError, UnavailableError
-from lmft_job.storage.base import ObjectMissingError, Purpose
+from lmft_job.storage.store import ObjectMissingError, Purpose
 
 ABSENT_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 _WRONG_KEYS = {

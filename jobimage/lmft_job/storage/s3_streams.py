@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import CancelledError
 from s3transfer.subscribers import BaseSubscriber
 
-from lmft_job.storage.base import CHUNK_BYTES, Check
+from lmft_job.storage.store import CHUNK_BYTES, Check
 
 
 class HashingReader:

@@ -11,8 +11,8 @@ from typing import Any
 
 from attacks.members.objects import identity, job, pod, run
 from attacks.registry import Attack
-from lmft_operator.facts import job_facts, pod_facts, run_facts
-from lmft_operator.reading import UnreadableError, read_event, read_list, read_object
+from lmft_operator.cluster.reading import UnreadableError, read_event, read_list, read_object
+from lmft_operator.domain.facts import job_facts, pod_facts, run_facts
 
 FACTS: dict[str, Callable[[Any], Any]] = {"LMFineTune": run_facts, "Job": job_facts, "Pod": pod_facts}
 BODIES = {

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from attacks.registry import Attack
-from lmft_job.data.hub_card import foreign_places
+from lmft_job.data.sources.hub_card import foreign_places
 
 HUB = "https://huggingface.co"
 FOREIGN = [

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from attacks.registry import Attack
+from lmft_api.manifest.validation import parse_spec, spec_problems
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
 from lmft_api.status import CheckpointStatus, Results
-from lmft_api.validation import parse_spec, spec_problems
-from lmft_operator import policy
-from lmft_operator.screening import Grounds, believed
+from lmft_api.wire.result import Result
+from lmft_operator.decide.screening import Grounds, believed
+from lmft_operator.jobs import policy
 from lmft_operator.settings import parse
 
 PLAIN = {"model": {"name": "gpt2"}, "dataset": {"builtin": "PythonDocs"}, "output": {"uri": "s3://models/a"}}

@@ -16,9 +16,10 @@ from typing import Any
 from unittest import mock
 
 from attacks.registry import Attack
-from lmft_job import landlock, model_parsing
 from lmft_job.errors import JobError
-from lmft_job.models import load_config, load_tokenizer
+from lmft_job.models.build import load_config, load_tokenizer
+from lmft_job.models.sources import parsing
+from lmft_job.process import landlock
 
 WHERE = "spec.model.name"
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIcanaryEvQIBADANBgkqhkiG9w0\ncanaryHRcOQ==\n-----END PRIVATE KEY-----\n"
@@ -157,7 +158,7 @@ def loaded(guard: str, name: str, way: str) -> str | None:
         WAYS[way](folder, secret)
         if guard == "kernel alone":
             copy = lambda folder, copy, *_, **__: shutil.copytree(folder, copy, symlinks=True)  # noqa: E731
-            stack.enter_context(mock.patch.object(model_parsing, "readable_copy", copy))
+            stack.enter_context(mock.patch.object(parsing, "readable_copy", copy))
         said = said_of(folder, home / "saved")
         told = [mark for mark in marks(secret) if mark in said]
     return f"it says {told[0]!r}" if told else None

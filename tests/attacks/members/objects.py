@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attacks.registry import Attack
-from lmft_api.run import RUN_ANNOTATION
-from lmft_operator.cache import Cache
-from lmft_operator.facts import Key
+from lmft_api.wire.run_file import RUN_ANNOTATION
+from lmft_operator.domain.facts import Key
+from lmft_operator.watch.cache import Cache
 
 Json = Any
 BYSTANDER = Key("calm", "bystander")

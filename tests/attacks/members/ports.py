@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from attacks.registry import Attack
-from lmft_operator.errors import ConflictError
-from lmft_operator.leader import Elector
-from lmft_operator.progress import Identity, Refusal, claimed, identity
-from lmft_operator.reviews import Reviews
+from lmft_operator.cluster.errors import ConflictError
+from lmft_operator.cluster.leader import Elector
 from lmft_operator.settings import LeaderSettings
+from lmft_operator.tokens.identity import Identity, Refusal, claimed, identity
+from lmft_operator.tokens.reviews import Reviews
 
 OURS: dict[str, Any] = {
     "aud": ["lmfinetune.dev"],

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from attacks.registry import Attack
-from lmft_api.shown import one_line, shown
-from lmft_job.scrub import Scrubber
+from lmft_api.text.shown import one_line, shown
+from lmft_job.process.scrub import Scrubber
 
 COMMANDS = [
     "::error::stop", "::add-mask::x", "::set-output name=a::b", "  ::stop-commands::x", "\t::group::x", "::::x",

@@ -10,13 +10,13 @@ from typing import Any
 
 from attacks.members.objects import HOSTILE, identity, places, put, taken_out
 from attacks.registry import Attack
-from lmft_api.run import Stage
-from lmft_operator import status as states
-from lmft_operator.decide import decide
-from lmft_operator.facts import JobFacts, Observed, PodFacts, run_facts
-from lmft_operator.live import Heard, overlay
+from lmft_api.wire.run_file import Stage
+from lmft_operator.decide.run import decide
+from lmft_operator.domain.facts import JobFacts, Observed, PodFacts, run_facts
 from lmft_operator.reconcile import read_spec
 from lmft_operator.settings import parse
+from lmft_operator.status import edit
+from lmft_operator.status.throttle import Heard, overlay
 
 NOW = 1_793_527_200.0
 TIME = "2026-11-01T10:00:00Z"
@@ -78,5 +78,5 @@ def look(status: Any, moment: str) -> None:
     spec, problems = read_spec(run, SETTINGS)
     jobs, pods = MOMENTS[moment]
     decision = decide(Observed(run, NOW, jobs, pods, {}, None), spec, problems, SETTINGS)
-    shown = overlay(states.parse(run.status), decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
-    states.patch(run.status, shown.status)
+    shown = overlay(edit.parse(run.status), decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
+    edit.patch(run.status, shown.status)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from attacks.hostile_s3 import Answer, service
 from attacks.registry import Attack
+from lmft_job.attempt.journal import begun
 from lmft_job.checkpoints import newest_verified, prune
 from lmft_job.errors import JobError
-from lmft_job.journal import begun
-from lmft_job.notes import read_note
 from lmft_job.storage import Store, expand, fetch_folder
+from lmft_job.storage.notes import read_note
 
 HEAD = '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 TIME = "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from attacks.members.storage_answers import mutated, within_seconds
 from attacks.registry import Attack
+from lmft_job.attempt.identity import RUN_MARKER, read_claim
+from lmft_job.attempt.journal import begun, known_steps, place
 from lmft_job.checkpoints import newest_verified, prune, publish
-from lmft_job.claim import RUN_MARKER, read_claim
 from lmft_job.errors import JobError
-from lmft_job.journal import begun, known_steps, place
 from lmft_job.storage import Store, expand, fetch_folder, open_store
 
 SECRET = b"not for you"

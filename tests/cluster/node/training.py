@@ -10,7 +10,7 @@ from cluster.eventually import eventually
 from cluster.node.node import Json, Run, Team
 from cluster.node.release import BUCKET
 
-from lmft_api.run import run_folder
+from lmft_api.wire.layout import run_folder
 
 SECRET = {"name": "lmft-s3"}
 TEXTS = [

@@ -13,7 +13,7 @@ from cluster.eventually import eventually
 from cluster.operator.plane import CLUSTER, Api, Operator, Run
 from cluster.ports import free_port, own_control_plane
 
-from lmft_api.crd import crd
+from lmft_api.generate.crd import crd
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

@@ -18,8 +18,8 @@ import yaml
 from cluster.eventually import eventually
 from cluster.ports import free_port
 
-from lmft_api.result import Result, encode
-from lmft_operator.access import find
+from lmft_api.wire.result import Result, encode
+from lmft_operator.cluster.access import find
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "tests/cluster/local/cluster"

@@ -8,8 +8,8 @@ from cluster.operator.plane import JOBS, PODS
 from results import DONE
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
 from lmft_api.status import CheckpointStatus
+from lmft_api.wire.result import Result
 
 FULL = {
     "resources": {"gpusPerNode": 1, "cpu": "2", "memory": "4Gi", "ephemeralStorage": "9Gi", "sharedMemory": "2Gi"},

@@ -6,8 +6,8 @@ from cluster.operator.plane import JOBS, PODS
 from results import DONE
 
 from lmft_api.reasons import Reason
-from lmft_api.result import Result
 from lmft_api.status import CheckpointStatus
+from lmft_api.wire.result import Result
 
 GPU = {"resources": {"gpusPerNode": 1}}
 QUEUE = {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}

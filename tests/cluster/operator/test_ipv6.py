@@ -19,11 +19,11 @@ from cluster.ports import own_control_plane
 from job import s3server
 from results import DONE
 
-from lmft_api.crd import crd
-from lmft_api.progress import SERVER_URL_VARIABLE, Metric, ProgressMessage, TrainerStatus
-from lmft_job.progress import Endpoint
+from lmft_api.generate.crd import crd
+from lmft_api.wire.progress import SERVER_URL_VARIABLE, Metric, ProgressMessage, TrainerStatus
+from lmft_job.observers.reporter import Endpoint
 from lmft_job.storage import open_store
-from lmft_operator.leader import ADDRESS
+from lmft_operator.cluster.leader import ADDRESS
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import ROOT, Api, Json
 from cluster.operator.reporting import HOST, Reporting
 
-from lmft_api.run import TOKEN_AUDIENCE
-from lmft_operator.authorization import REFUSED_SECONDS
+from lmft_api.wire.run_file import TOKEN_AUDIENCE
+from lmft_operator.tokens.authorization import REFUSED_SECONDS
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = "lmft-metrics-reader"

@@ -15,7 +15,7 @@ from cluster.operator.conftest import DEFINITIONS, SETTINGS, established
 from cluster.operator.plane import Api, Operator, Run
 from cluster.ports import free_port
 
-from lmft_api.crd import crd
+from lmft_api.generate.crd import crd
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ACCOUNT = {"kind": "ServiceAccount", "name": "limited", "namespace": "default"}

@@ -14,7 +14,7 @@ from cluster.eventually import eventually
 from cluster.operator.plane import JOBS, PODS, Api, Run, timestamps
 from results import DONE
 
-from lmft_api.result import encode
+from lmft_api.wire.result import encode
 
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 MARGIN = {"retries": {"initialSeconds": 1, "podEndMarginSeconds": 2}}

@@ -14,7 +14,7 @@ from cluster.operator.plane import JOBS, PODS, Api, Json, Run
 from cluster.operator.reporting import HOST, Reporting, certificate, report
 from results import DONE
 
-from lmft_operator.crowd import Limits
+from lmft_operator.process.limits import Limits
 
 AGENT = "lmfinetune-operator"
 

@@ -1,0 +1,108 @@
+"""The CustomResourceDefinition, written from the types: ``python -m lmft_api.crd``."""
+
+import sys
+from typing import Any
+
+import yaml
+
+from lmft_api import GROUP, KIND, PLURAL, VERSION
+from lmft_api.schema.structural import structural_schema
+from lmft_api.schema.types import RULES_KEY, Rule
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import LMFineTuneStatus
+from lmft_api.wire.run_file import MUTABLE_FIELDS
+
+PRINTER_COLUMNS = (
+    ("Model", "string", ".status.model", 0, "What is trained"),
+    ("Progress", "string", ".status.progress.display", 0, "How far it is"),
+    ("ETA", "string", ".status.progress.eta", 0, "Time left"),
+    ("Result", "string", ".status.results.display", 0, "Held-out perplexity or accuracy at the newest evaluation"),
+    ("Succeeded", "string", ".status.conditions[?(@.type=='Succeeded')].status", 0, "Outcome"),
+    ("Reason", "string", ".status.conditions[?(@.type=='Succeeded')].reason", 0, "Why"),
+    ("Perplexity", "string", ".status.results.perplexity", 1, "Held-out perplexity at the newest evaluation"),
+    ("Baseline", "string", ".status.results.baselinePerplexity", 1, "Held-out perplexity before training"),
+    ("Loss", "string", ".status.progress.loss", 1, "Training loss"),
+    ("Step", "integer", ".status.progress.step", 1, "Optimiser steps done"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),
+)
+
+
+def crd() -> dict[str, Any]:
+    """The CRD as plain data."""
+    # The API server drops a priority of 0, which tools that compare would set again for ever.
+    columns = [
+        {"name": name, "type": kind, "jsonPath": path, "description": text}
+        | ({"priority": priority} if priority else {})
+        for name, kind, path, priority, text in PRINTER_COLUMNS
+    ]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["lmft"],
+                "categories": ["all", "ml"],
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                    "schema": {"openAPIV3Schema": _root()},
+                }
+            ],
+        },
+    }
+
+
+def _root() -> dict[str, Any]:
+    spec, status = _printed(structural_schema(LMFineTuneSpec)), _printed(structural_schema(LMFineTuneStatus))
+    return {
+        "type": "object",
+        "description": "A fine-tuning run: model, data and settings in; a model, figures, samples and a report out.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        RULES_KEY: [_immutable(name) for name in spec["properties"] if name not in MUTABLE_FIELDS],
+    }
+
+
+def _immutable(field: str) -> dict[str, str]:
+    started = "has(oldSelf.status) && has(oldSelf.status.attempts) && size(oldSelf.status.attempts) > 0"
+    both = f"has(self.spec.{field}) && has(oldSelf.spec.{field})"
+    neither = f"!has(self.spec.{field}) && !has(oldSelf.spec.{field})"
+    return {
+        "rule": f"!({started}) || ({neither}) || ({both} && self.spec.{field} == oldSelf.spec.{field})",
+        "message": f"spec.{field} cannot change once an attempt has started; make a new LMFineTune, whose "
+        "spec.resumeFrom may name this one",
+        "fieldPath": f".spec.{field}",
+    }
+
+
+def _printed(schema: Any) -> Any:
+    """The schema as plain data, rules in the API server's form; no shared parts, so that YAML needs no anchors."""
+    if isinstance(schema, Rule):
+        return schema.validation()
+    if isinstance(schema, dict):
+        return {key: _printed(value) for key, value in schema.items()}
+    return [_printed(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def main() -> None:
+    """Print the definition as YAML."""
+    sys.stdout.write("# Written by `python -m lmft_api.crd`; change the types, not this file.\n")
+    yaml.safe_dump(crd(), sys.stdout, sort_keys=False, width=120)

@@ -1,0 +1,1 @@
+"""Manifests: read from YAML, and everything that is wrong with them in words."""

@@ -1,0 +1,191 @@
+"""Reading manifests by the rules of the YAML reader that kubectl uses, so that both see the same values.
+
+Go's reader takes ``2e-5`` for a number and ``yes`` for a boolean, and writes ``8.0`` as ``8``; PyYAML by itself
+differs in the first and the last. Timestamps stay text in both. Only one thing is stricter here: a key that stands
+twice is a mistake, where kubectl silently takes the last.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmft_api.manifest.validation import Problem
+
+MAX_FILE_BYTES = 3 << 20
+"""The API server takes no larger request."""
+_MOST_NODES = 100_000
+_MOST_DIGITS = 300
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a manifest file, or an item of one: its position from 1, its content or why it cannot be read."""
+
+    number: int
+    content: Any
+    problems: tuple[Problem, ...] = ()
+
+
+class _GoLoader(yaml.SafeLoader):
+    """PyYAML's safe loader with Go's idea of plain scalars."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._being_composed: list[str | None] = []
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        anchor, mark = getattr(event, "anchor", None), event.start_mark
+        if isinstance(event, yaml.AliasEvent) and anchor in self._being_composed:
+            raise yaml.composer.ComposerError(None, None, f'the anchor "{anchor}" contains itself', mark)
+        self._being_composed.append(anchor)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._being_composed.pop()
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _nodes_in_all(node, {}) > _MOST_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "the aliases repeat too much", node.start_mark)
+        return super().construct_document(node)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text = str(self.construct_scalar(node))
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise yaml.constructor.ConstructorError(
+                None, None, "half of a surrogate pair is no character", node.start_mark
+            )
+        return text
+
+    def construct_go_float(self, node: yaml.ScalarNode) -> Any:
+        text = self.construct_scalar(node)
+        if text.lower().endswith((".inf", ".nan")):
+            raise yaml.constructor.ConstructorError(None, None, f"{text} cannot be written as JSON", node.start_mark)
+        value = float(text.replace("_", ""))
+        if math.isinf(value):
+            return text  # Go leaves a number that is too large as text.
+        # Go writes a float without a fraction as an integer when it turns YAML into JSON.
+        return int(value) if value.is_integer() and abs(value) < 1e21 else value
+
+    def construct_go_int(self, node: yaml.ScalarNode) -> int | float | str:
+        text = self.construct_scalar(node).replace("_", "").lower()
+        sign = -1 if text.startswith("-") else 1
+        digits = text.lstrip("+-")
+        if len(digits) > _MOST_DIGITS:
+            return str(node.value)
+        base = {"0x": 16, "0b": 2, "0o": 8}.get(digits[:2], 8 if len(digits) > 1 and digits[0] == "0" else 10)
+        value = sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
+        if -(2**63) <= value < 2**64:
+            return value
+        # What does not fit into 64 bits is a float to Go, or text when it is not decimal.
+        return float(value) if base == 10 else str(node.value)
+
+    def construct_go_bool(self, node: yaml.ScalarNode) -> bool:
+        return self.construct_scalar(node).lower() in ("y", "yes", "true", "on")
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f'the key "{key_node.value}" stands twice', key_node.start_mark
+                    )
+                if key_node.tag == "tag:yaml.org,2002:null":
+                    raise yaml.constructor.ConstructorError(None, None, "a key must not be null", key_node.start_mark)
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "yYnNtTfFoO"),
+    ("int", r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("merge", r"^<<$", "<"),
+):
+    _GoLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_GoLoader.add_constructor("tag:yaml.org,2002:str", _GoLoader.construct_text)
+_GoLoader.add_constructor("tag:yaml.org,2002:float", _GoLoader.construct_go_float)
+_GoLoader.add_constructor("tag:yaml.org,2002:int", _GoLoader.construct_go_int)
+_GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of a file, empty ones left out; a list, as ``kubectl get -o yaml`` writes it, as its items.
+
+    A file that cannot be read, or is not YAML, comes as one document that has only problems.
+    """
+    try:
+        with path.open("rb") as source:
+            raw = source.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            yield Document(1, None, (Problem("", f"is larger than {MAX_FILE_BYTES >> 20} MiB, which no manifest is"),))
+            return
+        text = raw.decode()
+    except OSError as error:
+        yield Document(1, None, (Problem("", f"cannot be read: {error.strerror}"),))
+        return
+    except UnicodeDecodeError as error:
+        yield Document(1, None, (Problem("", f"is not UTF-8 text (byte {error.start})"),))
+        return
+    number = 0
+    try:
+        for content in yaml.load_all(text, Loader=_GoLoader):
+            number += 1
+            for item in _items(content):
+                yield Document(number, item)
+    except yaml.YAMLError as error:
+        yield Document(number + 1, None, (Problem("", _explain(error)),))
+    except (RecursionError, ValueError) as error:
+        yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
+
+
+def _items(content: Any) -> list[Any]:
+    if content is None:
+        return []
+    if (
+        isinstance(content, dict)
+        and str(content.get("kind")).endswith("List")
+        and isinstance(content.get("items"), list)
+    ):
+        return list(content["items"])
+    return [content]
+
+
+def read_yaml(text: str) -> Any:
+    """One document by the same rules, for settings files.
+
+    Raises:
+        ValueError: it is not YAML; says where.
+    """
+    try:
+        return yaml.load(text, Loader=_GoLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(_explain(error)) from error
+
+
+def _explain(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"is not valid YAML: {error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"is not valid YAML: the character #x{error.character:04x} is not allowed (position {error.position})"
+    return f"is not valid YAML: {error}"
+
+
+def _nodes_in_all(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes a document has when every alias is written out."""
+    if id(node) not in known:
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = [] if isinstance(node, yaml.ScalarNode) else inner
+        known[id(node)] = 1 + sum(_nodes_in_all(part, known) for part in parts)
+    return known[id(node)]

@@ -1,0 +1,1 @@
+"""The types that every message shares, their rules, and their structural schemas."""

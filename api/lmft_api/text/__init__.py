@@ -1,0 +1,1 @@
+"""Text for people: made safe to show, freed of credentials."""

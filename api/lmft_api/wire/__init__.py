@@ -1,0 +1,1 @@
+"""What passes between operator, job and storage: the run file, progress, the result, the report."""

@@ -1,0 +1,299 @@
+"""Types of ``report.json``: every figure of a run, with names and units, as machines read it.
+
+Keys are camelCase. A non-finite number is written as the text "NaN" or "Infinity", so that the file is valid JSON and
+reads back unchanged.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from lmft_api.spec import Task
+
+
+class ReportModel(BaseModel):
+    """Base: camelCase outside, snake_case inside; unknown keys of a later version are passed over."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="strings",
+        protected_namespaces=(),
+    )
+
+
+class ModelSummary(ReportModel):
+    """The model that was trained."""
+
+    name: str
+    """For people: ``distilbert/distilgpt2``, or ``gpt2 (from config)``."""
+    base_model: str | None = None
+    """Hub id or address that the weights came from; None when trained from scratch."""
+    architecture: str | None = None
+    """Class of the model, such as GPT2LMHeadModel."""
+    parameters: int | None = None
+    """Number of parameters."""
+    detail: str | None = None
+    """More for people, such as ``4 layers``."""
+
+
+class SampleOutcome(ReportModel):
+    """One prompt, answered before and after training."""
+
+    prompt: str
+    """The prompt as given."""
+    before: str | None = None
+    """The answer of the model before training (for CausalLM the continuation, without the prompt)."""
+    after: str | None = None
+    """The answer of the trained model."""
+
+
+class ResultFigures(ReportModel):
+    """What came out, on the held-out data, before (baseline) and after."""
+
+    perplexity: float | None = None
+    """exp(evalLoss); absent for SequenceClassification."""
+    baseline_perplexity: float | None = None
+    """The same blocks before training."""
+    eval_loss: float | None = None
+    """Mean loss over the held-out targets, each weighing the same, in nats."""
+    baseline_eval_loss: float | None = None
+    """The same before training."""
+    trainer_eval_loss: float | None = None
+    """What Trainer's own evaluation calls ``eval_loss``: batches weighted by rows; with ``training.trainerClass`` the
+    loss that this class computes, which is what was trained on."""
+    accuracy: float | None = None
+    """Share of held-out rows labelled right, 0 to 1 (SequenceClassification)."""
+    baseline_accuracy: float | None = None
+    """The same before training."""
+    perplexity_standard_error: float | None = None
+    """Standard error of the perplexity over the held-out blocks: the perplexity times that of evalLoss."""
+    baseline_perplexity_standard_error: float | None = None
+    """The same before training."""
+    eval_loss_standard_error: float | None = None
+    """Standard error of evalLoss over the held-out blocks (SequenceClassification: rows), in nats."""
+    baseline_eval_loss_standard_error: float | None = None
+    """The same before training."""
+    eval_loss_change_standard_error: float | None = None
+    """Standard error of the change of evalLoss since before training, compared block by block, or row by row."""
+    accuracy_standard_error: float | None = None
+    """Standard error of the accuracy over the held-out rows."""
+    baseline_accuracy_standard_error: float | None = None
+    """The same before training."""
+    accuracy_change_standard_error: float | None = None
+    """Standard error of the change of the accuracy since before training, compared row by row."""
+    samples: list[SampleOutcome] = []
+    """Prompts of the manifest, in its order."""
+    model_uri: str | None = Field(default=None, alias="modelURI")
+    """Folder of the model."""
+    report_uri: str | None = Field(default=None, alias="reportURI")
+    """The page."""
+
+
+class EvaluationRow(ReportModel):
+    """One evaluation on the held-out data."""
+
+    step: int
+    """Optimiser steps done."""
+    epoch: float
+    """Epochs done."""
+    train_loss: float | None = None
+    """Training loss at that step: the mean since the last log."""
+    eval_loss: float
+    """Mean loss over the held-out targets, in nats."""
+    perplexity: float | None = None
+    """exp(evalLoss)."""
+    accuracy: float | None = None
+    """Share labelled right, 0 to 1."""
+    eval_loss_standard_error: float | None = None
+    """Standard error of evalLoss over the held-out blocks or rows, in nats."""
+    accuracy_standard_error: float | None = None
+    """Standard error of the accuracy over the held-out rows."""
+
+    @property
+    def perplexity_standard_error(self) -> float | None:
+        """Standard error of the perplexity: the perplexity times that of the loss."""
+        if self.perplexity is None or self.eval_loss_standard_error is None:
+            return None
+        return self.perplexity * self.eval_loss_standard_error
+
+
+class TextLengths(ReportModel):
+    """Lengths of the kept texts, in tokens."""
+
+    minimum: int
+    """Shortest."""
+    median: float
+    """Half are shorter."""
+    mean: float
+    """Average."""
+    p95: float
+    """95 % are shorter."""
+    maximum: int
+    """Longest."""
+
+
+class DatasetFigures(ReportModel):
+    """The data in numbers."""
+
+    name: str | None = None
+    """For people: hub id, files or the builtin's name."""
+    train_rows: int
+    """Rows trained on."""
+    eval_rows: int
+    """Rows held out."""
+    dropped_rows: int = 0
+    """Rows without text or label, left out."""
+    train_blocks: int | None = None
+    """Blocks trained on; absent for SequenceClassification."""
+    eval_blocks: int | None = None
+    """Blocks held out; absent for SequenceClassification."""
+    train_tokens: int
+    """Tokens trained on in one epoch."""
+    eval_tokens: int | None = None
+    """Tokens held out."""
+    dropped_tokens: int | None = None
+    """Tokens of the remainders that filled no block."""
+    lengths: TextLengths | None = None
+    """Lengths of the training texts, before they are cut."""
+    train_cut_rows: int | None = None
+    """Training texts longer than the model takes, which were cut (SequenceClassification)."""
+    eval_cut_rows: int | None = None
+    """Held-out texts that were cut."""
+    longest_input: int | None = None
+    """Tokens at which they were cut."""
+    eval_rows_in_train: int | None = None
+    """Held-out texts that stand in the training data too, word for word."""
+    look_alike: str | None = None
+    """What the files look like that were read as plain text, where that is something else."""
+    vocabulary: int | None = None
+    """Tokens of the tokenizer that was trained; absent where it was given."""
+    wanted_vocabulary: int | None = None
+    """Tokens that spec.model.tokenizer.trainVocabSize asked for."""
+    labels: list[str] | None = None
+    """Label names (SequenceClassification)."""
+    fingerprint: str | None = None
+    """Fingerprint of the prepared data."""
+
+
+class ResumeNote(ReportModel):
+    """One start from a checkpoint."""
+
+    step: int
+    """Step of the checkpoint."""
+    lost_steps: int | None = None
+    """Steps done before the interruption that had to be repeated."""
+    attempt: int | None = None
+    """Number of the attempt that went on."""
+
+
+class TrainingFigures(ReportModel):
+    """How the training went."""
+
+    steps: int
+    """Optimiser steps done."""
+    total_steps: int | None = None
+    """Optimiser steps planned; more than steps after an early stop."""
+    epochs: float | None = None
+    """Epochs done."""
+    tokens: int | None = None
+    """Tokens seen, over all epochs."""
+    tokens_per_second: float | None = None
+    """Throughput of training, without evaluation and checkpoints."""
+    resumed_from_step: int | None = None
+    """Step that the last attempt started from; None when it started afresh."""
+    lost_steps: int | None = None
+    """Steps that the last attempt repeated."""
+    resumes: list[ResumeNote] = []
+    """Every start from a checkpoint that is known, oldest first."""
+    adjustments: list[str] = []
+    """What the job changed to go on, such as the batch size after running out of memory."""
+
+
+class ReportProvenance(ReportModel):
+    """What is needed to get the same again."""
+
+    versions: dict[str, str] = {}
+    """Library to version."""
+    seed: int | None = None
+    """Seed of split, masks, order and samples."""
+    model_revision: str | None = None
+    """Commit of the model on the hub."""
+    dataset_revision: str | None = None
+    """Commit of the data set on the hub."""
+    dataset_fingerprint: str | None = None
+    """Fingerprint of the prepared data."""
+    spec_hash: str | None = None
+    """SHA-256 of the spec without its mutable fields."""
+    image: str | None = None
+    """Image of the job."""
+    git: str | None = None
+    """Commit of this software, where it runs from a checkout."""
+    resumed_from: str | None = None
+    """Model of the run that spec.resumeFrom names."""
+
+
+class Report(ReportModel):
+    """All that is known of a finished run."""
+
+    name: str
+    """Name of the run."""
+    namespace: str = "default"
+    """Its namespace."""
+    attempt: int = 1
+    """Number of the attempt that finished it."""
+    finished: str | None = None
+    """When, RFC 3339 in UTC."""
+    task: Task
+    """What the model learned."""
+    model: ModelSummary
+    """The model."""
+    device: str = "CPU"
+    """For people: ``CPU`` or ``NVIDIA H200``."""
+    precision: str = "FP32"
+    """Arithmetic of training: FP32, BF16 or FP16; weights are FP32 always."""
+    acceleration: list[str] = []
+    """How a GPU computed it, such as ``layers compiled``; empty on a CPU."""
+    evaluation_dtype: str = "float32"
+    """Arithmetic of the evaluations."""
+    saved_dtype: str = "float32"
+    """Type of the saved weights."""
+    results: ResultFigures
+    """Figures and samples."""
+    evaluations: list[EvaluationRow] = []
+    """Evaluations during training, oldest first; the baseline is in results."""
+    dataset: DatasetFigures
+    """The data."""
+    settings: dict[str, Any] = {}
+    """All settings as resolved: dotted name to value, see lmft_api.spec.resolved.Settings.flat."""
+    training: TrainingFigures
+    """The training."""
+    timings: dict[str, float] = {}
+    """Seconds by phase, in the order of the phases."""
+    provenance: ReportProvenance = ReportProvenance()
+    """Where it came from."""
+    redactions: int = 0
+    """How many times what is a secret, or looks like one, was replaced in what the job said until then."""
+
+    def to_json(self) -> bytes:
+        """``report.json``: UTF-8, indented, without what is not known."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Report":
+        """Read ``report.json``; raises pydantic.ValidationError when it is not one."""
+        return cls.model_validate_json(data)
+
+
+class CurvePoint(ReportModel):
+    """One logged training loss."""
+
+    step: int
+    """Optimiser steps done."""
+    loss: float
+    """Mean training loss since the last log, in nats; NaN is allowed and leaves a gap in the chart."""

@@ -1,0 +1,92 @@
+"""What the operator hands to a pod: the run file, and where things lie in the container."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lmft_api.schema.types import ApiModel
+from lmft_api.spec import LMFineTuneSpec
+
+RUN_FILE = PurePosixPath("/etc/lmft/run.json")
+"""The run as JSON: a pod annotation, mounted by the downward API."""
+RUN_ANNOTATION = "lmfinetune.dev/run"
+CA_FILE = PurePosixPath("/etc/lmft/progress-ca.crt")
+"""Certificate authority of the progress server: a pod annotation, mounted by the downward API."""
+CA_ANNOTATION = "lmfinetune.dev/progress-ca"
+TOKEN_FILE = PurePosixPath("/var/run/secrets/lmfinetune.dev/token")
+"""Projected service account token for reporting progress."""
+TOKEN_AUDIENCE = "lmfinetune.dev"  # noqa: S105 - a name
+SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
+"""One folder each of output, dataset, model, hub; one file for each key of the Secret."""
+TERMINATION_LOG = PurePosixPath("/dev/termination-log")
+
+POD_UID_VARIABLE = "LMFT_POD_UID"
+"""The pod's own UID in its environment, by the downward API."""
+
+
+KUBERNETES_GRACE_SECONDS = 30
+"""terminationGracePeriodSeconds of a pod that does not say."""
+
+CONTAINER = "job"
+"""Name of the container that runs the attempt; admission may put others beside it."""
+RUN_LABEL = "lmfinetune.dev/run-uid"
+ATTEMPT_LABEL = "lmfinetune.dev/attempt"
+STAGE_LABEL = "lmfinetune.dev/stage"
+
+
+class Stage(StrEnum):
+    """Which part of the recipe a pod runs."""
+
+    ALL = "All"
+    PREPARE = "Prepare"
+    TRAIN = "Train"
+
+
+class RunFile(ApiModel):
+    """One attempt of a run."""
+
+    name: str
+    """Name of the LMFineTune."""
+    namespace: str
+    """Its namespace."""
+    uid: str
+    """Its UID; two runs of one name never share a folder."""
+    attempt: Annotated[int, Field(ge=1)] = 1
+    """Number of this attempt, from 1."""
+    stage: Stage = Stage.ALL
+    """Part of the recipe to run."""
+    allow_user_code: bool = False
+    """Whether policy lets training.callbacks and training.trainerClass be imported."""
+    allow_remote_code: bool = False
+    """Whether policy lets model.trustRemoteCode take effect."""
+    source_patterns: list[str] | None = None
+    """Patterns of policy.sources.uris; each file that a wildcard of dataset.files names must match one. Default: none,
+    which admits all."""
+    resume_model_uri: str | None = None
+    """Folder of the model or checkpoint of the run that spec.resumeFrom names."""
+    image: str | None = None
+    """Image of this attempt, for provenance."""
+    grace_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds from SIGTERM to SIGKILL: the pod's terminationGracePeriodSeconds. Default: in a pod Kubernetes' own."""
+    spec: LMFineTuneSpec
+    """The spec, with the platform's defaults filled in."""
+
+
+def spec_hash(spec: LMFineTuneSpec) -> str:
+    """SHA-256 of what decides the result: the spec without the fields that may change while it runs."""
+    return json_hash(spec.to_json())
+
+
+def json_hash(spec: Mapping[str, Any]) -> str:
+    """The same of a spec as it stands in a run file."""
+    body = {name: value for name, value in spec.items() if name not in MUTABLE_FIELDS}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "maxRetries")
+"""Fields of the spec that may change after the first attempt."""

@@ -1,0 +1,167 @@
+"""What a run is given: the manifest, where it runs, and who listens. The same for a laptop and a pod."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from lmft_api.spec.resolved import Settings, resolve
+from lmft_api.status import CheckpointStatus
+from lmft_api.wire.layout import run_id
+from lmft_api.wire.run_file import KUBERNETES_GRACE_SECONDS, RunFile
+from lmft_job.errors import InvalidError
+from lmft_job.observers.events import Observer
+from lmft_job.process.grace import Grace
+from lmft_job.process.scrub import Scrubber
+from lmft_job.process.signals import INTERRUPT, Interrupt
+from lmft_job.process.watchdog import Watchdog
+from lmft_job.storage import Store, join_key, open_store
+
+PATIENCE_BEFORE_STEPS_SECONDS = 3600.0
+"""Of the watchdog, at least, before the first step: spec.training.watchdogSeconds is meant for steps, and weights on a
+slow disk say nothing while they are read."""
+
+
+@dataclass
+class AttemptProgress:
+    """How far the attempt is; read when it ends, however it ends."""
+
+    step: int | None = None
+    total: int | None = None
+    resumed_from_step: int | None = None
+    lost_steps: int | None = None
+    checkpoint: CheckpointStatus | None = None
+    adjustments: list[str] = field(default_factory=list)
+    highest_attempt: int | None = None
+
+
+@dataclass
+class RunContext:
+    """One attempt.
+
+    Attributes:
+        run: the run file.
+        in_pod: in a cluster; otherwise on somebody's machine.
+        folder: scratch space of this attempt; gone with the pod.
+        cache: prepared data of this machine.
+        secrets: folder with one folder each of output, dataset, model, hub; None on a laptop.
+        observer: what people see.
+        hung: ends the process; called from the watchdog's thread with the message.
+        restart: replaces the process by a fresh one that goes on; called after running out of accelerator memory.
+        overwrite: begin anew where there is something already.
+        pod: UID of our pod; empty on a laptop, and where the operator does not tell it.
+        interrupt: the wish to stop.
+        scrubber: takes secrets out of what leaves.
+        timings: seconds by phase.
+        progress: how far it is.
+    """
+
+    run: RunFile
+    in_pod: bool
+    folder: Path
+    cache: Path
+    secrets: Path | None
+    observer: Observer
+    hung: Callable[[str], None]
+    restart: Callable[[], None]
+    overwrite: bool = False
+    pod: str = ""
+    interrupt: Interrupt = INTERRUPT
+    scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
+    timings: dict[str, float] = field(default_factory=dict)
+    progress: AttemptProgress = field(default_factory=AttemptProgress)
+    _store: Store | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The spec with every default filled in."""
+        return resolve(self.run.spec)
+
+    @property
+    def grace(self) -> Grace | None:
+        """The time that a stop may take; None where nobody kills after it."""
+        if not self.in_pod:
+            return None
+        return Grace(self.run.grace_seconds or KUBERNETES_GRACE_SECONDS)
+
+    def namespace_store(self) -> Store:
+        """Storage of the namespace: runs and prepared data sets."""
+        uri = self.settings.output.uri
+        if uri is None:
+            raise InvalidError(["spec.output.uri: is not set, and the platform has no default; set s3:// or file://"])
+        if self._store is None:
+            # Making a client of S3 takes a while.
+            self._store = open_store(uri, self.secret("output")).child(self.run.namespace)
+        return self._store
+
+    def run_store(self) -> Store:
+        """Storage of this run."""
+        name = run_id(self.run.name, self.run.uid) if self.in_pod else self.run.name
+        return self.namespace_store().child(join_key("runs", name))
+
+    def secret(self, kind: str) -> Path | None:
+        """The mounted Secret of a kind; None where there is none."""
+        folder = self.secrets / kind if self.secrets else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def hub_token_file(self) -> Path | None:
+        """File with the hub token of the manifest; None leaves it to the hub's client."""
+        folder, reference = self.secret("hub"), self.run.spec.hub_token_secret_ref
+        path = folder / reference.key if folder and reference else None
+        return path if path is not None and path.is_file() else None
+
+    def hub_token(self) -> str | None:
+        """The hub token of the manifest."""
+        path = self.hub_token_file()
+        return path.read_text().strip() if path else None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a part of the recipe, for the report."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - began, 3)
+
+    @cached_property
+    def watchdog(self) -> Watchdog:
+        """Watches over the attempt, from its first look at storage to its last word there."""
+        return Watchdog(self.settings.training.watchdog_seconds, self.hung, PATIENCE_BEFORE_STEPS_SECONDS)
+
+    def check(self) -> None:
+        """Something moved; for loops over batches of data and chunks of files. Raises when the run is to stop."""
+        self.watchdog.beat()
+        self.interrupt.check()
+
+
+def quiet_libraries() -> None:
+    """Libraries report through us: no bars, no advice, no telemetry, no thread pools that a fork would break."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")
+
+
+def quiet_transformers() -> None:
+    """Once it is imported: errors only."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def heed_cpu_quota(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
+    """No more threads than a container's CPU quota lets run: torch counts the node's cores, and they would queue up."""
+    if "OMP_NUM_THREADS" in os.environ or not quota_file.is_file():
+        return
+    quota, _, period = quota_file.read_text().strip().partition(" ")
+    if quota == "max":
+        return
+    import torch
+
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), math.ceil(int(quota) / int(period)))))

@@ -1,0 +1,47 @@
+"""Checkpoints of a run on their way to storage; and who is told when one has arrived."""
+
+import shutil
+from pathlib import Path
+
+from typing_extensions import override
+
+from lmft_api.status import CheckpointStatus
+from lmft_api.text.times import now
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.checkpoints import Checkpoint, CheckpointUploader, prune
+from lmft_job.storage import Store
+
+
+class Uploads(CheckpointUploader):
+    """Takes finished checkpoint folders; leaving it waits for the one in flight, after a SIGTERM in bounded time."""
+
+    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> None:
+        def published(checkpoint: Checkpoint) -> None:
+            context.progress.checkpoint = CheckpointStatus(step=checkpoint.step, uri=checkpoint.uri, time=now())
+            context.observer.checkpoint(checkpoint.step)
+
+        super().__init__(
+            store,
+            attempt.number,
+            context.settings.checkpoint.keep,
+            context.observer.note,
+            published,
+            context.watchdog.beat,
+            attempt.passed_over,
+            attempt.ours.pod,
+        )
+        if grace := context.grace:
+            # An upload that storage never ends must not cost the attempt its last word.
+            context.interrupt.on_request(lambda: self.limit(grace.for_uploads))
+
+    @override
+    def submit(self, folder: Path, step: int) -> None:
+        """Send one, which is ours from now on; waits for the one before, and raises its failure."""
+        super().submit(folder, step)
+        shutil.rmtree(folder)
+
+    def keep_last(self) -> None:
+        """After success only the newest stays."""
+        self.wait()
+        prune(self._store, 1, self._attempt, self._passed_over)

@@ -1,0 +1,1 @@
+"""The command line: ``python -m lmft_job.cli``, installed as ``lmft``."""

@@ -1,0 +1,45 @@
+"""Entry of ``lmft``. Nothing heavy is imported until a command needs it; a stop is heeded from the first moment."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from lmft_api.reasons import ExitCode
+from lmft_job.process.signals import INTERRUPT, StopNow
+from lmft_job.process.streams import keep_going
+
+_LONG_COMMANDS = frozenset({"run", "demo"})
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What an old locale cannot write is written as an escape, and ends nothing.
+            stream.reconfigure(errors="backslashreplace")
+    long = is_long(sys.argv[1:])
+    try:
+        if long:
+            keep_going()
+            INTERRUPT.install()
+        from lmft_job.cli.commands import app
+
+        app()
+    except StopNow:
+        sys.exit(ExitCode.INTERRUPTED)
+    except OSError as problem:
+        if long:
+            raise
+        # A full disk under ``lmft validate … > file``: its exit code must not say that all is well.
+        sys.stderr.write(f"lmft: {problem.strerror or problem}\n")
+        os._exit(1)  # without another try to write what is left
+
+
+def is_long(arguments: Sequence[str]) -> bool:
+    """Whether the command, which is the first word that is no option, trains: a stop of it saves a checkpoint."""
+    return next((word for word in arguments if not word.startswith("-")), "") in _LONG_COMMANDS
+
+
+if __name__ == "__main__":
+    main()

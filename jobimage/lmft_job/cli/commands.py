@@ -1,0 +1,103 @@
+"""The commands of ``lmft``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmft_api import KIND, PLURAL, __version__
+from lmft_api.text.shown import one_line
+
+app = typer.Typer(
+    help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Output = Annotated[
+    str | None,
+    typer.Option(help="Where results go: a folder, or s3://bucket/prefix. Default: spec.output.uri, else ./runs."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def run(
+    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    output: Output = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew where a run of this name is.")] = False,
+    allow_user_code: Annotated[
+        bool, typer.Option(help="Let the manifest's training.callbacks and training.trainerClass run.")
+    ] = False,
+    allow_remote_code: Annotated[bool, typer.Option(help="Let model.trustRemoteCode take effect.")] = False,
+) -> None:
+    """Run a manifest on this machine. Run it again to go on after a stop."""
+    from lmft_job.cli.run import LocalOptions, run_manifest
+
+    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again())
+    raise typer.Exit(run_manifest(manifest, options))
+
+
+def _again() -> str:
+    """The command that goes on, to be pasted into a shell where this one was typed."""
+    from lmft_job.cli.run import typed_program
+
+    return shlex.join([*typed_program(), *(word for word in sys.argv[1:] if word != "--overwrite")])
+
+
+@app.command()
+def demo(output: Output = None) -> None:
+    """Train a small model on Python's own language reference; needs no network. Takes a few minutes."""
+    from lmft_job.cli.run import LocalOptions, run_demo
+
+    raise typer.Exit(run_demo(LocalOptions(output, again=_again())))
+
+
+@app.command()
+def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with manifests.")]) -> None:
+    """List every problem of every document, with its field path."""
+    from lmft_job.cli.validate import report_problems
+
+    raise typer.Exit(report_problems(manifests))
+
+
+@app.command()
+def watch(
+    name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+) -> None:
+    """Follow a run in the cluster until it ends."""
+    from rich.console import Console
+
+    from lmft_job.cli.watch.follow import WatchError, follow
+
+    kind, _, after = name.partition("/")
+    if kind.partition(".")[0].lower() in (KIND.lower(), PLURAL, "lmft"):
+        name = after  # as kubectl takes it: lmft/quickstart
+    try:
+        succeeded = follow(name, namespace, context, Console())
+    except WatchError as error:
+        typer.echo(one_line(str(error)), err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo("Not watched any more; the run goes on in the cluster.", err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if succeeded else 1)

@@ -1,0 +1,186 @@
+"""A run on somebody's machine: manifest in, folder out. The same recipe that a pod runs."""
+
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from lmft_api.manifest.reader import read_documents
+from lmft_api.manifest.validation import parse_spec
+from lmft_api.reasons import ExitCode
+from lmft_api.spec import LMFineTuneSpec, Output
+from lmft_api.text.shown import one_line, shown
+from lmft_api.wire.layout import REPORT
+from lmft_api.wire.run_file import RunFile
+from lmft_job.attempt.context import RunContext, quiet_libraries
+from lmft_job.attempt.ending import conclude
+from lmft_job.cli.validate import is_foreign, problems_of, title_of, words
+from lmft_job.observers.console import ConsoleObserver
+from lmft_job.process.signals import replace_process
+from lmft_job.storage import Store
+
+NAMESPACE = "default"
+DEMO = "demo.yaml"
+PROGRAM = "LMFT_PROGRAM"
+"""Variable by which a process that takes the place of this one knows how it was called."""
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Options of ``lmft run``.
+
+    Attributes:
+        output: folder or URI; None takes the manifest's, else ./runs.
+        overwrite: begin anew where there is a run of this name.
+        allow_user_code: let callbacks and trainerClass run.
+        allow_remote_code: let trustRemoteCode take effect.
+        again: the command that goes on after a stop.
+    """
+
+    output: str | None = None
+    overwrite: bool = False
+    allow_user_code: bool = False
+    allow_remote_code: bool = False
+    again: str = "lmft run"
+
+
+def run_demo(options: LocalOptions) -> int:
+    """The quickstart, packaged; a finished demo is begun anew, an interrupted one goes on."""
+    with as_file(files("lmft_job") / DEMO) as manifest:
+        return run_manifest(manifest, options, again_when_done=True)
+
+
+def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = False) -> int:
+    """Run the one LMFineTune of a file; returns the exit code."""
+    found = _read(path)
+    if found is None:
+        return ExitCode.INVALID
+    name, spec = found
+    spec = _with_output(spec, options.output)
+    if options.allow_user_code:
+        # The user's modules lie where the command is typed, as with `python script.py`.
+        sys.path.insert(0, str(Path.cwd()))
+    quiet_libraries()
+    cache = Path(os.environ.get("LMFT_CACHE") or Path.home() / ".cache" / "lmfinetune")
+    output = spec.output.uri if spec.output else ""
+    folder = cache / "work" / f"{name[:100]}-{hashlib.sha256(f'{output}/{name}'.encode()).hexdigest()[:8]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        mine = folder.with_name(f"{folder.name}.lock").open("w")
+    except OSError as error:
+        print(f"{cache}: cannot be used as cache ({error.strerror}); name a folder in LMFT_CACHE", file=sys.stderr)
+        return ExitCode.REFUSED
+    with mine:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{path}: the run {name} goes on in another process; wait for its end or stop it", file=sys.stderr)
+            return ExitCode.INVALID
+        return _run_alone(path, name, spec, options, cache, folder, again_when_done)
+
+
+def _run_alone(
+    path: Path, name: str, spec: LMFineTuneSpec, options: LocalOptions, cache: Path, folder: Path, again_when_done: bool
+) -> int:
+    """Run it, in a process that no other run of this name and output has beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with ConsoleObserver() as console:
+        if spec.resume_from is not None:
+            console.note("spec.resumeFrom is heeded on a cluster only; this run begins with spec.model")
+        context = RunContext(
+            run=RunFile(
+                name=name,
+                namespace=NAMESPACE,
+                uid="local",
+                allow_user_code=options.allow_user_code,
+                allow_remote_code=options.allow_remote_code,
+                spec=spec,
+            ),
+            in_pod=False,
+            folder=folder,
+            cache=cache,
+            secrets=None,
+            observer=console,
+            hung=_hung,
+            restart=_restart,
+            overwrite=options.overwrite,
+        )
+
+        def run():  # type: ignore[no-untyped-def]
+            context.overwrite = context.overwrite or (again_when_done and _is_finished(context.run_store()))
+            with context.phase("imports"):
+                from lmft_job.recipe import run
+
+            return run(context)
+
+        ending = conclude(run)
+        if ending.exit_code == ExitCode.INTERRUPTED:
+            saved = context.progress.checkpoint
+            console.interrupted(saved.step if saved else None, options.again)
+    if ending.exit_code not in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        if len(ending.problems) > 1:
+            print(f"{path}: {len(ending.problems)} problems", file=sys.stderr)
+        for problem in map(one_line, ending.problems):
+            print(f"  {problem}" if len(ending.problems) > 1 else problem, file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    return int(ending.exit_code)
+
+
+def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
+    """Name and spec of the one run in a file; None when there is none or it is wrong, which is told on stderr."""
+    documents = list(read_documents(path))
+    ours = [document for document in documents if document.problems or not is_foreign(document.content)]
+    wrong = False
+    for document in ours:
+        if problems := problems_of(document):
+            print(words(title_of(path, document, alone=len(documents) == 1), problems), file=sys.stderr)
+            wrong = True
+    if wrong:
+        return None
+    if len(ours) != 1:
+        print(f"{path}: must hold one LMFineTune to run here, not {len(ours)}", file=sys.stderr)
+        return None
+    name = ours[0].content["metadata"].get("name")
+    if not name:
+        print(f"{path}: metadata.name is needed to run here; it names the folder", file=sys.stderr)
+        return None
+    return name, parse_spec(ours[0].content["spec"])
+
+
+def _with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
+    if output is None and spec.output is not None and spec.output.uri is not None:
+        return spec
+    wanted = output or "runs"
+    uri = wanted if "://" in wanted else Path(wanted).absolute().as_uri()
+    return spec.model_copy(update={"output": (spec.output or Output()).model_copy(update={"uri": uri})})
+
+
+def _is_finished(store: Store) -> bool:
+    return store.get_bytes(REPORT) is not None
+
+
+def _hung(message: str) -> None:
+    print(shown(message), file=sys.stderr, flush=True)
+    os._exit(ExitCode.HUNG)
+
+
+def typed_program() -> list[str]:
+    """The program as it was typed: ``lmft`` where the shell finds this one by that name, else its path or module."""
+    if typed := os.environ.get(PROGRAM):
+        return shlex.split(typed)
+    program = Path(sys.argv[0])
+    if program.suffix == ".py":
+        return [sys.orig_argv[0], "-m", "lmft_job.cli"]
+    found = shutil.which(program.name)
+    return [program.name if found is not None and Path(found).absolute() == program.absolute() else sys.argv[0]]
+
+
+def _restart() -> None:
+    os.environ[PROGRAM] = shlex.join(typed_program())
+    replace_process("lmft_job.cli", [argument for argument in sys.argv[1:] if argument != "--overwrite"])

@@ -1,0 +1,62 @@
+"""``lmft validate``: every problem of every document, in columns. Imports no library that trains."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lmft_api import GROUP, KIND
+from lmft_api.manifest.reader import Document, read_documents
+from lmft_api.manifest.validation import Problem, document_problems
+from lmft_api.reasons import ExitCode
+from lmft_api.text.shown import one_line
+
+
+def report_problems(paths: Iterable[Path]) -> int:
+    """Print what is wrong, or that all is well; returns the exit code."""
+    wrong = False
+    for path in paths:
+        documents = list(read_documents(path))
+        if not documents:
+            print(f"{path}: holds no document")
+            wrong = True
+        for document in documents:
+            title = title_of(path, document, alone=len(documents) == 1)
+            if not document.problems and is_foreign(document.content):
+                print(f"{title}: not ours, passed over")
+                continue
+            problems = problems_of(document)
+            print(words(title, problems) if problems else f"{title}: valid")
+            wrong = wrong or bool(problems)
+    return ExitCode.INVALID if wrong else ExitCode.DONE
+
+
+def is_foreign(content: Any) -> bool:
+    """Whether a document is of somebody else's kind, such as a Secret beside the run."""
+    if not isinstance(content, dict):
+        return False
+    group, kind = str(content.get("apiVersion") or "").partition("/")[0], content.get("kind")
+    return bool(group and kind) and group != GROUP and str(kind).lower() != KIND.lower()
+
+
+def problems_of(document: Document) -> list[Problem]:
+    """Why it cannot be read, or what is wrong with what it says."""
+    return list(document.problems) or document_problems(document.content)
+
+
+def title_of(path: Path, document: Document, alone: bool) -> str:
+    """``team.yaml, document 2, LMFineTune/eli5``."""
+    parts = [str(path)] + ([] if alone else [f"document {document.number}"])
+    if isinstance(document.content, dict):
+        metadata = document.content.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        parts.append(f"{document.content.get('kind') or '?'}/{name or '?'}")
+    return one_line(", ".join(parts))
+
+
+def words(title: str, problems: Iterable[Problem]) -> str:
+    """A heading and one line for each problem, paths in a column."""
+    rows = [Problem(one_line(problem.path), one_line(problem.message)) for problem in problems]
+    width = max(len(problem.path) for problem in rows) + 2
+    count = f"{len(rows)} problem" + ("s" if len(rows) > 1 else "")
+    lines = [f"  {problem.path:<{width}}{problem.message}" for problem in rows]
+    return "\n".join([f"{title}: {count}", *lines])

@@ -1,0 +1,189 @@
+"""What ``lmft watch`` shows: from a run's status to lines and pictures. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lmft_api.status import ConditionStatus, LMFineTuneStatus, finite
+from lmft_api.text.shown import one_line, shown
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_COLOURS = {ConditionStatus.TRUE: "green", ConditionStatus.FALSE: "red", ConditionStatus.UNKNOWN: "yellow"}
+
+
+@dataclass(frozen=True)
+class EventLine:
+    """An Event about the run: its age-independent time (RFC 3339), type, reason and message."""
+
+    time: str
+    kind: str
+    reason: str
+    message: str
+
+
+@dataclass
+class History:
+    """Losses seen while watching, by step; evaluations fill in what came before."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+
+    def add(self, status: LMFineTuneStatus) -> None:
+        """Take in what a status knows; a resumed run overwrites the steps that it repeats."""
+        for evaluation in status.evaluations or ():
+            if (loss := finite(evaluation.train_loss)) is not None:
+                self.losses.setdefault(evaluation.step, loss)
+        progress = status.progress
+        if progress is not None and progress.step is not None and (loss := finite(progress.loss)) is not None:
+            self.losses[progress.step] = loss
+
+    def curve(self) -> list[float]:
+        """Losses in the order of steps."""
+        return [self.losses[step] for step in sorted(self.losses)]
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve of one character row: the values thinned to ``width`` means, lowest to highest as block heights."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [len(values) * i // width for i in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    span = high - low or 1.0
+    return "".join(_BLOCKS[1 + round((mean - low) / span * (len(_BLOCKS) - 2))] for mean in means)
+
+
+def line(name: str, status: LMFineTuneStatus) -> str:
+    """The run in one plain line, for pipes and logs."""
+    condition, progress, results = status.succeeded, status.progress, status.results
+    parts = [name, condition.reason if condition else "Pending"]
+    if progress is not None:
+        if progress.step is not None and progress.total_steps is not None:
+            parts.append(f"step {progress.step}/{progress.total_steps}")
+        parts += [f"loss {progress.loss}"] if progress.loss else []
+        parts += [f"{progress.eta} left"] if progress.eta and not status.ended else []
+    if results is not None and results.perplexity:
+        parts.append(f"perplexity {results.perplexity}")
+    if results is not None and results.accuracy:
+        parts.append(f"accuracy {results.accuracy}")
+    if condition and condition.message:
+        parts.append(condition.message)
+    return one_line(" · ".join(parts))
+
+
+def picture(
+    name: str, status: LMFineTuneStatus, history: History, events: Sequence[EventLine], width: int
+) -> RenderableType:
+    """The run as a terminal page: phase, bar, curve, attempts, last events, and the outcome when there is one."""
+    condition = status.succeeded
+    state = condition.status if condition else ConditionStatus.UNKNOWN
+    head = Text.assemble(
+        (name, "bold"), "  ", (status.model or "", "dim"), "  ",
+        (condition.reason if condition else "Pending", f"bold {_COLOURS[state]}"),
+    )  # fmt: skip
+    parts: list[RenderableType] = [head]
+    if condition is not None and condition.message:
+        parts.append(Text(shown(condition.message), style="red" if state == ConditionStatus.FALSE else ""))
+    progress = status.progress
+    if progress is not None and progress.percent is not None:
+        figures = [
+            f"{progress.display or ''}",
+            f"step {progress.step}/{progress.total_steps}" if progress.step is not None else "",
+            f"loss {progress.loss}" if progress.loss else "",
+            f"{progress.tokens_per_second:,} tok/s" if progress.tokens_per_second else "",
+            f"{progress.eta} left" if progress.eta and not status.ended else "",
+        ]
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=100, completed=progress.percent, width=min(40, max(10, width // 3))),
+            Text("  ".join(figure for figure in figures if figure)),
+        )
+        parts.append(bar)
+    curve = history.curve()
+    if len(curve) > 1:
+        parts.append(
+            Text.assemble(
+                ("loss ", "dim"),
+                f"{curve[0]:.2f} ",
+                (sparkline(curve, max(10, width - 24)), "cyan"),
+                f" {curve[-1]:.2f}",
+            )
+        )
+    parts += [_attempt(status)] if len(status.attempts or ()) > 1 else []
+    parts += [_figures(status)] if status.results is not None else []
+    parts += [_events(events)] if events else []
+    return Group(*parts, *closing(status))
+
+
+def closing(status: LMFineTuneStatus) -> list[Text]:
+    """What a run leaves when it is over: samples, and where model and report lie; nothing before that."""
+    results = status.results
+    if results is None or not status.ended:
+        return []
+    lines = []
+    for sample in results.samples or ():
+        lines.append(Text(shown(f"“{sample.prompt}”"), style="bold"))
+        lines.append(Text.assemble(("  before ▸ ", "dim"), shown(sample.before or "")))
+        lines.append(Text.assemble(("  after  ▸ ", "dim"), shown(sample.after or "")))
+    for label, uri in (("model ", results.model_uri), ("report", results.report_uri)):
+        if uri:
+            lines.append(Text.assemble((f"{label} ", "dim"), uri))
+    return lines
+
+
+def _attempt(status: LMFineTuneStatus) -> Text:
+    newest = (status.attempts or [])[-1]
+    text = f"attempt {newest.number}"
+    if newest.resumed_from_step is not None:
+        text += f", resumed from step {newest.resumed_from_step}"
+    if newest.lost_steps:
+        text += f"; {newest.lost_steps} steps repeated"
+    return Text(text, style="dim")
+
+
+def _figures(status: LMFineTuneStatus) -> Table:
+    results = status.results
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("", "before", "now"):
+        table.add_column(column, justify="left" if not column else "right")
+    if results is not None:
+        for label, before, after in (
+            (
+                "perplexity",
+                _within(results.baseline_perplexity, results.baseline_perplexity_standard_error),
+                _within(results.perplexity, results.perplexity_standard_error),
+            ),
+            (
+                "accuracy",
+                _within(results.baseline_accuracy, results.baseline_accuracy_standard_error),
+                _within(results.accuracy, results.accuracy_standard_error),
+            ),
+            (
+                "eval loss",
+                _within(results.baseline_eval_loss, results.baseline_eval_loss_standard_error),
+                _within(results.eval_loss, results.eval_loss_standard_error),
+            ),
+        ):
+            if before or after:
+                table.add_row(label, before, after)
+    return table
+
+
+def _within(figure: str | None, error: str | None) -> str:
+    """A figure of the status with its standard error, where it has one."""
+    return f"{figure} ± {error}" if figure and error else figure or ""
+
+
+def _events(events: Sequence[EventLine]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for event in list(events)[-5:]:
+        style = "yellow" if event.kind == "Warning" else "dim"
+        table.add_row(
+            Text(event.time[11:19], style="dim"), Text(event.reason, style=style), Text(event.message, overflow="fold")
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Where rows come from: the hub, files of four formats, and which of them train."""

@@ -1,0 +1,119 @@
+"""The files that the addresses of ``spec.dataset.files`` name: on this machine, or fetched from s3://."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmft_api.addresses import WILDCARDS, admits, decoded
+from lmft_api.reasons import Reason
+from lmft_job.data.sources.lines import DataFile
+from lmft_job.data.tokens.packing import Check
+from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.process.private import refuse_private
+from lmft_job.storage import Walk, expand, matches, open_followed, open_store
+
+
+def find_files(
+    uris: list[str], scratch: Path, credentials: Path | None, check: Check, admitted: Sequence[str] | None = None
+) -> list[DataFile]:
+    """Every file that the addresses name, fetched where they are remote; wildcards by the storage's own rules.
+
+    Args:
+        uris: as in the manifest.
+        scratch: takes what is fetched.
+        credentials: folder of AWS_* files for s3:// data.
+        check: called often; raises when the run is to stop.
+        admitted: patterns of the platform that each file's address must match; None admits all.
+
+    Raises:
+        InvalidError: an address that the platform does not admit; every problem found is listed.
+        RefusedError: nothing there, or not to be read.
+    """
+    found: dict[str, DataFile] = {}
+    invalid: list[str] = []
+    refused: list[RefusedError] = []
+    for number, uri in enumerate(uris):
+        where = f"spec.dataset.files[{number}]"
+        scheme, _, rest = decoded(uri).partition("://")
+        if ".." in rest.split("/"):
+            invalid.append(f"{where}: {uri!r} leads outside by '..'; write the path in full")
+            continue
+        if "\0" in rest:
+            invalid.append(f"{where}: {uri!r} holds %00, which no name may")
+            continue
+        try:
+            if scheme == "s3":
+                bucket, _, key = rest.partition("/")
+                store = open_store(f"s3://{bucket}", credentials, purpose="dataset", field=where)
+                for item in expand(store, key):
+                    _require_admitted(f"s3://{bucket}/{item.key}", admitted, where)
+                    target = scratch / "files" / hashlib.sha256(f"{bucket}/{item.key}".encode()).hexdigest()
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    store.get_file(item.key, target, check)
+                    found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
+            else:
+                for path in _local(Path(rest).absolute(), where):  # file://data/x.jsonl is relative
+                    # Both: a link in a folder that is admitted may lead to one that is not.
+                    _require_admitted(f"file://{path}", admitted, where)
+                    _require_admitted(f"file://{os.path.realpath(path)}", admitted, where)
+                    found.setdefault(str(path), DataFile(path, f"file://{path}"))
+        except InvalidError as error:
+            invalid += error.problems
+        except RefusedError as error:
+            refused.append(error)
+    if invalid:
+        raise InvalidError([*invalid, *(str(error) for error in refused)])
+    if refused:
+        raise RefusedError(refused[0].reason, "; ".join(str(error).rstrip(".") for error in refused))
+    return list(found.values())
+
+
+def _require_admitted(address: str, admitted: Sequence[str] | None, where: str) -> None:
+    if admitted is not None and not any(admits(pattern, address, wildcards=False) for pattern in admitted):
+        words = "is not allowed here (policy.sources.uris); choose another, or ask the platform team"
+        raise InvalidError([f'{where}: "{address}" {words}'])
+
+
+def _local(pattern: Path, where: str) -> list[Path]:
+    """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
+    refuse_private(pattern, where)
+    if pattern.is_dir():
+        raise RefusedError(
+            Reason.DATASET_NOT_FOUND,
+            f"{where}: {pattern} is a folder; name the files in it, such as file://{pattern}/*.jsonl.",
+        )
+    found = _named(pattern)
+    if not found:
+        folder = pattern.parent
+        there = sorted(entry.name for entry in folder.iterdir())[:10] if folder.is_dir() else []
+        hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
+        raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
+    for path in found:
+        refuse_private(Path(os.path.realpath(path)), where)  # Path.resolve fails on links in a circle
+        if path.is_symlink() and not path.exists():
+            raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: {path} is a link that leads nowhere.")
+        try:
+            open_followed(path, where).close()
+        except OSError as error:
+            raise RefusedError(
+                Reason.DATASET_ACCESS_DENIED,
+                f"{where}: {path} cannot be read ({error.strerror}). Check who may read it.",
+            ) from error
+    return found
+
+
+def _named(pattern: Path) -> list[Path]:
+    """What a path with wildcards names. Names that begin with a dot are hidden from wildcards, as from a shell's."""
+    levels = pattern.parts
+    first = next((at for at, level in enumerate(levels) if any(letter in level for letter in WILDCARDS)), None)
+    if first is None:
+        return [pattern] if os.path.lexists(pattern) and not pattern.is_dir() else []
+    folder, wanted = Path(*levels[:first]), levels[first:]
+    hidden = any(level.startswith(".") for level in wanted)
+    found = [
+        folder.joinpath(*item.levels)
+        for item in Walk(folder, follow=True, dangling=True)
+        if matches(item.levels, wanted) and (hidden or not any(level.startswith(".") for level in item.levels))
+    ]
+    return sorted(found, key=str)

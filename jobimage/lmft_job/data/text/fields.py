@@ -1,0 +1,130 @@
+"""Finding the text of a row: a dotted path into structs and lists of structs; lists of strings become one text."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lmft_api.text.wording import did_you_mean
+
+MOST_SHOWN = 20
+_LONGEST_NAME = 60
+_TURNS = ({"role", "content"}, {"from", "value"})
+"""Fields of a turn of a conversation: OpenAI's and ShareGPT's."""
+
+
+class WrongKindError(ValueError):
+    """The path leads to something that is no text; says what it is."""
+
+
+class ConversationError(WrongKindError):
+    """The path leads to a conversation, or into one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "conversations: turns with a role each. To train on one of their fields would lose roles, template and end "
+            "tokens. Fine-tuning on conversations comes in a later release; until then write each one out as a text "
+            "beforehand, {'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and name that field"
+        )
+
+
+def roots(path: str) -> list[str]:
+    """Names that a path may begin with: of ``a.b.c`` a, a.b and a.b.c, for a column may have dots in its name."""
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def pick(row: Any, path: Sequence[str]) -> Any:
+    """The value at a path; through a list, the list of its elements' values. None where the path ends early.
+
+    A field whose name has dots is found by them: ``answers.text`` may be a column of that name.
+
+    Raises:
+        ConversationError: it leads through turns of a conversation.
+    """
+    if not path:
+        return row
+    if isinstance(row, dict):
+        if len(path) == 1:
+            return row.get(path[0])
+        for end in range(len(path), 0, -1):
+            name = ".".join(path[:end])
+            if name in row and (found := pick(row[name], path[end:])) is not None:
+                return found
+        return None
+    if isinstance(row, list):
+        if any(map(is_turn, row)):
+            raise ConversationError
+        found = [pick(entry, path) for entry in row]
+        return [entry for entry in found if entry is not None] or None
+    return None
+
+
+def as_text(value: Any) -> str | None:
+    """A string as it is, a list of strings joined with a space (nested lists too); None for null, NaN and blank.
+
+    Raises:
+        WrongKindError: for numbers, structs and the like.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value if value and not value.isspace() else None
+    if isinstance(value, list):
+        if any(map(is_turn, value)):
+            raise ConversationError
+        parts = [text for text in map(as_text, value) if text is not None]
+        return " ".join(parts) or None
+    if isinstance(value, dict):
+        raise WrongKindError(f"a struct with the fields {listed(sorted(map(str, value)))}; name one of them")
+    if isinstance(value, bytes):
+        try:
+            return as_text(value.decode())
+        except UnicodeDecodeError as error:
+            raise WrongKindError("bytes that are not UTF-8 text") from error
+    if is_missing(value):
+        return None
+    raise WrongKindError(f"{type(value).__name__} values, not text")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: null, not a number (as pandas writes what is missing), or blank text."""
+    return (
+        value is None or (isinstance(value, float) and value != value) or (isinstance(value, str) and not value.strip())
+    )
+
+
+def is_written_conversation(text: str) -> bool:
+    """Whether a text is a conversation in JSON, or as Python shows one: a cell of a table may hold it so."""
+    start = text[:200].lstrip()
+    return start.startswith("[{") and any(
+        f"{quote}{name}{quote}" in start for quote in "\"'" for name in ("role", "from")
+    )
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value is a turn of a conversation."""
+    return isinstance(value, dict) and any(names <= value.keys() for names in _TURNS)
+
+
+def paths(row: Any, prefix: str = "") -> Iterable[str]:
+    """Every dotted path of a row that ends in something other than a struct."""
+    if isinstance(row, list):
+        row = next((entry for entry in row if isinstance(entry, dict)), None)
+    if isinstance(row, dict) and row:
+        for name, value in row.items():
+            yield from paths(value, f"{prefix}.{name}" if prefix else str(name))
+    elif prefix:
+        yield prefix
+
+
+def missing(name: str, existing: Iterable[str]) -> str:
+    """What to tell when a field does not exist: what does, and the nearest name."""
+    known = list(dict.fromkeys(existing))
+    return f"no field {name!r}; the data has {listed(known) or 'no fields'}{did_you_mean(name, known)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for people: the first of many, long ones cut."""
+    shown = ", ".join(
+        name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names[:MOST_SHOWN]
+    )
+    return shown + (f", … ({len(names):,} in all)" if len(names) > MOST_SHOWN else "")

@@ -1,0 +1,105 @@
+"""Files given as plain text that look like something else, whose marks would be trained on without a word."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lmft_job.data.sources.lines import BOM, DataFile
+from lmft_job.data.text.fields import is_turn, listed
+
+_SAMPLE = 1 << 18
+"""Bytes looked at. Texts of one line beyond it are taken as they are."""
+_LINES = 100
+_FEWEST = 3
+"""Lines that must agree, where they are to be told from prose."""
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,40}")
+_MARKUP = {
+    "HTML": re.compile(r"<!doctype html|<html[\s>]", re.I),
+    "XML": re.compile(r"<\?xml\s|<[A-Za-z][\w:.-]*\sxmlns[:=]"),
+    "RTF": re.compile(r"\{\\rtf\d"),
+    "a Jupyter notebook (JSON)": re.compile(r'\{\s*"(cells|nbformat)"\s*:'),
+}
+
+
+class LooksLikeRowsError(ValueError):
+    """The file holds rows of another format for certain; the text goes on from its name."""
+
+
+def look_alike(file: DataFile) -> str | None:
+    """What a file that is taken as plain text looks like; None for text.
+
+    Raises:
+        LooksLikeRowsError: its lines are objects with a text, or with a conversation.
+    """
+    with file.path.open("rb") as source:
+        start = source.read(_SAMPLE)
+    text = start.removeprefix(BOM).decode("utf-8", "ignore")
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    if len(start) == _SAMPLE and len(lines) > 1:
+        lines.pop()  # may be cut
+    lines = lines[:_LINES]
+    head = text[:1000].lstrip()
+    markup = next((name for name, begins in _MARKUP.items() if begins.match(head)), None)
+    return markup or _json(lines, text.lstrip()) or _table(lines)
+
+
+def _json(lines: list[str], text: str) -> str | None:
+    values = [_parsed(line) for line in lines]
+    objects: list[dict[Any, Any]] = [value for value in values if isinstance(value, dict)]
+    if objects and len(objects) == len(lines):
+        _refuse_rows(objects)
+        return f"JSON objects with the fields {listed(list(objects[0]))}"
+    if lines and all(isinstance(value, list) for value in values):
+        if any(is_turn(turn) for value in values if isinstance(value, list) for turn in value):
+            raise LooksLikeRowsError(_CONVERSATIONS)
+        inner = [row for value in values if isinstance(value, list) for row in value]
+        if inner and all(isinstance(row, dict) for row in inner):
+            _refuse_rows(inner)
+        return "JSON arrays"
+    # Over several lines, or cut: what begins as an object or an array of objects does.
+    return "JSON" if re.match(r'[\[{]\s*[{"]', text) and re.match(r'[\[{\s]*"[^"\n]*"\s*:', text) else None
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+_CONVERSATIONS = (
+    "holds conversations as JSON, and would be trained on with all its braces. Fine-tuning on conversations comes in a "
+    "later release; until then write each one out as a text beforehand, "
+    "{'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and set spec.dataset.format to json"
+)
+
+
+def _refuse_rows(objects: Sequence[dict[Any, Any]]) -> None:
+    """Raises LooksLikeRowsError for rows that are told by their fields."""
+    for row in objects:
+        if any(isinstance(value, list) and any(map(is_turn, value)) for value in row.values()):
+            raise LooksLikeRowsError(_CONVERSATIONS)
+    if all(isinstance(row.get("text"), str) for row in objects):
+        raise LooksLikeRowsError(
+            "holds JSON, an object with the field 'text' a row, and would be trained on with all its braces; set "
+            'spec.dataset.format to json. If the JSON itself is the text, put it into a field: {"text": "{…}"}'
+        )
+
+
+def _table(lines: list[str]) -> str | None:
+    """A first line of nothing but names, and as many cells in every line after it."""
+    if len(lines) < _FEWEST:
+        return None
+    for mark, name in (",", "commas"), ("\t", "tabs"), (";", "semicolons"), ("|", "bars"):
+        names = [cell.strip().strip('"') for cell in lines[0].split(mark)]
+        if len(names) < 2 or not all(map(_NAME.fullmatch, names)):
+            continue
+        try:
+            widths = {len(row) for row in csv.reader(lines[1:-1] or lines[1:], delimiter=mark)}
+        except csv.Error:
+            continue
+        if widths == {len(names)}:
+            return f"a table with the columns {listed(names)}, between {name}"
+    return None

@@ -1,0 +1,1 @@
+"""From texts to ids: a table of words seen, and packing into flat arrays."""

@@ -1,0 +1,219 @@
+"""Figures on the held-out data: loss, perplexity, accuracy, and the loss as a plain Trainer would report it.
+
+Draws nothing from the global random state, so that evaluating does not change what training does next.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from lmft_api.spec import Task
+from lmft_job.data.rows import Rows
+from lmft_job.errors import DivergedError
+from lmft_job.evaluation.likelihood import recorded
+from lmft_job.evaluation.metrics import load_metric
+from lmft_job.evaluation.uncertainty import Units
+from lmft_job.models.device import Arithmetic
+
+_ADDED = 1e-4
+"""Share of the loss from which on it is not the likelihood alone; summing otherwise changes less."""
+
+Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+Beat = Callable[[], None]
+TrainerLoss = Callable[[dict[str, torch.Tensor], float], float | None]
+"""From a batch and its summed loss to the loss that Trainer's own evaluation has for it; None for the plain mean."""
+
+
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """One evaluation.
+
+    Attributes:
+        loss: mean negative log-likelihood over all targets, in nats; each target weighs the same. What a model adds to
+            its loss for training, such as a router's balance, is not part of it.
+        trainer_loss: mean of the batches' losses weighted by rows, which is what Trainer calls ``eval_loss``. The same
+            as ``loss`` where every row has the same number of targets; with a trainer class that computes a loss of its
+            own, the mean of that.
+        perplexity: exp(loss) for language models.
+        accuracy: share of rows labelled right, for classification.
+        loss_error: standard error of the loss over blocks, or rows; None where it cannot be told.
+        accuracy_error: standard error of the accuracy over rows.
+        loss_change_error: standard error of the change of the loss since before training.
+        accuracy_change_error: standard error of the change of the accuracy.
+    """
+
+    loss: float
+    trainer_loss: float
+    perplexity: float | None = None
+    accuracy: float | None = None
+    loss_error: float | None = None
+    accuracy_error: float | None = None
+    loss_change_error: float | None = None
+    accuracy_change_error: float | None = None
+
+    @property
+    def perplexity_error(self) -> float | None:
+        """Standard error of the perplexity, by the delta method: the perplexity times that of the loss."""
+        if self.perplexity is None or self.loss_error is None or not math.isfinite(self.perplexity):
+            return None
+        return self.perplexity * self.loss_error
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An evaluation, and what it is made of.
+
+    Attributes:
+        figures: of all held-out data.
+        units: block by block, or row by row; None for a model whose logits do not tell.
+    """
+
+    figures: HeldOutFigures
+    units: Units | None
+
+
+def evaluate_held_out(
+    model: torch.nn.Module,
+    rows: Rows,
+    collate: Collate,
+    task: Task,
+    *,
+    batch_size: int,
+    arithmetic: Arithmetic,
+    beat: Beat = lambda: None,
+    trainer_loss_of: TrainerLoss = lambda batch, summed: None,
+    before: Units | None = None,
+) -> Measurement:
+    """Evaluate a model.
+
+    Args:
+        model: takes a batch with ``labels`` and answers with ``loss`` and ``logits``.
+        rows: the held-out rows, with a length.
+        collate: rows to a batch.
+        task: decides what counts as a target.
+        batch_size: rows in a batch.
+        arithmetic: device and precision.
+        beat: called after every batch; what it raises ends the evaluation.
+        trainer_loss_of: for :attr:`HeldOutFigures.trainer_loss`.
+        before: the evaluation before training, to tell how certain the change since is.
+
+    Raises:
+        DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
+    """
+    losses: list[float] = []
+    counts: list[int] = []
+    sizes: list[int] = []
+    trainers: list[float] = []
+    guesses: list[int] = []
+    truths: list[int] = []
+    unit_losses: list[float] = []
+    unit_targets: list[int] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), arithmetic.context(), recorded(model, task) as rows_of_batch:
+            for batch in _batches(rows, collate, batch_size, arithmetic.device):
+                labels = batch["labels"]
+                outputs = model(**batch)
+                own = float(outputs.loss)
+                by_row = rows_of_batch.of(getattr(outputs, "logits", None), labels, task)
+                by_target = targets_by_row(labels, task).tolist()
+                targets = sum(by_target)
+                if targets:
+                    loss = _likelihood(own, by_row, targets)
+                    theirs = trainer_loss_of(batch, own * targets)
+                    theirs = own if theirs is None else theirs
+                    if not math.isfinite(loss + theirs):
+                        raise DivergedError(
+                            f"the evaluation became {loss + theirs} at batch {len(losses) + 1}. Lower "
+                            "spec.training.learningRate, or use precision BF16 or FP32 instead of FP16."
+                        )
+                    losses.append(loss * targets)
+                    counts.append(targets)
+                    sizes.append(len(labels))
+                    trainers.append(theirs * len(labels))
+                if by_row is not None:
+                    unit_losses += by_row
+                    unit_targets += by_target
+                if task == Task.SEQUENCE_CLASSIFICATION:
+                    guesses += outputs.logits.argmax(-1).tolist()
+                    truths += labels.tolist()
+                beat()
+    finally:
+        model.train(was_training)
+    mean = load_metric("perplexity").compute(losses=losses, counts=counts)
+    trainer_loss = math.fsum(trainers) / sum(sizes)
+    perplexity = accuracy = right = None
+    if task == Task.SEQUENCE_CLASSIFICATION:
+        accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
+        right = np.equal(guesses, truths).astype(np.float64)
+    else:
+        perplexity = mean["perplexity"]
+    units = Units(np.array(unit_losses), np.array(unit_targets, np.float64), right)
+    known = units if len(unit_losses) == len(rows) else None
+    return Measurement(
+        _with_errors(HeldOutFigures(mean["loss"], trainer_loss, perplexity, accuracy), known, before), known
+    )
+
+
+def _with_errors(figures: HeldOutFigures, units: Units | None, before: Units | None) -> HeldOutFigures:
+    if units is None:
+        return figures
+    return replace(
+        figures,
+        loss_error=units.loss_error,
+        accuracy_error=units.accuracy_error,
+        loss_change_error=units.loss_change_error(before) if before else None,
+        accuracy_change_error=units.accuracy_change_error(before) if before else None,
+    )
+
+
+def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
+    """The mean negative log-likelihood of a batch: the model's own loss, unless it adds something to that.
+
+    Mixtures of experts add their routers' losses, and other models regularisers or further heads.
+    """
+    if by_row is None:
+        return own
+    plain = math.fsum(by_row) / targets
+    return plain if abs(plain - own) > _ADDED * max(1.0, abs(plain)) else own
+
+
+def count_targets(labels: torch.Tensor, task: Task) -> int:
+    """Number of tokens (rows, for classification) that the loss of a batch is the mean of.
+
+    A causal model shifts the labels: the first token of each row is no target.
+    """
+    return int(targets_of(labels, task))
+
+
+def targets_of(labels: torch.Tensor, task: Task) -> torch.Tensor:
+    """As :func:`count_targets`, left on the device: reading it would wait for that."""
+    return targets_by_row(labels, task).sum()
+
+
+def targets_by_row(labels: torch.Tensor, task: Task) -> torch.Tensor:
+    """Number of targets of each row, left on the device; (batch,)."""
+    if task == Task.SEQUENCE_CLASSIFICATION:
+        return (labels != -100).long()
+    return (labels[:, int(task == Task.CAUSAL_LM) :] != -100).sum(-1)
+
+
+def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:
+    # A DataLoader draws its workers' base seed from the global generator unless it is given one of its own.
+    order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)
+    pinned = device.type == "cuda"
+    loader: DataLoader[Any] = DataLoader(
+        rows,  # type: ignore[arg-type]
+        batch_sampler=order,
+        collate_fn=collate,
+        pin_memory=pinned,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for batch in loader:
+        yield {key: value.to(device, non_blocking=pinned) for key, value in batch.items()}

@@ -1,0 +1,21 @@
+"""Our metrics in the ``evaluate`` library's module interface; loaded from this folder, never downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).parent
+
+
+def load_metric(name: str) -> Any:
+    """An ``evaluate`` module that we ship: ``perplexity`` or ``accuracy``.
+
+    ``evaluate.load`` would copy the script into a cache and ask the hub about it first; the module's class is what it
+    would return in the end, so it is made here directly, and works on a read-only disk without network.
+    """
+    from evaluate.loading import import_main_class
+
+    path = f"lmft_job.evaluation.metrics.{name}.{name}"
+    if not (_FOLDER / name / f"{name}.py").is_file():
+        raise ValueError(f"no metric {name!r} is shipped")
+    # In memory: the library would otherwise write an Arrow file into a cache for every computation.
+    return import_main_class(path)(keep_in_memory=True)

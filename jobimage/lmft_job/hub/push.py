@@ -1,0 +1,111 @@
+"""``spec.output.pushToHub``: uploads the model's folder with the hub's own client, whose errors become ours here."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lmft_api.reasons import Reason
+from lmft_job.errors import JobError, RefusedError, UnavailableError
+from lmft_job.hub import client
+
+FIELD = "spec.output.pushToHub"
+
+
+def check_push(
+    repository: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Make the repository if there is none, and ask whether the token may write there: before training, not after it.
+
+    Args:
+        repository: ``owner/name``.
+        private: visibility of a repository made here.
+        token: must be allowed to write; None takes what the hub's client finds by itself.
+        sleep: waits so many seconds between tries; another one in tests.
+
+    Raises:
+        RefusedError: it may not.
+        UnavailableError: the hub does not answer, or not sensibly, after retries.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep)
+        client.patiently(lambda: api.auth_check(repository, write=True), sleep)
+    except Exception as error:
+        raise translate(error, repository, "Nothing was done yet; another attempt asks again.") from error
+
+
+def push_to_hub(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    message: str = "Upload the model",
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Make the repository if there is none, and put the folder into it in one commit.
+
+    Args:
+        folder: model, tokenizer and model card.
+        repository: ``owner/name``.
+        private: visibility of a repository made here; one that exists keeps its own.
+        token: must be allowed to write; None takes what the hub's client finds by itself.
+        message: of the commit.
+        sleep: waits so many seconds between tries; another one in tests.
+
+    Returns:
+        Address of the commit; the same files a second time make no commit.
+
+    Raises:
+        RefusedError: the token may not write there, or the hub takes the content for wrong.
+        UnavailableError: the hub does not answer, or not sensibly, after retries.
+    """
+    from huggingface_hub import HfApi
+
+    # The endpoint is HF_ENDPOINT's, as for every client of the hub.
+    api = HfApi(token=token)
+    try:
+        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep)
+        commit = client.patiently(
+            lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep
+        )
+    except Exception as error:
+        kept = "The model lies in the run's storage; another attempt uploads it again."
+        raise translate(error, repository, kept) from error
+    return str(commit.commit_url)
+
+
+def translate(error: BaseException, repository: str, kept: str) -> JobError:
+    """What an error of the hub's client means for a run that wants to write; ``kept`` ends a failure that may pass."""
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    chain, status, said = list(client.chain_of(error)), client.status_of(error), client.last_words(error)
+    what = f'{FIELD}.repository "{repository}"'
+    if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
+        return RefusedError(
+            Reason.STORAGE_ACCESS_DENIED, f"{what}: HF_HUB_OFFLINE forbids asking the hub. Unset it or drop pushToHub."
+        )
+    if status == 401:
+        return RefusedError(
+            Reason.STORAGE_ACCESS_DENIED,
+            f"{what}: the hub does not accept the token. Put a valid one into the Secret that spec.hubTokenSecretRef "
+            "names (on a laptop: `hf auth login`).",
+        )
+    if status in (402, 403, 404):
+        return RefusedError(
+            Reason.STORAGE_ACCESS_DENIED,
+            f"{what}: the token may not write there (the hub answered {status}). Check owner and name, and that the "
+            "token has the write role for them.",
+        )
+    if any(isinstance(link, HFValidationError) for link in chain):
+        return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what} is no name that the hub takes: {said}")
+    if status is not None and 400 <= status < 500 and status not in client.TRANSIENT:
+        return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what}: the hub refused the upload with {status}: {said}")
+    how = f"it answered {status}" if status else "it cannot be reached"
+    return UnavailableError(f"{what}: the hub does not take the model now; {how} ({said}). {kept}")

@@ -1,0 +1,1 @@
+"""Models and tokenizers: configured, built, loaded, and saved."""

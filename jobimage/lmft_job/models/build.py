@@ -1,0 +1,219 @@
+"""Models and tokenizers through transformers' Auto classes: by name, from a folder, or fresh from a config."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from lmft_api.spec import Task
+from lmft_api.text.wording import first_line
+from lmft_job.errors import InvalidError, JobError
+from lmft_job.models.config import AUTO_CLASSES, complete_config, label_settings, require_head
+from lmft_job.models.next_token import embedding_rows
+from lmft_job.models.padding_row import hold_padding_row
+from lmft_job.models.sources.files import Say
+from lmft_job.models.sources.parsing import SlowTokenizerError, config_of, tokenizer_of
+from lmft_job.models.tokenizers import id_count
+from lmft_job.models.weights import Loaded, load_weights
+
+log = logging.getLogger(__name__)
+
+
+def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False, say: Say = log.info) -> Any:
+    """The fast tokenizer of a folder, ready for training.
+
+    Raises:
+        InvalidError: when the folder has none, or only a slow one (packing relies on the fast tokenizers' batches).
+    """
+    try:
+        return tokenizer_of(folder, field, say, trust_remote_code=trust_remote_code)
+    except JobError:
+        raise
+    except SlowTokenizerError as error:
+        raise InvalidError(
+            [f"{field}: its tokenizer {error} has no fast version. Name another in spec.model.tokenizer."]
+        ) from error
+    except Exception as error:
+        raise InvalidError(
+            [f"{field}: its tokenizer cannot be loaded ({first_line(error)}). Set spec.model.tokenizer.name."]
+        ) from error
+
+
+def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
+    """Give a tokenizer what the task needs: the end-of-text token pads where it has no padding token of its own.
+
+    Packed blocks are never padded and rows carry an attention mask, so no real end-of-text label is masked away.
+
+    Raises:
+        InvalidError: for MaskedLM without a mask token, or with nothing to pad with.
+    """
+    if task == Task.MASKED_LM and tokenizer.mask_token_id is None:
+        raise InvalidError(
+            [
+                "spec.task: MaskedLM needs a tokenizer with a mask token, and this one has none. Use a model such as "
+                "distilbert/distilroberta-base, or task CausalLM."
+            ]
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None and task == Task.SEQUENCE_CLASSIFICATION:
+            raise InvalidError(
+                ["spec.model.tokenizer: it has neither a padding nor an end-of-text token to pad rows with."]
+            )
+        if tokenizer.eos_token_id is not None:
+            tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(
+    folder: Path, field: str, *, trust_remote_code: bool, labels: Sequence[str] | None, say: Say = log.info
+) -> Any:
+    """The configuration of a pretrained model.
+
+    Raises:
+        InvalidError: unreadable, or of code that the repository carries and that is not trusted.
+    """
+    extra = label_settings(labels)
+    try:
+        return config_of(folder, field, say, trust_remote_code=trust_remote_code, **extra)
+    except JobError:
+        raise
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise InvalidError(
+                [
+                    f"{field}: this model runs code that its repository carries. Choose one that transformers knows, "
+                    "or set spec.model.trustRemoteCode and have it allowed (policy, or --allow-remote-code)."
+                ]
+            ) from error
+        raise InvalidError([f"{field}: its configuration cannot be used ({first_line(error)})."]) from error
+
+
+def build_model(
+    task: Task,
+    config: Any,
+    tokenizer: Any,
+    weights: Path | None,
+    field: str,
+    *,
+    seed: int,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """The model, its weights in FP32, and what people should know about it.
+
+    Args:
+        task: chooses the head.
+        config: its configuration.
+        tokenizer: the embeddings are enlarged to hold all of its tokens.
+        weights: folder with safetensors; None draws fresh weights from the seed.
+        field: manifest field to blame.
+        seed: for fresh weights and a fresh head.
+        trust_remote_code: run the folder's own code.
+
+    Raises:
+        InvalidError: no such head for this model, weights that are missing or do not fit.
+    """
+    require_head(task, config)
+    complete_config(config, task, tokenizer)
+    factory = getattr(transformers, AUTO_CLASSES[task])
+    transformers.set_seed(seed)
+    if weights is not None:
+        built = load_weights(factory, weights, config, task, field, trust_remote_code=trust_remote_code)
+    else:
+        try:
+            built = Loaded(factory.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code))
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
+    _require_loadable(factory, built.model, field)
+    _make_room(built.model, id_count(tokenizer), field)
+    held = hold_padding_row(built.model)
+    repaired = _settle_generation(built.model, tokenizer, field)
+    return Loaded(built.model, (*built.notes, *held, *repaired))
+
+
+def _require_loadable(factory: Any, model: Any, field: str) -> None:
+    """Refuse a model that is a part of what the configuration says, and that nobody could load once it is published."""
+    config = model.config
+    if type(config) not in factory._model_mapping and not getattr(config, "auto_map", None):
+        raise InvalidError(
+            [f"{field}: {factory.__name__} makes a {type(model).__name__} of it, which it does not load again once it "
+             "is saved. Choose another model type"]
+        )  # fmt: skip
+
+
+def _make_room(model: Any, tokens: int, field: str) -> None:
+    """Enlarge the embeddings to hold all of the tokens."""
+    try:
+        rows = embedding_rows(model)
+    except (AttributeError, NotImplementedError):
+        return  # it has none, or something else in their place; the rehearsal shows whether it takes the tokens
+    if tokens <= rows:
+        return
+    try:
+        model.resize_token_embeddings(tokens)
+    except Exception as error:
+        raise InvalidError(
+            [f"{field}: its {rows:,} embeddings cannot be enlarged to the {tokens:,} tokens ({first_line(error)})"]
+        ) from error
+
+
+def _settle_generation(model: Any, tokenizer: Any, field: str) -> list[str]:
+    """Make the generation settings such that they can be published; notes on what was repaired.
+
+    Settings that do nothing, such as a temperature without sampling, are in many published models, and transformers
+    refuses to save them once anything else has changed.
+
+    Raises:
+        InvalidError: they are wrong in another way.
+    """
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return []
+    if settings.pad_token_id is None:
+        settings.pad_token_id = tokenizer.pad_token_id
+    notes: list[str] = []
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        notes = _repair_generation(settings)
+    try:
+        settings.validate(strict=True)
+    except ValueError as error:
+        raise InvalidError(
+            [f"{field}: its generation settings (generation_config.json) are wrong: {first_line(error)}"]
+        ) from error
+    return notes
+
+
+_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
+_BEAMS = ("early_stopping", "length_penalty")
+
+
+def _repair_generation(settings: Any) -> list[str]:
+    """Whoever wrote a temperature and nothing of sampling meant to sample; what else does nothing is left out."""
+    notes = []
+    idle: list[str] = []
+    if settings.temperature == 0:
+        settings.temperature = None  # is how people write greedy decoding, and sampling refuses it
+        idle.append("temperature 0")
+    elif settings.do_sample is None and any(getattr(settings, name, None) is not None for name in _SAMPLING):
+        settings.do_sample = True
+        notes.append(
+            "generation_config.json: do_sample was missing beside settings of sampling; it is published as true"
+        )
+    without = [] if settings.do_sample else [*_SAMPLING]
+    if settings.num_beams in (None, 1):
+        without += _BEAMS
+    if not settings.return_dict_in_generate:
+        without += settings.extra_output_flags
+    for name in without:
+        if getattr(settings, name, None) not in (None, False):
+            idle.append(name)
+            setattr(settings, name, None)
+    if idle:
+        notes.append(f"generation_config.json: settings without effect are not published: {', '.join(sorted(idle))}")
+    return notes

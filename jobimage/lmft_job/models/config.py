@@ -1,0 +1,188 @@
+"""Configurations of models: made from a manifest, completed with what tokenizer and labels decide, and their limits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from transformers import AutoConfig
+
+from lmft_api.spec import Task
+from lmft_api.text.wording import did_you_mean, first_line
+from lmft_job.errors import InvalidError
+from lmft_job.models.next_token import not_causal
+from lmft_job.models.tokenizers import id_count
+
+AUTO_CLASSES = {
+    Task.CAUSAL_LM: "AutoModelForCausalLM",
+    Task.MASKED_LM: "AutoModelForMaskedLM",
+    Task.SEQUENCE_CLASSIFICATION: "AutoModelForSequenceClassification",
+}
+# Their CausalLM head scores each token against itself, or sees it. Named here to be refused before anything is
+# downloaded for them; those that are not named are found out by the rehearsal.
+_NOT_CAUSAL = {
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "mvp", "pegasus",
+    "plbart", "prophetnet", "trocr", "whisper", "xlm", "xlnet",
+}  # fmt: skip
+_NO_LIMIT = 10**9
+_WHERE = "spec.model.fromConfig"
+
+
+def text_part(config: Any) -> Any:
+    """What a configuration says of its language model: a part of it where the model sees or hears too, else all."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # it has several
+        return getattr(config, "decoder", config)
+
+
+def fresh_config(
+    given: dict[str, Any], tokenizer: Any | None, labels: Sequence[str] | None, tokens: int | None = None
+) -> Any:
+    """A configuration for training from scratch, with vocabulary and special ids of the tokenizer.
+
+    Args:
+        given: ``spec.model.fromConfig``.
+        tokenizer: without one those are left as they are; the rest can be checked already.
+        labels: names of the classes; None for the other tasks.
+        tokens: size of the vocabulary; None for the tokenizer's.
+
+    Raises:
+        InvalidError: unknown model_type or keys, values the model refuses, a vocabulary that is too small.
+    """
+    rest = dict(given)
+    kind = rest.pop("model_type", None)
+    if not isinstance(kind, str):
+        wrong = "is missing; set it" if kind is None else f"must be text, not {kind!r}"
+        raise InvalidError([f"{_WHERE}.model_type: {wrong}, for example gpt2 or bert"])
+    known = transformers.CONFIG_MAPPING
+    if kind not in known:
+        raise InvalidError(
+            [f"{_WHERE}.model_type: transformers knows no model type {kind!r}{did_you_mean(kind, list(known.keys()))}"]
+        )
+    try:
+        reference = known[kind]()
+        names = set(reference.to_dict()) | set(reference.attribute_map)
+        unknown = [name for name in rest if name not in names and not hasattr(reference, name)]
+        if unknown:
+            raise InvalidError(
+                [f"{_WHERE}.{name}: {kind} has no such setting{did_you_mean(name, sorted(names))}" for name in unknown]
+            )
+        if tokenizer is not None:
+            rest = _with_vocabulary(rest, reference, tokenizer, tokens or id_count(tokenizer))
+        return AutoConfig.for_model(kind, **rest, **label_settings(labels))
+    except InvalidError:
+        raise
+    except Exception as error:
+        raise InvalidError([f"{_WHERE}: {kind} does not accept it ({first_line(error)})"]) from error
+
+
+def _with_vocabulary(given: dict[str, Any], reference: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
+    """The settings, with vocabulary and special ids where the model looks for them."""
+    part = text_part(reference)
+    name = next((name for name, value in vars(reference).items() if value is part), None)
+    if name is None:
+        return given | _vocabulary_settings(given, reference, tokenizer, tokens, _WHERE)
+    inner = given.get(name, {})
+    if not isinstance(inner, dict):
+        raise InvalidError([f"{_WHERE}.{name}: must be a mapping of settings, not {inner!r}"])
+    inner = inner | _vocabulary_settings(inner, part, tokenizer, tokens, f"{_WHERE}.{name}")
+    if part.model_type and "model_type" not in inner:
+        inner["model_type"] = part.model_type
+    return given | {name: inner}
+
+
+def _vocabulary_settings(
+    given: dict[str, Any], reference: Any, tokenizer: Any, tokens: int, where: str
+) -> dict[str, Any]:
+    size = given.get("vocab_size", tokens)
+    if not isinstance(size, int) or size < tokens:
+        raise InvalidError([f"{where}.vocab_size: {size} is less than the tokenizer's {tokens} tokens; remove it"])
+    found: dict[str, Any] = {"vocab_size": size}
+    for name in ("bos", "eos", "pad", "sep", "cls", "mask"):
+        key = f"{name}_token_id"
+        if key not in given and hasattr(reference, key):
+            found[key] = _id_for(reference, key, tokenizer)
+    return found
+
+
+def _id_for(reference: Any, key: str, tokenizer: Any) -> int | None:
+    """The tokenizer's id; where it has none and the model type insists on one, the one that ends or pads."""
+    token: int | None = getattr(tokenizer, key, None)
+    if token is not None:
+        return token
+    try:
+        type(reference)(**{key: None})
+    except Exception:  # noqa: BLE001 - whatever a configuration raises, it does not take None
+        return next((one for one in (tokenizer.eos_token_id, tokenizer.pad_token_id) if one is not None), 0)
+    return None
+
+
+def require_head(task: Task, config: Any) -> None:
+    """Refuse a model type that has no head for the task, before anything is downloaded or tokenised for it.
+
+    Raises:
+        InvalidError: when transformers knows none. Remote code brings its own and is not looked at.
+    """
+    factory = getattr(transformers, AUTO_CLASSES[task])
+    carried = (getattr(config, "auto_map", None) or {}).get(AUTO_CLASSES[task])
+    if type(config) not in factory._model_mapping and carried is None:
+        raise InvalidError(
+            [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
+        )
+    if task == Task.CAUSAL_LM and config.model_type in _NOT_CAUSAL:
+        raise InvalidError([not_causal(config.model_type, "its head does not learn to predict the next token")])
+
+
+def complete_config(config: Any, task: Task, tokenizer: Any) -> None:
+    """Fill in what configurations leave out and models need: padding id, the decoder's first token, and direction."""
+    for part in (config, text_part(config)):
+        # A decoder that classifies looks for a row's last token that is no padding: of the tokenizer that pads.
+        if getattr(part, "pad_token_id", None) is None or task == Task.SEQUENCE_CLASSIFICATION:
+            part.pad_token_id = tokenizer.pad_token_id
+    if getattr(config, "is_encoder_decoder", False):
+        if getattr(config, "decoder_start_token_id", None) is None:
+            config.decoder_start_token_id = config.pad_token_id
+    elif task == Task.CAUSAL_LM and getattr(config, "is_decoder", None) is False:
+        # Encoders such as BERT see the whole input unless told otherwise, the token to predict too: perplexity nears 1.
+        config.is_decoder = True
+
+
+def take_padding(tokenizer: Any, config: Any) -> None:
+    """Let the tokenizer of a pretrained classifier pad with the model's padding token, where that is a special one.
+
+    RoBERTa and its kin count positions from its id; what the weights learned holds for that one.
+    """
+    pad = text_part(config).pad_token_id if hasattr(text_part(config), "pad_token_id") else None
+    if isinstance(pad, int) and pad != tokenizer.pad_token_id and pad in tokenizer.all_special_ids:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+
+
+def position_limit(config: Any, tokenizer: Any | None) -> int | None:
+    """Tokens that fit into one input, by what is written; None when the model has no limit of its own.
+
+    Some models number their positions from more than 0, which costs as many: see the rehearsal.
+    """
+    positions = positions_of(config)
+    limits = [] if positions is None else [positions]
+    longest = getattr(tokenizer, "model_max_length", None)
+    if isinstance(longest, int) and longest < _NO_LIMIT:
+        limits.append(longest)
+    return min(limits) if limits else None
+
+
+def positions_of(config: Any) -> int | None:
+    """Positions that the configuration promises; None for no limit."""
+    positions = getattr(text_part(config), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def label_settings(labels: Sequence[str] | None) -> dict[str, Any]:
+    """Settings for a classifier of these classes; none for None."""
+    if labels is None:
+        return {}
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }

@@ -1,0 +1,150 @@
+"""What the code of a model, or of somebody's trainer, does with its loss, found out by trying it on a few tokens.
+
+Signatures do not tell: many heads take ``num_items_in_batch`` and pass it over, and some heads for causal language
+modelling neither shift the labels nor hide what comes later. Nothing here draws from the global random state, changes
+a weight or keeps a gradient.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from lmft_api.spec import Task
+from lmft_job.errors import InvalidError
+from lmft_job.models.device import Arithmetic
+
+_TOKENS = 12
+NOTICEABLE = 1e-4
+
+
+@contextmanager
+def trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
+    """Dropout off, no gradients, and everything afterwards as it was."""
+    was_training, device = model.training, arithmetic.device
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            with arithmetic.context():
+                yield
+    finally:
+        model.train(was_training)
+
+
+def embedding_rows(model: Any) -> int:
+    """Ids that a model has embeddings for. By the matrix: not every class of embeddings counts them (I-BERT's)."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
+    """Whether a trainer's loss of a batch is divided by the number of targets that it is told, or by that of the batch.
+
+    Args:
+        trainer: its ``compute_loss`` is tried, whosever it is.
+        batch: one row is enough.
+        task: in the row every token becomes a target for MaskedLM, where else there may be none.
+        arithmetic: device and precision.
+    """
+    model: Any = trainer.model
+    if task == Task.MASKED_LM:
+        batch = {**batch, "labels": batch["input_ids"]}
+    batch = {name: value.to(arithmetic.device) for name, value in batch.items()}
+    losses = []
+    for count in (4, 8):
+        with trying(model, arithmetic):
+            told = torch.tensor(count, device=arithmetic.device)
+            losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=told)))  # type: ignore[arg-type]
+    return not math.isclose(*losses, rel_tol=0.01)
+
+
+def require_next_token(model: Any, positions: int | None, usable: torch.Tensor | None = None) -> None:
+    """Refuse a CausalLM head that is not trained to predict the next token: it would report a perplexity near 1.
+
+    Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
+    only where labels are not shifted, and the last id is another, which earlier positions must not see. In FP32: the
+    rounding of BF16, which mixtures of experts do otherwise beside other tokens, could pass for a token that is seen.
+    A model that cannot compute these is left to the evaluation, which tells so.
+
+    Args:
+        model: on its device, in FP32.
+        positions: the longest input that it takes.
+        usable: ids that text can have, 1-D; None for all of the vocabulary.
+
+    Raises:
+        InvalidError: it scores each token against itself, or sees the token to predict.
+    """
+    length = min(_TOKENS, positions or _TOKENS)
+    if usable is None:
+        usable = torch.arange(embedding_rows(model))
+    count = len(usable)
+    chosen = torch.randint(count, (2, 1, length), generator=torch.Generator().manual_seed(0))
+    chosen[1, :, :-1] = chosen[0, :, :-1]
+    chosen[1, :, -1] = (chosen[0, :, -1] + count // 2) % count
+    ids = usable[chosen]
+    labels = torch.full_like(ids, -100)
+    labels[1, :, 0] = usable[(chosen[1, :, 0] + count // 2) % count]
+    arithmetic = Arithmetic(next(model.parameters()).device)
+    ids, labels = ids.to(arithmetic.device), labels.to(arithmetic.device)
+    losses, seen = [], []
+    try:
+        for number in range(2):
+            with trying(model, arithmetic):
+                output = model(input_ids=ids[number], labels=labels[number])
+            losses.append(float(output.loss))
+            seen.append(output.logits[:, : length - 1].float())
+        ahead, scale = float((seen[1] - seen[0]).abs().max()), float(seen[0].abs().max())
+    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment
+        return
+    nothing, first = losses
+    wrong = None
+    if math.isfinite(first) and not (math.isfinite(nothing) and abs(first - nothing) < 0.1):
+        wrong = "its loss scores each token against itself, not against the next one"
+    elif ahead > NOTICEABLE * scale:
+        wrong = "it sees the token to predict"
+    if wrong:
+        raise InvalidError([not_causal(model.config.model_type, wrong)])
+
+
+def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
+    """On which side to pad rows of a classifier, so that a row's answer does not depend on the rows beside it.
+
+    Most models take either side; one that counts positions from the first token, such as GPT-2, is put off by pads
+    before it, and one that looks at the last token, such as XLNet, by pads after it.
+
+    Args:
+        model: on its device; what it answers for a row alone is compared with what it answers with pads.
+        pad_id: of the padding.
+        wanted: the tokenizer's side, taken where it does no harm, or the other does too.
+    """
+    device = next(model.parameters()).device
+    vocabulary = embedding_rows(model)
+    row = torch.randint(vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
+    row[row == pad_id] = (pad_id + 1) % vocabulary
+    pads = torch.full((1, 3), pad_id)
+
+    def answer(*parts: torch.Tensor) -> torch.Tensor:
+        ids = torch.cat(parts, 1).to(device)
+        mask = torch.cat([torch.full_like(part, int(part is row)) for part in parts], 1).to(device)
+        with trying(model, Arithmetic(device)):
+            return model(input_ids=ids, attention_mask=mask).logits.float()  # type: ignore[no-any-return]
+
+    try:
+        alone = answer(row)
+        kept = {left: _same(alone, answer(pads, row) if left else answer(row, pads)) for left in (wanted, not wanted)}
+    except Exception:  # noqa: BLE001 - whatever its code raises, the evaluation says in a moment
+        return wanted
+    return wanted if kept[wanted] or not kept[not wanted] else not wanted
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(((one - other).abs() <= NOTICEABLE + 10 * NOTICEABLE * one.abs()).all())
+
+
+def not_causal(kind: str, wrong: str) -> str:
+    """The problem, with what to do."""
+    return (
+        f"spec.task: CausalLM does not go with a model of type {kind}; {wrong}. Choose a decoder such as gpt2 or llama"
+    )

@@ -1,0 +1,145 @@
+"""Tokenizers and configurations as objects, though their files come from anywhere.
+
+Twice guarded. :mod:`lmft_job.models.sources.files` copies what may be loaded; then transformers reads the copy in a
+child that can open nothing else (:mod:`lmft_job.process.apart`), and hands back what it made of it as plain files:
+``config.json``, and ``tokenizer.json`` with the settings beside it. Only these are loaded here, where keys and tokens
+lie within reach.
+"""
+
+import functools
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from lmft_job.errors import UnavailableError
+from lmft_job.models.sources.files import CONFIG, TOKENIZER, Say, readable_copy
+from lmft_job.process.apart import ApartError, NoAnswerError, apart
+
+_CLASS = "class.json"
+
+
+class SlowTokenizerError(Exception):
+    """The tokenizer has no fast version; the text is the name of its class."""
+
+
+def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer in a folder of whatever origin.
+
+    Args:
+        folder: of a model or tokenizer.
+        where: manifest field to blame.
+        say: takes notes.
+        trust_remote_code: run code that the folder carries; it can read what it likes, so nothing is guarded.
+
+    Raises:
+        InvalidError: a file that is not read; see :func:`lmft_job.models.sources.files.readable_copy`.
+        SlowTokenizerError: it has only a slow one.
+        ApartError: transformers cannot load it; the text is what it says.
+        UnavailableError: reading it did not come to an end.
+    """
+    if trust_remote_code:
+        return _fast(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=True))
+    with _parsed(folder, where, say, _leave_tokenizer) as found:
+        name = str(json.loads((found / _CLASS).read_text())["name"])
+        if not (found / TOKENIZER).is_file():
+            raise SlowTokenizerError(name)
+        with _copied(found, where) as clean:
+            kind = getattr(transformers, name, transformers.PreTrainedTokenizerFast)
+            if not (isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerBase)):
+                raise ApartError(f"{name} is no tokenizer")
+            tokenizer: Any = kind.from_pretrained(str(clean), local_files_only=True)
+            core = Tokenizer.from_file(str(clean / TOKENIZER))
+    if json.loads(core.to_str()) != json.loads(tokenizer.backend_tokenizer.to_str()):
+        # Its class builds the core from the vocabulary, by rules of its own; what it was in the source counts.
+        tokenizer._tokenizer = core
+    tokenizer.name_or_path = str(folder)
+    return tokenizer
+
+
+def config_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = False, **more: Any) -> Any:
+    """The configuration in a folder of whatever origin.
+
+    Args:
+        folder: of a model.
+        where: manifest field to blame.
+        say: takes notes.
+        trust_remote_code: as for :func:`tokenizer_of`.
+        more: settings that take precedence.
+
+    Raises:
+        InvalidError, ApartError, UnavailableError: as for :func:`tokenizer_of`.
+    """
+    if trust_remote_code:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=True, **more)
+    with _parsed(folder, where, say, _leave_config) as found, _copied(found, where) as clean:
+        config = AutoConfig.from_pretrained(str(clean), trust_remote_code=False, local_files_only=True, **more)
+    config.name_or_path = str(folder)
+    return config
+
+
+def _leave_tokenizer(source: Path, results: Path) -> None:
+    """In the child."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
+    (results / _CLASS).write_text(json.dumps({"name": type(tokenizer).__name__}))
+    if getattr(tokenizer, "is_fast", False):
+        tokenizer.save_pretrained(str(results))
+
+
+def _leave_config(source: Path, results: Path) -> None:
+    """In the child."""
+    config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
+    config.to_json_file(results / CONFIG)
+    body = json.loads((results / CONFIG).read_text())
+    # The model type is one that transformers knows, so the repository's own code is of no use to this run.
+    body.pop("auto_map", None)
+    (results / CONFIG).write_text(json.dumps(body))
+
+
+@contextmanager
+def _parsed(folder: Path, where: str, say: Say, work: Any) -> Iterator[Path]:
+    """The folder that a child leaves."""
+    with tempfile.TemporaryDirectory(prefix="lmft-parse-") as scratch:
+        source = readable_copy(folder, Path(scratch) / "source", where, say)
+        results = Path(scratch) / "results"
+        results.mkdir()
+        try:
+            restricted = apart(functools.partial(work, source, results), source, results)
+        except NoAnswerError as error:
+            raise UnavailableError(f"{where}: reading its tokenizer and configuration {error}.") from error
+        if not restricted:
+            say("this kernel has no Landlock: what model files may open is bounded by the list of settings alone")
+        yield results
+
+
+@contextmanager
+def _copied(results: Path, where: str) -> Iterator[Path]:
+    """What the child left, by the same rules as what it was given."""
+    with tempfile.TemporaryDirectory(prefix="lmft-parsed-") as scratch:
+        yield readable_copy(results, Path(scratch) / "clean", where, lambda _: None)
+
+
+@contextmanager
+def weights_of(folder: Path, where: str, *, trust_remote_code: bool = False) -> Iterator[Path]:
+    """A folder to load weights from: safetensors and their index, and no adapter that leads elsewhere.
+
+    Raises:
+        InvalidError: an index that names files elsewhere.
+    """
+    if trust_remote_code:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="lmft-weights-") as scratch:
+        yield readable_copy(folder, Path(scratch) / "weights", where, lambda _: None, weights=True)
+
+
+def _fast(tokenizer: Any) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise SlowTokenizerError(type(tokenizer).__name__)
+    return tokenizer

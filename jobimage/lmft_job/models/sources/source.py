@@ -1,0 +1,102 @@
+"""Brings a model's or tokenizer's folder to this machine: from the hub, from s3://, or from a folder that is here."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmft_api.addresses import decoded
+from lmft_api.reasons import Reason
+from lmft_job.errors import RefusedError, UnavailableError
+from lmft_job.hub import client
+from lmft_job.process.private import refuse_private
+from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
+
+_WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.vocab", "*.bpe"]
+_CODE = ["*.py"]
+_NESTED = ["*/*"]
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """A model or tokenizer on this disk.
+
+    Attributes:
+        path: the folder.
+        revision: commit on the hub, when it came from there.
+    """
+
+    path: Path
+    revision: str | None = None
+
+
+def fetch_source(
+    source: str,
+    destination: Path,
+    *,
+    field: str,
+    revision: str | None = None,
+    token: str | None = None,
+    credentials: Path | None = None,
+    with_code: bool = False,
+    weights: bool = True,
+    check: Check | None = None,
+) -> SourceFolder:
+    """The folder of a model or tokenizer.
+
+    Args:
+        source: hub id, or s3:// or file:// address.
+        destination: where an s3:// folder is put; the hub has its own cache.
+        field: manifest field to blame, such as ``spec.model.name``.
+        revision: branch, tag or commit on the hub.
+        token: hub token of the manifest; None takes what the hub's client finds by itself.
+        credentials: folder with AWS_* files for s3://.
+        with_code: fetch the repository's Python files too.
+        weights: fetch the weights too, not only configuration and tokenizer.
+        check: called now and then; what it raises ends the transfer.
+
+    Raises:
+        RefusedError: not found, or not allowed.
+        UnavailableError: hub or storage does not answer.
+        InvalidError: a folder, or a link in it, that leads to the pod's secrets.
+    """
+    if source.startswith("file://"):
+        path = Path(decoded(source).removeprefix("file://"))
+        if not path.is_dir():
+            raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
+        for entry in (path, *path.rglob("*")):
+            # A vocabulary that is a link to a key would end up in the model. (Path.resolve fails on links in a circle.)
+            refuse_private(Path(os.path.realpath(entry)), field)
+    if source.startswith(("file://", "s3://")):
+        store = open_store(source, credentials, purpose="model", field=field)
+        return SourceFolder(_from_storage(store, destination, field, check))
+    patterns = [p for p in _WANTED if weights or p != "*.safetensors"] + (_CODE if with_code else [])
+    from huggingface_hub import snapshot_download
+
+    def download() -> str:
+        return snapshot_download(
+            source, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_NESTED
+        )
+
+    wanted = client.Wanted(
+        source, field, "model", revision, "spec.model.revision", token is not None,
+        not_found=Reason.MODEL_NOT_FOUND, denied=Reason.MODEL_ACCESS_DENIED,
+    )  # fmt: skip
+    try:
+        path = Path(client.patiently(download))
+    except Exception as error:
+        raise client.explained(error, wanted) or UnavailableError(
+            f'{field} "{source}" could not be fetched from the hub ({client.last_words(error)}).'
+        ) from error
+    return SourceFolder(path, path.name)
+
+
+def _from_storage(store: Store, destination: Path, field: str, check: Check | None) -> Path:
+    """A folder of ours, such as a checkpoint, is verified against its manifest; any other is taken as it is."""
+    try:
+        if fetch_verified(store, "", destination, check):
+            return destination
+    except DamagedFolderError as error:
+        raise RefusedError(
+            Reason.MODEL_NOT_FOUND, f"{field}: {store.url('')} is damaged: {error}. Name another model or run."
+        ) from error
+    return fetch_folder(store, "", destination, check)

@@ -1,0 +1,122 @@
+"""What the recipe tells people while it runs; the console and the progress reporter listen."""
+
+from dataclasses import dataclass
+
+from lmft_api.spec import Task
+from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The run begins.
+
+    Attributes:
+        name: of the run.
+        task: of the run.
+        model: for people, such as ``gpt2 (4 layers, 3.6M parameters, from config)``.
+        device: for people.
+        precision: FP32, BF16 or FP16.
+    """
+
+    name: str
+    task: Task
+    model: str
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class DataPrepared:
+    """The data is ready.
+
+    Attributes:
+        figures: rows, blocks and tokens.
+        block_size: tokens in a block; None where rows are padded instead.
+        seconds: how long it took.
+        reused: whether it was found prepared in storage.
+        noun: what a row is called, in the plural.
+    """
+
+    figures: DatasetFigures
+    block_size: int | None
+    seconds: float
+    reused: bool = False
+    noun: str = "rows"
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """An optimiser step is done.
+
+    Attributes:
+        step: counts from 1 over all attempts.
+        total: steps planned.
+        epoch: epochs done.
+        loss: the newest known.
+        learning_rate: of the next step.
+        tokens_per_second: smoothed.
+    """
+
+    step: int
+    total: int
+    epoch: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class GoneOn:
+    """The attempt goes on from a checkpoint.
+
+    Attributes:
+        step: the checkpoint's.
+        saved_by: the attempt that wrote it.
+        lost_steps: steps that earlier attempts are known to have done beyond it; they are repeated.
+    """
+
+    step: int
+    saved_by: int
+    lost_steps: int
+
+    def __str__(self) -> str:
+        repeated = f"; {self.lost_steps} steps are repeated" if self.lost_steps else ""
+        return f"resumed from step {self.step}, saved by attempt {self.saved_by}{repeated}"
+
+
+class Observer:
+    """Hears all and says nothing: listeners override what they care for. A method is cheap and never fails the run."""
+
+    def headline(self, headline: Headline) -> None:
+        """The run begins."""
+
+    def data(self, prepared: DataPrepared) -> None:
+        """The data is ready."""
+
+    def phase(self, phase: JobPhase) -> None:
+        """The job begins to do something else."""
+
+    def resumed(self, gone_on: GoneOn) -> None:
+        """The attempt goes on from a checkpoint."""
+
+    def baseline(self, figures: EvaluationRow) -> None:
+        """The held-out data was evaluated before training (step 0)."""
+
+    def step(self, done: StepDone) -> None:
+        """An optimiser step is done."""
+
+    def evaluation(self, evaluation: EvaluationRow) -> None:
+        """The held-out data was evaluated during or after training."""
+
+    def checkpoint(self, step: int) -> None:
+        """The checkpoint of a step is complete in storage."""
+
+    def note(self, text: str) -> None:
+        """One line worth knowing: a damaged checkpoint passed over, the batch halved."""
+
+    def interrupted(self, step: int | None, again: str) -> None:
+        """Stopped by Ctrl-C or SIGTERM; ``step`` is what is saved (None: nothing), ``again`` the command to go on."""
+
+    def done(self, report: Report) -> None:
+        """Finished; model and report lie at ``report.results.model_uri`` and ``report_uri``."""

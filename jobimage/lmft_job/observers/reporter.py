@@ -1,0 +1,251 @@
+"""Live progress to the operator, in the Kubeflow Trainer's wire format, from a thread of its own.
+
+The built-in callback of transformers posts within the training step, so that a silent server costs seconds a step;
+here a step only leaves its figures behind, and the thread sends the newest when it is time.
+"""
+
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from typing_extensions import override
+
+from lmft_api.text.times import now
+from lmft_api.wire.progress import (
+    CA_VARIABLE,
+    SERVER_URL_VARIABLE,
+    TOKEN_VARIABLE,
+    JobPhase,
+    Metric,
+    MetricName,
+    ProgressMessage,
+    TrainerStatus,
+)
+from lmft_api.wire.report import EvaluationRow
+from lmft_job.observers.eta import StepTimer
+from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+
+INTERVAL_SECONDS = 10.0
+TIMEOUT_SECONDS = 5.0
+LAST_TIMEOUT_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+SPACING_SECONDS = 0.6
+"""Least time between two posts: news that come close together go in one; the operator takes two a second at most."""
+
+
+class ProgressState:
+    """The newest figures and what follows from them; knows no clock but the one it is given."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._metrics: dict[str, str] = {}
+        self._pace = StepTimer()
+        self._step = self._total = 0
+
+    def step(self, done: StepDone) -> None:
+        """An optimiser step is done."""
+        # Only steps of this process count: a resumed run did not make the earlier ones in this time.
+        self._pace.step(done.step, self._clock())
+        self._step, self._total = done.step, done.total
+        self.put(
+            current_step=done.step,
+            total_steps=done.total,
+            current_epoch=done.epoch,
+            loss=done.loss,
+            learning_rate=done.learning_rate,
+            tokens_per_second=done.tokens_per_second,
+        )
+
+    def pause(self) -> None:
+        """Something else than steps has ended, and does not count as theirs."""
+        self._pace.pause(self._clock())
+
+    def note(self, name: str, text: str) -> None:
+        """Set a metric that is no number."""
+        self._metrics[name] = text
+
+    def put(self, **figures: float | None) -> None:
+        """Set metrics by name; None leaves the one before."""
+        told = {name: value for name, value in figures.items() if value is not None}
+        self._metrics |= {MetricName(name).value: _number(value) for name, value in told.items()}
+
+    def message(self) -> ProgressMessage:
+        """What to send now."""
+        percent = 100 * self._step // self._total if self._total else None
+        left = self._pace.seconds_left(self._step, self._total)
+        return ProgressMessage(
+            trainer_status=TrainerStatus(
+                progress_percentage=percent,
+                estimated_remaining_seconds=None if left is None else round(left),
+                metrics=[Metric(name=name, value=value) for name, value in self._metrics.items()],
+                last_updated_time=now(),
+            )
+        )
+
+
+class Endpoint:
+    """Where to post, and how to prove who posts."""
+
+    def __init__(self, url: str, ca_file: Path | None, token_file: Path | None) -> None:
+        self._url, self._ca_file, self._token_file = url, ca_file, token_file
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Endpoint | None":
+        """The endpoint that the operator named, or None on a laptop."""
+        url = environment.get(SERVER_URL_VARIABLE)
+        if not url:
+            return None
+        ca, token = (environment.get(name) for name in (CA_VARIABLE, TOKEN_VARIABLE))
+        return cls(url, Path(ca) if ca else None, Path(token) if token else None)
+
+    def post(self, message: ProgressMessage, timeout: float) -> str | None:
+        """Send a report; returns None when it was taken, else why not. Token and CA are read anew: both rotate."""
+        try:
+            headers = {"Content-Type": "application/json"}
+            if self._token_file is not None:
+                headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+            context = ssl.create_default_context(cafile=self._ca_file) if self._url.startswith("https:") else None
+            body = json.dumps(message.to_json()).encode()
+            request = Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 - the operator's own
+            with urlopen(request, timeout=timeout, context=context):  # noqa: S310
+                return None
+        except HTTPError as error:
+            return f"the server answered {error.code}"
+        except (OSError, HTTPException, ValueError) as error:
+            return str(error) or type(error).__name__
+
+
+class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
+    """An observer that posts; every method only leaves figures behind and returns at once.
+
+    Args:
+        endpoint: where to post.
+        interval: seconds between two posts; a change of phase, an evaluation and a checkpoint are posted at once.
+        say: told once when reports stop getting through, and once when they do again.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, interval: float = INTERVAL_SECONDS, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._endpoint, self._interval, self._say = endpoint, interval, say
+        self._state = ProgressState()
+        self._lock = threading.Lock()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._silent = False
+        self._posted = 0.0
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> "ProgressReporter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send the last word, within a bounded time."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(TIMEOUT_SECONDS + LAST_TIMEOUT_SECONDS)
+
+    @override
+    def headline(self, headline: Headline) -> None:
+        """The run lives."""
+        self._wake.set()
+
+    @override
+    def data(self, prepared: DataPrepared) -> None:
+        self._wake.set()
+
+    @override
+    def phase(self, phase: JobPhase) -> None:
+        """Posted at once: whoever waits for an evaluation should see that it is one."""
+        with self._lock:
+            self._state.note(MetricName.PHASE, phase.value)
+        self._wake.set()
+
+    @override
+    def resumed(self, gone_on: GoneOn) -> None:
+        """Posted at once: of an attempt that is killed nothing else will tell where it began."""
+        self._put(resumed_from_step=gone_on.step, lost_steps=gone_on.lost_steps)
+        self._wake.set()
+
+    @override
+    def baseline(self, figures: EvaluationRow) -> None:
+        """Baseline figures, under names of their own."""
+        self._put(
+            baseline_eval_loss=figures.eval_loss,
+            baseline_perplexity=figures.perplexity,
+            baseline_accuracy=figures.accuracy,
+        )
+        self._wake.set()
+
+    @override
+    def step(self, done: StepDone) -> None:
+        with self._lock:
+            self._state.step(done)
+
+    @override
+    def evaluation(self, evaluation: EvaluationRow) -> None:
+        """An evaluation; posted at once."""
+        self._put(
+            eval_step=evaluation.step,
+            eval_epoch=evaluation.epoch,
+            eval_train_loss=evaluation.train_loss,
+            eval_loss=evaluation.eval_loss,
+            perplexity=evaluation.perplexity,
+            accuracy=evaluation.accuracy,
+        )
+        with self._lock:
+            self._state.pause()
+        self._wake.set()
+
+    @override
+    def checkpoint(self, step: int) -> None:
+        """A checkpoint is complete; posted at once, for it is what a node's loss cannot take."""
+        self._put(checkpoint_step=step)
+        self._wake.set()
+
+    def _put(self, **figures: float | None) -> None:
+        with self._lock:
+            self._state.put(**figures)
+
+    def _run(self) -> None:
+        pause = self._interval
+        while not self._stop.is_set():
+            pause = self._interval if self._post(TIMEOUT_SECONDS) else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._wake.wait(pause)
+            self._stop.wait(self._spare())
+            self._wake.clear()
+        time.sleep(self._spare())
+        self._post(LAST_TIMEOUT_SECONDS)
+
+    def _spare(self) -> float:
+        """Seconds until the next post may follow."""
+        return max(0.0, self._posted + min(SPACING_SECONDS, self._interval) - time.monotonic())
+
+    def _post(self, timeout: float) -> bool:
+        with self._lock:
+            message = self._state.message()
+        problem = self._endpoint.post(message, timeout)
+        self._posted = time.monotonic()
+        if (problem is not None) != self._silent:
+            self._silent = problem is not None
+            self._say(
+                f"progress does not get through ({problem}); training goes on"
+                if problem
+                else "progress gets through again"
+            )
+        return problem is None
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

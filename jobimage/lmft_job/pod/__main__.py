@@ -1,0 +1,35 @@
+"""Entry of the job's container: the run file in, a result in the termination message out.
+
+Everything heavy is imported after the SIGTERM handler stands: Python as PID 1 ignores the signal until then, and
+importing torch takes seconds.
+"""
+
+import os
+import sys
+
+from lmft_api.reasons import ExitCode
+from lmft_job.process.signals import INTERRUPT
+from lmft_job.process.streams import keep_going
+
+
+def main() -> None:
+    """Run and exit with the code of the ending."""
+    try:
+        keep_going()
+        INTERRUPT.install()
+        from lmft_job.pod.attempt import run_attempt
+
+        code = run_attempt(sys.argv[1:])
+    except BaseException:
+        # Stopped before there was anything to conclude; an import may have made another error of it.
+        if not INTERRUPT.requested:
+            raise
+        code = ExitCode.INTERRUPTED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: a normal exit would wait for the threads of an upload that was given up.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A piece of work in a process of its own that can read only what it needs.
+
+The child is forked off this process, which has the libraries in memory: another Python would import them anew, for
+seconds. Of the threads only the one that forks lives on in the child, which therefore ends without cleaning up.
+"""
+
+import os
+import signal
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmft_api
+import lmft_job
+from lmft_job.process import landlock
+
+PATIENCE_SECONDS = 600.0
+_LIBRARIES = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/dev/null",
+    "/dev/urandom",
+)
+_WAIT_SECONDS = 0.01
+_ERROR_FILE = "error.txt"
+
+
+class ApartError(Exception):
+    """The work in the child failed; the text is what it said."""
+
+
+class NoAnswerError(Exception):
+    """The child neither answered nor ended in time, or was killed."""
+
+
+def apart(work: Callable[[], None], source: Path, results: Path, patience: float = PATIENCE_SECONDS) -> bool:
+    """Do work that may read the source folder and the interpreter's own files, and write to the results' folder.
+
+    Args:
+        work: leaves what it found as files in the results' folder. What it raises is raised here as text.
+        source: folder that it may read.
+        results: empty folder that it may write to.
+        patience: seconds until it is given up.
+
+    Returns:
+        Whether the kernel kept it to these folders; False where it has no Landlock.
+
+    Raises:
+        ApartError: the work raised.
+        NoAnswerError: it took too long, or was killed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    restricted = landlock.version() > 0
+    child = os.fork()
+    if child == 0:
+        _be_child(work, source, results)
+    with _ended(child):
+        until = time.monotonic() + patience
+        while True:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                break
+            if time.monotonic() > until:
+                raise NoAnswerError(f"did not come to an end within {patience:g} seconds")
+            time.sleep(_WAIT_SECONDS)
+    code = os.waitstatus_to_exitcode(status)
+    error = results / _ERROR_FILE
+    if error.is_file():
+        words = error.read_text(encoding="utf-8", errors="replace")
+        error.unlink()
+        raise ApartError(words)
+    if code != 0:
+        raise NoAnswerError(f"ended with {'signal' if code < 0 else 'code'} {abs(code)}")
+    return restricted
+
+
+def readable() -> Sequence[Path]:
+    """What the interpreter itself reads: its library, the packages, and shared libraries."""
+    places = sysconfig.get_paths()
+    ours = [Path(package.__file__).parent for package in (lmft_api, lmft_job) if package.__file__]
+    own = [Path(places[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return [*own, *ours, *map(Path, _LIBRARIES)]
+
+
+def _be_child(work: Callable[[], None], source: Path, results: Path) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        # A cache below /tmp, by the path of what is read: somebody else's, and not ours to write.
+        os.environ["TIKTOKEN_CACHE_DIR"] = ""
+        landlock.restrict([*readable(), source], [results])
+        work()
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception; all of it is told, and ends here
+        words = f"{type(error).__name__}: {error}" if not str(error).strip() else str(error)
+        (results / _ERROR_FILE).write_text(words[:4000], encoding="utf-8", errors="replace")
+    finally:
+        os._exit(code)
+
+
+@contextmanager
+def _ended(child: int) -> Iterator[None]:
+    """Whatever ends the wait ends the child."""
+    try:
+        yield
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise

@@ -1,0 +1,43 @@
+"""What people have to know of the data besides its numbers: the same on the console, in the page and on the card."""
+
+from lmft_api.wire.report import DatasetFigures
+from lmft_job.report.formatting import count, quantity
+
+
+def data_remarks(data: DatasetFigures) -> list[str]:
+    """What was done to the data, or is the matter with it, that no figure shows; empty where all is as wanted."""
+    said = []
+    if data.look_alike:
+        said.append(
+            f"The files were read as plain text, a row a line, and look like {data.look_alike}: every mark of it is "
+            "trained on. If that is not meant, set spec.dataset.format to what they are, or take the text out first."
+        )
+    if data.eval_rows_in_train:
+        said.append(
+            f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} stand in the "
+            "training data too, word for word: on new texts the figures may be worse."
+        )
+    cut = [
+        f"{count(rows)} of {count(of)} {what}"
+        for rows, of, what in (
+            (data.train_cut_rows, data.train_rows, "training texts"),
+            (data.eval_cut_rows, data.eval_rows, "held-out texts"),
+        )
+        if rows
+    ]
+    if cut:
+        said.append(
+            f"{' and '.join(cut)} are longer than the {count(data.longest_input or 0)} tokens that the model takes, "
+            "and were cut there."
+        )
+    if data.vocabulary and data.wanted_vocabulary and data.vocabulary < data.wanted_vocabulary:
+        said.append(
+            f"The tokenizer has {count(data.vocabulary)} tokens, not the {count(data.wanted_vocabulary)} that "
+            "spec.model.tokenizer.trainVocabSize asks for: the training texts hold no more pieces that occur twice."
+        )
+    if data.vocabulary and data.wanted_vocabulary and data.vocabulary > data.wanted_vocabulary:
+        said.append(
+            f"The tokenizer has {count(data.vocabulary)} tokens, more than the {count(data.wanted_vocabulary)} that "
+            "spec.model.tokenizer.trainVocabSize asks for: every byte needs one, and so do special tokens."
+        )
+    return said

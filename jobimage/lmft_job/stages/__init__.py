@@ -1,0 +1,1 @@
+"""The headings of the recipe, a module for each."""

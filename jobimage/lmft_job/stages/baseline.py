@@ -1,0 +1,55 @@
+"""Figures and answers of the model before training."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lmft_api.wire.layout import BEFORE, BEFORE_UNITS
+from lmft_api.wire.progress import JobPhase
+from lmft_job.attempt.context import RunContext
+from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.evaluation.uncertainty import Units
+from lmft_job.storage import Store
+from lmft_job.storage.notes import read_note
+from lmft_job.training.history import EvaluationPoint
+from lmft_job.training.loop import TrainingInputs
+
+
+@dataclass(frozen=True)
+class Before:
+    """The model before training; units are None where an older version measured it, or the model does not tell."""
+
+    figures: HeldOutFigures
+    answers: tuple[str, ...]
+    units: Units | None = None
+
+
+def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit: int | None) -> Before:
+    """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
+    before = read_note(store, BEFORE, _understand_before)
+    if before is None:
+        beat = lambda: job.beat(0)  # noqa: E731
+        job.observer.phase(JobPhase.SAMPLING)
+        answers = [context.scrubber.scrub(answer) for answer in job.answer(limit, beat)]
+        job.observer.phase(JobPhase.EVALUATING)
+        measured = job.evaluate(beat)
+        figures, before = measured.figures, Before(measured.figures, tuple(answers))
+        if measured.units is not None:
+            store.put_if_absent(BEFORE_UNITS, measured.units.to_bytes())
+        if not store.put_if_absent(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode()):
+            # An attempt thought dead was first; one baseline for all.
+            before = read_note(store, BEFORE, _understand_before) or before
+    job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
+    return replace(before, units=_units_before(store))
+
+
+def _units_before(store: Store) -> Units | None:
+    data = store.get_bytes(BEFORE_UNITS)
+    try:
+        return None if data is None else Units.from_bytes(data)
+    except ValueError:
+        return None  # the change is then judged without it, more cautiously
+
+
+def _understand_before(note: dict[str, Any]) -> Before:
+    return Before(HeldOutFigures(**note["figures"]), tuple(note["answers"]))

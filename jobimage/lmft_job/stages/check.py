@@ -1,0 +1,86 @@
+"""Before anything is fetched: what is forbidden, what lies in the folder already, and which attempt this is."""
+
+from lmft_api.wire.layout import MODEL, REPORT, STAGED
+from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import spec_hash
+from lmft_job.attempt import journal
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.attempt.identity import RunIdentity, read_claim
+from lmft_job.attempt.result import completed, stored_report
+from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.hub.push import check_push
+from lmft_job.storage import Store
+
+
+def finished_before(context: RunContext, store: Store) -> Result | None:
+    """The result of a run that is complete already; its report is written last.
+
+    In a pod that is the answer: a result lost with its pod is fetched again so. On a laptop a person asked for a run.
+
+    Raises:
+        InvalidError: on a laptop, when something is there that must not be lost without --overwrite.
+    """
+    if context.overwrite:
+        # The report first: a run without it is not complete.
+        keys = sorted((item.key for item in store.list("")), key=lambda key: (key != REPORT, key))
+        store.delete(keys)
+    report = stored_report(store)
+    if report is not None and context.in_pod:
+        return completed(report)
+    if report is not None:
+        raise InvalidError(
+            [f"metadata.name: {store.url('')} holds a finished run; choose another name, or --overwrite it"]
+        )
+    return None
+
+
+def begun_before(context: RunContext, store: Store) -> RunIdentity | None:
+    """What the run in this folder began with; None for a new one.
+
+    Raises:
+        InvalidError: it is a run of another spec.
+    """
+    began = read_claim(store)
+    if began is not None and began.specHash != spec_hash(context.run.spec):
+        raise InvalidError(
+            [
+                f"metadata.name: {store.url('')} holds an unfinished run of another spec; choose another name, or "
+                "--overwrite it"
+            ]
+        )
+    return began
+
+
+def check_push_right(context: RunContext) -> None:
+    """Ask the hub whether the model may be pushed, where the manifest wants it.
+
+    Raises:
+        RefusedError, UnavailableError: see :func:`lmft_job.hub.push.check_push`.
+    """
+    wanted = context.settings.output.push_to_hub
+    if wanted is not None:
+        check_push(wanted.repository, private=bool(wanted.private), token=context.hub_token())
+
+
+def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
+    """Number of this attempt: the operator's in a cluster, counted on a laptop. From now on earlier ones see it.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun.
+    """
+    before = journal.begun(store)
+    highest = max((attempt.number for attempt in before), default=0)
+    number = context.run.attempt if context.in_pod else highest + 1
+    context.progress.highest_attempt = max(number, highest)
+    ours = journal.place(store, number, context.pod, before)
+    journal.Fence(store, ours).require()
+    if context.in_pod:
+        journal.begin(store, ours)
+    try:
+        # Parts that a killed attempt had sent cost money until somebody removes them.
+        for folder in (*(attempt.folder for attempt in before), MODEL, STAGED) if before else ():
+            store.abort_incomplete(f"{folder}/")
+    except RefusedError as error:
+        context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
+    return CurrentAttempt(ours, journal.known_steps(store, before))

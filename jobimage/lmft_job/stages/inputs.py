@@ -1,0 +1,332 @@
+"""What a run trains with: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from lmft_api.reasons import Reason
+from lmft_api.spec import Task
+from lmft_api.wire.layout import STAGED, STAGED_DATA
+from lmft_api.wire.run_file import Stage
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.identity import RunIdentity, same_software
+from lmft_job.data.build import trained_size
+from lmft_job.data.labels import model_labels
+from lmft_job.data.masking import MaskedBlocks, require_masks
+from lmft_job.data.prepared import Prepared, prepare, reopen
+from lmft_job.data.rows import OneEnd, PadRows
+from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
+from lmft_job.evaluation.samples import check_prompts
+from lmft_job.models import tokenizers
+from lmft_job.models.build import build_model, load_config, load_tokenizer, ready_tokenizer
+from lmft_job.models.config import fresh_config, position_limit, require_head, take_padding
+from lmft_job.models.next_token import pads_left
+from lmft_job.models.sources.source import SourceFolder, fetch_source
+from lmft_job.models.weights import Loaded
+from lmft_job.stages.rehearsal import rehearse
+from lmft_job.storage import DamagedFolderError, Store, fetch_verified
+from lmft_job.storage.notes import read_note
+from lmft_job.training.batch import is_shortage
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders on this disk.
+
+    Attributes:
+        model: weights, configuration, tokenizer; None to train from scratch.
+        tokenizer: another tokenizer than the model's; None for the model's or a trained one.
+    """
+
+    model: SourceFolder | None
+    tokenizer: SourceFolder | None
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Ready to train.
+
+    Attributes:
+        tokenizer: with all that the task needs.
+        config: of the model.
+        limit: tokens that fit into the model; None for no limit.
+        data: rows to train on and to evaluate on.
+        sources: where weights are.
+        built: the model, where nothing of it was left to the data.
+    """
+
+    tokenizer: Any
+    config: Any
+    limit: int | None
+    data: Prepared
+    sources: Sources
+    built: Loaded | None = None
+
+
+def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None) -> Sources:
+    """Fetch model and tokenizer, from where they are staged if they are; the commit that the run began with."""
+    spec = context.run.spec.model
+    token, credentials = context.hub_token(), context.secret("model")
+    code = bool(spec.trust_remote_code)
+
+    def fetch(name: str, source: str, revision: str | None, field: str, weights: bool) -> SourceFolder:
+        if context.run.stage == Stage.TRAIN and (staged := _staged(context, store, name)):
+            return staged
+        return fetch_source(
+            source,
+            context.folder / "sources" / name,
+            field=field,
+            revision=revision,
+            token=token,
+            credentials=credentials,
+            with_code=code,
+            weights=weights,
+            check=context.check,
+        )
+
+    model = tokenizer = None
+    if context.run.resume_model_uri:
+        model = fetch_source(
+            context.run.resume_model_uri,
+            context.folder / "sources" / "resumed",
+            field="spec.resumeFrom",
+            credentials=context.secret("output"),
+        )
+    elif spec.name:
+        revision = spec.revision or (began.model if began else None)
+        model = fetch("model", spec.name, revision, "spec.model.name", weights=True)
+    if spec.tokenizer and spec.tokenizer.name:
+        tokenizer = fetch("tokenizer", spec.tokenizer.name, None, "spec.model.tokenizer.name", weights=False)
+    return Sources(model, tokenizer)
+
+
+def gather(context: RunContext, store: Store, sources: Sources, began: RunIdentity | None = None) -> Ingredients:
+    """Tokenizer, configuration and prepared data; everything that can be wrong with them is told at once.
+
+    Raises:
+        InvalidError: manifest or data cannot work.
+    """
+    settings, spec = context.settings, context.run.spec.model
+    task, prompts, trust = settings.task, settings.sample.prompts, bool(spec.trust_remote_code)
+    findings, say = Findings(), _once(context.observer.note)
+
+    def given_tokenizer() -> Any | None:
+        if sources.tokenizer:
+            found = load_tokenizer(sources.tokenizer.path, "spec.model.tokenizer.name", say=say)
+        elif sources.model:
+            found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust, say=say)
+        else:
+            return None
+        return ready_tokenizer(found, task)
+
+    def configure(vocabulary: Any, labels: list[str] | None, tokens: int | None = None) -> Any:
+        if sources.model:
+            return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels, say=say)
+        return fresh_config(spec.from_config or {}, vocabulary, labels, tokens)
+
+    # What model, tokenizer and prompts have against each other
+    tokenizer = findings.of(given_tokenizer)
+    if tokenizer is None and not findings.problems:
+        # One that is yet to be trained is stood in for by one with its special tokens.
+        stand_in = tokenizers.train(iter([["a b c"]]), 0, task)
+        tried = _try_model(
+            context, sources, findings, stand_in, lambda: configure(stand_in, None, trained_size(settings))
+        )
+    else:
+        tried = _try_model(context, sources, findings, tokenizer, lambda: configure(tokenizer, None))
+    limit = tried.limit
+    findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
+
+    # The data, which is only looked at when there is something to mend anyway
+    data = _data(context, store, tokenizer, limit, tried.labels, findings.problems, began)
+    tokenizer = ready_tokenizer(data.tokenizer, task)
+    config = configure(tokenizer, data.labels or None)
+    check_prompts(prompts, tokenizer, task, limit)
+    if isinstance(data.held_out, MaskedBlocks):
+        require_masks(data.held_out)
+    if tried.one_end:
+        data = replace(data, collator=OneEnd(data.collator, tokenizer))
+    # Vocabulary or labels may have been the data's to decide.
+    decided = sources.model is not None and task != Task.SEQUENCE_CLASSIFICATION
+    return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A model before the data is: as far as it came."""
+
+    limit: int | None = None
+    built: Loaded | None = None
+    one_end: bool = False
+    labels: list[str] = field(default_factory=list)
+
+
+def _try_model(
+    context: RunContext, sources: Sources, findings: Findings, tokenizer: Any, configure: Callable[[], Any]
+) -> _Tried:
+    """Build the model and rehearse with it; what is found wrong joins the findings."""
+    settings = context.settings
+    config = findings.of(configure)
+    if config is None:
+        return _Tried()
+    findings.of(lambda: require_head(settings.task, config))
+    labels = []
+    if sources.model is not None and settings.task == Task.SEQUENCE_CLASSIFICATION:
+        labels = model_labels(config.id2label)
+        if tokenizer is not None:
+            take_padding(tokenizer, config)
+    limit = position_limit(config, tokenizer)
+    if findings.problems:
+        return _Tried(limit)
+    built = findings.of(lambda: _build(context, sources, config, tokenizer))
+    if built is None:
+        return _Tried(limit)
+    rehearsed = findings.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
+    if rehearsed is None:
+        return _Tried(limit)
+    return _Tried(rehearsed.limit, built, rehearsed.one_end, labels)
+
+
+def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Loaded:
+    """The model on its device, in FP32.
+
+    Raises:
+        AcceleratorMemoryError: when it does not fit there.
+        InvalidError: it cannot be built, or does not learn what the task wants.
+    """
+    built = ingredients.built or _build(context, ingredients.sources, ingredients.config, ingredients.tokenizer)
+    model = built.model
+    if ingredients.sources.model is None and context.settings.task == Task.CAUSAL_LM and ingredients.limit is not None:
+        # A pipeline answers with 256 tokens unless told otherwise, and a small model may not have as many positions.
+        model.generation_config.max_length = ingredients.limit
+    try:
+        model = model.to(device)
+    except RuntimeError as error:
+        if is_shortage(error):
+            raise AcceleratorMemoryError(
+                "the accelerator's memory does not hold the model's weights alone. Choose a smaller model, or take a "
+                "larger GPU."
+            ) from error
+        raise
+    collator = ingredients.data.collator
+    rows = collator.collate if isinstance(collator, OneEnd) else collator
+    if isinstance(rows, PadRows):
+        rows.left = pads_left(model, rows.pad_id, wanted=rows.left)
+        ingredients.tokenizer.padding_side = "left" if rows.left else "right"
+    return Loaded(model, built.notes)
+
+
+def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -> Loaded:
+    return build_model(
+        context.settings.task,
+        config,
+        tokenizer,
+        sources.model.path if sources.model else None,
+        _field(context, sources),
+        seed=context.settings.training.seed,
+        trust_remote_code=bool(context.run.spec.model.trust_remote_code),
+    )
+
+
+def _field(context: RunContext, sources: Sources) -> str:
+    """Of the manifest, to blame for the model."""
+    if context.run.resume_model_uri:
+        return "spec.resumeFrom"
+    return "spec.model.name" if sources.model else "spec.model.fromConfig"
+
+
+def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | None) -> str | None:
+    """Names the prepared data to take without a look at its source; None when the source decides."""
+    if context.run.stage == Stage.TRAIN:
+        staged = read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
+        if staged is not None:
+            return staged
+    # A branch of the hub may have moved since the run began, which is no reason to end it. A file that was changed is
+    # somebody's doing, and is looked at, so that they hear that this run does not take it.
+    if began is not None and context.run.spec.dataset.name is not None and same_software(began):
+        return began.data
+    return None
+
+
+def choose_device(context: RunContext) -> torch.device:
+    """The GPU when the manifest asks for one, else the CPU.
+
+    Raises:
+        RefusedError: AcceleratorMissing in a pod; on somebody's machine a note is enough.
+    """
+    if context.settings.gpus > 1:
+        raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])
+    if context.settings.gpus == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if context.in_pod:
+        raise RefusedError(
+            Reason.ACCELERATOR_MISSING,
+            "spec.resources.gpusPerNode asks for a GPU, and this pod sees none. Check the node's driver and device "
+            "plugin, and that spec.resources.gpuResourceName is a resource of this cluster.",
+        )
+    context.observer.note("no GPU here: training on the CPU, which is slower")
+    return torch.device("cpu")
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Says each thing once, however often the same files are read."""
+    said: set[str] = set()
+
+    def unless_said(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return unless_said
+
+
+def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
+    folder = context.folder / "sources" / name
+    try:
+        manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.check)
+    except DamagedFolderError as error:
+        context.observer.note(f"staged {name} is damaged ({error}); fetched anew")
+        return None
+    return SourceFolder(folder, str(manifest.labels.get("revision") or "") or None) if manifest else None
+
+
+def _data(
+    context: RunContext,
+    store: Store,
+    tokenizer: Any | None,
+    limit: int | None,
+    of_model: list[str],
+    known_problems: list[str],
+    began: RunIdentity | None,
+) -> Prepared:
+    shared = context.namespace_store()
+    if not known_problems and (fingerprint := _known_fingerprint(context, store, began)):
+        found = reopen(
+            fingerprint,
+            context.settings,
+            tokenizer,
+            store=shared,
+            cache=context.cache,
+            check=context.check,
+            say=context.observer.note,
+        )
+        if found:
+            return found
+    return prepare(
+        context.settings,
+        tokenizer,
+        store=shared,
+        cache=context.cache,
+        max_positions=limit,
+        model_labels=of_model,
+        known_problems=known_problems,
+        hub_token=context.hub_token_file(),
+        credentials=context.secret("dataset"),
+        check=context.check,
+        say=context.observer.note,
+        admitted=context.run.source_patterns,
+    )

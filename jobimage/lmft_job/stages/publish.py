@@ -1,0 +1,165 @@
+"""How a run ends: final figures, answers, and what it leaves in storage. ``report.json`` comes last."""
+
+import shutil
+from dataclasses import dataclass
+
+from lmft_api.spec import Weights
+from lmft_api.text.times import now
+from lmft_api.wire.layout import BEST_FOLDER, MODEL, PAGE, REPORT
+from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.report import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.attempt.journal import Fence
+from lmft_job.attempt.result import provenance, stored_report
+from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.hub.push import push_to_hub
+from lmft_job.models.device import device_name, precision_name
+from lmft_job.models.published import save_tokenizer
+from lmft_job.models.weights import restore
+from lmft_job.report.card import render_card
+from lmft_job.report.page import render_page
+from lmft_job.stages.baseline import Before
+from lmft_job.stages.inputs import Ingredients
+from lmft_job.stages.resume import Resumed
+from lmft_job.storage import Store, put_folder
+from lmft_job.training.loop import TrainingInputs
+from lmft_job.training.trainer import Trained
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the report tells of a run."""
+
+    attempt: CurrentAttempt
+    resumed: Resumed | None
+    ingredients: Ingredients
+    summary: ModelSummary
+    before: Before
+    trained: Trained
+    figures: HeldOutFigures
+    answers: list[str]
+    adjustments: tuple[str, ...]
+
+
+def final_figures(job: TrainingInputs, trained: Trained) -> HeldOutFigures:
+    """Figures of the weights that are kept: the last, or the best, which are loaded for it."""
+    best = trained.state.best()
+    folder = job.folder / BEST_FOLDER
+    if job.settings.output.weights == Weights.BEST and best is not None and folder.is_dir():
+        restore(job.model, folder)
+        return best.figures
+    return trained.state.evaluations[-1].figures
+
+
+def answers_after(job: TrainingInputs, trained: Trained, limit: int | None) -> list[str]:
+    """Answers of the trained model, with the seed of those before."""
+    job.observer.phase(JobPhase.SAMPLING)
+    return job.answer(limit, lambda: job.beat(trained.step))
+
+
+def compose_report(context: RunContext, job: TrainingInputs, story: Story, store: Store) -> Report:
+    """Everything but what is known only once it is written: the timings."""
+    settings, state = context.settings, story.trained.state
+    before, after = story.before.figures, story.figures
+    source = story.ingredients.sources.model
+    pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
+    report = Report(
+        name=context.run.name,
+        namespace=context.run.namespace,
+        attempt=story.attempt.number,
+        finished=now(),
+        task=settings.task,
+        model=story.summary,
+        device=device_name(job.arithmetic),
+        precision=precision_name(job.arithmetic),
+        acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
+        evaluation_dtype=job.arithmetic.evaluation_dtype,
+        results=ResultFigures(
+            perplexity=after.perplexity,
+            baseline_perplexity=before.perplexity,
+            eval_loss=after.loss,
+            baseline_eval_loss=before.loss,
+            trainer_eval_loss=after.trainer_loss,
+            accuracy=after.accuracy,
+            baseline_accuracy=before.accuracy,
+            perplexity_standard_error=after.perplexity_error,
+            baseline_perplexity_standard_error=before.perplexity_error,
+            eval_loss_standard_error=after.loss_error,
+            baseline_eval_loss_standard_error=before.loss_error,
+            eval_loss_change_standard_error=after.loss_change_error,
+            accuracy_standard_error=after.accuracy_error,
+            baseline_accuracy_standard_error=before.accuracy_error,
+            accuracy_change_standard_error=after.accuracy_change_error,
+            samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],
+            model_uri=store.url(MODEL),
+            report_uri=store.url(PAGE),
+        ),
+        evaluations=[measured.evaluation() for measured in state.evaluations],
+        dataset=story.ingredients.data.figures,
+        settings=settings.flat(),
+        training=TrainingFigures(
+            steps=story.trained.step,
+            total_steps=story.trained.total,
+            epochs=story.trained.epoch,
+            tokens=state.tokens,
+            tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+            resumed_from_step=story.resumed.step if story.resumed else None,
+            lost_steps=story.resumed.lost_steps if story.resumed else None,
+            resumes=state.resumes,
+            adjustments=list(story.adjustments),
+        ),
+        provenance=provenance(
+            context.run,
+            settings.training.seed,
+            source.revision if source else None,
+            story.ingredients.data.fingerprint,
+        ),
+    )
+    report = context.scrubber.model(report)
+    return report.model_copy(update={"redactions": context.scrubber.replaced})
+
+
+def save_model(context: RunContext, job: TrainingInputs, store: Store, report: Report, fence: Fence) -> None:
+    """Model, tokenizer and model card, as ``pipeline()`` loads them.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun, or a stop was asked for.
+    """
+
+    def check() -> None:
+        context.check()
+        fence.check()
+
+    job.observer.phase(JobPhase.SAVING)
+    folder = job.folder / MODEL
+    shutil.rmtree(folder, ignore_errors=True)
+    # Trainer switches the generation cache off for training; whoever loads the model wants it.
+    job.model.config.use_cache = True
+    job.model.save_pretrained(folder)
+    save_tokenizer(job.tokenizer, folder)
+    (folder / "README.md").write_text(render_card(report), encoding="utf-8")
+    fence.require()
+    put_folder(store, MODEL, folder, check)
+
+
+def push(context: RunContext, job: TrainingInputs, fence: Fence) -> None:
+    """Upload the model's folder to the hub, where the manifest says so; not beside a later attempt."""
+    wanted = context.settings.output.push_to_hub
+    if wanted is None:
+        return
+    fence.require()
+    address = push_to_hub(job.folder / MODEL, wanted.repository, private=wanted.private, token=context.hub_token())
+    context.observer.note(f"pushed to {address}")
+
+
+def publish_report(context: RunContext, store: Store, report: Report, trained: Trained, fence: Fence) -> Report:
+    """The page, then the JSON that completes the run. There is one: what another attempt has stored first, stands."""
+    fence.require()
+    if theirs := stored_report(store):
+        return theirs
+    final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
+    store.put_bytes(PAGE, render_page(final, trained.state.curve()))
+    if store.put_if_absent(REPORT, final.to_json()):
+        return final
+    return stored_report(store) or final

@@ -1,0 +1,254 @@
+"""A model tried on a few tokens before any data is prepared for it: what it cannot do is refused in words, not late.
+
+Configurations and signatures do not tell: some heads score each token against itself, some see what they are to
+predict, some need more than text, and positions begin at 0, 1, or after the padding id. Nothing here draws from the
+global random state, changes a weight or keeps a gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmft_api.spec import Task
+from lmft_api.spec.resolved import Settings
+from lmft_api.text.wording import first_line
+from lmft_job.data.rows import PadRows
+from lmft_job.errors import Findings, InvalidError
+from lmft_job.models.config import position_limit, positions_of, text_part
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.next_token import NOTICEABLE, require_next_token, trying
+from lmft_job.training.batch import is_shortage
+
+_TOKENS = 12
+_CHEAP = 10**10
+"""Weights times tokens of a pass that takes no more than moments on a CPU."""
+_WORDS = "a b c d e f g h i j k l m n o p "
+_LENGTHS = (13, 47, 61)
+"""Of rows, in tokens: none is a multiple of another, nor of what models pool by."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was found out.
+
+    Attributes:
+        limit: tokens that fit into one input; None for no limit.
+        one_end: rows must hold the same number of end-of-text tokens: the head reads the state at the last.
+    """
+
+    limit: int | None
+    one_end: bool = False
+
+
+def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehearsed:
+    """Try a model, on the CPU, with all that a run will ask of it.
+
+    Args:
+        model: in FP32.
+        tokenizer: the one of the run, or one like it.
+        settings: of the run.
+        field: manifest field to blame for a model that fails.
+
+    Raises:
+        InvalidError: every problem found.
+    """
+    findings = Findings()
+    kind = model.config.model_type
+    if settings.training.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        findings.problems.append(
+            f"spec.training.gradientCheckpointing: a model of type {kind} does not support it; remove it"
+        )
+    ordinary = _ordinary_ids(model, tokenizer)
+    limit = _position_limit(model, tokenizer, ordinary)
+    one_end = False
+    try:
+        if settings.task == Task.SEQUENCE_CLASSIFICATION:
+            one_end = _try_rows(model, tokenizer, settings, limit)
+        else:
+            _try_blocks(model, ordinary, settings, limit)
+    except InvalidError as error:
+        findings.problems += error.problems
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_shortage(error)):
+            raise
+        findings.problems.append(
+            f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
+            f"settings do not go together ({_said(error)})"
+        )
+    if not findings.problems and settings.task == Task.CAUSAL_LM and settings.sample.prompts:
+        findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
+    if findings.problems:
+        raise InvalidError(findings.problems)
+    return Rehearsed(limit, one_end)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _cpu(model: Any) -> Arithmetic:
+    return Arithmetic(next(model.parameters()).device)
+
+
+def _ordinary_ids(model: Any, tokenizer: Any) -> torch.Tensor:
+    """Ids that text can have, in order: special ones mean more to some models."""
+    special = set(tokenizer.all_special_ids)
+    return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special) or sorted(special))
+
+
+def _some_ids(ordinary: torch.Tensor, length: int) -> torch.Tensor:
+    chosen = torch.randint(len(ordinary), (1, length), generator=torch.Generator().manual_seed(0))
+    return ordinary[chosen]
+
+
+def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int | None:
+    """Tokens that fit: by what is written, and by the rows of a table of positions that are left after the first one.
+
+    RoBERTa and its kin number positions from the padding id + 1, which costs that many of them.
+    """
+    limit = position_limit(model.config, tokenizer)
+    if positions_of(model.config) is None:
+        return limit
+    length = min(_TOKENS, limit or _TOKENS) // 2 + 1
+    limits = [] if limit is None else [limit]
+    counted = torch.arange(length)
+
+    def look(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        for ids in (*given, *named.values()):
+            # Some pad what they are given, so there may be more of them.
+            if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.ndim and ids.shape[-1] >= length:
+                row = ids.reshape(-1, ids.shape[-1])[0, :length]
+                if torch.equal(row - row[0], counted):
+                    limits.append(module.weight.shape[0] - int(row[0]))
+
+    inputs = _descending(ordinary, length)
+    # Not by class: I-BERT has one of its own.
+    tables = [one for one in model.modules() if getattr(getattr(one, "weight", None), "ndim", 0) == 2]
+    hooks = [table.register_forward_pre_hook(look, with_kwargs=True) for table in tables]
+    try:
+        with trying(model, _cpu(model)):
+            model(input_ids=inputs)
+    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment, with labels
+        return limit
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(limits)
+
+
+def _descending(ordinary: torch.Tensor, length: int) -> torch.Tensor:
+    """Ids that cannot be taken for positions."""
+    return ordinary[:length].flip(0).repeat(length)[None, :length]
+
+
+def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: int | None) -> None:
+    """Packed blocks, as language models are trained on.
+
+    Raises:
+        InvalidError: the head learns something else than the task.
+    """
+    kind, causal = model.config.model_type, settings.task == Task.CAUSAL_LM
+    if causal:
+        require_next_token(model, limit, ordinary)
+    size = min(settings.dataset.block_size or _TOKENS, limit or _TOKENS)
+    weights = sum(weight.numel() for weight in model.parameters())
+    length = size if size * weights <= _CHEAP else min(size, _TOKENS)
+    ids = _some_ids(ordinary, length)
+    other = ids.roll(1, dims=1)
+    if not causal:
+        ids, other = (torch.where(torch.arange(length) % 3 == 1, labels, -100) for labels in (ids, other))
+    inputs = _some_ids(ordinary, length)
+    with trying(model, _cpu(model)):
+        told, otherwise = (model(input_ids=inputs, labels=labels) for labels in (ids, other))
+        _require_outputs(told, (1, length))
+        if not torch.allclose(told.logits, otherwise.logits, atol=1e-5):
+            raise InvalidError(
+                [
+                    f"spec.task: {settings.task} does not go with a model of type {kind}; its decoder is given the "
+                    "tokens that it is to predict. Choose an encoder such as bert or roberta"
+                ]
+            )
+        model.train()
+        model(input_ids=inputs, labels=ids)
+
+
+def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
+    if outputs.loss is None or outputs.loss.ndim:
+        raise ValueError("it answers labels with no loss")
+    if outputs.logits.shape[: len(shape)] != shape:
+        raise ValueError(f"its logits have the shape {tuple(outputs.logits.shape)} for inputs of {shape}")
+
+
+def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None) -> bool:
+    """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
+    _require_no_choice(model, limit)
+    lengths = _LENGTHS if limit is None else [min(length, limit) for length in _LENGTHS]
+    rows = [tokenizer(_WORDS * length, truncation=True, max_length=length)["input_ids"] for length in lengths]
+
+    def attempt(rows: list[list[int]]) -> torch.Tensor:
+        pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
+        batch = pad([{"input_ids": row, "labels": number % 2} for number, row in enumerate(rows)])
+        told = model(**batch)
+        _require_outputs(told, (len(rows), model.config.num_labels))
+        model.train()
+        model(**batch)
+        model.eval()
+        logits: torch.Tensor = told.logits
+        return logits
+
+    with trying(model, _cpu(model)):
+        padded, alone = attempt(rows), torch.cat([attempt([row]) for row in rows])
+        if not torch.allclose(padded, alone, rtol=0, atol=NOTICEABLE * float(alone.abs().max())):
+            raise InvalidError(
+                [
+                    f"spec.task: {settings.task} does not go with a model of type {model.config.model_type}; its "
+                    "answer to a text depends on the padding that longer texts of the batch bring. Choose a type "
+                    "such as bert or distilbert"
+                ]
+            )
+        end = tokenizer.eos_token_id
+        if end is None or not getattr(model.config, "is_encoder_decoder", False):
+            return False
+        try:
+            attempt([rows[0], [end, *rows[1][1:]]])
+        except Exception:  # noqa: BLE001 - whatever it raises, rows with one end passed
+            return True
+    return False
+
+
+def _require_no_choice(model: Any, limit: int | None) -> None:
+    """Refuse attention to a choice of tokens (DeepSeek's sparse attention) that is not all of a row.
+
+    Among tokens of equal score it chooses by the length of the batch: too rarely for a trial to show, and often enough
+    for a figure to depend on the batch size.
+    """
+    choice = getattr(text_part(model.config), "index_topk", None)
+    if isinstance(choice, int) and (limit is None or limit > choice):
+        raise InvalidError(
+            [
+                f"spec.task: {Task.SEQUENCE_CLASSIFICATION} does not go with a model of type {model.config.model_type} "
+                f"that attends to {choice} tokens of a text (index_topk): which ones depends on the padding that "
+                f"longer texts of the batch bring. Set index_topk to {limit or 'the longest text'}, or take "
+                "another type"
+            ]
+        )
+
+
+def _try_answer(model: Any, ordinary: torch.Tensor, tokenizer: Any, settings: Settings) -> None:
+    """Raises InvalidError where a model does not continue a prompt."""
+    sample = settings.sample
+    try:
+        with trying(model, _cpu(model)):
+            model.generate(
+                input_ids=_some_ids(ordinary, 3), attention_mask=torch.ones(1, 3, dtype=torch.int64),
+                do_sample=True, max_new_tokens=2, top_k=sample.top_k, top_p=sample.top_p,
+                pad_token_id=tokenizer.pad_token_id, use_cache=True,
+            )  # fmt: skip
+    except Exception as error:
+        raise InvalidError(
+            [
+                f"spec.sample.prompts: a model of type {model.config.model_type} does not continue text "
+                f"({_said(error)}); remove them"
+            ]
+        ) from error

@@ -1,0 +1,158 @@
+"""What makes a step fast on a GPU and leaves its figures as they are; what a model may refuse is tried on it first.
+
+On a CPU nothing here is on: a step's time is its arithmetic there, and the tutorials' figures stay equal to the bit.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmft_api.spec import Compile, Task
+from lmft_job.evaluation.held_out import Collate
+from lmft_job.models.device import Arithmetic
+from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
+from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
+
+COMPILING_PAYS_STEPS = 500
+"""Planned steps from which compiling is taken to pay. Chosen, not measured: how long it takes depends on the model."""
+
+_LARGE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """What a run uses.
+
+    Attributes:
+        packed: blocks need no mask (:mod:`lmft_job.training.acceleration.packed_attention`).
+        aligned: the head computes in a width that suits matrix units
+            (:mod:`lmft_job.training.acceleration.aligned_head`).
+        fused: training computes its loss without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
+        compiled: the model's layers are compiled in place; names of weights stay.
+    """
+
+    packed: bool = False
+    aligned: bool = False
+    fused: bool = False
+    compiled: bool = False
+
+    def described(self, model: Any) -> list[str]:
+        """For the report, such as ``["attention packed", "layers compiled"]``."""
+        own = getattr(model.config, "_attn_implementation", None) or "the model's own"
+        attention = "packed" if self.packed else own
+        parts = {
+            "layers compiled": self.compiled,
+            "aligned logits": self.aligned,
+            "loss without logits": self.fused,
+        }
+        return [f"attention {attention}", *(part for part, used in parts.items() if used)]
+
+    def collate(self, plain: Collate) -> Collate:
+        """Rows to a batch: packed blocks come with the mask that is not read."""
+        if not self.packed:
+            return plain
+
+        def with_mask(items: list[Any]) -> dict[str, torch.Tensor]:
+            batch = plain(items)
+            return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+
+        return with_mask
+
+    @contextmanager
+    def evaluating(self, model: Any) -> Iterator[None]:
+        """Around forward passes over held-out rows."""
+        with ExitStack() as used:
+            if self.packed:
+                used.enter_context(packed_attention(model))
+            if self.aligned:
+                used.enter_context(aligned_head(model, compiled=self.compiled))
+            yield
+
+    @contextmanager
+    def training(self, model: Any) -> Iterator[None]:
+        """Around training."""
+        with self.evaluating(model), fused_loss(model) if self.fused else ExitStack():
+            yield
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Around generation, whose shapes change with every token: compiled layers run as they are written."""
+        with torch.compiler.set_stance("force_eager") if self.compiled else ExitStack():
+            yield
+
+
+PLAIN = Acceleration()
+"""Nothing: what a CPU gets."""
+
+
+def choose_acceleration(
+    model: Any,
+    task: Task,
+    arithmetic: Arithmetic,
+    *,
+    block_size: int | None,
+    rows: int,
+    steps: int,
+    wanted: Compile,
+    own_loss: bool,
+) -> Acceleration:
+    """What a run on this device uses.
+
+    Args:
+        model: on its device.
+        task: packed blocks are those of language models.
+        arithmetic: device and precision.
+        block_size: tokens of a row, where all rows are packed blocks of the same length; None for padded rows.
+        rows: in a forward pass.
+        steps: planned optimiser steps.
+        wanted: ``spec.training.compile``.
+        own_loss: whether a trainer class of the user's computes the loss, from logits.
+    """
+    if arithmetic.device.type != "cuda":
+        return PLAIN
+    packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
+    language = task != Task.SEQUENCE_CLASSIFICATION and not own_loss
+    aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
+    fused = (
+        task == Task.CAUSAL_LM and language
+        and _logits_are_large(model, rows * (block_size or 0), arithmetic) and admits_fused_loss(model, arithmetic)
+    )  # fmt: skip
+    compiled = (
+        wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
+        and compile_layers(model)
+    )  # fmt: skip
+    return Acceleration(packed=packed, aligned=aligned and not fused, fused=fused, compiled=compiled)
+
+
+def _logits_are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
+    """Whether the logits of a pass, in 16 bits, in FP32, and their gradient, take a good share of the device.
+
+    Only then does training do without them: what the loss without logits costs in time on a GPU was not measured.
+    """
+    total = torch.cuda.get_device_properties(arithmetic.device).total_memory
+    return 10 * tokens * int(model.get_output_embeddings().weight.shape[0]) > _LARGE_SHARE * total
+
+
+def can_compile() -> bool:
+    """Whether torch's compiler has what it builds kernels with: Triton, and a C compiler for its launchers."""
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+def compile_layers(model: Any) -> bool:
+    """Compile each layer in place; all share one graph. False where the model does not name its layers.
+
+    The layers are those that transformers' ``_no_split_modules`` names, which it does for every model that can be
+    spread over devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
+    """
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    for layer in layers:
+        layer.compile(dynamic=False)
+    return bool(layers)

@@ -1,0 +1,98 @@
+"""What to do when the accelerator's memory does not suffice: half the rows in a pass, twice the passes in a step.
+
+The step then sees the same rows, so the figures agree within rounding. The process is replaced, since memory that an
+allocator holds or a graph refers to is only surely free in a fresh one.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from lmft_api.wire.layout import ADJUSTMENT_KEY
+from lmft_job.errors import AcceleratorMemoryError
+from lmft_job.storage import Store
+from lmft_job.storage.notes import read_note
+
+_TESTING = "LMFT_TESTING"
+_SHORTAGE = "LMFT_TEST_LARGEST_BATCH"
+_SHORTAGE_FROM = "LMFT_TEST_SHORTAGE_STEP"
+_SAID = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows in one forward pass, and forward passes in one optimiser step."""
+
+    rows: int
+    accumulation: int = 1
+
+    def smaller(self) -> "Batch":
+        """About half the rows and as many more passes, with the same rows in a step.
+
+        Raises:
+            AcceleratorMemoryError: when there is only one row.
+        """
+        if self.rows == 1:
+            raise AcceleratorMemoryError(
+                "the accelerator's memory does not suffice even for a batch of 1. Choose a smaller model or "
+                "spec.dataset.blockSize, set spec.training.gradientCheckpointing, or take a larger GPU."
+            )
+        step = self.rows * self.accumulation
+        rows = max(size for size in range(1, self.rows // 2 + 1) if step % size == 0)
+        return Batch(rows, step // rows)
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What the run changed to go on; kept in storage, so that later attempts start with it."""
+
+    batch: Batch
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, store: Store, planned: Batch) -> "Adjustment":
+        """What earlier attempts of the run found out, or the plan."""
+        found = read_note(
+            store,
+            ADJUSTMENT_KEY,
+            lambda note: cls(Batch(int(note["rows"]), int(note["accumulation"])), tuple(note["notes"])),
+        )
+        return found or cls(planned)
+
+    def after_shortage(self, step: int) -> "Adjustment":
+        """The next one to try."""
+        batch = self.batch.smaller()
+        note = (
+            f"out of accelerator memory at step {step}: perDeviceBatchSize {self.batch.rows} → {batch.rows}, "
+            f"gradientAccumulationSteps {self.batch.accumulation} → {batch.accumulation}"
+        )
+        return Adjustment(batch, (*self.notes, note))
+
+    def save(self, store: Store) -> None:
+        """For the next process."""
+        body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
+        store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
+
+
+def is_shortage(error: RuntimeError) -> bool:
+    """Whether an error says that the accelerator's memory is full; libraries below torch say it in their own words."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
+
+
+def simulate_shortage(inputs: dict[str, Any], step: int) -> None:
+    """Tests only: run out of memory on batches above ``LMFT_TEST_LARGEST_BATCH``, from step 2 on or the one named by
+    ``LMFT_TEST_SHORTAGE_STEP``.
+
+    Does nothing unless ``LMFT_TESTING=1`` says that this is a test.
+    """
+    if os.environ.get(_TESTING) != "1" or _SHORTAGE not in os.environ:
+        return
+    if step < int(os.environ.get(_SHORTAGE_FROM, "2")):
+        return
+    if len(inputs["input_ids"]) > int(os.environ[_SHORTAGE]):
+        import torch
+
+        raise torch.OutOfMemoryError("simulated: out of memory")

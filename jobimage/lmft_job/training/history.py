@@ -1,0 +1,102 @@
+"""What a run has done so far; it travels with every checkpoint, so that a resumed run's story has no gap."""
+
+import json
+from array import array
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lmft_api.wire.layout import STATE_FILE
+from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumeNote
+from lmft_job.evaluation.held_out import HeldOutFigures
+
+LOSSES_FILE = "lmft_losses.f64"
+
+
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """One evaluation during training."""
+
+    step: int
+    epoch: float
+    train_loss: float | None
+    figures: HeldOutFigures
+
+    def evaluation(self) -> EvaluationRow:
+        """As the report lists it."""
+        return EvaluationRow(
+            step=self.step,
+            epoch=self.epoch,
+            train_loss=self.train_loss,
+            eval_loss=self.figures.loss,
+            perplexity=self.figures.perplexity,
+            accuracy=self.figures.accuracy,
+            eval_loss_standard_error=self.figures.loss_error,
+            accuracy_standard_error=self.figures.accuracy_error,
+        )
+
+
+@dataclass
+class TrainingHistory:
+    """Mutable while the run trains.
+
+    Attributes:
+        losses: training loss of every step, in order; step n is at n - 1.
+        evaluations: oldest first.
+        tokens: seen in training.
+        seconds: spent in training steps.
+        resumes: every start from a checkpoint, oldest first.
+    """
+
+    losses: "array[float]" = field(default_factory=lambda: array("d"))
+    evaluations: list[EvaluationPoint] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+    resumes: list[ResumeNote] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint's folder."""
+        body = {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "evaluations": [asdict(measured) for measured in self.evaluations],
+            "resumes": [resume.model_dump() for resume in self.resumes],
+        }
+        (folder / STATE_FILE).write_text(json.dumps(body))
+        (folder / LOSSES_FILE).write_bytes(self.losses.tobytes())
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainingHistory":
+        """Read from a checkpoint's folder."""
+        body = json.loads((folder / STATE_FILE).read_text())
+        losses = array("d")
+        losses.frombytes((folder / LOSSES_FILE).read_bytes())
+        evaluations = [
+            EvaluationPoint(**{**entry, "figures": HeldOutFigures(**entry["figures"])}) for entry in body["evaluations"]
+        ]
+        resumes = [ResumeNote.model_validate(entry) for entry in body["resumes"]]
+        return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
+
+    def evaluated(self, step: int) -> bool:
+        """Whether there is an evaluation of this step."""
+        return any(measured.step == step for measured in self.evaluations)
+
+    def train_loss_since_evaluation(self) -> float | None:
+        """Mean training loss of the steps since the last evaluation; None when there are none."""
+        since = self.evaluations[-1].step if self.evaluations else 0
+        recent = self.losses[since:]
+        return sum(recent) / len(recent) if recent else None
+
+    def best(self) -> EvaluationPoint | None:
+        """The evaluation with the lowest loss; the earliest of equals."""
+        return min(self.evaluations, key=lambda measured: measured.figures.loss, default=None)
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` evaluations brought no improvement."""
+        best = self.best()
+        if patience is None or best is None:
+            return False
+        return len(self.evaluations) - 1 - self.evaluations.index(best) >= patience
+
+    def curve(self) -> list[CurvePoint]:
+        """The loss of every step."""
+        return [CurvePoint(step=step, loss=loss) for step, loss in enumerate(self.losses, start=1)]

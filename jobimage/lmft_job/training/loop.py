@@ -1,0 +1,282 @@
+"""One training run from the inside: what it is given, what is due at which step, and what is kept of it."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from lmft_api.spec import Weights
+from lmft_api.spec.resolved import Settings
+from lmft_api.wire.layout import BEST_FOLDER
+from lmft_api.wire.progress import JobPhase
+from lmft_job.data.rows import Rows
+from lmft_job.errors import DivergedError
+from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurement, TrainerLoss, evaluate_held_out
+from lmft_job.evaluation.samples import answer_prompts
+from lmft_job.evaluation.uncertainty import Units
+from lmft_job.models.device import Arithmetic
+from lmft_job.observers.events import Observer, StepDone
+from lmft_job.process.signals import Interrupt
+from lmft_job.training.acceleration.selection import PLAIN, Acceleration
+from lmft_job.training.batch import Batch
+from lmft_job.training.history import EvaluationPoint, TrainingHistory
+
+TRAINER_FOLDER = "trainer"
+_FLUSH_SECONDS = 0.25
+
+
+class CheckpointSink(Protocol):
+    """Where finished checkpoint folders go; they belong to it from then on."""
+
+    def submit(self, folder: Path, step: int) -> None:
+        """Send one; waits for the one before."""
+
+    def check(self) -> None:
+        """Raise the failure of one, if there was one."""
+
+    def wait(self) -> object:
+        """Until all are there."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """All that training needs.
+
+    Attributes:
+        settings: resolved.
+        model: to train, in FP32.
+        tokenizer: saved with checkpoints.
+        train_rows: map-style, indexed by ``epoch * length + row``.
+        eval_rows: map-style.
+        collate: rows to a batch, for both.
+        arithmetic: device and precision.
+        batch: rows in a forward pass, and passes in a step.
+        folder: scratch space.
+        uploads: takes checkpoints.
+        interrupt: the wish to stop.
+        observer: hears of steps, evaluations.
+        beat: tells the watchdog and the journal that something moved; takes the step.
+        trainer_class: Trainer, or the user's subclass.
+        callbacks: the user's.
+        before: the held-out data unit by unit before training; None before that is measured.
+        acceleration: what makes its steps fast.
+    """
+
+    settings: Settings
+    model: Any
+    tokenizer: Any
+    train_rows: Rows
+    eval_rows: Rows
+    collate: Collate
+    arithmetic: Arithmetic
+    batch: Batch
+    folder: Path
+    uploads: CheckpointSink
+    interrupt: Interrupt
+    observer: Observer
+    beat: Callable[[int], None] = lambda step: None
+    trainer_class: type[Trainer] = Trainer
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    before: Units | None = None
+    acceleration: Acceleration = PLAIN
+
+    def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
+        """Figures of the model as it is now."""
+        with self.acceleration.evaluating(self.model):
+            return evaluate_held_out(
+                self.model,
+                self.eval_rows,
+                self.collate,
+                self.settings.task,
+                batch_size=self.batch.rows,
+                arithmetic=self.arithmetic,
+                beat=beat,
+                trainer_loss_of=trainer_loss_of,
+                before=self.before,
+            )
+
+    def answer(self, limit: int | None, beat: Beat) -> list[str]:
+        """The model's answers to the prompts as it is now; ``limit`` is how many tokens fit into it."""
+        with self.acceleration.generating():
+            return answer_prompts(
+                self.model,
+                self.tokenizer,
+                self.settings.task,
+                self.settings.sample,
+                seed=self.settings.training.seed,
+                limit=limit,
+                arithmetic=self.arithmetic,
+                beat=beat,
+            )
+
+
+def planned_steps(job: TrainingInputs) -> int:
+    """Optimiser steps of the whole run."""
+    return steps_of(job.settings, len(job.train_rows), job.batch)
+
+
+def steps_of(settings: Settings, rows: int, batch: Batch) -> int:
+    """Optimiser steps of a run over so many rows; the last one of an epoch may be smaller."""
+    training = settings.training
+    per_epoch = math.ceil(math.ceil(rows / batch.rows) / batch.accumulation)
+    return training.max_steps or (training.epochs or 1) * per_epoch
+
+
+class EvaluationStopped(Exception):
+    """A stop was asked for while evaluating; what was counted so far is dropped."""
+
+
+class TrainingLoop:
+    """The state of one training run, and what is to happen at which step; :class:`RunTrainer` calls it."""
+
+    def __init__(self, job: TrainingInputs, state: TrainingHistory) -> None:
+        self.job = job
+        self.state = state
+        self.total = planned_steps(job)
+        self.tokens_per_second: float | None = None
+        self.trainer_loss_of: TrainerLoss = lambda batch, summed: None
+        self._pending: list[torch.Tensor] = []
+        self._step_loss: torch.Tensor | None = None
+        self._tokens: torch.Tensor | int = 0
+        self._seconds = 0.0
+        self._mark = self._flushed = self._saved = time.monotonic()
+        self.saved_step = 0
+
+    # What is due
+
+    def evaluation_due(self, step: int, epoch: float) -> bool:
+        """After every n-th step or each epoch, and at the end."""
+        every = self.job.settings.evaluation.every_steps
+        regular = step % every == 0 if every else float(epoch).is_integer()
+        return (regular or step >= self.total) and not self.state.evaluated(step)
+
+    def checkpoint_due(self, step: int, epoch: float) -> bool:
+        """By steps, or at each epoch and by the clock; and at the end. Never twice for a step."""
+        policy = self.job.settings.checkpoint
+        if step == self.saved_step:
+            return False
+        if step >= self.total:
+            return True
+        if policy.every_steps:
+            return step % policy.every_steps == 0
+        return float(epoch).is_integer() or time.monotonic() - self._saved >= 60 * policy.every_minutes
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the evaluations say that going on is of no use."""
+        return self.state.exhausted(self.job.settings.training.early_stopping_patience)
+
+    def finished(self, step: int) -> bool:
+        """Whether nothing is left to train."""
+        return step >= self.total or self.stopped_early
+
+    # What happens in a step
+
+    def micro_batch(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """A forward and backward pass is done; its loss is already scaled to its share of the step."""
+        self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
+        if isinstance(mask, torch.Tensor):
+            self._tokens = self._tokens + mask.sum()  # padding is no token
+        elif isinstance(ids, torch.Tensor):
+            self._tokens = self._tokens + ids.numel()
+
+    def step_done(self, step: int, epoch: float, learning_rate: float) -> None:
+        """An optimiser step is done."""
+        now = time.monotonic()
+        elapsed, self._mark = now - self._mark, now
+        self.state.seconds += elapsed
+        self._seconds += elapsed
+        if self._step_loss is not None:
+            self._pending.append(self._step_loss)
+            self._step_loss = None
+        # Reading a loss or a count waits for the device; on a GPU a few reads a second are enough.
+        if self.job.arithmetic.device.type == "cpu" or now - self._flushed >= _FLUSH_SECONDS:
+            self.flush()
+        loss = self.state.losses[-1] if self.state.losses else None
+        self.job.uploads.check()
+        self.job.beat(step)
+        done = StepDone(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
+        self.job.observer.step(done)
+
+    def flush(self) -> None:
+        """Read losses and tokens of the steps since the last time.
+
+        Raises:
+            DivergedError: when a loss is NaN or infinite.
+        """
+        self._flushed = time.monotonic()
+        if not self._pending:
+            return
+        tokens, seconds = int(self._tokens), self._seconds
+        self._tokens, self._seconds = 0, 0.0
+        self.state.tokens += tokens
+        rate = tokens / seconds if seconds > 0 else 0.0
+        self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate
+        values = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
+        self._pending.clear()
+        for value in values:
+            self.state.losses.append(value)
+            if not math.isfinite(value):
+                raise self.diverged(f"the training loss became {value} at step {len(self.state.losses)}")
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error, with what is left and what to do."""
+        kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
+        return DivergedError(
+            f"{what}; {kept}. Lower spec.training.learningRate, or set warmupPercent or precision FP32."
+        )
+
+    def measure(self, step: int, epoch: float) -> HeldOutFigures:
+        """Evaluate the held-out rows and note the figures; the weights too, when they are the best and wanted."""
+        job = self.job
+        self.flush()
+        job.observer.phase(JobPhase.EVALUATING)
+
+        def beat() -> None:
+            job.beat(step)
+            if job.interrupt.requested:
+                raise EvaluationStopped
+
+        figures = job.evaluate(beat, self.trainer_loss_of).figures
+        if figures.perplexity is not None and math.isinf(figures.perplexity):
+            raise self.diverged(f"the perplexity became infinite at step {step} (its loss is {figures.loss:.4g})")
+        measured = EvaluationPoint(step, epoch, self.state.train_loss_since_evaluation(), figures)
+        self.state.evaluations.append(measured)
+        if job.settings.output.weights == Weights.BEST and self.state.best() is measured:
+            job.model.save_pretrained(job.folder / BEST_FOLDER)
+        job.observer.evaluation(measured.evaluation())
+        job.observer.phase(JobPhase.TRAINING)
+        self._mark = time.monotonic()
+        return figures
+
+    def ready_to_save(self, step: int) -> None:
+        """Raises DivergedError rather than let a checkpoint hold weights that are no numbers."""
+        self.flush()
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.job.model.parameters()):
+            raise self.diverged(f"weights became NaN or infinite by step {step}")
+
+    def saved(self, folder: Path, step: int) -> None:
+        """A checkpoint lies in a folder; complete it and send it."""
+        self.state.save(folder)
+        best = self.job.folder / BEST_FOLDER
+        if best.is_dir():
+            shutil.copytree(best, folder / BEST_FOLDER)
+        self.job.uploads.submit(folder, step)
+        self.saved_step = step
+        self._mark = self._saved = time.monotonic()
+
+    def start_clock(self) -> None:
+        """Steps begin now; what came before does not count as theirs."""
+        self._mark = time.monotonic()
+
+    def resumed(self, step: int) -> None:
+        """Training begins, from a checkpoint of this step or from 0."""
+        self.saved_step = step
+        self._mark = self._saved = time.monotonic()

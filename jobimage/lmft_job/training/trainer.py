@@ -1,0 +1,369 @@
+"""Training by transformers' Trainer, with our evaluation, checkpoints, and stops that lose nothing.
+
+The loss curve is Trainer's own. What is ours: losses of every step are kept, a non-finite one ends the run, evaluation
+leaves the random state alone, and what a checkpoint holds is enough to go on bit-equal on a CPU.
+"""
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import safe_globals
+
+from lmft_api.spec import Optimizer, Scheduler, Task
+from lmft_api.wire.layout import BEST_FOLDER
+from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.report import ResumeNote
+from lmft_job.data.rows import EpochSampler
+from lmft_job.errors import InvalidError
+from lmft_job.evaluation.held_out import TrainerLoss, targets_of
+from lmft_job.models.next_token import heeds_count
+from lmft_job.models.weights import restore
+from lmft_job.storage import disk_error
+from lmft_job.training.batch import simulate_shortage
+from lmft_job.training.history import TrainingHistory
+from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
+
+LOG_EVERY = 50
+_FULL_BELOW_BYTES = 1 << 20
+
+_SCHEDULERS = {Scheduler.LINEAR: "linear", Scheduler.COSINE: "cosine", Scheduler.CONSTANT: "constant_with_warmup"}
+_OPTIMIZERS = {Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
+
+
+def training_arguments(job: TrainingInputs) -> TrainingArguments:
+    """The tutorial's arguments; evaluation, saving and the epoch's order are ours, so Trainer's are off."""
+    training = job.settings.training
+    on_gpu = job.arithmetic.device.type == "cuda"
+    optimizer: dict[str, Any] = {}
+    if training.optimizer != Optimizer.ADAMW:
+        # Trainer's own default is the AdamW that the installed torch does best.
+        optimizer["optim"] = _OPTIMIZERS[training.optimizer]
+    # The kubeflow integration of Trainer posts synchronously; the job reports progress from a thread of its own.
+    os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")
+    return TrainingArguments(
+        output_dir=str(job.folder / TRAINER_FOLDER),
+        num_train_epochs=training.epochs or 1,
+        max_steps=training.max_steps or -1,
+        per_device_train_batch_size=job.batch.rows,
+        per_device_eval_batch_size=job.batch.rows,
+        gradient_accumulation_steps=job.batch.accumulation,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_steps=training.warmup_percent / 100 if training.warmup_percent < 100 else planned_steps(job),
+        lr_scheduler_type=_SCHEDULERS[training.scheduler],
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        bf16=job.arithmetic.autocast == torch.bfloat16,
+        fp16=job.arithmetic.autocast == torch.float16,
+        activation_checkpointing=training.gradient_checkpointing,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        logging_steps=LOG_EVERY,
+        eval_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        report_to="none",
+        **optimizer,
+    )
+
+
+def draw_as_trainer_does() -> None:
+    """One draw from the global generator, which a plain Trainer's evaluation costs (its DataLoader's base seed).
+
+    Without it the dropout masks after the first evaluation would not be those of the plain recipe.
+    """
+    torch.empty((), dtype=torch.int64).random_()
+
+
+def draw_in_checkpoint(folder: Path) -> None:
+    """The same draw, in the random state that a checkpoint holds."""
+    path = folder / "rng_state.pth"
+    with safe_globals():  # type: ignore[no-untyped-call]
+        states = torch.load(path, weights_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(states["cpu"])
+        draw_as_trainer_does()
+        states["cpu"] = torch.random.get_rng_state()
+    torch.save(states, path)
+
+
+class RecipeTrainer(Trainer):
+    """Mixed into Trainer or the user's subclass of it: our order, evaluation and checkpoints in Trainer's loop."""
+
+    run: TrainingLoop
+    weighs = False
+    """Whether the losses of a step's micro-batches, each a mean over its own targets, are to be weighed by these."""
+    _step_targets: torch.Tensor
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        return EpochSampler(len(train_dataset or self.train_dataset), self.args.seed)  # type: ignore[arg-type]
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Trainer's own; the loss is kept."""
+        simulate_shortage(inputs, self.state.global_step)
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.run.micro_batch(loss, inputs)
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: Trainer's own counts the model's parameters anew in every step."""
+        return 0
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Trainer's own; the targets of the whole step are counted."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.weighs and samples:
+            task = self.run.job.settings.task
+            self._step_targets = torch.stack([targets_of(batch["labels"], task) for batch in samples]).sum()
+        return samples, items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Trainer's or the user's own; in training, a micro-batch weighs as many targets as it has.
+
+        One without any, as a few masked tokens may leave it, weighs nothing: its mean is no number.
+        """
+        task, labels = self.run.job.settings.task, inputs["labels"]
+        loss = super().compute_loss(model, inputs, *args, **options)
+        heeded = self.weighs or task == Task.MASKED_LM
+        if not heeded or not model.training or not isinstance(loss, torch.Tensor):
+            return loss
+        targets = targets_of(labels, task).to(loss.device)
+        if task == Task.MASKED_LM:
+            loss = torch.where((targets == 0) & loss.isnan(), torch.zeros_like(loss), loss)
+        if self.weighs:
+            loss = loss * (targets / self._step_targets.clamp(min=1).to(loss.device))
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Our figures under Trainer's name, for the user's callbacks."""
+        figures = self.run.measure(self.state.global_step, self.state.epoch or 0.0)
+        draw_as_trainer_does()
+        metrics = {"eval_loss": figures.loss}
+        if figures.perplexity is not None:
+            metrics["eval_perplexity"] = figures.perplexity
+        if figures.accuracy is not None:
+            metrics["eval_accuracy"] = figures.accuracy
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.run.stopped_early:
+            self.control.should_training_stop = True
+            self.control.should_save = True
+        return metrics
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        try:
+            return self.evaluate()
+        except EvaluationStopped:
+            # Save without this evaluation: the next start sees that it is due, and does it first.
+            self._stop_for_interrupt()
+            raise
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        restore(model or self.model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        self.run.ready_to_save(step)
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            raise _disk_trouble(error, self.run.job.folder) from error
+        self.run.saved(self.run.job.folder / TRAINER_FOLDER / f"checkpoint-{step}", step)
+
+    def _stop_for_interrupt(self) -> None:
+        if self.run.saved_step != self.state.global_step:
+            self._save_checkpoint(self.model, None)
+        self.run.job.uploads.wait()
+        self.run.job.interrupt.check()
+
+
+def _disk_trouble(error: Exception, folder: Path) -> Exception:
+    """A full disk in our words, whichever way the libraries that write put it; any other error as it is."""
+    if isinstance(error, OSError):
+        return disk_error(error, folder)
+    if "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BELOW_BYTES:
+        return disk_error(OSError(errno.ENOSPC, str(error)), folder)
+    return error
+
+
+class Flow(TrainerCallback):
+    """Tells Trainer what is due."""
+
+    def __init__(self, run: TrainingLoop) -> None:
+        self.run = run
+        self.trainer: RecipeTrainer | None = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step's clock starts here."""
+        self.run.start_clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
+        """Evaluation and checkpoint that fall on an epoch's last step wait for the epoch's end, in this order."""
+        run, step, epoch = self.run, state.global_step, state.epoch
+        run.step_done(step, epoch, lr_scheduler.get_last_lr()[0] if lr_scheduler is not None else 0.0)
+        if run.job.interrupt.requested and self.trainer is not None:
+            self.trainer._stop_for_interrupt()
+        if not float(epoch).is_integer() and step < run.total:
+            control.should_evaluate = run.evaluation_due(step, epoch)
+            control.should_save = run.checkpoint_due(step, epoch)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step of an epoch, or of the run."""
+        run, step, epoch = self.run, state.global_step, state.epoch
+        control.should_evaluate = run.evaluation_due(step, epoch)
+        control.should_save = run.checkpoint_due(step, epoch)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended.
+
+    Attributes:
+        state: the whole run's story.
+        step: optimiser steps done.
+        total: planned.
+        epoch: epochs done.
+    """
+
+    state: TrainingHistory
+    step: int
+    total: int
+    epoch: float
+
+
+def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
+    """Trainer, or the user's subclass, with our behaviour mixed in."""
+    base = job.trainer_class
+    kind = RecipeTrainer if base is Trainer else type(f"Run{base.__name__}", (RecipeTrainer, base), {})
+    flow = Flow(run)
+    trainer: RecipeTrainer = kind(
+        model=job.model,
+        args=training_arguments(job),
+        train_dataset=job.train_rows,
+        data_collator=job.collate,
+        processing_class=job.tokenizer,
+        callbacks=[flow, *job.callbacks],
+    )
+    trainer.run = run
+
+    run.trainer_loss_of = _own_loss(trainer) if computes_own_loss(base) else _plain_loss(trainer)
+    flow.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    if job.batch.accumulation > 1:
+        _accumulate_rightly(trainer, job)
+    return trainer
+
+
+def _accumulate_rightly(trainer: RecipeTrainer, job: TrainingInputs) -> None:
+    """Make a step of several micro-batches the step of one batch.
+
+    Trainer takes a ``forward`` with keyword arguments for one that divides its loss by the targets of the whole step.
+    Many take them and give the mean over their own batch, whose sum is as many times too large as there are batches.
+    """
+    if trainer.loss_is_scaled_for_ga is not None:
+        return
+    row = job.collate([job.train_rows[0]])
+    if heeds_count(trainer, row, job.settings.task, job.arithmetic):
+        return
+    theirs = job.trainer_class.compute_loss is not Trainer.compute_loss or trainer.compute_loss_func is not None
+    # What a loss of somebody's own is the mean of is not known: Trainer divides it by the number of micro-batches.
+    trainer.weighs = not theirs
+    trainer.loss_is_scaled_for_ga = trainer.weighs
+
+
+def computes_own_loss(kind: type[Trainer]) -> bool:
+    """Whether a trainer class has a loss of its own, in training or in evaluation."""
+    return kind.compute_loss is not Trainer.compute_loss or kind.prediction_step is not Trainer.prediction_step
+
+
+def _plain_loss(trainer: Trainer) -> TrainerLoss:
+    """A batch's loss as a plain Trainer's evaluation has it.
+
+    For models whose loss Trainer does not know to shift (GPT-2 among them) it counts the first token of a row as an
+    item too, which makes its ``eval_loss`` smaller by one part in the block size.
+    """
+
+    def loss(batch: dict[str, torch.Tensor], summed: float) -> float | None:
+        items = trainer._get_num_items_in_batch([batch], trainer.args.device)
+        return None if items is None else summed / float(items)
+
+    return loss
+
+
+def _own_loss(trainer: Trainer) -> TrainerLoss:
+    """A batch's loss as the user's class computes it in an evaluation; costs another forward pass."""
+
+    model: Any = trainer.model
+
+    def loss(batch: dict[str, torch.Tensor], summed: float) -> float:
+        with torch.random.fork_rng(devices=[trainer.args.device] if trainer.args.device.type == "cuda" else []):
+            value, _, _ = trainer.prediction_step(model, dict(batch), prediction_loss_only=True)
+        if value is None:
+            raise InvalidError(
+                ["spec.training.trainerClass: its prediction_step gives no loss for a batch with labels"]
+            )
+        return float(value)
+
+    return loss
+
+
+def train(job: TrainingInputs, checkpoint: Path | None, resume: ResumeNote | None = None) -> Trained:
+    """Train to the end, from a checkpoint's folder or from the start.
+
+    Raises:
+        DivergedError: a loss or weights that are no numbers; earlier checkpoints are kept.
+        InterruptedRunError: a stop was asked for; the step is finished and saved.
+        torch.OutOfMemoryError: the accelerator's memory does not suffice.
+    """
+    state = TrainingHistory.load(checkpoint) if checkpoint else TrainingHistory()
+    if resume is not None:
+        state.resumes.append(resume)
+    run = TrainingLoop(job, state)
+    job.observer.phase(JobPhase.TRAINING)
+    with job.interrupt.deferred(), job.acceleration.training(job.model):
+        trainer = build_trainer(job, run)
+        if checkpoint is None:
+            run.resumed(0)
+            set_seed(job.settings.training.seed)
+            trainer.train()
+        else:
+            position = json.loads((checkpoint / "trainer_state.json").read_text())
+            step, epoch = int(position["global_step"]), float(position["epoch"])
+            run.resumed(step)
+            if (checkpoint / BEST_FOLDER).is_dir():
+                shutil.copytree(checkpoint / BEST_FOLDER, job.folder / BEST_FOLDER, dirs_exist_ok=True)
+            trainer._load_from_checkpoint(str(checkpoint))
+            if run.evaluation_due(step, epoch):
+                # The run was stopped between this step and its evaluation.
+                _evaluate_now(run, step, epoch)
+                draw_in_checkpoint(checkpoint)
+            if run.finished(step):
+                return Trained(state, step, run.total, epoch)
+            trainer.train(resume_from_checkpoint=str(checkpoint))
+        step, epoch = trainer.state.global_step, float(trainer.state.epoch or 0.0)
+        if not state.evaluated(step):
+            # A callback of the user's ended the training between two evaluations.
+            _evaluate_now(run, step, epoch)
+        run.flush()
+        job.uploads.wait()
+        job.interrupt.check()
+    return Trained(state, step, run.total, epoch)
+
+
+def _evaluate_now(run: TrainingLoop, step: int, epoch: float) -> None:
+    try:
+        run.measure(step, epoch)
+    except EvaluationStopped:
+        run.job.interrupt.check()

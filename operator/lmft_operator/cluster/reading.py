@@ -1,0 +1,300 @@
+"""From the API server's bytes to objects, whatever somebody has written into one of them.
+
+JSON that nests deeper than Python's recursion reaches, or that is larger than any object that we work with, is not
+parsed: of such an object its metadata is picked out, which is enough to say to its owner what is wrong with it. All
+others come in their shape (:mod:`shapes`), so that nothing keeps what nobody reads.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from lmft_operator.domain.shapes import SHAPES, UNREAD
+
+logger = logging.getLogger(__name__)
+
+MAX_DEPTH = 200
+"""Levels of nesting. A CustomResourceDefinition has about 60, a pod a dozen; Python ends at some 990."""
+MAX_OBJECT_BYTES = 1024 * 1024
+"""Of an object that is parsed; larger ones give their metadata only."""
+MAX_PAGE_BYTES = MAX_OBJECT_BYTES
+"""Of a page that is parsed; of a larger one the objects are asked for one by one."""
+MAX_SINGLE = 64
+"""Small objects in a row, at most, before several are asked for at a time again."""
+CUT = "spec: the object is larger than 1 MiB or nests more than 200 levels, and is not read"
+
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
+_KEY = re.compile(r'\s*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*', re.DOTALL)
+_OPEN, _FIRST, _COMMA = re.compile(r"\s*\{"), re.compile(r"\s*\["), re.compile(r"\s*,")
+_INTEGER = re.compile(r"-?\d{1,18}(?![\d.eE])")
+_EVENT = re.compile(r'\s*\{\s*"type"\s*:\s*"([A-Z]+)"\s*,\s*"object"\s*:\s*')
+_BARE = re.compile(r"[^][{},\s]*")
+_METADATA = '"metadata":{'
+_DECODER = json.JSONDecoder()
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+_PICKED = frozenset({"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"}) | {
+    "deletionTimestamp", "labels",
+}  # fmt: skip
+
+JsonDict = dict[str, Any]
+
+
+class UnreadableError(ValueError):
+    """No object can be made of it, nor its metadata picked out."""
+
+
+def depth(text: str) -> int:
+    """Levels of nesting of a JSON text; counted, not parsed."""
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return MAX_DEPTH  # it cannot have more
+    outside = _STRING.sub("", text)
+    brackets = re.sub(r"[^][{}]+", "", outside)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
+def fits(text: str) -> bool:
+    """Whether a JSON text may be parsed whole."""
+    return len(text) <= MAX_OBJECT_BYTES and depth(text) <= MAX_DEPTH
+
+
+def read_object(data: bytes | str) -> JsonDict:
+    """An answer that is no list: an object in its shape where we know its kind, else as it is.
+
+    Raises:
+        UnreadableError: it is no JSON object, or larger or deeper than is parsed and without metadata.
+    """
+    return read_item(data if isinstance(data, str) else data.decode("utf-8", "replace"))
+
+
+def read_item(text: str, kind: str = "") -> JsonDict:
+    """One object of the API server's in its shape; only its metadata where it is not parsed.
+
+    Args:
+        text: as JSON.
+        kind: of it, where it does not say: lists name the kind once.
+
+    Raises:
+        UnreadableError: not even its metadata can be read.
+    """
+    if fits(text):
+        try:
+            return in_shape(_parsed(text), kind)
+        except UnreadableError:
+            pass  # such as an integer of 5,000 digits, which Python refuses to make
+    return cut(text, kind)
+
+
+def in_shape(body: JsonDict, kind: str = "") -> JsonDict:
+    """An object without what nobody reads of its kind; an unknown kind stays as it is."""
+    shape = SHAPES.get(str(body.get("kind") or kind))
+    if shape is None:
+        return body
+    return {**({"kind": kind} if kind else {}), **shape(body)}
+
+
+def read_list(text: str, kind: str) -> "Page":
+    """A page of a list, its items in their shapes. One that is not even metadata is left out.
+
+    Raises:
+        UnreadableError: it is no list.
+    """
+    if fits_page(text):
+        page = _parsed(text)
+        items, metadata = page.get("items") or [], page.get("metadata")
+        if not isinstance(items, list) or not isinstance(metadata, dict):
+            raise UnreadableError("no list")
+        items = [in_shape(item, kind) for item in items if isinstance(item, dict)]
+        return Page(items, *_where(metadata.get("resourceVersion"), metadata.get("continue")))
+    return _read_single(text, kind)
+
+
+def fits_page(text: str) -> bool:
+    """Whether a page may be parsed whole; otherwise its objects are to be asked for one by one."""
+    return len(text) <= MAX_PAGE_BYTES and depth(text) <= MAX_DEPTH
+
+
+class PageSize:
+    """How many objects of a list to ask for at a time, among objects of any size.
+
+    A page that cannot be parsed whole costs a request and a megabyte for nothing. So after one, objects are asked for
+    one by one, until some in a row were small: one at first, and twice as many after each further page in vain. Whoever
+    mixes large and small ones costs a few such pages, not one for each.
+
+    Args:
+        most: objects in a page.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limit = self._most = most
+        self._small, self._wanted = 0, 1
+
+    @property
+    def single(self) -> bool:
+        """Whether objects are asked for one by one, to be read whatever they are."""
+        return self.limit == 1
+
+    def refused(self) -> None:
+        """A page of several could not be parsed."""
+        self.limit, self._small = 1, 0
+        self._wanted = min(2 * self._wanted, MAX_SINGLE)
+
+    def taken(self, length: int, whole: bool) -> None:
+        """A page of so many characters was read, and could be parsed whole or not."""
+        if not whole or length * self._most > MAX_PAGE_BYTES * self.limit:
+            self._small = 0
+            return
+        self._small += self.limit
+        if self._small >= self._wanted:
+            self.limit = min(2 * self.limit, self._most)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list.
+
+    Attributes:
+        items: objects in their shapes.
+        version: resourceVersion of the whole list.
+        following: token of the page after it; empty for the last.
+        whole: whether it was parsed, rather than picked from.
+    """
+
+    items: list[JsonDict]
+    version: int
+    following: str
+    whole: bool = True
+
+
+def _read_single(text: str, kind: str) -> Page:
+    """A list of one object, which is too large or too deep to be parsed with it."""
+    items: list[JsonDict] = []
+    metadata: JsonDict = {}
+    for name, at in _members(text, 0):
+        if name == "metadata":
+            metadata = {key: _scalar(text, place) for key, place in _members(text, at)}
+        elif name == "items" and (first := _FIRST.match(text, at)) is not None:
+            try:
+                items.append(cut(text, kind, first.end()))
+            except UnreadableError:
+                logger.warning("an object of %s is left out: it is too large, and its metadata cannot be read", kind)
+            # A list of custom resources has its own metadata last. Counting brackets up to there would take a second.
+            last = text.rfind(_METADATA, first.end())
+            if not metadata and last >= 0:
+                at = last + len(_METADATA) - 1
+                metadata = {key: _scalar(text, place) for key, place in _members(text, at)}
+            break
+    return Page(items, *_where(metadata.get("resourceVersion"), metadata.get("continue")), whole=False)
+
+
+def _where(version: Any, following: Any) -> tuple[int, str]:
+    if not (isinstance(version, str) and version.isdecimal()):
+        raise UnreadableError("a list without a resourceVersion")
+    return int(version), following if isinstance(following, str) else ""
+
+
+def read_event(line: str) -> JsonDict:
+    """One line of a watch: its type, and its object in its shape. One that cannot be read is a bookmark without a mark.
+
+    It takes the place of ``json.loads`` in kopf's stream, where an exception would end the process.
+    """
+    if fits(line):
+        try:
+            event = _parsed(line)
+            if isinstance(event.get("object"), dict) and isinstance(event.get("type"), str):
+                return {"type": event["type"], "object": in_shape(event["object"])}
+        except UnreadableError:
+            pass
+    try:
+        if (kind := _EVENT.match(line)) is not None and (found := cut(line, start=kind.end()))["kind"] in SHAPES:
+            return {"type": kind[1], "object": found}
+    except UnreadableError:
+        pass
+    logger.warning("an event is left out: its object is too large, and its metadata cannot be read")
+    return {"type": "BOOKMARK", "object": {}}
+
+
+def cut(text: str, kind: str = "", start: int = 0) -> JsonDict:
+    """An object of which nothing is parsed but its kind and the scalars and labels of its metadata.
+
+    Raises:
+        UnreadableError: it has none that can be found.
+    """
+    found: JsonDict = {"kind": kind} if kind else {}
+    for name, at in _members(text, start):
+        if name in ("kind", "apiVersion"):
+            found[name] = _scalar(text, at)
+        elif name == "metadata":
+            found["metadata"] = {key: _picked(text, key, place) for key, place in _members(text, at) if key in _PICKED}
+        if len(found) == 3:
+            break
+    if not (found.get("kind") and isinstance(found.get("metadata", {}).get("uid"), str)):
+        raise UnreadableError("an object without metadata")
+    return in_shape({**found, UNREAD: CUT})
+
+
+def _picked(text: str, key: str, at: int) -> Any:
+    if key != "labels":
+        return _scalar(text, at)
+    return {name: _scalar(text, place) for name, place in _members(text, at)}
+
+
+def _members(text: str, start: int) -> Iterator[tuple[Any, int]]:
+    """Keys of the object that begins at a place, each with the place of its value; stops where it is no JSON."""
+    opened = _OPEN.match(text, start)
+    while opened is not None and (key := _KEY.match(text, opened.end())) is not None:
+        yield _unquoted(key[1]), key.end()
+        opened = _COMMA.match(text, _skipped(text, key.end()))
+
+
+def _skipped(text: str, at: int) -> int:
+    """Where the value ends that begins at a place."""
+    if text[at : at + 1] not in ("{", "[", '"'):
+        bare = _BARE.match(text, at)
+        return bare.end() if bare else len(text)
+    try:
+        # Parsed and thrown away: C is that much faster than counting brackets here.
+        return _DECODER.raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        pass
+    level = 0
+    for token in _TOKEN.finditer(text, at):
+        level += _STEP.get(token[0], 0)
+        if level == 0:
+            return token.end()
+    return len(text)
+
+
+def _scalar(text: str, at: int) -> Any:
+    """A text or a number; None for anything else."""
+    if text[at : at + 1] == '"':
+        string = _STRING.match(text, at)
+        return _unquoted(string[0]) if string is not None else None
+    number = _INTEGER.match(text, at)
+    return int(number[0]) if number is not None else None
+
+
+def _unquoted(quoted: str) -> Any:
+    try:
+        return json.loads(quoted) if len(quoted) < 2000 else ""
+    except ValueError:
+        return ""
+
+
+def _integer(digits: str) -> int | None:
+    """Python refuses to make an integer of 5,000 digits, and no field of anybody's has so many."""
+    return int(digits) if len(digits) <= 400 else None
+
+
+def _parsed(text: str) -> JsonDict:
+    try:
+        body = json.loads(text, parse_int=_integer)
+    except (ValueError, RecursionError) as problem:
+        raise UnreadableError(str(problem)[:200]) from problem
+    if not isinstance(body, dict):
+        raise UnreadableError("no JSON object")
+    return body

@@ -1,0 +1,182 @@
+"""Why the API server takes no Job or no pod of ours, by what it says, with what would change that.
+
+Quotas, LimitRanges, webhooks, policies, PriorityClasses and service accounts all speak in one sentence of the API
+server's. The status of an answer says little: a webhook chooses its own, and one that is dead makes a 500.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from lmft_api.reasons import REASONS, Reason
+from lmft_api.schema.types import QUANTITY_PATTERN, amount, matches
+
+CANNOT_CREATE_JOB = "The Job cannot be created: "
+CANNOT_CREATE_POD = "The pod cannot be created: "
+
+_SPEC_FIELDS = {
+    "cpu": "spec.resources.cpu",
+    "memory": "spec.resources.memory",
+    "ephemeral-storage": "spec.resources.ephemeralStorage",
+}
+_MAXIMA = {"cpu": "policy.maxCpu", "memory": "policy.maxMemory", "ephemeral-storage": "policy.maxEphemeralStorage"}
+_AT_WORK = re.compile(
+    r"failed calling webhook|admission webhook \"[^\"]*\" denied|ValidatingAdmissionPolicy|MutatingAdmissionPolicy"
+    r"|admission plugin|failed calling admission",
+    re.IGNORECASE,
+)
+_UNSET_QUOTA = re.compile(r"must specify (?P<names>.+)", re.DOTALL)
+_UNSET = re.compile(r"\b(?:limits|requests)\.[a-z0-9./-]*[a-z0-9]|\b(?:cpu|memory|ephemeral-storage)\b(?= for:|,|;|$)")
+_QUOTA = re.compile(r"exceeded quota|failed quota")
+_SIDES = ("requested", "limited")
+_LIMIT_RANGE = re.compile(
+    r"(?:maximum|minimum) (?P<resource>[a-z-]+) usage per (?:Container|Pod) is \S+|"
+    r"(?P<ratio>[a-z-]+) max limit to request ratio"
+)
+_PASSING = ("because it is being terminated", "exist and are not this run's")
+"""A namespace that is being deleted, and names that are taken: nothing that admission could settle."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A Job or a pod that was not taken.
+
+    Attributes:
+        reason: of the run's condition.
+        remedy: what to do about it; empty where time alone helps.
+        changeable: whether another spec may be taken, so that the attempt is not worth holding on to.
+    """
+
+    reason: Reason
+    remedy: str = ""
+    changeable: bool = True
+
+
+def at_work(words: str) -> bool:
+    """Whether an error of the API server's, whatever its status, comes from what admits objects."""
+    return _AT_WORK.search(words) is not None or _QUOTA.search(words) is not None
+
+
+def refusal(words: str) -> Refusal:
+    """Why something was not taken, by the API server's words."""
+    if _QUOTA.search(words):
+        return _quota(words)
+    if any(passing in words for passing in _PASSING):
+        return Refusal(Reason.PENDING, changeable=False)
+    for pattern, remedy in _REMEDIES:
+        if found := pattern.search(words):
+            return Refusal(Reason.ADMISSION_FAILED, remedy.format(**_filled(found.groupdict())))
+    if found := _LIMIT_RANGE.search(words):
+        resource = found["resource"] or found["ratio"]
+        field = _SPEC_FIELDS.get(resource, "spec.resources")
+        remedy = f"Set {field} within the namespace's LimitRange (kubectl describe limitrange), or have that changed."
+        return Refusal(Reason.ADMISSION_FAILED, remedy)
+    return Refusal(Reason.ADMISSION_FAILED, REASONS[Reason.ADMISSION_FAILED].remedy)
+
+
+def told(beginning: str, words: str) -> tuple[Reason, str]:
+    """Reason and message of a run whose Job or pod was not taken; ``beginning`` says which."""
+    found = refusal(words)
+    text = f"{beginning}{words}"
+    return found.reason, f"{text.rstrip('. ')}. {found.remedy}" if found.remedy else text
+
+
+def _quota(words: str) -> Refusal:
+    """A quota that is used up is waited for; one that wants a request or limit is met by setting it."""
+    found = _UNSET_QUOTA.search(words)
+    if found is None:
+        if never := _never(words):
+            remedy = f"The whole quota is smaller: ask for less in {', '.join(never)}, or have the quota raised."
+            return Refusal(Reason.QUOTA_EXCEEDED, f"{remedy} {_BY_ITSELF}")
+        return Refusal(Reason.QUOTA_EXCEEDED, REASONS[Reason.QUOTA_EXCEEDED].remedy, changeable=False)
+    remedy = " ".join(_unset(name) for name in dict.fromkeys(_UNSET.findall(found["names"])))
+    return Refusal(Reason.QUOTA_EXCEEDED, remedy or REASONS[Reason.QUOTA_EXCEEDED].remedy)
+
+
+def _never(words: str) -> list[str]:
+    """The fields that ask for more than the whole of a quota, so that no waiting helps."""
+    asked, most = (_amounts(found[1]) if (found := re.search(rf"{name}: (\S+)", words)) else {} for name in _SIDES)
+    beyond = (name.rpartition(".")[2] for name, wanted in asked.items() if name in most and wanted > most[name])
+    return list(dict.fromkeys(_SPEC_FIELDS[resource] for resource in beyond if resource in _SPEC_FIELDS))
+
+
+def _amounts(text: str) -> dict[str, Decimal]:
+    """Quantities by their names, of ``requests.cpu=1,requests.memory=2Gi``; without those that cannot be read."""
+    pairs = (part.rpartition("=") for part in text.rstrip(",").split(","))
+    return {name: amount(value) for name, _, value in pairs if matches(QUANTITY_PATTERN, value)}
+
+
+def _unset(name: str) -> str:
+    """What sets a request or limit that a quota wants."""
+    kind, _, resource = name.rpartition(".") if name in _SPEC_FIELDS else name.partition(".")
+    field, most = _SPEC_FIELDS.get(resource), _MAXIMA.get(resource)
+    if field is None:
+        return f"The quota wants {name}, which runs do not set: have it taken out of the quota, or set by a LimitRange."
+    if name == "limits.cpu":
+        # A manifest alone sets none: without the policy's maximum nothing throttles.
+        return f"The quota wants {name}: have the platform team set {most}, or a LimitRange with a default CPU limit."
+    if kind == "limits":
+        return f"The quota wants {name}: set {field}; or have the platform team set {most}, or a LimitRange's default."
+    return f"The quota wants {name}: set {field}, or have the platform team set job.resources."
+
+
+def _filled(names: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value or "it" for name, value in names.items()}
+
+
+_BY_ITSELF = "The run is tried again by itself; its manifest may be changed meanwhile."
+_REMEDIES = tuple(
+    (re.compile(pattern), f"{remedy} {_BY_ITSELF}")
+    for pattern, remedy in (
+        (
+            r"failed calling webhook \"(?P<name>[^\"]+)\"",
+            'Have the webhook "{name}" brought back, or its configuration removed or set to failurePolicy Ignore.',
+        ),
+        (
+            r"admission webhook \"(?P<name>[^\"]+)\" denied",
+            'Change what the webhook "{name}" objects to, or have this namespace exempted from it.',
+        ),
+        (
+            r"ValidatingAdmissionPolicy '(?P<name>[^']+)'",
+            'Change what the admission policy "{name}" objects to, or have this namespace exempted from it.',
+        ),
+        (
+            r"must be less than or equal to (?P<name>[a-z-]+) limit of",
+            "Ask for less in spec.resources, or have the namespace's LimitRange changed, whose {name} limit is lower.",
+        ),
+        (
+            r"no PriorityClass with name \"?(?P<name>[^ \"]+)\"? was found",
+            'Change spec.podTemplate.priorityClassName, or have the PriorityClass "{name}" made.',
+        ),
+        (
+            r"RuntimeClass(?:\.node\.k8s\.io)? \"?(?P<name>[^ \"]+)\"? not found",
+            'Change spec.podTemplate.runtimeClassName, or have the RuntimeClass "{name}" made.',
+        ),
+        (
+            r"serviceaccount \"(?P<name>[^\"]+)\" not found",
+            'Create the ServiceAccount "{name}" in this namespace, or change spec.podTemplate.serviceAccountName.',
+        ),
+        (
+            r"violates PodSecurity \"(?P<name>[^\"]+)\"",
+            'Have the namespace\'s level of Pod Security looked at: pods of runs meet "restricted" unless a policy '
+            "changes them.",
+        ),
+        (
+            r"unable to validate against any security context constraint",
+            "On OpenShift, have the chart's job.userID set to null, so that the namespace's own range is used.",
+        ),
+        (
+            r"the API server has not answered in (?P<name>time)",
+            "A webhook on Jobs may hang: have the cluster's webhook configurations looked at.",
+        ),
+        (
+            r"A policy of the (?P<name>cluster) has changed the Job",
+            "Have mutating webhooks and policies leave that alone in Jobs labelled lmfinetune.dev/run-uid.",
+        ),
+        (
+            r"cannot (?P<name>create) resource",
+            "The operator lacks a right: have the chart's roles (rbac.create) looked at.",
+        ),
+    )
+)

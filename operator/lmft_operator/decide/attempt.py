@@ -1,0 +1,313 @@
+"""The attempt that is under way: what it waits for or does, and what its end means for the run."""
+
+from dataclasses import replace
+
+from lmft_api.reasons import Phase, Reason
+from lmft_api.spec.resolved import resolve
+from lmft_api.status import Attempt, Condition, Provenance
+from lmft_api.text.times import timestamp
+from lmft_api.text.wording import shorten
+from lmft_api.wire.run_file import Stage, spec_hash
+from lmft_operator.decide import admission, judge, waiting
+from lmft_operator.decide.admission import CANNOT_CREATE_POD
+from lmft_operator.decide.draft import ADJUSTED, DecisionDraft, Notice, deadline, grace, since, time_is_up, time_left
+from lmft_operator.decide.screening import grounds, screened
+from lmft_operator.domain import alterations
+from lmft_operator.domain.facts import JobFacts, PodFacts
+from lmft_operator.domain.verdict import OPEN, Kind, Verdict
+from lmft_operator.jobs import manifest
+from lmft_operator.status import edit
+
+MAX_ADOPTED = 9_999
+"""Highest number of an attempt that a Job's label alone may say: somebody may have written any."""
+REFUSED_SECONDS = 30.0
+"""How long the Job of a first attempt is kept whose pod is refused."""
+
+
+def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
+    """The next attempt whose Job exists though the status does not list it: created just before a crash, or a burst."""
+    found = (job for job in draft.seen.jobs if after < job.attempt <= MAX_ADOPTED)
+    jobs = [job for job in found if not outdated(draft, job)]
+    if not jobs:
+        return None
+    job = min(jobs, key=lambda job: job.attempt)
+    attempt = Attempt(number=job.attempt, job=job.name, stage=job.stage.value)
+    draft.status = edit.with_attempt(draft.status, attempt)
+    settle_provenance(draft, job)
+    return attempt
+
+
+def outdated(draft: DecisionDraft, job: JobFacts) -> bool:
+    """Whether a Job was made from a manifest that changed before the status could list it, and thereby settle it.
+
+    Until then the API server takes every edit, and the Job has what was there before.
+    """
+    return not draft.status.attempts and bool(job.spec_hash) and job.spec_hash != spec_hash(draft.spec)
+
+
+def clear_outdated(draft: DecisionDraft) -> bool:
+    """Delete Jobs of an earlier manifest; returns whether they or their pods are still in the way of the next one."""
+    seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
+    jobs = [job for job in seen.jobs if outdated(draft, job)]
+    for job in jobs:
+        _stop(draft, job)
+    uids = {job.uid for job in jobs}
+    pods = [pod for pod in seen.pods if pod.owner in uids and not pod.over]
+    ends = [margin if pod.deleted is None else pod.deleted + margin - seen.now for pod in pods]
+    left = max(ends, default=0.0)
+    if left > 0 or draft.delete:
+        draft.look(max(left, 1.0))
+        draft.wait(Reason.PENDING, "The manifest changed while its Job was being made; another is made of it.")
+        return True
+    return False
+
+
+def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None:
+    """What is settled with the first attempt: provenance, of a Job that exists by what its pods are given."""
+    if draft.status.provenance is not None:
+        return
+    provenance = Provenance(
+        image=shorten((job.image if job else "") or manifest.image_of(draft.spec, draft.settings), 253),
+        spec_hash=(job.spec_hash if job else "") or spec_hash(draft.spec),
+        seed=resolve(draft.spec).training.seed,
+    )
+    draft.status = edit.change(draft.status, {"provenance": provenance})
+
+
+def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
+    """Look after the open attempt; returns it, closed when it has ended."""
+    seen = draft.seen
+    job = next((job for job in seen.jobs if job.attempt == attempt.number), None)
+    pod = _pod_of(draft, job, attempt)
+    outcome = judge.judge(job, pod, seen.now, begun=attempt.start_time is not None)
+    if outcome.kind == Kind.OPEN:
+        outcome = _overdue(draft, attempt, job, pod)
+    if outcome.kind != Kind.OPEN:
+        return _close(draft, attempt, outcome, job, pod)
+    if pod is not None and pod.started is not None and attempt.start_time is None:
+        started = timestamp(pod.started)
+        attempt = edit.change(attempt, {"start_time": started})
+        draft.status = edit.with_attempt(draft.status, attempt)
+        if draft.status.start_time is None:
+            draft.status = edit.change(draft.status, {"start_time": started})
+    if draft.spec.suspend:
+        _stop(draft, job)
+        draft.wait(Reason.SUSPENDED, _stopping(pod), Phase.SUSPENDED)
+        return attempt
+    left, phase = time_left(draft, pod), draft.status.phase or Phase.TRAINING
+    if left is not None and left <= 0:
+        _stop(draft, job)
+        words = f"{time_is_up(draft)} {_stopping(pod)}"
+        draft.wait(Reason.DEADLINE_EXCEEDED, words, phase)
+        return attempt
+    if job is not None and job.suspended and attempt.start_time is not None:
+        # Admitted once more, the Job would make a second pod, in the folder of the first. An attempt has one pod.
+        _stop(draft, job)
+        words = "The queue has taken the place away: the pod saves a checkpoint and ends, and the run queues anew."
+        draft.wait(Reason.INTERRUPTED, words, phase)
+        return attempt
+    if job is not None and pod is None and _withdrawn(draft, attempt, job):
+        return attempt
+    draft.look(left)
+    _describe(draft, attempt, job, pod)
+    return attempt
+
+
+def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
+    """Whether the first attempt counts as not made, because its pod is refused: then the manifest may still change.
+
+    The Job stays for a while, for its controller tries again by itself; then, or once the manifest is another, it is
+    deleted and a new one made, whose pod is tried at once.
+    """
+    words = waiting.no_pod(job, draft.seen.warnings)
+    first = [a.number for a in draft.status.attempts or ()] == [attempt.number]
+    if (
+        not words
+        or not first
+        or attempt.start_time is not None
+        or job.failed_pods
+        or not admission.refusal(words).changeable
+    ):
+        return False
+    told = edit.parse(draft.seen.run.status).observed_generation
+    draft.status = edit.change(draft.status, {"attempts": None, "provenance": None})
+    draft.wait(*admission.told(CANNOT_CREATE_POD, words))
+    left = job.created + REFUSED_SECONDS - draft.seen.now
+    if left <= 0 or told not in (None, draft.seen.run.generation):
+        _stop(draft, job)
+    draft.look(left)
+    return True
+
+
+def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> Verdict:
+    """Patience with an open attempt whose end is due; what is fenced in its own folder need not be waited for."""
+    now, margin = draft.seen.now, draft.settings.retries.pod_end_margin_seconds
+    due: float | None = None
+    words = ""
+    if pod is not None and not pod.ended:
+        where = f"its node {pod.node} may be gone" if pod.node else "it never had a node"
+        words = f"Pod {pod.name} did not end within its grace period; {where}."
+        left = time_left(draft, pod)
+        if pod.deleted is not None:
+            due = pod.deleted + margin
+        elif left is not None and left <= 0 and job is None:
+            due = now + left + grace(draft) + margin  # nobody ends a pod that was taken from its Job
+    else:
+        silent = judge.silent_since(job, pod, begun=attempt.start_time is not None)
+        due = None if silent is None else silent + margin
+        words = "The pod is gone and left no word, and its Job has not said how it ended."
+    if due is None or due > now:
+        draft.look(None if due is None else due - now)
+        return OPEN
+    return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, None, pod.started if pod else None, now)
+
+
+def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> None:
+    """Phase, reason and message of a run whose attempt is under way."""
+    queued = job is not None and job.suspended
+    stopping = pod is not None and pod.deleted is not None
+    if judge.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
+        words = "The pod is gone; its Job has yet to say how it ended."
+        draft.wait(Reason.INTERRUPTED, words, draft.status.phase or Phase.PENDING)
+    elif pod is None or pod.started is None or queued:
+        rules = draft.settings.policy.for_namespace(draft.seen.run.key.namespace)
+        wishes = manifest.wishes(draft.spec, draft.settings, rules, job.gpus if job else 0)
+        said = _said_before(draft, attempt)
+        wait = waiting.explain(job, pod, draft.seen.warnings, wishes, attempt.number, said)
+        draft.wait(wait.reason, wait.message)
+    elif pod.orphaned and not stopping:
+        draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on. {_stopping(pod)}", Phase.TRAINING)
+    elif stopping or job is None:
+        draft.wait(Reason.INTERRUPTED, "The pod is being stopped; the next attempt follows.", Phase.TRAINING)
+    elif attempt.stage == Stage.PREPARE:
+        draft.wait(
+            Reason.PREPARING,
+            "Checking model, data set and storage on a CPU before asking for a GPU.",
+            Phase.PREPARING,
+        )
+    else:
+        draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on {pod.node or 'a node'}.", Phase.TRAINING)
+
+
+def _stopping(pod: PodFacts | None) -> str:
+    """What becomes of a pod that is to be stopped."""
+    if pod is None or not pod.orphaned or pod.deleted is not None:
+        return "Stopping: the pod saves a checkpoint and ends."
+    return f"Its Job was deleted without its pod; kubectl delete pod {pod.name} is what stops it."
+
+
+def _said_before(draft: DecisionDraft, attempt: Attempt) -> Condition | None:
+    """What the status as it stands says of an attempt that is under way."""
+    before = edit.parse(draft.seen.run.status)
+    newest = next(reversed(before.attempts or []), None)
+    return before.succeeded if newest is not None and newest.number == attempt.number else None
+
+
+def release(draft: DecisionDraft) -> None:
+    """Delete the Jobs of pods that other containers keep up though ours has ended: they hold GPUs that nothing uses."""
+    seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
+    ends = {attempt.number: since(attempt.end_time) for attempt in draft.status.attempts or ()}
+    for pod in seen.pods:
+        job = next((job for job in seen.jobs if job.uid == pod.owner), None)
+        # A pod without others ends by itself, however late a busy kubelet says so.
+        if job is None or not pod.ended or pod.over or not pod.beside or pod.deleted is not None:
+            continue
+        left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
+        if left <= 0:
+            _stop(draft, job)
+        draft.look(left)
+
+
+def _stop(draft: DecisionDraft, job: JobFacts | None) -> None:
+    if job is not None and not job.deleting and job.name not in draft.delete:
+        draft.delete.append(job.name)
+
+
+def _close(
+    draft: DecisionDraft, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None
+) -> Attempt:
+    """Write down how an attempt ended, and end the run where that settles it."""
+    run = draft.seen.run
+    outcome = screened(outcome, grounds(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings))
+    if outcome.started is None and attempt.start_time is not None:
+        outcome = replace(outcome, started=since(attempt.start_time))
+    earlier = {change for a in draft.status.attempts or () for change in a.adjustments or ()}
+    preparing = attempt.stage == Stage.PREPARE
+    complete = outcome.kind == Kind.DONE and not preparing
+    if outcome.result is not None:
+        draft.status = edit.with_result(draft.status, outcome.result, complete=complete)
+    gpus = job.gpus if job is not None else _gpus_of(draft, attempt)
+    draft.status = edit.without_eta(edit.with_usage(draft.status, outcome, gpus))
+    # What is left of the attempt must not go on beside the next one; a pod that has ended keeps its log.
+    left = pod is None or pod.gone or not pod.ended or manifest.queued(draft.spec, draft.settings)
+    left = left or (job is not None and job.repeats and outcome.exit_code is None)
+    if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
+        _stop(draft, job)
+    if job is not None and job.altered and outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
+        outcome = replace(outcome, message=f"{outcome.message} {alterations.told(job.altered)}".strip())
+    if outcome.kind == Kind.INTERRUPTED:
+        if draft.spec.suspend:
+            outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")
+        elif _out_of_time(draft):
+            words = time_is_up(draft)
+            outcome = replace(outcome, kind=Kind.FINAL, reason=Reason.DEADLINE_EXCEEDED, message=words)
+    attempt = edit.closed(attempt, outcome, draft.status)
+    draft.status = edit.with_attempt(draft.status, attempt)
+    if draft.status.start_time is None and attempt.start_time is not None:
+        draft.status = edit.change(draft.status, {"start_time": attempt.start_time})
+    if outcome.reason == Reason.INTERRUPTED:
+        draft.status = edit.change(draft.status, {"interruptions": (draft.status.interruptions or 0) + 1})
+    if outcome.kind == Kind.RETRY:
+        draft.status = edit.change(draft.status, {"failures": (draft.status.failures or 0) + 1})
+    draft.closed += _notices(attempt, outcome, earlier)
+    if outcome.reason == Reason.DEADLINE_EXCEEDED:
+        draft.give_up(outcome.reason, outcome.message)
+    elif complete or outcome.kind == Kind.FINAL:
+        draft.end(outcome.reason, outcome.message)
+    return attempt
+
+
+def _out_of_time(draft: DecisionDraft) -> bool:
+    """Whether an attempt that was interrupted has been stopped at the deadline, or has reached it."""
+    left, seen = time_left(draft), draft.status.succeeded
+    # The clock of its node may tell another running time than ours, by which it was stopped.
+    stopped = seen is not None and seen.reason == Reason.DEADLINE_EXCEEDED and deadline(draft)[0] is not None
+    current = seen is not None and seen.observed_generation == draft.seen.run.generation
+    return (left is not None and left <= 0) or (stopped and current)
+
+
+def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Notice]:
+    """What is worth an Event about the end of an attempt; adjustments of earlier attempts have had theirs."""
+    found = []
+    if new := [change for change in attempt.adjustments or () if change not in earlier]:
+        words = f"Attempt {attempt.number} went on with a smaller batch: {'; '.join(new)}. The effective batch stays."
+        found.append(Notice(True, ADJUSTED, words))
+    if outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
+        words = f"Attempt {attempt.number}: {outcome.message}"
+        found.append(Notice(outcome.reason != Reason.SUSPENDED, outcome.reason.value, words))
+    return found
+
+
+def _pod_of(draft: DecisionDraft, job: JobFacts | None, attempt: Attempt) -> PodFacts | None:
+    """The pod of an attempt: the first that began, before that the newest; one that exists before one that is gone.
+
+    Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before it
+    began and before its Job was started anew was stopped by the queue, and the Job makes another one. A second pod that
+    begins, when a queue takes the place away and gives it back at once, is no part of the attempt.
+    """
+    seen = draft.seen.pods
+    pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]
+    begun = [pod for pod in pods if pod.started is not None]
+    if attempt.start_time is not None and manifest.queued(draft.spec, draft.settings):
+        later = {p.uid for p in begun if not p.ended and timestamp(p.started or 0.0) != attempt.start_time}
+        pods, begun = ([pod for pod in some if pod.uid not in later] for some in (pods, begun))
+    if begun:
+        return min(begun, key=lambda pod: pod.started or 0.0)
+    if job is not None and job.started is not None:
+        pods = [pod for pod in pods if not pod.ended or pod.created >= job.started]
+    return max(pods, key=lambda pod: (not pod.gone, pod.created), default=None)
+
+
+def _gpus_of(draft: DecisionDraft, attempt: Attempt) -> int:
+    gpus = (draft.spec.resources.gpus_per_node if draft.spec.resources else None) or 0
+    return 0 if attempt.stage == Stage.PREPARE else gpus

@@ -1,0 +1,169 @@
+"""A decision in the making, and the arithmetic on it that more than one step needs."""
+
+from dataclasses import dataclass, field
+
+from lmft_api.reasons import REASONS, Phase, Reason
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import Attempt, ConditionStatus, LMFineTuneStatus
+from lmft_api.text.times import seconds, timestamp
+from lmft_api.text.wording import sentence
+from lmft_operator.domain.facts import Observed, PodFacts
+from lmft_operator.domain.plan import Plan
+from lmft_operator.settings import OperatorSettings
+from lmft_operator.status import edit
+from lmft_operator.status.messages import linked
+
+ADJUSTED = "Adjusted"
+"""Reason of the Event that tells what a job changed to go on."""
+EXPLAINED = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.ADMISSION_FAILED, Reason.IMAGE_PULL_FAILED}
+    | {Reason.SECRET_NOT_FOUND, Reason.STALLED}
+)
+"""Reasons of waiting that ask for somebody's help."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An Event to post about the run."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is wanted. ``look_again``: seconds until time alone may change it; ``closed``: Events about attempts."""
+
+    status: LMFineTuneStatus
+    create: Plan | None = None
+    delete_jobs: tuple[str, ...] = ()
+    delete_run: bool = False
+    closed: tuple[Notice, ...] = ()
+    look_again: float | None = None
+
+
+@dataclass
+class DecisionDraft:
+    """A decision in the making."""
+
+    seen: Observed
+    spec: LMFineTuneSpec
+    settings: OperatorSettings
+    status: LMFineTuneStatus
+    create: Plan | None = None
+    delete: list[str] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    closed: list[Notice] = field(default_factory=list)
+
+    def look(self, seconds: float | None) -> None:
+        """Ask to be called again after some seconds; None asks for nothing."""
+        if seconds is not None:
+            self.looks.append(max(0.0, seconds))
+
+    def say(self, state: ConditionStatus, reason: Reason, message: str, phase: Phase) -> None:
+        """Set the Succeeded condition; what asks for somebody's help leads to the page that explains it."""
+        run = self.seen.run
+        if state == ConditionStatus.FALSE or reason in EXPLAINED:
+            message = linked(self.settings, reason, message)
+        self.status = edit.with_condition(self.status, state, reason, message, phase, self.seen.now, run.generation)
+
+    def wait(self, reason: Reason, message: str, phase: Phase = Phase.PENDING) -> None:
+        """The run goes on; this is where it is."""
+        self.say(ConditionStatus.UNKNOWN, reason, message, phase)
+
+    def end(self, reason: Reason, message: str) -> None:
+        """The run is over."""
+        done = reason == Reason.COMPLETED
+        self.say(
+            ConditionStatus.TRUE if done else ConditionStatus.FALSE,
+            reason,
+            message or REASONS[reason].cause,
+            Phase.SUCCEEDED if done else Phase.FAILED,
+        )
+        if self.status.completion_time is None:
+            self.status = edit.change(self.status, {"completion_time": timestamp(self.seen.now)})
+
+    def give_up(self, reason: Reason, message: str) -> None:
+        """The run is over, and the operator itself says why: with the next thing to try."""
+        self.end(reason, f"{sentence(message)} {REASONS[reason].remedy}")
+
+    def decision(self) -> Decision:
+        """The finished decision."""
+        look = min(self.looks, default=None)
+        return Decision(self.status, self.create, tuple(self.delete), False, tuple(self.closed), look)
+
+
+def newest_attempt(draft: DecisionDraft) -> Attempt | None:
+    """The attempt with the highest number."""
+    return draft.status.attempts[-1] if draft.status.attempts else None
+
+
+def max_retries(draft: DecisionDraft) -> int:
+    """Failures that are followed by another attempt."""
+    chosen = draft.spec.max_retries
+    return draft.settings.retries.default_max_retries if chosen is None else chosen
+
+
+def deadline(draft: DecisionDraft) -> tuple[int | None, str]:
+    """Longest running time over all attempts, seconds, and who sets it: the manifest, or else policy; None for none."""
+    if draft.spec.active_deadline_seconds is not None:
+        return draft.spec.active_deadline_seconds, "spec.activeDeadlineSeconds"
+    most = draft.settings.policy.for_namespace(draft.seen.run.key.namespace).max_deadline_seconds
+    return most, "policy.maxDeadlineSeconds"
+
+
+def time_left(draft: DecisionDraft, pod: PodFacts | None = None) -> float | None:
+    """Running time left under the deadline, seconds; None without one, or while nothing runs that could use it."""
+    limit, _ = deadline(draft)
+    if limit is None:
+        return None
+    left = float(limit - (draft.status.usage.seconds if draft.status.usage else 0))
+    if pod is not None and pod.started is not None:
+        until = pod.finished or draft.seen.now if pod.ended else draft.seen.now
+        return left - (until - pod.started)
+    return left if left <= 0 or pod is None else None
+
+
+def time_is_up(draft: DecisionDraft) -> str:
+    """What is said of a run that has reached its deadline."""
+    limit, source = deadline(draft)
+    return f"The run has used its {limit} seconds ({source})."
+
+
+def grace(draft: DecisionDraft) -> float:
+    """Seconds that a pod has to save a checkpoint when it is stopped."""
+    return draft.settings.job.termination_grace_period_seconds
+
+
+def since(timestamp: str | None) -> float:
+    """UNIX seconds of a time in the status; 0 for none."""
+    return seconds(timestamp) or 0.0
+
+
+def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
+    """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough.
+
+    What asks for somebody's help is told all the same.
+    """
+    change = _notice_of(before, after)
+    if after.ended:
+        closed = tuple(notice for notice in closed if notice.reason == ADJUSTED)
+    elif any(notice.reason != ADJUSTED for notice in closed) and after.reason not in EXPLAINED:
+        change = None
+    return [*closed, *([change] if change is not None else ())]
+
+
+def _notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
+    """One Event for each change of phase or reason; the first Pending goes without saying, and so do evaluations."""
+    old, new = before.succeeded, after.succeeded
+    if new is None or (old is not None and old.reason == new.reason and before.phase == after.phase):
+        return None
+    if old is None and new.reason == Reason.PENDING:
+        return None
+    training = {Reason.TRAINING, Reason.EVALUATING}
+    if old is not None and old.reason in training and new.reason in training and before.phase == after.phase:
+        return None
+    quiet = {Reason.PREPARING, Reason.TRAINING, Reason.EVALUATING, Reason.COMPLETED, Reason.PENDING, Reason.QUEUED}
+    quiet |= {Reason.SUSPENDED}
+    return Notice(new.reason not in quiet, new.reason, new.message)

@@ -1,0 +1,179 @@
+"""How an attempt ended: one pure function from a Job and its Pod to a verdict.
+
+The job's result in the termination message says most; the exit code decides whether another attempt makes sense; what
+Kubernetes did to the pod tells an interruption from a failure.
+"""
+
+import re
+
+from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.text.redaction import redact
+from lmft_api.text.shown import printable
+from lmft_api.text.wording import sentence
+from lmft_api.wire import result as messages
+from lmft_operator.domain.facts import JobFacts, PodFacts
+from lmft_operator.domain.verdict import OPEN, Kind, Verdict
+
+MAX_WORDS = 1200
+KILLED = 128 + 9
+"""Exit code of a container that SIGKILL ended; the kernel's memory killer says so beside it."""
+EVICTED = "Evicted"
+# The others are the operator's own to say; believed, they would be tried again at once and without end.
+_JOBS_REASONS = (FAILURES | {Reason.INTERRUPTED}) - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED}
+_TOLD = re.compile(
+    r"(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
+)
+"""What a log gives for a secret, however it looks; a job's own words went through its scrubber."""
+_STARS = "***"
+
+
+def judge(job: JobFacts | None, pod: PodFacts | None, now: float, *, begun: bool = False) -> Verdict:
+    """The verdict on an attempt from its Job and its Pod; either may be missing.
+
+    Args:
+        job: None when it was deleted.
+        pod: None when none was ever seen; ``gone`` when it no longer exists.
+        now: UNIX seconds, for ends that left no time behind.
+        begun: whether the attempt is known to have run.
+    """
+    if job is not None and job.suspended and not job.finished and not _begun(pod, begun):
+        return OPEN  # a queue controller has yet to admit it; pods that it had did nothing
+    if pod is None:
+        return _without_pod(job, now)
+    if not pod.ended:
+        return OPEN
+    if pod.exit_code is None:
+        return _without_container(job, pod, now)
+    return _with_exit_code(pod, pod.exit_code, now)
+
+
+def silent_since(job: JobFacts | None, pod: PodFacts | None, *, begun: bool = False) -> float | None:
+    """Since when an open attempt has no pod that could end it, UNIX seconds; None while it has, or has yet to get one.
+
+    Its Job says how it ended within moments, unless the Job's controller has lost track of it; then it never does.
+    """
+    if job is None or job.finished or (job.suspended and not _begun(pod, begun)):
+        return None
+    if pod is not None:
+        return pod.gone_at if pod.gone else None
+    if not begun and not job.failed_pods:
+        return None  # a quota may keep it from making its pod for as long as it likes
+    return job.touched or job.created
+
+
+def _begun(pod: PodFacts | None, begun: bool) -> bool:
+    return begun or (pod is not None and pod.started is not None)
+
+
+def _without_pod(job: JobFacts | None, now: float) -> Verdict:
+    if job is None:
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, "The Job was deleted.", ended=now)
+    if job.complete:
+        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", ended=job.ended or now)
+    if job.failed:
+        text = "The pod is gone and left no word" + (f": {job.message}" if job.message else ".")
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, text, ended=job.ended or now)
+    return OPEN
+
+
+def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdict:
+    """The pod ended, or vanished, before anyone saw its container end."""
+    ended = pod.finished or (job.ended if job else None) or now
+    if job is not None and job.complete:
+        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", None, pod.started, ended)
+    if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
+        return OPEN  # the Job controller has yet to make up its mind
+    if pod.disruption or pod.reason or pod.gone or pod.deleted is not None:
+        words = _ending(pod) or ("The pod was deleted." if pod.gone else "The pod was stopped.")
+        # An eviction is for what the node lacks, and the scheduler knows of that: another node will do.
+        itself = pod.reason == EVICTED or pod.gone or pod.deleted is not None or pod.started is not None
+        cause = "" if itself else pod.reason
+        text = f"The node's kubelet did not take the pod. {words}" if cause else words
+        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), None, pod.started, ended, cause=cause)
+    words = pod.init_failed or pod.message or "The pod failed."
+    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), None, pod.started, ended)
+
+
+def _ending(pod: PodFacts) -> str:
+    """Why Kubernetes ended a pod, in its own words; empty when it did not say."""
+    words = pod.disruption or (f"{pod.reason}: {pod.message}".removesuffix(": ") if pod.reason else "")
+    if pod.reason == EVICTED and (remedy := _storage_remedy(words)):
+        return f"{sentence(words)} {remedy}"
+    return words
+
+
+def _storage_remedy(words: str) -> str:
+    """What to do about an eviction for disk space, by what kubelet says of it; empty for anything else."""
+    if 'EmptyDir volume "lmft-shm" exceeds' in words:
+        return "Start a new run with a larger spec.resources.sharedMemory."
+    if "ephemeral" not in words and "EmptyDir volume" not in words:
+        return ""
+    if "exceed" in words:
+        return "Start a new run with a higher spec.resources.ephemeralStorage, as far as policy and namespace allow it."
+    return "A new run with spec.resources.ephemeralStorage goes to a node that has as much, and is evicted last."
+
+
+def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
+    ended = pod.finished or now
+    result = messages.decode(pod.last_words)
+
+    def verdict(kind: Kind, reason: Reason, message: str) -> Verdict:
+        return Verdict(kind, reason, message, code, pod.started, ended, result)
+
+    if code == ExitCode.DONE:
+        if result is None:
+            flaw = messages.flaw(pod.last_words)
+            words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
+            return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
+        return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message))
+    silent = result is None and not pod.last_words.strip()
+    reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
+    message = shown(result.message) if result and result.message else _explained(pod, code, reason)
+    # kubelet and the control plane write a reason into a pod that they end; its container does not.
+    stopped = bool(pod.disruption or pod.reason) or pod.deleted is not None
+    # Without a result the code may be another's: a container that is killed while runc still starts it ends with 2.
+    if code in FINAL_EXIT_CODES and not silent and not (stopped and result is None):
+        return verdict(Kind.FINAL, reason, message)
+    if code == ExitCode.INTERRUPTED or stopped or reason == Reason.INTERRUPTED:
+        cause = _ending(pod) or (message if result else "The pod was stopped.")
+        return verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(cause))
+    return verdict(Kind.RETRY, reason, message)
+
+
+def _fallback(pod: PodFacts, code: int, silent: bool) -> Reason:
+    if pod.exit_reason == "OOMKilled":
+        return Reason.OUT_OF_MEMORY
+    if code == KILLED or (silent and code in FINAL_EXIT_CODES):
+        return Reason.INTERNAL_ERROR
+    return reason_of_exit(code)
+
+
+def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
+    """For a pod without a result: its last words, what the exit code means, and what to try."""
+    cause, remedy = REASONS[reason].cause, REASONS[reason].remedy
+    if code == KILLED and reason == Reason.INTERNAL_ERROR:
+        cause = "Something on the node killed it (SIGKILL), though not for want of memory as far as the node says."
+        remedy = "Look at the node's events and its kernel log."
+    words = last_words(pod.last_words)
+    text = f"The job exited with code {code} and left no result. {cause}"
+    return " ".join(filter(None, [text, f"Last words: {words}" if words else "", remedy]))
+
+
+def last_words(log: str) -> str:
+    """The end of a log, fit to be shown: the last useful lines, without control characters and secrets."""
+    lines = [line.strip() for line in printable(log).splitlines() if line.strip()]
+    return scrub(" | ".join(lines)[-MAX_WORDS:])
+
+
+def shown(text: str) -> str:
+    """A job's own message, fit for a terminal."""
+    return scrub(printable(text))
+
+
+def scrub(text: str) -> str:
+    """The text with everything that looks like a credential replaced by stars."""
+    return _TOLD.sub(_STARS, redact(text, _STARS)[0])
+
+
+def _sentence(text: str) -> str:
+    return sentence(scrub(text))

@@ -1,0 +1,244 @@
+"""What follows when no attempt is under way: the next one, a wait, or the end of the run."""
+
+from itertools import takewhile
+
+from lmft_api.reasons import Phase, Reason
+from lmft_api.spec import Preparation
+from lmft_api.status import MAX_ATTEMPTS_KEPT, MOST, Attempt
+from lmft_api.text.wording import sentence
+from lmft_api.wire.run_file import Stage
+from lmft_operator.decide import waiting
+from lmft_operator.decide.attempt import MAX_ADOPTED, settle_provenance
+from lmft_operator.decide.draft import DecisionDraft, grace, max_retries, since, time_is_up, time_left
+from lmft_operator.domain.plan import Plan
+from lmft_operator.jobs import manifest, policy
+from lmft_operator.status import edit
+from lmft_operator.status.messages import linked
+
+MAX_UNREAD = 3
+"""Attempts in a row that may end well without leaving a result."""
+FREE_INTERRUPTIONS = 3
+"""Interruptions in a row without a new checkpoint that are followed at once; then with back-off."""
+
+NOT_COUNTED = frozenset({Reason.INTERRUPTED, Reason.SUSPENDED, Reason.DEADLINE_EXCEEDED, Reason.COMPLETED})
+
+
+def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str, ...]) -> None:
+    """No attempt is open: start the next one, wait for something, or give up."""
+    if last is not None and _given_up(draft, last):
+        return
+    if problems:
+        draft.end(Reason.INVALID_SPEC, "; ".join(problems))
+        return
+    if draft.spec.suspend:
+        draft.wait(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on.", Phase.SUSPENDED)
+        return
+    left = time_left(draft)
+    if left is not None and left <= 0:
+        draft.give_up(Reason.DEADLINE_EXCEEDED, time_is_up(draft))
+        return
+    if last is not None and _must_wait(draft, last):
+        return
+    model_uri = _resume_model(draft)
+    if draft.status.ended or (draft.spec.resume_from is not None and model_uri is None):
+        return
+    plan = _plan(draft, last, model_uri)
+    draft.create = plan
+    attempt = Attempt(number=plan.attempt, job=plan.name, stage=plan.stage.value)
+    draft.status = edit.with_attempt(draft.status, attempt)
+    settle_provenance(draft)
+    if model_uri is not None and draft.status.provenance is not None:
+        provenance = edit.change(draft.status.provenance, {"resumed_from": model_uri})
+        draft.status = edit.change(draft.status, {"provenance": provenance})
+    said = None if draft.seen.jobs else edit.parse(draft.seen.run.status).succeeded
+    wait = waiting.still_refused(said) or waiting.at_creation(
+        plan.attempt, queued=manifest.queued(draft.spec, draft.settings)
+    )
+    draft.wait(wait.reason, wait.message)
+
+
+def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
+    """Whether failures, idle interruptions or lost results have used up their chances; ends the run if so."""
+    failures, retries = draft.status.failures or 0, max_retries(draft)
+    words = f"{last.reason}: {last.message}" if last.message else str(last.reason)
+    if failures > retries and last.reason not in NOT_COUNTED:
+        if retries == 0 and last.reason in Reason.__members__.values():
+            draft.end(Reason(str(last.reason)), last.message or "")
+        else:
+            text = f"{failures} attempts failed, spec.maxRetries is {retries}. The last one: {words}"
+            draft.give_up(Reason.RETRIES_EXHAUSTED, text)
+        return True
+    idle = _idle_interruptions(draft)
+    if idle > _most_idle(draft):
+        text = f"Interrupted {idle} times in a row without a new checkpoint. The last time: {words}"
+        draft.give_up(Reason.RETRIES_EXHAUSTED, text)
+        return True
+    if _trailing_unread(draft) >= MAX_UNREAD:
+        text = (
+            f"{MAX_UNREAD} attempts in a row were for nothing; is the image one of ours? The last one: {last.message}"
+        )
+        draft.give_up(Reason.INTERNAL_ERROR, text)
+        return True
+    return False
+
+
+def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
+    """Whether the next attempt is not due yet: an old pod still ends, or a back-off runs."""
+    seen = draft.seen
+    reason = Reason.INTERRUPTED if last.reason == Reason.INTERRUPTED else Reason.RETRYING
+    delay = _delay(draft, last)
+    left = since(last.end_time) + delay - seen.now
+    waits = _pods_to_end(draft, last)
+    if left <= 0 and not waits:
+        return False
+    words = sentence(f"Attempt {last.number} ended with {last.reason}" + (f": {last.message}" if last.message else ""))
+    cause = Reason(str(last.reason)) if last.reason in Reason.__members__.values() else reason
+    if left > 0:
+        waits = f"Trying again after {delay:.0f} s."
+        draft.look(left)
+    draft.wait(reason, linked(draft.settings, cause, f"{words} {waits}"))
+    return True
+
+
+def _delay(draft: DecisionDraft, last: Attempt) -> float:
+    """Seconds from the end of an attempt to the next one."""
+    if last.reason == Reason.INTERRUPTED:
+        if rejected(last):
+            return _backoff(draft, _rejections(draft))
+        idle = _idle_interruptions(draft) - FREE_INTERRUPTIONS
+        return _backoff(draft, idle) if idle > 0 else 0.0
+    return _backoff(draft, draft.status.failures or 1) if last.reason not in NOT_COUNTED else 0.0
+
+
+def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:
+    """Which old pod has to end before the next attempt begins, in words; empty when none has.
+
+    It may be uploading its checkpoint, or hold the GPU that the next one needs.
+    """
+    seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
+    for pod in seen.pods:
+        if pod.over:
+            continue
+        kept = f", which {pod.beside} keeps up," if pod.ended and pod.beside else ""
+        if pod.deleted is None:
+            draft.look(margin)
+            if since(last.end_time) + grace(draft) + margin > seen.now:
+                return f"Waiting for pod {pod.name}{kept} to be stopped."
+            continue
+        # deletionTimestamp is when its grace period ends.
+        left = pod.deleted + margin - seen.now
+        if left > 0:
+            draft.look(left)
+            return f"Waiting for pod {pod.name}{kept} to end."
+    return ""
+
+
+def _resume_model(draft: DecisionDraft) -> str | None:
+    """Model or checkpoint of the run that spec.resumeFrom names; says what is missing while there is none."""
+    wanted, source, provenance = draft.spec.resume_from, draft.seen.source, draft.status.provenance
+    if wanted is None:
+        return None
+    if provenance is not None and provenance.resumed_from is not None:
+        # Settled by the first attempt, for the other run may be gone by now; the policy may be another since.
+        return _admitted(draft, provenance.resumed_from)
+    name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
+    if source is not None and source.circle:
+        words = f"these runs wait for each other: {circle(source.circle)}; take spec.resumeFrom out of one of them"
+        draft.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
+        return None
+    if source is None or not source.exists:
+        draft.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
+    elif not source.ended:
+        draft.wait(Reason.PENDING, f"Waits for {name} to end.")
+    elif source.uri is None:
+        words = f"{name} has ended with neither a model nor a checkpoint; name another run"
+        draft.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
+    else:
+        return _admitted(draft, source.uri)
+    return None
+
+
+def circle(names: tuple[str, ...]) -> str:
+    """Names on the way round, those in the middle of a long one left out."""
+    shown = names if len(names) <= 8 else (*names[:4], f"({len(names) - 8} more)", *names[-4:])
+    return " → ".join((*shown, names[0]))
+
+
+def _admitted(draft: DecisionDraft, address: str) -> str | None:
+    """The address to start from, if the policy lets the manifest name it; ends the run if not."""
+    refused = policy.unreadable(address, draft.spec, draft.settings, draft.seen.run.key.namespace)
+    if refused:
+        draft.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
+    return None if refused else address
+
+
+def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> Plan:
+    seen = draft.seen
+    numbers = [number for a in draft.status.attempts or () for number in (a.number, a.highest_attempt or 0)]
+    # Labels may be forged. Of a Job that is overlooked the API server says that its name is taken.
+    labelled = [*(job.attempt for job in seen.jobs), *(pod.attempt for pod in seen.pods)]
+    highest = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)])
+    number = min(highest + 1, MOST)
+    gpus = (draft.spec.resources.gpus_per_node if draft.spec.resources else None) or 0
+    prepared = any(
+        (a.stage == Stage.PREPARE and a.reason == Reason.COMPLETED) or a.stage == Stage.TRAIN
+        for a in draft.status.attempts or ()
+    )
+    separate = draft.spec.preparation == Preparation.SEPARATE or (
+        draft.spec.preparation in (None, Preparation.AUTO) and gpus > 0
+    )
+    stage = Stage.ALL if not separate else Stage.TRAIN if prepared else Stage.PREPARE
+    if stage == Stage.PREPARE or (last is not None and _unread(last)):
+        gpus = 0  # nothing to compute: preparing needs none, and a finished run answers from its report
+    name = manifest.job_name(seen.run.key.name, number, stage)
+    return Plan(name, number, stage, gpus, model_uri)
+
+
+def _unread(attempt: Attempt) -> bool:
+    return attempt.reason == Reason.COMPLETED and attempt.stage != Stage.PREPARE
+
+
+def _trailing_unread(draft: DecisionDraft) -> int:
+    count = 0
+    for attempt in reversed(draft.status.attempts or ()):
+        if not _unread(attempt):
+            break
+        count += 1
+    return count
+
+
+def _most_idle(draft: DecisionDraft) -> int:
+    """Interruptions in a row without a newer checkpoint: the platform's bound, or what the run itself asks for.
+
+    No more than the status keeps attempts to count.
+    """
+    return max(draft.settings.retries.max_idle_interruptions, min(draft.spec.max_retries or 0, MAX_ATTEMPTS_KEPT - 1))
+
+
+def rejected(attempt: Attempt) -> bool:
+    """Whether kubelet did not take the pod: the scheduler thought otherwise of the node."""
+    return attempt.cause is not None and attempt.start_time is None
+
+
+def _rejections(draft: DecisionDraft) -> int:
+    """How many attempts in a row were rejected, the newest included."""
+    return len(list(takewhile(rejected, reversed(draft.status.attempts or []))))
+
+
+def _idle_interruptions(draft: DecisionDraft) -> int:
+    """Interruptions in a row, the newest included, without a newer checkpoint in between.
+
+    What kubelet rejects does not count: the run did nothing, and waits for the cluster as for a free node.
+    """
+    attempts = [attempt for attempt in draft.status.attempts or () if not rejected(attempt)]
+    count = 0
+    for attempt in reversed(attempts):
+        if attempt.reason != Reason.INTERRUPTED or attempt.checkpoint_step != attempts[-1].checkpoint_step:
+            break
+        count += 1
+    return count
+
+
+def _backoff(draft: DecisionDraft, count: int) -> float:
+    retries = draft.settings.retries
+    return min(retries.max_seconds, retries.initial_seconds * 2.0 ** min(max(count - 1, 0), 30))

@@ -1,0 +1,113 @@
+"""What to do about one run: a pure function from what is observed to a wanted Job, a status and the next look.
+
+Level-triggered: nothing but the observation decides, so that a decision repeated, late or after a restart comes out
+the same. One attempt is open at a time (:mod:`attempts`); what follows its end is decided in :mod:`following`.
+"""
+
+from lmft_api.reasons import Reason
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import LMFineTuneStatus
+from lmft_operator.decide.attempt import adopt, clear_outdated, follow, release
+from lmft_operator.decide.draft import Decision, DecisionDraft, max_retries, newest_attempt, since, time_left
+from lmft_operator.decide.next import next_attempt
+from lmft_operator.domain.facts import Observed
+from lmft_operator.settings import OperatorSettings
+from lmft_operator.status import edit
+
+MAY_GO_ON = frozenset(
+    {Reason.INTERRUPTED, Reason.OUT_OF_MEMORY, Reason.STORAGE_UNAVAILABLE, Reason.HUNG, Reason.INTERNAL_ERROR}
+    | {Reason.ACCELERATOR_MISSING, Reason.DEADLINE_EXCEEDED}
+)
+
+
+def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], settings: OperatorSettings) -> Decision:
+    """The decision about one run.
+
+    Args:
+        seen: what is observed.
+        spec: with the platform's defaults filled in; what can be read of it, if that is not all.
+        problems: everything wrong with the manifest or refused by policy.
+        settings: of the operator.
+    """
+    before = edit.parse(seen.run.status)
+    if seen.run.deleting:
+        # Somebody's finalizer holds it, and as long as it is there its Jobs are not collected.
+        jobs = () if seen.run.orphans else (job.name for job in seen.jobs if not (job.finished or job.deleting))
+        return Decision(before, delete_jobs=tuple(jobs))
+    draft = DecisionDraft(seen, spec, settings, edit.with_what_is_new(before))
+    if before.ended:
+        left = _time_to_live(draft, before)
+        if left is not None and left <= 0:
+            return Decision(before, delete_run=True)
+        if not _revived(draft, problems):
+            return _after_the_end(draft, before)
+        draft.wait(Reason.PENDING, "The run goes on.")
+    attempt = newest_attempt(draft)
+    if attempt is None and problems and not seen.jobs:
+        return _invalid(DecisionDraft(seen, spec, settings, before), problems)
+    # With attempts the spec is settled: a part of it that this version cannot read stays as it was told.
+    model = (before.model if before.attempts else None) or edit.model_column(spec)
+    draft.status = edit.change(draft.status, {"completion_time": None, "model": model})
+    if attempt is None and clear_outdated(draft):
+        return draft.decision()
+    # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
+    while attempt is not None or (attempt := adopt(draft, 0)) is not None:
+        if attempt.end_time is None:
+            attempt = follow(draft, attempt)
+        if attempt.end_time is None or draft.status.ended:
+            release(draft)
+            return draft.decision()
+        if (following := adopt(draft, attempt.number)) is None:
+            break
+        attempt = following
+    release(draft)
+    next_attempt(draft, attempt, problems)
+    if before.ended and _same_end(before, draft.status):
+        return _after_the_end(draft, before)  # looked at afresh in vain: its end and its times stand
+    return draft.decision()
+
+
+def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
+    old, new = before.succeeded, after.succeeded
+    return old is not None and new is not None and (old.reason, old.message) == (new.reason, new.message)
+
+
+def _invalid(draft: DecisionDraft, problems: tuple[str, ...]) -> Decision:
+    """Nothing can be started; looked at afresh each time, so that a mended manifest or policy is enough."""
+    draft.end(Reason.INVALID_SPEC, "; ".join(problems))
+    draft.look(_time_to_live(draft, draft.status))
+    return draft.decision()
+
+
+def _time_to_live(draft: DecisionDraft, ended: LMFineTuneStatus) -> float | None:
+    """Seconds until spec.ttlSecondsAfterFinished is over; None without it, or before the end."""
+    ttl, when = draft.spec.ttl_seconds_after_finished, ended.completion_time
+    return None if ttl is None or when is None else since(when) + ttl - draft.seen.now
+
+
+def _revived(draft: DecisionDraft, problems: tuple[str, ...]) -> bool:
+    """Whether an ended run goes on: mended before its first attempt, or given more retries or time."""
+    before, run = draft.status, draft.seen.run
+    if before.reason == Reason.INVALID_SPEC and not before.attempts:
+        return True
+    if problems or before.observed_generation == run.generation or before.reason == Reason.COMPLETED:
+        return False
+    last = newest_attempt(draft)
+    if last is None or last.reason not in MAY_GO_ON:
+        return False
+    left = time_left(draft)
+    return (before.failures or 0) <= max_retries(draft) and (left is None or left > 0)
+
+
+def _after_the_end(draft: DecisionDraft, before: LMFineTuneStatus) -> Decision:
+    seen = draft.seen
+    after = edit.with_what_is_new(before)
+    if before.observed_generation != seen.run.generation:
+        after = edit.change(after, {"observed_generation": seen.run.generation})
+    # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
+    done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
+    live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]
+    draft.look(_time_to_live(draft, before))
+    release(draft)
+    names = tuple(dict.fromkeys([*live, *draft.delete]))
+    return Decision(after, delete_jobs=names, look_again=min(draft.looks, default=None))

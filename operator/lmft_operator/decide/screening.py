@@ -1,0 +1,135 @@
+"""What of a job's last word is believed: a pod writes it, and the pod may run an image of the user's own.
+
+Figures must be figures, addresses must lead below the run's folder or to where the policy lets manifests point, and
+where a result came from is for our own image to say. What is left out is named in the message; the run ends as it
+would have.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from lmft_api.schema.types import ApiModel
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import EvaluationResult, finite
+from lmft_api.text.wording import sentence, shorten
+from lmft_api.wire.result import Result
+from lmft_operator.decide.judge import shown
+from lmft_operator.domain.facts import Key
+from lmft_operator.domain.verdict import Verdict
+from lmft_operator.jobs import policy
+from lmft_operator.settings import OperatorSettings
+from lmft_operator.status import edit
+
+MAX_ATTEMPT = 1_000_000
+"""No run has had so many attempts; a higher number would leave none to continue with."""
+_ADDRESS = re.compile(r"(s3://[^/\s]|file:///)\S*")
+_FIGURE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_ADDRESSES = frozenset({"model_uri", "report_uri"})
+_SHOWN_OF_ADDRESS, _SHOWN_OF_FIGURE = 120, 32
+
+Model = TypeVar("Model", bound=ApiModel)
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What believing rests on.
+
+    Attributes:
+        folder: address of the run's folder in storage; None where the manifest names no storage that can be read.
+        own_image: whether the image is the user's own.
+        admits: whether the policy lets the manifest name an address.
+    """
+
+    folder: str | None
+    own_image: bool
+    admits: Callable[[str], bool]
+
+
+def grounds(key: Key, folder: str | None, spec: LMFineTuneSpec, settings: OperatorSettings) -> Grounds:
+    """The grounds on which the results of a run are believed."""
+    image = spec.pod_template.image if spec.pod_template else None
+    own = image is not None and image != settings.job.image
+    return Grounds(folder, own, lambda uri: not policy.unreadable(uri, spec, settings, key.namespace))
+
+
+def screened(outcome: Verdict, on: Grounds) -> Verdict:
+    """The verdict with what of its result is believed, and a note about the rest in its message."""
+    if outcome.result is None:
+        return outcome
+    result, notes = believed(outcome.result, on)
+    if not notes:
+        return replace(outcome, result=result)
+    message = f"{sentence(outcome.message)} Left out of the status: {'; '.join(notes)}."
+    return replace(outcome, result=result, message=message.strip())
+
+
+def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
+    """What of a result is believed, and what is not, by field and with the reason."""
+    notes: list[str] = []
+    updates: dict[str, Any] = {}
+    if result.results is not None:
+        ours = {"display": None}  # what kubectl shows of it is for the operator to write
+        known = _figures(edit.change(result.results, ours), "results", notes)
+        addresses = {
+            "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
+            "report_uri": _home(known.report_uri, "results.reportURI", on, notes),
+        }
+        updates["results"] = edit.change(known, addresses)
+    if result.checkpoint is not None:
+        home = _home(result.checkpoint.uri, "checkpoint.uri", on, notes)
+        updates["checkpoint"] = result.checkpoint if home is not None else None
+    if result.evaluations is not None:
+        updates["evaluations"] = _evaluations(result.evaluations, notes)
+    if result.adjustments is not None:
+        updates["adjustments"] = [shown(words) for words in result.adjustments]
+    if result.provenance is not None:
+        # Which run spec.resumeFrom led to is what the operator itself has found; an image of one's own may claim all.
+        provenance = None if on.own_image else edit.change(result.provenance, {"resumed_from": None})
+        updates["provenance"] = provenance
+    highest = result.highest_attempt
+    if on.own_image or (highest is not None and highest > MAX_ATTEMPT):
+        updates["highest_attempt"] = None
+    return edit.change(result, updates), notes
+
+
+def _figures(model: Model, place: str, notes: list[str]) -> Model:
+    """The model without texts in place of figures; numbers of whatever size are figures, NaN and words are not."""
+    wrong = {name: value for name, value in _texts(model).items() if name not in _ADDRESSES and not _is_figure(value)}
+    for name, value in wrong.items():
+        field = type(model).model_fields[name].alias
+        notes.append(f'{place}.{field} "{shorten(shown(value), _SHOWN_OF_FIGURE)}" is no figure')
+    return edit.change(model, dict.fromkeys(wrong))
+
+
+def _evaluations(evaluations: list[EvaluationResult], notes: list[str]) -> list[EvaluationResult]:
+    kept = []
+    for index, evaluation in enumerate(evaluations):
+        found = _figures(evaluation, f"evaluations[{index}]", notes)
+        if _is_figure(evaluation.epoch) and _is_figure(evaluation.eval_loss):
+            kept.append(found)
+    return kept
+
+
+def _home(uri: str | None, place: str, on: Grounds, notes: list[str]) -> str | None:
+    """The address, where it leads below the run's folder or to where the policy lets a manifest point."""
+    if uri is None:
+        return None
+    well_formed = _ADDRESS.fullmatch(uri) and uri.isprintable() and ".." not in unquote(uri).split("/")
+    if well_formed and ((on.folder is not None and uri.startswith(f"{on.folder}/")) or on.admits(uri)):
+        return uri
+    words = "lies neither below the run's folder nor where policy.sources.uris lets a manifest point"
+    notes.append(f'{place} "{shorten(shown(uri), _SHOWN_OF_ADDRESS)}" {words}')
+    return None
+
+
+def _is_figure(text: str) -> bool:
+    return _FIGURE.fullmatch(text) is not None and finite(text) is not None
+
+
+def _texts(model: ApiModel) -> dict[str, str]:
+    """Fields of the model itself that hold text."""
+    found = {name: getattr(model, name) for name in type(model).model_fields}
+    return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -1,0 +1,122 @@
+"""What a run waits for that has a Job but no running container, in words that a person can act on."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lmft_api.reasons import REASONS, Reason
+from lmft_api.status import Condition
+from lmft_operator.decide import admission, scheduling
+from lmft_operator.decide.admission import CANNOT_CREATE_POD
+from lmft_operator.domain.facts import JobFacts, PodFacts, WarningEvent
+from lmft_operator.domain.plan import Wishes
+
+NO_POD = "FailedCreate"
+NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
+TOLD = NO_START | {NO_POD}
+"""Reasons of the Warning Events that are looked at: of a Job without a pod, and of a pod without volumes or network."""
+_CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
+_IMAGE = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+    | {"RegistryUnavailable", "SignatureValidationFailed"}
+)
+# client-go puts the first before a message that takes the place of others; the second names a new pod each time.
+_NOISE = re.compile(r"^\(combined from similar events\): |(?<=-)[a-z0-9]{5}(?=\" is forbidden)")
+_SECRET_MISSING = re.compile(
+    r"secret \S+ not found|non-existent secret key|couldn't find key .* in Secret", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why nothing runs yet."""
+
+    reason: Reason
+    message: str
+
+
+def explain(
+    job: JobFacts | None,
+    pod: PodFacts | None,
+    warnings: Mapping[str, WarningEvent],
+    wishes: Wishes,
+    number: int,
+    said: Condition | None,
+) -> Wait:
+    """What attempt ``number`` waits for.
+
+    Events are no clock: whoever posts many gets fewer of them through, and they are gone after an hour. What one has
+    told holds until its cause is seen to be gone, by a pod that exists, or by volumes and network that it has.
+
+    Args:
+        job: of the attempt.
+        pod: of the attempt.
+        warnings: by the UID of their object.
+        wishes: what the pod asks of a node.
+        number: of the attempt.
+        said: what the run's status says of this attempt; None where it says nothing of it yet.
+    """
+    if job is not None and job.suspended:
+        return at_creation(number, queued=True)
+    if pod is None or pod.gone:
+        return _of_job(job, warnings, said) or at_creation(number, queued=False)
+    return _of_pod(pod, warnings.get(pod.uid), wishes, said) or at_creation(number, queued=False)
+
+
+def _of_pod(pod: PodFacts, warning: WarningEvent | None, wishes: Wishes, said: Condition | None) -> Wait | None:
+    if pod.gates:
+        return Wait(Reason.QUEUED, f"The pod waits for its scheduling gates to be removed: {pod.gates}.")
+    if pod.unschedulable:
+        return Wait(Reason.UNSCHEDULABLE, scheduling.explain(pod.unschedulable, wishes))
+    words = f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": ")
+    if pod.waiting_reason in _IMAGE:
+        return Wait(Reason.IMAGE_PULL_FAILED, with_remedy(Reason.IMAGE_PULL_FAILED, words))
+    if pod.waiting_reason not in _CREATING:
+        return _perhaps_a_secret(words)
+    if pod.sandboxed:
+        return None
+    if warning is not None and warning.reason in NO_START:
+        return _perhaps_a_secret(f"{warning.reason}: {_NOISE.sub('', warning.message)}")
+    return _held(said, tuple(f"{reason}: " for reason in NO_START))
+
+
+def _perhaps_a_secret(words: str) -> Wait:
+    reason = Reason.SECRET_NOT_FOUND if _SECRET_MISSING.search(words) else Reason.PENDING
+    return Wait(reason, with_remedy(reason, words))
+
+
+def _of_job(job: JobFacts | None, warnings: Mapping[str, WarningEvent], said: Condition | None) -> Wait | None:
+    words = no_pod(job, warnings)
+    return Wait(*admission.told(CANNOT_CREATE_POD, words)) if words else _held(said, (CANNOT_CREATE_POD,))
+
+
+def no_pod(job: JobFacts | None, warnings: Mapping[str, WarningEvent]) -> str:
+    """Why the Job's controller could not make its pod, by its newest Event; empty where none says so."""
+    warning = warnings.get(job.uid) if job is not None else None
+    if job is None or warning is None or warning.reason != NO_POD or warning.time < int(job.started or job.created):
+        return ""
+    return _NOISE.sub("", warning.message)
+
+
+def still_refused(said: Condition | None) -> Wait | None:
+    """What the status says of the pod of a Job that was made anew, until an Event about the new one says otherwise."""
+    return _held(said, (CANNOT_CREATE_POD,))
+
+
+def _held(said: Condition | None, beginnings: tuple[str, ...]) -> Wait | None:
+    """What the status has from an Event that is not to be had any more."""
+    if said is None or not said.message.startswith(beginnings) or said.reason not in Reason.__members__.values():
+        return None
+    return Wait(Reason(said.reason), said.message)
+
+
+def with_remedy(reason: Reason, words: str) -> str:
+    """What Kubernetes says, and the next thing to try where somebody has to."""
+    return words if reason == Reason.PENDING else f"{words.rstrip('. ')}. {REASONS[reason].remedy}"
+
+
+def at_creation(number: int, *, queued: bool) -> Wait:
+    """What the Job of an attempt waits for as long as nothing else is known."""
+    if queued:
+        return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
+    return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")

@@ -1,0 +1,90 @@
+"""What admission policies of a cluster have changed in a Job of ours, as the API server shows it.
+
+An attempt is one pod: its place among the attempts is its own. A Job that would make a second
+one, or ends and vanishes by rules of its own, is used all the same where that can be lived with, and it is said.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmft_api.wire.run_file import ATTEMPT_LABEL, CONTAINER, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
+
+_OURS: Mapping[str, Any] = {
+    "backoffLimit": 0,
+    "completions": 1,
+    "parallelism": 1,
+    "activeDeadlineSeconds": None,
+    "ttlSecondsAfterFinished": None,
+}
+FIELDS = tuple(_OURS)
+"""Fields of a Job's spec that are looked at."""
+_ONE_POD = ("completions", "parallelism")
+_LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
+
+
+def altered(spec: Mapping[str, Any]) -> str:
+    """The fields of a Job that are not as the operator writes them, with their values; empty when all are."""
+    return ", ".join(_said(field, spec[field]) for field in _OURS if _differs(spec, field))
+
+
+def several_pods(spec: Mapping[str, Any]) -> bool:
+    """Whether the Job makes more pods than one at a time or in a row, so that it cannot be an attempt."""
+    return any(_differs(spec, field) for field in _ONE_POD)
+
+
+def repeats(spec: Mapping[str, Any]) -> bool:
+    """Whether the Job's controller may follow a pod that failed by another one."""
+    return _differs(spec, "backoffLimit")
+
+
+def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Why a Job cannot be an attempt after what policies have done to it, as a sentence; empty where it can.
+
+    Args:
+        wanted: as the operator wrote it.
+        made: as the API server has it.
+    """
+    if lost := _lost(wanted, made):
+        return f"{told(', '.join(lost))} It was deleted: without them nobody knows whose it is or what it is to do."
+    if several_pods(made.get("spec", {})):
+        return f"{told(altered(made['spec']))} It was deleted: an attempt has one pod."
+    return ""
+
+
+def _lost(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """What the Job and its pods are known by, or told by, and is not as it was."""
+    lost = [f"metadata.labels[{name}]" for name in _LABELS if _label(wanted, name) != _label(made, name)]
+    if _owners(wanted) - _owners(made):
+        lost.append("metadata.ownerReferences")
+    before, after = wanted["spec"]["template"], made.get("spec", {}).get("template", {})
+    lost += [
+        f"spec.template.metadata.labels[{name}]" for name in _LABELS if _label(before, name) != _label(after, name)
+    ]
+    if not after.get("metadata", {}).get("annotations", {}).get(RUN_ANNOTATION):
+        lost.append(f"spec.template.metadata.annotations[{RUN_ANNOTATION}]")
+    if not any(container.get("name") == CONTAINER for container in after.get("spec", {}).get("containers", ())):
+        lost.append(f"the name of the container {CONTAINER}")
+    return lost
+
+
+def _label(body: Mapping[str, Any], name: str) -> Any:
+    return (body.get("metadata", {}).get("labels") or {}).get(name)
+
+
+def _owners(body: Mapping[str, Any]) -> set[str]:
+    owners = body["metadata"].get("ownerReferences") or ()
+    return {owner.get("uid", "") for owner in owners if owner.get("controller")}
+
+
+def told(changes: str) -> str:
+    """A sentence about what was changed."""
+    return f"A policy of the cluster has changed the Job: {changes}."
+
+
+def _differs(spec: Mapping[str, Any], field: str) -> bool:
+    return field in spec and spec[field] is not None and spec[field] != _OURS[field]
+
+
+def _said(field: str, value: Any) -> str:
+    ours = _OURS[field]
+    return f"{field} {str(value)[:20]}" + (f" rather than {ours}" if ours is not None else "")

@@ -1,0 +1,70 @@
+"""Which container of a pod counts, and what the others mean for it. Plain JSON in; no I/O.
+
+Admission puts containers into pods: meshes, log shippers, vaults. Ours is known by its name, wherever it stands.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lmft_api.wire.run_file import CONTAINER, RUN_ANNOTATION, json_hash
+
+JsonObject = Mapping[str, Any]
+_NONE: JsonObject = {}
+
+
+def named(containers: Any) -> JsonObject:
+    """Our container, or its status, among those of a pod."""
+    return next((container for container in containers if container.get("name") == CONTAINER), _NONE)
+
+
+def beside(statuses: Any) -> str:
+    """Names of the containers that run and are not ours."""
+    others = (status for status in statuses if status.get("name") != CONTAINER)
+    return ", ".join(str(status.get("name")) for status in others if status.get("state", {}).get("running"))
+
+
+def gpus(container: JsonObject) -> int:
+    """What a container asks for of resources with a domain in their names, such as nvidia.com/gpu."""
+    limits = container.get("resources", {}).get("limits", {})
+    amounts = (str(amount) for name, amount in limits.items() if "/" in name)
+    return sum(int(amount) for amount in amounts if amount.isdecimal() and len(amount) < 7)
+
+
+def held_up(inits: Any) -> JsonObject:
+    """Reason and message of the init container that cannot start, or not again; empty when none is in the way."""
+    for status in inits:
+        waiting: JsonObject = status.get("state", {}).get("waiting", {})
+        if waiting.get("reason", "PodInitializing") in ("PodInitializing", "ContainerCreating"):
+            continue
+        last = status.get("lastState", {}).get("terminated", {})
+        words = [waiting.get("message", ""), _ended_words(last) if last else ""]
+        return {
+            "reason": waiting["reason"],
+            "message": f"init container {status.get('name')}: {'; '.join(filter(None, words))}".rstrip(": "),
+        }
+    return _NONE
+
+
+def failed_init(inits: Any, specs: Any) -> str:
+    """What is said of the init container whose failure ended the pod; those that are started anew end none."""
+    sidecars = {spec.get("name") for spec in specs if spec.get("restartPolicy") == "Always"}
+    for status in inits:
+        ended: JsonObject = status.get("state", {}).get("terminated", {})
+        if ended.get("exitCode") and status.get("name") not in sidecars:
+            return f"Init container {status.get('name')}, which is not LMFineTune's, {_ended_words(ended)}"
+    return ""
+
+
+def _ended_words(ended: JsonObject) -> str:
+    cause = f" ({ended['reason']})" if ended.get("reason") not in (None, "", "Error", "Completed") else ""
+    words = str(ended.get("message", "")).strip()
+    return f"exited with code {ended.get('exitCode')}{cause}" + (f": {words}" if words else "")
+
+
+def spec_hash(annotations: JsonObject) -> str:
+    """Of the spec in the run file among a pod's annotations; empty where it cannot be read."""
+    try:
+        return json_hash(json.loads(annotations[RUN_ANNOTATION])["spec"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ""

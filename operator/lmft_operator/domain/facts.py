@@ -1,0 +1,345 @@
+"""What the operator has seen, cut down to what it decides on: typed, small, without the API's noise.
+
+A watch of a few thousand runs holds one of these for each resource, Job and Pod, so they are slotted and keep no raw
+objects. Times are UNIX seconds.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from lmft_api import KIND
+from lmft_api.text.times import seconds
+from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
+from lmft_operator.domain import alterations, containers, shapes
+
+JsonObject = Mapping[str, Any]
+NODE_CLOCK_SECONDS = 300.0
+"""By more than this a node's clock is wrong."""
+
+
+class Key(NamedTuple):
+    """Which LMFineTune."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """An LMFineTune; spec and status as JSON text, which takes a tenth of the memory of parsed objects."""
+
+    key: Key
+    uid: str
+    version: str
+    generation: int
+    created: float
+    deleting: bool
+    spec: str
+    status: str
+    orphans: bool = False
+    """Whether it is being deleted by somebody who wants its Jobs to stay (``--cascade=orphan``)."""
+    unread: str = ""
+    """Why its spec was not read: it is larger or deeper than any that could be worked with."""
+    resumes: str = ""
+    """Name of the run that it starts from."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.key.name and self.key.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A Job of ours."""
+
+    name: str
+    uid: str
+    version: str
+    run_uid: str
+    attempt: int
+    stage: Stage
+    created: float
+    gpus: int
+    suspended: bool = False
+    deleting: bool = False
+    complete: bool = False
+    failed: bool = False
+    failed_pods: int = 0
+    """Pods that its controller counts as failed; one is enough for it never to make another."""
+    message: str = ""
+    started: float | None = None
+    """When it was started last; a queue that takes its place away and gives it back starts it anew."""
+    ended: float | None = None
+    touched: float | None = None
+    """When anybody wrote to it last, its controller included."""
+    namespace: str = ""
+    owner: str = ""
+    """UID of the controller that its owner reference names: its run."""
+    altered: str = ""
+    """What the cluster's policies have changed in it; empty for nothing that matters."""
+    repeats: bool = False
+    """Whether its controller may follow a pod that failed by another one."""
+    spec_hash: str = ""
+    """Of the spec in the run file that its pods are given; empty where that cannot be read."""
+    image: str = ""
+    """Of the container that counts."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.name and self.namespace)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the Job controller has closed it."""
+        return self.complete or self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A Pod of one of our Jobs. ``gone``: it no longer exists, these are its last facts."""
+
+    name: str
+    uid: str
+    version: str
+    run_uid: str
+    attempt: int
+    phase: str
+    created: float
+    reason: str = ""
+    message: str = ""
+    node: str = ""
+    deleted: float | None = None
+    """metadata.deletionTimestamp: when its grace period ends, not when it was asked to go."""
+    disruption: str = ""
+    """Message of the DisruptionTarget condition; empty without it."""
+    unschedulable: str = ""
+    """The scheduler's message while it finds no node."""
+    gates: str = ""
+    """Scheduling gates that keep the scheduler from looking at it."""
+    sandboxed: bool = False
+    """Whether its volumes are mounted and its network stands."""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    """Of our container; of an init container, with its name, where that one holds ours up."""
+    init_failed: str = ""
+    """What is known of the init container that failed, so that ours was never started."""
+    beside: str = ""
+    """Names of the other containers that run."""
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    exit_reason: str = ""
+    last_words: str = ""
+    owner: str = ""
+    """UID of the Job that its owner reference names as its controller; empty for a controller of another kind."""
+    owner_name: str = ""
+    """Name of that Job."""
+    orphaned: bool = False
+    """Whether its Job was deleted without it (``--cascade=orphan``), so that nothing of ours can stop it."""
+    gone: bool = False
+    gone_at: float = 0.0
+    """When that was noticed."""
+    namespace: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be told from others."""
+        return bool(self.uid and self.name and self.namespace)
+
+    @property
+    def ended(self) -> bool:
+        """Whether our container does not run any more."""
+        return self.over or self.exit_code is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it runs any more: what it had of its node is free."""
+        return self.gone or self.phase in ("Succeeded", "Failed")
+
+
+def by_our_clock(pod: PodFacts, now: float) -> PodFacts:
+    """A Pod as if its node's clock were right: its container did not start before the Pod was made, nor after now.
+
+    A node may be ahead or behind by days, and deadlines, back-offs and usage count from what it writes. What clocks
+    differ by anyway is left alone.
+    """
+    if pod.started is None and pod.finished is None:
+        return pod
+    first, last = (each for each in (pod.started or pod.finished, pod.finished or pod.started) if each is not None)
+    shift = pod.created - first if first < pod.created else min(0.0, now - last)
+    if abs(shift) < NODE_CLOCK_SECONDS:
+        return pod
+    started, finished = (None if each is None else min(each + shift, now) for each in (pod.started, pod.finished))
+    return replace(pod, started=started, finished=finished)
+
+
+@dataclass(frozen=True, slots=True)
+class WarningEvent:
+    """The newest Warning Event about a Job or a Pod of ours."""
+
+    reason: str
+    message: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSource:
+    """The run that ``spec.resumeFrom`` names, as far as it matters."""
+
+    exists: bool
+    ended: bool = False
+    uri: str | None = None
+    """Its model; its newest checkpoint where it ended without one."""
+    circle: tuple[str, ...] = ()
+    """Names of the runs that wait for each other in a circle, the one that asks first; empty where they do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that one decision rests on."""
+
+    run: RunFacts
+    now: float
+    jobs: tuple[JobFacts, ...] = ()
+    pods: tuple[PodFacts, ...] = ()
+    warnings: Mapping[str, WarningEvent] = field(default_factory=dict)
+    """By the UID of the Job or Pod that they are about."""
+    source: ResumeSource | None = None
+
+
+def run_facts(body: JsonObject) -> RunFacts:
+    """Facts of an LMFineTune as the API server sends it. Never fails: what cannot be read counts as absent.
+
+    So do the facts of Jobs and Pods; an object without a readable name, namespace and UID has empty ones.
+    """
+    body = shapes.run(body)
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    source = spec.get("resumeFrom")
+    return RunFacts(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        generation=metadata.get("generation", 1),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        deleting="deletionTimestamp" in metadata,
+        spec=_dump(spec),
+        status=_dump(body.get("status") or {}),
+        orphans="orphan" in metadata.get("finalizers", ()),
+        unread=body.get(shapes.UNREAD, ""),
+        resumes=source["name"] if isinstance(source, dict) and isinstance(source.get("name"), str) else "",
+    )
+
+
+def job_facts(body: JsonObject) -> JobFacts:
+    """Facts of a Job of ours."""
+    body = shapes.job(body)
+    metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
+    labels = metadata.get("labels", {})
+    conditions = {c["type"]: c for c in status.get("conditions", ()) if c.get("status") == "True"}
+    end = conditions.get("Failed") or conditions.get("Complete") or {}
+    template = spec.get("template", {})
+    container = containers.named(template.get("spec", {}).get("containers", ()))
+    return JobFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        run_uid=labels.get(RUN_LABEL, ""),
+        attempt=_attempt(labels),
+        stage=_stage(labels),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        gpus=containers.gpus(container),
+        # The condition goes a moment after the field, and until then the Job's pods are those of its time before.
+        suspended=bool(spec.get("suspend")) or "Suspended" in conditions,
+        deleting="deletionTimestamp" in metadata,
+        complete="Complete" in conditions,
+        failed="Failed" in conditions,
+        failed_pods=status.get("failed", 0),
+        message=end.get("message", ""),
+        started=seconds(status.get("startTime")),
+        ended=seconds(end.get("lastTransitionTime")),
+        touched=max(filter(None, (seconds(w.get("time")) for w in metadata.get("managedFields", ()))), default=None),
+        namespace=sys.intern(metadata["namespace"]),
+        owner=_owner(metadata),
+        spec_hash=containers.spec_hash(template.get("metadata", {}).get("annotations", {})),
+        image=sys.intern(container.get("image", "")),
+        altered=alterations.altered(spec),
+        repeats=alterations.repeats(spec),
+    )
+
+
+def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
+    """Facts of a Pod of ours, ``gone_at`` for its last ones.
+
+    One container counts, by its name: admission may have put others before, beside and after it.
+    """
+    body = shapes.pod(body)
+    metadata, status, spec = body["metadata"], body.get("status", {}), body.get("spec", {})
+    labels = metadata.get("labels", {})
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    scheduled, disruption = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
+    inits, others = status.get("initContainerStatuses", ()), status.get("containerStatuses", ())
+    state: JsonObject = containers.named(others).get("state", {})
+    waiting, ended = state.get("waiting", {}), state.get("terminated")
+    running = state.get("running", {})
+    held = containers.held_up(inits) if not (running or ended) else {}
+    return PodFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        run_uid=labels.get(RUN_LABEL, ""),
+        attempt=_attempt(labels),
+        phase=status.get("phase", "Pending"),
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        node=spec.get("nodeName", ""),
+        deleted=seconds(metadata.get("deletionTimestamp")),
+        disruption=disruption.get("message", "disrupted") if disruption.get("status") == "True" else "",
+        unschedulable=_unschedulable(scheduled),
+        gates=", ".join(gate.get("name", "") for gate in spec.get("schedulingGates", ())),
+        sandboxed=conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
+        waiting_reason=held.get("reason") or waiting.get("reason", ""),
+        waiting_message=held.get("message") or waiting.get("message", ""),
+        init_failed=containers.failed_init(inits, spec.get("initContainers", ())) if not ended else "",
+        beside=containers.beside(others),
+        started=seconds(running.get("startedAt") or (ended or {}).get("startedAt")),
+        finished=seconds((ended or {}).get("finishedAt")),
+        exit_code=ended.get("exitCode") if ended else None,
+        exit_reason=(ended or {}).get("reason", ""),
+        last_words=(ended or {}).get("message", ""),
+        owner=_owner(metadata, "Job"),
+        owner_name=_owner(metadata, "Job", "name"),
+        gone=gone_at is not None,
+        gone_at=gone_at or 0.0,
+        namespace=sys.intern(metadata["namespace"]),
+    )
+
+
+def _unschedulable(scheduled: JsonObject) -> str:
+    # That of gates stays for a moment when they are gone, until the scheduler has looked.
+    looked = scheduled.get("status") == "False" and scheduled.get("reason") != "SchedulingGated"
+    return str(scheduled.get("message", "")) if looked else ""
+
+
+def _owner(metadata: JsonObject, kind: str = KIND, field: str = "uid") -> str:
+    owners = metadata.get("ownerReferences", ())
+    return next((o.get(field, "") for o in owners if o.get("controller") and o.get("kind") == kind), "")
+
+
+def _attempt(labels: JsonObject) -> int:
+    text = str(labels.get(ATTEMPT_LABEL, ""))
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+
+
+def _stage(labels: JsonObject) -> Stage:
+    text = str(labels.get(STAGE_LABEL, ""))
+    return Stage(text) if text in Stage.__members__.values() else Stage.ALL
+
+
+def _dump(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)

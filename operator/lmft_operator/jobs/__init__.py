@@ -1,0 +1,1 @@
+"""The Job of an attempt as plain data, and what a manifest may ask for."""

@@ -1,0 +1,336 @@
+"""The Job of an attempt, as plain data: a pure function of the run, its spec and the platform's settings."""
+
+import hashlib
+import json
+from typing import Any
+
+from lmft_api import API_VERSION, KIND
+from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
+from lmft_api.spec.pod import PodTemplate, Resources, SecretRef
+from lmft_api.wire.layout import run_folder
+from lmft_api.wire.progress import CA_VARIABLE, SERVER_URL_VARIABLE, TOKEN_VARIABLE
+from lmft_api.wire.run_file import (
+    ATTEMPT_LABEL,
+    CA_ANNOTATION,
+    CA_FILE,
+    CONTAINER,
+    POD_UID_VARIABLE,
+    RUN_ANNOTATION,
+    RUN_FILE,
+    RUN_LABEL,
+    SECRETS_FOLDER,
+    STAGE_LABEL,
+    TERMINATION_LOG,
+    TOKEN_AUDIENCE,
+    TOKEN_FILE,
+    RunFile,
+    Stage,
+)
+from lmft_operator.domain.facts import RunFacts
+from lmft_operator.domain.plan import Plan, Wishes
+from lmft_operator.jobs.resources import Demand, demand
+from lmft_operator.settings import OperatorSettings, PolicyRules
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""Annotation: whose log and shell kubectl takes where admission has put other containers beside ours."""
+MAX_NAME = 63
+TOKEN_SECONDS = 3600
+CA_BUNDLE_FOLDER = "/etc/lmft/ca"
+NO_NODE_ROLE = "AWS_EC2_METADATA_DISABLED"
+"""Keeps botocore from the node's metadata service. Web identity and EKS Pod Identity do not go there."""
+
+
+def job_name(name: str, attempt: int, stage: Stage, uid: str = "") -> str:
+    """``<name>-<attempt>``, for a preparation ``<name>-<attempt>-prepare``; longer names are cut and hashed.
+
+    With a UID the name is hashed with it: for when somebody else's Job has the plain name.
+    """
+    suffix = f"-{attempt}" + ("-prepare" if stage == Stage.PREPARE else "")
+    if not uid and len(name) + len(suffix) <= MAX_NAME and "." not in name:
+        return name + suffix
+    digest = hashlib.sha256(f"{name}/{uid}".encode()).hexdigest()[:8]
+    stem = name.replace(".", "-")[: MAX_NAME - len(suffix) - len(digest) - 1].rstrip("-")
+    return f"{stem}-{digest}{suffix}"
+
+
+def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTuneSpec:
+    """The spec with what the platform team configured filled in where the manifest says nothing."""
+    defaults, output = settings.defaults, spec.output or Output()
+    updates: dict[str, Any] = {}
+    if output.uri is None and defaults.output_uri:
+        updates["uri"] = defaults.output_uri
+    if output.credentials_secret_ref is None and defaults.credentials_secret_name:
+        updates["credentials_secret_ref"] = SecretRef(name=defaults.credentials_secret_name)
+    if updates:
+        spec = spec.model_copy(update={"output": output.model_copy(update=updates)})
+    if spec.hub_token_secret_ref is None and defaults.hub_token_secret_name:
+        spec = spec.model_copy(update={"hub_token_secret_ref": HubTokenRef(name=defaults.hub_token_secret_name)})
+    return spec
+
+
+def folder_of(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
+    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
+    if spec.output is None or spec.output.uri is None:
+        return None
+    return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
+
+
+def image_of(spec: LMFineTuneSpec, settings: OperatorSettings) -> str:
+    """The image that the run uses."""
+    return (spec.pod_template.image if spec.pod_template else None) or settings.job.image
+
+
+def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
+    """Whether a queue controller decides when the Job starts."""
+    labels = (spec.pod_template.labels if spec.pod_template else None) or {}
+    return QUEUE_LABEL in labels or QUEUE_LABEL in settings.job.labels
+
+
+def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, gpus: int) -> Wishes:
+    """What the pod of an attempt asks of a node; ``rules`` are those of its namespace."""
+    template = spec.pod_template or PodTemplate()
+    return Wishes(
+        requests=demand(spec.resources or Resources(), gpus, settings.job, rules).requests,
+        selector=(template.node_selector or {}) | settings.job.node_selector,
+        tolerations=(*(settings.job.gpu_tolerations if gpus else ()), *(template.tolerations or ())),
+    )
+
+
+def build(
+    plan: Plan, run: RunFacts, spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, ca: str | None
+) -> dict[str, Any]:
+    """The Job of an attempt.
+
+    Args:
+        plan: which attempt.
+        run: its resource, which owns the Job.
+        spec: with the platform's defaults (:func:`with_defaults`).
+        settings: of the operator.
+        rules: of the namespace.
+        ca: PEM text of the progress server's authority, if pods are to report.
+    """
+    template = spec.pod_template or PodTemplate()
+    ours = {
+        "app.kubernetes.io/managed-by": "lmfinetune",
+        RUN_LABEL: run.uid,
+        ATTEMPT_LABEL: str(plan.attempt),
+        STAGE_LABEL: plan.stage.value,
+    }
+    labels = (template.labels or {}) | settings.job.labels | ours
+    annotations = (template.annotations or {}) | settings.job.annotations
+    run_file = RunFile(
+        name=run.key.name,
+        namespace=run.key.namespace,
+        uid=run.uid,
+        attempt=plan.attempt,
+        stage=plan.stage,
+        allow_user_code=rules.user_code,
+        allow_remote_code=rules.trust_remote_code,
+        source_patterns=list(rules.sources.uris),
+        resume_model_uri=plan.resume_model_uri,
+        image=image_of(spec, settings),
+        grace_seconds=settings.job.termination_grace_period_seconds,
+        spec=spec,
+    )
+    handed = {
+        RUN_ANNOTATION: json.dumps(run_file.to_json(), separators=(",", ":"), ensure_ascii=False),
+        DEFAULT_CONTAINER: CONTAINER,
+    }
+    if settings.progress.url and ca:
+        handed[CA_ANNOTATION] = ca
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.key.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    job: dict[str, Any] = {
+        "backoffLimit": 0,
+        # A queue may take the place away and give it back: never two pods at a time in one attempt's folder.
+        "podReplacementPolicy": "Failed",
+        # Nor a second one where the cluster's policies raise backoffLimit.
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]},
+                },
+                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]
+        },
+        "template": {
+            "metadata": {"labels": labels, "annotations": annotations | handed},
+            "spec": _pod(plan, spec, settings, rules, CA_ANNOTATION in handed),
+        },
+    }
+    if queued(spec, settings):
+        job["suspend"] = True
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _without_empty(
+            {
+                "name": plan.name,
+                "namespace": run.key.namespace,
+                "labels": labels,
+                "annotations": annotations,
+                "ownerReferences": [owner],
+            }
+        ),
+        "spec": job,
+    }
+
+
+def _pod(
+    plan: Plan, spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, progress: bool
+) -> dict[str, Any]:
+    job, template = settings.job, spec.pod_template or PodTemplate()
+    asks = demand(spec.resources or Resources(), plan.gpus, job, rules)
+    node = wishes(spec, settings, rules, plan.gpus)
+    volumes, mounts = _volumes(spec, settings, asks, progress)
+    pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
+    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform gives each its own
+    security = {
+        "runAsNonRoot": True,
+        **user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": CONTAINER,
+        "image": image_of(spec, settings),
+        "imagePullPolicy": job.image_pull_policy,
+        "env": _env(settings, template, progress),
+        "resources": _without_empty({"requests": asks.requests, "limits": asks.limits}),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": str(TERMINATION_LOG),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    return _without_empty(
+        {
+            "restartPolicy": "Never",
+            "serviceAccountName": template.service_account_name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": job.termination_grace_period_seconds,
+            "nodeSelector": node.selector,
+            "tolerations": [toleration.to_json() for toleration in node.tolerations],
+            "priorityClassName": template.priority_class_name,
+            "runtimeClassName": template.runtime_class_name,
+            "imagePullSecrets": [{"name": name} for name in dict.fromkeys(pull)],
+            "securityContext": _without_empty(security),
+            "containers": [container],
+            "volumes": volumes,
+        }
+    )
+
+
+def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> list[dict[str, Any]]:
+    """Later groups win: where things lie, the platform's, the manifest's, how to report."""
+    variables = {
+        "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
+        "USER": "lmft",  # the numeric user has no name, and torch asks for one
+        "XDG_CACHE_HOME": "/cache",
+        "HF_HOME": "/cache/huggingface",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
+        "TRITON_CACHE_DIR": "/cache/triton",
+    }
+    defaults = settings.defaults
+    if settings.job.ca_bundle_config_map:
+        bundle = f"{CA_BUNDLE_FOLDER}/ca.crt"
+        variables |= {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "AWS_CA_BUNDLE": bundle}
+    variables |= {
+        name: value
+        for name, value in (("AWS_ENDPOINT_URL", defaults.endpoint_url), ("AWS_REGION", defaults.region))
+        if value
+    }
+    variables |= settings.job.env
+    variables |= {variable.name: variable.value for variable in template.env or ()}
+    # Not the manifest's to change, whatever policy says of its variables.
+    variables[NO_NODE_ROLE] = "false" if settings.job.node_cloud_role else settings.job.env.get(NO_NODE_ROLE, "true")
+    if progress:
+        variables |= {
+            SERVER_URL_VARIABLE: str(settings.progress.url),
+            CA_VARIABLE: str(CA_FILE),
+            TOKEN_VARIABLE: str(TOKEN_FILE),
+        }
+    # Kubernetes expands $(NAME) in values; a doubled dollar sign stands for itself.
+    given: list[dict[str, Any]] = [
+        {"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()
+    ]
+    return [*given, {"name": POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+
+
+def _volumes(
+    spec: LMFineTuneSpec, settings: OperatorSettings, asks: Demand, progress: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    job, template = settings.job, spec.pod_template or PodTemplate()
+    scratch: dict[str, Any] = {"emptyDir": {"sizeLimit": asks.scratch} if asks.scratch else {}}
+    shared = job.cache_volume_claim
+    cache: dict[str, Any] = {"persistentVolumeClaim": {"claimName": shared}} if shared else scratch
+    handed = [_annotation(RUN_ANNOTATION, RUN_FILE.name)]
+    volumes: list[dict[str, Any]] = [
+        {"name": "lmft-tmp"} | scratch,
+        {"name": "lmft-cache"} | cache,
+        {"name": "lmft-shm", "emptyDir": {"medium": "Memory", "sizeLimit": asks.shared_memory}},
+        {"name": "lmft-run", "downwardAPI": {"items": handed}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "lmft-tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "lmft-cache", "mountPath": "/cache"},
+        {"name": "lmft-shm", "mountPath": "/dev/shm"},  # noqa: S108
+        # By subPath: a volume over the whole folder would leave no place to mount the Secrets below it.
+        {"name": "lmft-run", "mountPath": str(RUN_FILE), "subPath": RUN_FILE.name, "readOnly": True},
+    ]
+    for folder, name, key in _secrets(spec):
+        source: dict[str, Any] = {"secretName": name, "defaultMode": 0o440}
+        if key is not None:
+            source["items"] = [{"key": key, "path": key}]
+        volumes.append({"name": f"lmft-secret-{folder}", "secret": source})
+        mounts.append({"name": f"lmft-secret-{folder}", "mountPath": str(SECRETS_FOLDER / folder), "readOnly": True})
+    if job.ca_bundle_config_map:
+        volumes.append({"name": "lmft-ca", "configMap": {"name": job.ca_bundle_config_map}})
+        mounts.append({"name": "lmft-ca", "mountPath": CA_BUNDLE_FOLDER, "readOnly": True})
+    if progress:
+        token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_FILE.name}
+        handed.append(_annotation(CA_ANNOTATION, CA_FILE.name))
+        mounts.append({"name": "lmft-run", "mountPath": str(CA_FILE), "subPath": CA_FILE.name, "readOnly": True})
+        volumes.append({"name": "lmft-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
+        mounts.append({"name": "lmft-token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True})
+    for index, volume in enumerate(template.volumes or ()):
+        # The number tells those apart whose names are cut to the same.
+        name = f"user-{index}-{volume.name}"[:MAX_NAME].rstrip("-")
+        claim = _without_empty({"claimName": volume.claim_name, "readOnly": volume.read_only})
+        volumes.append({"name": name, "persistentVolumeClaim": claim})
+        mounts.append(_without_empty({"name": name, "mountPath": volume.mount_path, "readOnly": volume.read_only}))
+    return volumes, mounts
+
+
+def _secrets(spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
+    """Folder, Secret and, where only one key is wanted, the key."""
+    named: list[tuple[str, SecretRef | None]] = [
+        ("output", spec.output.credentials_secret_ref if spec.output else None),
+        ("dataset", spec.dataset.credentials_secret_ref),
+        ("model", spec.model.credentials_secret_ref),
+    ]
+    secrets: list[tuple[str, str, str | None]] = [(folder, ref.name, None) for folder, ref in named if ref is not None]
+    if spec.hub_token_secret_ref is not None:
+        secrets.append(("hub", spec.hub_token_secret_ref.name, spec.hub_token_secret_ref.key))
+    return secrets
+
+
+def _annotation(name: str, path: str) -> dict[str, Any]:
+    return {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}}
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None and value not in ([], {})}

@@ -1,0 +1,69 @@
+"""What the pod of an attempt asks for and may use at most: the manifest, the platform's defaults, the policy's maxima.
+
+Defaults are requests alone: a limit that nobody chose would end runs that a node has room for. What a run may use at
+most comes from its manifest, else from ``policy``; without either there is no limit.
+"""
+
+from dataclasses import dataclass
+
+from lmft_api.schema.types import amount
+from lmft_api.spec.pod import Resources
+from lmft_operator.settings import JobSettings, PolicyRules
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Quantities of a pod.
+
+    Attributes:
+        requests: by resource, of the container.
+        limits: by resource, of the container.
+        scratch: ``sizeLimit`` of /tmp and of /cache each; None for none.
+        shared_memory: size of /dev/shm.
+    """
+
+    requests: dict[str, str]
+    limits: dict[str, str]
+    scratch: str | None
+    shared_memory: str
+
+
+def demand(wanted: Resources, gpus: int, job: JobSettings, rules: PolicyRules) -> Demand:
+    """What a pod with so many GPUs asks for.
+
+    Args:
+        wanted: ``spec.resources``.
+        gpus: of the pod; a preparation has none.
+        job: the platform's defaults.
+        rules: of the run's namespace, whose maxima a default never passes.
+    """
+    default = job.resources
+    gpu = {wanted.gpu_resource_name or job.gpu_resource_name: str(gpus)} if gpus else {}
+    requests = {
+        "cpu": wanted.cpu or _at_most(default.cpu, rules.max_cpu),
+        "memory": wanted.memory or _at_most(default.memory, rules.max_memory),
+        "ephemeral-storage": wanted.ephemeral_storage
+        or _at_most(default.ephemeral_storage, rules.max_ephemeral_storage),
+    }
+    limits = {
+        # A CPU limit only throttles, so that none is set where the platform wants none.
+        "cpu": rules.max_cpu and (wanted.cpu or rules.max_cpu),
+        "memory": wanted.memory or rules.max_memory,
+        "ephemeral-storage": wanted.ephemeral_storage or rules.max_ephemeral_storage,
+    }
+    return Demand(
+        requests=_given(requests) | gpu,
+        limits=_given(limits) | gpu,
+        scratch=limits["ephemeral-storage"],
+        shared_memory=wanted.shared_memory or _at_most(default.shared_memory, rules.max_shared_memory) or "",
+    )
+
+
+def _at_most(quantity: str | None, most: str | None) -> str | None:
+    if quantity is None or most is None:
+        return quantity
+    return min(quantity, most, key=amount)
+
+
+def _given(quantities: dict[str, str | None]) -> dict[str, str]:
+    return {name: quantity for name, quantity in quantities.items() if quantity is not None}

@@ -1,0 +1,1 @@
+"""The server that takes progress reports from the pods."""

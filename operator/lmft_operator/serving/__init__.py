@@ -1,0 +1,1 @@
+"""Ports: bounded connections, HTTP, probes, certificates."""

@@ -1,0 +1,223 @@
+"""Pure arithmetic on the status: conditions, attempts, results, bounds, and the smallest patch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from lmft_api.reasons import Phase, Reason
+from lmft_api.schema.types import ApiModel
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.status import (
+    FINISHED,
+    MAX_ATTEMPTS_KEPT,
+    MAX_CONDITIONS,
+    MAX_EVALUATIONS_KEPT,
+    MAX_MESSAGE,
+    MOST,
+    SUCCEEDED,
+    Attempt,
+    Condition,
+    ConditionStatus,
+    EvaluationResult,
+    LMFineTuneStatus,
+    Progress,
+    Results,
+    Usage,
+)
+from lmft_api.status.reading import read_status, with_unknown
+from lmft_api.text.times import timestamp
+from lmft_api.text.wording import shorten
+from lmft_api.wire.result import Result
+from lmft_operator.domain.verdict import Verdict
+
+Model = TypeVar("Model", bound=ApiModel)
+
+
+def parse(text: str) -> LMFineTuneStatus:
+    """The status as stored; of one that another release wrote as much as can be read."""
+    return read_status(text)
+
+
+def change(model: Model, values: Mapping[str, Any]) -> Model:
+    """A copy with other values, by their names in Python."""
+    return model.model_copy(update=dict(values))
+
+
+def with_condition(
+    status: LMFineTuneStatus,
+    state: ConditionStatus,
+    why: Reason,
+    message: str,
+    phase: Phase,
+    now: float,
+    generation: int,
+) -> LMFineTuneStatus:
+    """The status with its Succeeded and Finished; lastTransitionTime moves only when True/False/Unknown changes."""
+    found = {condition.type: condition for condition in status.conditions or ()}
+
+    def condition(kind: str, now_is: ConditionStatus, words: str) -> Condition:
+        before = found.get(kind)
+        return Condition(
+            type=kind,
+            status=now_is,
+            reason=why.value,
+            message=shorten(words, MAX_MESSAGE),
+            last_transition_time=before.last_transition_time if before and before.status == now_is else timestamp(now),
+            observed_generation=generation,
+        )
+
+    finished = ConditionStatus.FALSE if state == ConditionStatus.UNKNOWN else ConditionStatus.TRUE
+    ours = [condition(SUCCEEDED, state, message), condition(FINISHED, finished, "")]
+    others = [c for kind, c in found.items() if kind not in (SUCCEEDED, FINISHED)][: MAX_CONDITIONS - len(ours)]
+    return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, *ours]})
+
+
+def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
+    """The status with what an earlier release did not write into it: the result in short, the Finished condition."""
+    results, outcome = status.results, status.succeeded
+    if results is not None and (display := displayed(results)) != results.display:
+        status = change(status, {"results": change(results, {"display": display})})
+    if status.ended and outcome is not None and all(c.type != FINISHED for c in status.conditions or ()):
+        finished = change(outcome, {"type": FINISHED, "status": ConditionStatus.TRUE, "message": ""})
+        status = change(status, {"conditions": [*(status.conditions or ()), finished][-MAX_CONDITIONS:]})
+    return status
+
+
+def displayed(results: Results) -> str | None:
+    """The result in short, for kubectl get: ``accuracy 0.91`` or ``perplexity 49.61``; None while nothing is known."""
+    if results.accuracy is not None:
+        # Its four digits are worth showing where they are not zeros.
+        return f"accuracy {results.accuracy.rstrip('0').rstrip('.') if '.' in results.accuracy else results.accuracy}"
+    if results.perplexity is not None:
+        return f"perplexity {results.perplexity}"
+    return f"loss {results.eval_loss}" if results.eval_loss is not None else None
+
+
+def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus:
+    """The status with an attempt added or replaced; the newest are kept."""
+    attempts = {a.number: a for a in status.attempts or ()} | {attempt.number: attempt}
+    kept = [attempts[number] for number in sorted(attempts)][-MAX_ATTEMPTS_KEPT:]
+    return change(status, {"attempts": kept})
+
+
+def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Attempt:
+    """The attempt as it ended; ``status`` already holds the checkpoint of its result."""
+    counts = verdict.result.counts if verdict.result else None
+    adjustments = verdict.result.adjustments if verdict.result else None
+    return change(
+        attempt,
+        {
+            "start_time": attempt.start_time or (timestamp(verdict.started) if verdict.started else None),
+            "end_time": timestamp(verdict.ended or 0.0),
+            "reason": verdict.reason.value,
+            "message": shorten(verdict.message, 1024) or None,
+            "exit_code": verdict.exit_code,
+            "highest_attempt": _above(attempt.number, verdict.result),
+            "cause": shorten(verdict.cause, 253) or None,
+            "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
+            "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
+            "adjustments": [shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
+            "checkpoint_step": status.checkpoint.step if status.checkpoint else None,
+        },
+    )
+
+
+def _above(number: int, result: Result | None) -> int | None:
+    """The highest attempt that a result knows of, where it is above its own."""
+    highest = result.highest_attempt if result else None
+    return highest if highest is not None and highest > number else None
+
+
+def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> LMFineTuneStatus:
+    """The status with what the job said at its end; what it left out for want of space stays as it was."""
+    updates: dict[str, Any] = {}
+    if result.results is not None:
+        results = _merged(status.results, result.results)
+        updates["results"] = change(results, {"display": displayed(results)})
+    if result.provenance is not None:
+        updates["provenance"] = _merged(status.provenance, result.provenance)
+    newest = status.checkpoint
+    if result.checkpoint is not None and (newest is None or result.checkpoint.step >= newest.step):
+        updates["checkpoint"] = result.checkpoint
+    if result.evaluations:
+        updates["evaluations"] = merged_evaluations(status.evaluations or (), result.evaluations)
+    if complete:
+        counts = result.counts
+        progress = status.progress or Progress()
+        updates["progress"] = change(
+            progress,
+            {
+                "percent": 100,
+                "display": "100%",
+                "eta": None,
+                "step": counts.steps if counts and counts.steps is not None else progress.step,
+                "total_steps": counts.total_steps
+                if counts and counts.total_steps is not None
+                else progress.total_steps,
+                "tokens_per_second": counts.tokens_per_second if counts else progress.tokens_per_second,
+            },
+        )
+    return change(status, updates)
+
+
+def merged_evaluations(before: Sequence[EvaluationResult], after: Sequence[EvaluationResult]) -> list[EvaluationResult]:
+    """Evaluations by step, the newer report winning, thinned evenly when there are too many."""
+    by_step = {e.step: e for e in before} | {e.step: e for e in after}
+    return thinned([by_step[step] for step in sorted(by_step)], MAX_EVALUATIONS_KEPT)
+
+
+def thinned(items: list[Any], most: int) -> list[Any]:
+    """At most ``most`` items: every second one goes until they fit; the first and the last stay."""
+    while len(items) > most:
+        kept = items[::2]
+        items = kept if (len(items) - 1) % 2 == 0 else [*kept, items[-1]]
+    return items
+
+
+def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineTuneStatus:
+    """The status with the running time of an ended attempt added, in whole seconds."""
+    if verdict.started is None or verdict.ended is None:
+        return status
+    seconds = max(0, round(verdict.ended - verdict.started))
+    used = status.usage or Usage()
+    whole, on_gpus = used.seconds + seconds, used.gpu_seconds + seconds * gpus
+    total = Usage(seconds=min(whole, MOST), gpu_seconds=min(on_gpus, MOST))
+    return change(status, {"usage": total})
+
+
+def without_eta(status: LMFineTuneStatus) -> LMFineTuneStatus:
+    """The status of a run in which nothing runs."""
+    return status if status.progress is None else change(status, {"progress": change(status.progress, {"eta": None})})
+
+
+def model_column(spec: LMFineTuneSpec) -> str:
+    """The model in short, for kubectl get."""
+    if spec.model.name is not None:
+        return shorten(spec.model.name, 253)
+    return shorten(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
+
+
+def patch(stored: str, after: LMFineTuneStatus) -> dict[str, Any]:
+    """The JSON merge patch from the status as stored to another one; what is not known of it stays. Empty for none."""
+    before = parse(stored).to_json()
+    changes = merge_patch(before, after.to_json())
+    return with_unknown(changes, json.loads(stored), before) if changes else {}
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) that turns one object into the other; empty when they are equal."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        if key not in before:
+            patch[key] = value
+        elif isinstance(value, Mapping) and isinstance(before[key], Mapping):
+            if inner := merge_patch(before[key], value):
+                patch[key] = inner
+        elif value != before[key]:
+            patch[key] = value
+    return patch
+
+
+def _merged(before: Model | None, after: Model) -> Model:
+    given = {name: getattr(after, name) for name in type(after).model_fields if getattr(after, name) is not None}
+    return after if before is None else change(before, given)

@@ -1,0 +1,155 @@
+"""What a pod reports while it runs: who may report for which run, and its figures in the status. No I/O."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results, finite
+from lmft_api.text.times import timestamp
+from lmft_api.wire.layout import checkpoint_folder
+from lmft_api.wire.progress import MetricName, TrainerStatus
+from lmft_operator.domain.facts import JobFacts, PodFacts
+from lmft_operator.status import edit
+from lmft_operator.tokens.identity import Identity, Refusal
+
+_FIGURES = {
+    MetricName.PERPLEXITY: 2,
+    MetricName.EVAL_LOSS: 4,
+    MetricName.ACCURACY: 4,
+    MetricName.BASELINE_PERPLEXITY: 2,
+    MetricName.BASELINE_EVAL_LOSS: 4,
+    MetricName.BASELINE_ACCURACY: 4,
+}
+"""Metrics that are results under the same names, and their digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """The newest report of a run, and when it came in (UNIX seconds)."""
+
+    run_uid: str
+    attempt: int
+    received: float
+    status: TrainerStatus
+    pod_uid: str = ""
+
+
+def admitted(who: Identity, pods: Sequence[PodFacts], jobs: Sequence[JobFacts]) -> PodFacts | Refusal:
+    """The pod that may report, tied to its Job, and the Job to its run.
+
+    Labels alone prove nothing (whoever may create pods may label them); the owner's UID must be that of a Job of ours
+    that belongs to the run that the label names.
+
+    Args:
+        who: the pod that the token proved.
+        pods: known pods of the namespace.
+        jobs: known Jobs of the namespace.
+    """
+    pod = next((p for p in pods if p.uid == who.pod_uid and p.name == who.pod), None)
+    if pod is None or pod.gone:
+        return Refusal(403, "pod")
+    job = next((j for j in jobs if j.uid == pod.owner), None)
+    if job is None or (job.run_uid, job.attempt) != (pod.run_uid, pod.attempt):
+        return Refusal(403, "job")
+    return pod
+
+
+def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) -> LMFineTuneStatus:
+    """The status with a report worked in: progress, a new evaluation, perplexity, the newest checkpoint.
+
+    Args:
+        status: what stands in the resource.
+        report: the newest report of the attempt that runs.
+        run_folder: address of the run's folder in storage, for the checkpoint's.
+    """
+    sent = report.status
+    # transformers' own callback knows no percentage before the first step; ours neither.
+    percent = sent.progress_percentage
+    step, total = _integer(sent.metric(MetricName.CURRENT_STEP)), _integer(sent.metric(MetricName.TOTAL_STEPS))
+    progress = Progress(
+        percent=percent,
+        display=None if percent is None else f"{percent}%",
+        eta=None if sent.estimated_remaining_seconds is None else duration(sent.estimated_remaining_seconds),
+        step=step,
+        total_steps=total,
+        epoch=_decimal(sent.metric(MetricName.CURRENT_EPOCH), 2),
+        loss=_decimal(sent.metric(MetricName.LOSS), 4),
+        tokens_per_second=_integer(sent.metric(MetricName.TOKENS_PER_SECOND)),
+        # Our clock, not the pod's: it is compared with our clock.
+        last_update_time=timestamp(report.received),
+    )
+    updates: dict[str, object] = {"progress": progress}
+    results = _results(status.results, sent)
+    if results is not None:
+        updates["results"] = results
+    evaluation = _evaluation(sent)
+    known = status.evaluations or []
+    if evaluation is not None and all(entry.step != evaluation.step for entry in known):
+        updates["evaluations"] = edit.merged_evaluations(known, [evaluation])
+    saved = _integer(sent.metric(MetricName.CHECKPOINT_STEP))
+    if saved is not None and (status.checkpoint is None or saved > status.checkpoint.step):
+        uri = f"{run_folder}/{checkpoint_folder(report.attempt, saved, report.pod_uid)}"
+        updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=timestamp(report.received))
+    begun = _integer(sent.metric(MetricName.RESUMED_FROM_STEP))
+    if begun is not None:
+        # An attempt that is killed leaves no result that would tell.
+        told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric(MetricName.LOST_STEPS))}
+        updates["attempts"] = [
+            edit.change(attempt, told) if attempt.number == report.attempt else attempt
+            for attempt in status.attempts or ()
+        ]
+    return status.model_copy(update=updates)
+
+
+def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
+    """Whether a report changes more than the progress itself, so that it should not wait for the next patch."""
+    return (before.evaluations, before.results, before.attempts) != (after.evaluations, after.results, after.attempts)
+
+
+def duration(seconds: int) -> str:
+    """Seconds as kubectl writes ages: 45s, 3m10s, 2h5m, 3d4h."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes % 60}m"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
+
+
+def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
+    found = {name.value: _decimal(sent.metric(name), digits) for name, digits in _FIGURES.items()}
+    found = {field: value for field, value in found.items() if value is not None}
+    if found.get("perplexity") is None and "eval_loss" in found and "accuracy" not in found:
+        # A user's own image with a plain Trainer sends the loss alone.
+        loss = float(str(sent.metric(MetricName.EVAL_LOSS)))
+        if loss < 700:
+            found["perplexity"] = _decimal(str(math.exp(loss)), 2)
+    if not found:
+        return None
+    merged = (results or Results()).model_copy(update=found)
+    return edit.change(merged, {"display": edit.displayed(merged)})
+
+
+def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:
+    loss = _decimal(sent.metric(MetricName.EVAL_LOSS), 4)
+    step = _integer(sent.metric(MetricName.EVAL_STEP))
+    if loss is None or step is None:
+        return None
+    return EvaluationResult(
+        step=step,
+        epoch=_decimal(sent.metric(MetricName.EVAL_EPOCH), 2) or "0",
+        train_loss=_decimal(sent.metric(MetricName.EVAL_TRAIN_LOSS), 4),
+        eval_loss=loss,
+        perplexity=_decimal(sent.metric(MetricName.PERPLEXITY), 2),
+        accuracy=_decimal(sent.metric(MetricName.ACCURACY), 4),
+    )
+
+
+def _integer(text: str | None) -> int | None:
+    number = finite(text)
+    return None if number is None or not 0 <= number < 2**53 else int(number)
+
+
+def _decimal(text: str | None, digits: int) -> str | None:
+    number = finite(text)
+    return None if number is None or abs(number) >= 1e15 else f"{number:.{digits}f}"

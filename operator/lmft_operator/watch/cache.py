@@ -1,0 +1,410 @@
+"""The operator's picture of the cluster: fed by watches, by lists and by the answers to its own writes.
+
+A label is no proof: whoever may create Jobs or Pods, in whatever namespace, may label them with the UID of a run. A Job
+counts only when the run owns it, a Pod only when such a Job does, and both only in the namespace of the run. Of a Job
+that was gone before the operator came up its name has to do.
+
+Answers to writes enter at once, so a decision never rests on something older than what the operator itself did.
+Versions of objects only move forward; an object that was deleted does not come back with an older list.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from lmft_api.text.times import seconds
+from lmft_operator.cluster.errors import RestoredError
+from lmft_operator.decide.waiting import TOLD
+from lmft_operator.domain import shapes
+from lmft_operator.domain.facts import (
+    JobFacts,
+    JsonObject,
+    Key,
+    Observed,
+    PodFacts,
+    ResumeSource,
+    RunFacts,
+    WarningEvent,
+    by_our_clock,
+    job_facts,
+    pod_facts,
+    run_facts,
+)
+from lmft_operator.status.edit import parse
+
+TOMBSTONE_SECONDS = 600.0
+MAX_EARLY = 1000
+Facts = TypeVar("Facts", JobFacts, PodFacts)
+
+
+class Cache:
+    """All runs of ours, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any.
+
+    Args:
+        clock: UNIX seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self.runs: dict[Key, RunFacts] = {}
+        self._keys: dict[str, Key] = {}
+        self._jobs: dict[str, dict[str, JobFacts]] = {}
+        self._pods: dict[str, dict[str, PodFacts]] = {}
+        self._job_names: dict[str, dict[str, tuple[str, str]]] = {}
+        """By the UID of a run: namespaces and names of the Jobs it has or had, by their UIDs."""
+        self._child_of: dict[str, str] = {}
+        self._warnings: dict[str, WarningEvent] = {}
+        self._early: dict[str, tuple[str, WarningEvent]] = {}
+        """Warnings about objects that nobody has shown yet, with their namespaces: watches begin in any order."""
+        self._waiting: dict[Key, dict[Key, ResumeSource]] = {}
+        """By the run that others start from: these others, and what they have seen of it."""
+        self._listed: dict[str, int] = {}
+        self._tombstones: dict[str, float] = {}
+        self.unseen: dict[str, tuple[int, float]] = {}
+        """Writes that the watch has not shown yet: UID to version and monotonic time."""
+
+    # ---- what comes in
+
+    def run_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
+        """A run as the API server has it now."""
+        facts = run_facts(body)
+        if not facts.known:
+            return None
+        if watched:
+            self._arrived(facts.uid, facts.version)
+        before = self.runs.get(facts.key)
+        if before is not None and before.uid != facts.uid:
+            self._forget(before.uid)
+            before = None
+        if facts.uid in self._tombstones or (before is not None and not _newer(facts, before)):
+            return None
+        self.runs[facts.key] = facts
+        self._keys[facts.uid] = facts.key
+        if before is not None and _alike(before, facts):
+            return None
+        return facts.key
+
+    def newer_than(self, body: JsonObject) -> bool:
+        """Whether this is an older version of a run than one that was seen of it."""
+        facts = run_facts(body)
+        before = self.runs.get(facts.key)
+        return before is not None and before.uid == facts.uid and _newer(before, facts)
+
+    def run_written(self, body: JsonObject) -> None:
+        """The API server's answer to a write of ours to a run: newest facts, which the watch has yet to show."""
+        facts = run_facts(body)
+        self._expect(self.runs.get(facts.key), facts)
+        self.run_seen(body, watched=False)
+
+    def job_written(self, body: JsonObject) -> None:
+        """The same for a Job."""
+        facts = job_facts(body)
+        self._expect(self._jobs.get(facts.run_uid, {}).get(facts.uid), facts)
+        self.job_seen(body, watched=False)
+
+    def job_withdrawn(self, body: JsonObject) -> None:
+        """A Job that we made and do not use: whatever the watch has shown of it or will, it is none of its run's."""
+        facts = job_facts(body)
+        self._bury(facts.uid)
+        self._drop_child(self._jobs, facts)
+        self._job_names.get(facts.run_uid, {}).pop(facts.uid, None)
+
+    def run_gone(self, body: JsonObject) -> Key | None:
+        """A run was deleted."""
+        facts = run_facts(body)
+        self._bury(facts.uid)
+        current = self.runs.get(facts.key)
+        if current is not None and current.uid == facts.uid:
+            del self.runs[facts.key]
+        self._forget(facts.uid)
+        return None
+
+    def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
+        """A Job of ours as the API server has it now."""
+        facts = job_facts(body)
+        if not facts.known or facts.owner != facts.run_uid:
+            return None
+        if watched:
+            self._arrived(facts.uid, facts.version)
+        if not self._tombstones.keys().isdisjoint((facts.uid, facts.run_uid)):
+            return None
+        self._job_names.setdefault(facts.run_uid, {})[facts.uid] = (facts.namespace, facts.name)
+        return self._child_seen(self._jobs, facts)
+
+    def job_gone(self, body: JsonObject) -> Key | None:
+        """A Job of ours was deleted."""
+        facts = job_facts(body)
+        self._bury(facts.uid)
+        self._drop_child(self._jobs, facts)
+        return self._key_in(facts)
+
+    def pod_seen(self, body: JsonObject) -> Key | None:
+        """A Pod of ours as the API server has it now."""
+        facts = self._still_owned(pod_facts(body))
+        if not facts.known or not facts.owner:
+            return None
+        return self._child_seen(self._pods, facts)
+
+    def pod_gone(self, body: JsonObject) -> Key | None:
+        """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
+        facts = self._still_owned(pod_facts(body, gone_at=self._clock()))
+        self._bury(facts.uid)
+        key = self._key_in(facts)
+        if key is None or not facts.owner:
+            self._drop_child(self._pods, facts)
+            return None
+        self._pods.setdefault(facts.run_uid, {})[facts.uid] = facts
+        return key
+
+    def warned(self, body: JsonObject) -> Key | None:
+        """A Warning Event; only those about children of ours are kept."""
+        body = shapes.event(body)
+        about = body.get("involvedObject") or body.get("regarding") or {}
+        uid, namespace = about.get("uid", ""), body["metadata"].get("namespace", "")
+        # Others, such as a node's notes on DNS, would take the place of the one that says what a run waits for.
+        if body.get("type") != "Warning" or body.get("reason") not in TOLD:
+            return None
+        when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
+        now = self._clock()
+        # One of tomorrow would stand before all that come until then.
+        warning = WarningEvent(
+            body.get("reason", ""), body.get("message") or body.get("note", ""), min(seconds(when) or now, now)
+        )
+        run_uid = self._child_of.get(uid)
+        key = self._keys.get(run_uid) if run_uid is not None else None
+        if run_uid is None:
+            self._early[uid] = (namespace, warning)
+            while len(self._early) > MAX_EARLY:
+                del self._early[next(iter(self._early))]
+        before = self._warnings.get(uid)
+        if key is None or namespace != key.namespace or (before is not None and before.time > warning.time):
+            return None
+        self._warnings[uid] = warning
+        return key
+
+    def _still_owned(self, facts: PodFacts) -> PodFacts:
+        """A pod that was a Job's stays so when the Job is deleted without it, which takes its owner off."""
+        before = self._pods.get(facts.run_uid, {}).get(facts.uid)
+        if facts.owner or before is None:
+            return facts
+        return replace(facts, owner=before.owner, owner_name=before.owner_name, orphaned=True)
+
+    def _key_in(self, facts: JobFacts | PodFacts) -> Key | None:
+        """The run that a child's label names, if it lives in the same namespace."""
+        key = self._keys.get(facts.run_uid)
+        return key if key is not None and key.namespace == facts.namespace else None
+
+    def _child_seen(self, children: dict[str, dict[str, Facts]], facts: Facts) -> Key | None:
+        before = children.get(facts.run_uid, {}).get(facts.uid)
+        if not self._tombstones.keys().isdisjoint((facts.uid, facts.run_uid)):
+            return None
+        if before is not None and not _newer(facts, before):
+            return None
+        if facts.run_uid in self._keys and self._key_in(facts) is None:
+            return None
+        children.setdefault(facts.run_uid, {})[facts.uid] = facts
+        self._child_of[facts.uid] = facts.run_uid
+        namespace, warning = self._early.pop(facts.uid, ("", None))
+        if warning is not None and namespace == facts.namespace:
+            self._warnings.setdefault(facts.uid, warning)
+        if before is not None and _alike(before, facts):
+            return None
+        return self._key_in(facts)
+
+    # ---- whole lists
+
+    def listed(self, kind: str, version: int) -> None:
+        """A list has this version.
+
+        Raises:
+            RestoredError: one before it had a higher one, which only a database of the past can explain.
+        """
+        if version < self._listed.get(kind, 0):
+            raise RestoredError(kind, self._listed[kind], version)
+        self._listed[kind] = version
+
+    def retain(self, kind: str, namespace: str | None, uids: Iterable[str], version: int) -> set[Key]:
+        """Drop what a complete list of ``version`` does not hold any more; returns the runs to look at.
+
+        Args:
+            kind: ``lmfinetunes``, ``jobs`` or ``pods``.
+            namespace: what was listed; None for all.
+            uids: of all that exist.
+            version: resourceVersion of the list; newer objects are left alone.
+        """
+        alive, keys = set(uids), set[Key]()
+        if kind == "lmfinetunes":
+            for facts in list(self.runs.values()):
+                if self._stale(facts, facts.key.namespace, namespace, alive, version):
+                    del self.runs[facts.key]
+                    self._forget(facts.uid)
+            return keys
+        # Children of runs that nobody knows any more are among them, and nothing else would take those out.
+        if kind == "jobs":
+            for job in [job for jobs in self._jobs.values() for job in jobs.values()]:
+                if self._stale(job, job.namespace, namespace, alive, version):
+                    self._drop_child(self._jobs, job)
+                    keys |= {key for key in (self._keys.get(job.run_uid),) if key is not None}
+            return keys
+        for pod in [pod for pods in self._pods.values() for pod in pods.values()]:
+            if pod.gone or not self._stale(pod, pod.namespace, namespace, alive, version):
+                continue
+            if (key := self._keys.get(pod.run_uid)) is None:
+                self._drop_child(self._pods, pod)
+            else:
+                self._pods[pod.run_uid][pod.uid] = replace(pod, gone=True, gone_at=self._clock())
+                keys.add(key)
+        return keys
+
+    @staticmethod
+    def _stale(
+        facts: RunFacts | JobFacts | PodFacts, where: str, namespace: str | None, alive: set[str], version: int
+    ) -> bool:
+        return namespace in (None, where) and facts.uid not in alive and int(facts.version) <= version
+
+    # ---- what goes out
+
+    def observe(self, key: Key, now: float) -> Observed | None:
+        """Everything known about one run; None when it does not exist."""
+        run = self.runs.get(key)
+        if run is None:
+            return None
+        jobs = tuple(job for job in self._jobs.get(run.uid, {}).values() if job.namespace == run.key.namespace)
+        pods = tuple(
+            pod
+            for pod in self._pods.get(run.uid, {}).values()
+            if pod.namespace == run.key.namespace and self._owned(run, pod)
+        )
+        pods = tuple(by_our_clock(pod, now) for pod in pods)
+        uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
+        warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
+        return Observed(run, now, jobs, pods, warnings)
+
+    def _owned(self, run: RunFacts, pod: PodFacts) -> bool:
+        """Whether a Job of the run owns a pod; a Job that nobody has seen counts under a name that the status lists."""
+        found = self._job_names.get(run.uid, {})
+        names = {uid: name for uid, (namespace, name) in found.items() if namespace == run.key.namespace}
+        if pod.owner in names:
+            return True
+        return pod.owner_name not in names.values() and f'"job":"{pod.owner_name}"' in run.status
+
+    def key_of(self, run_uid: str) -> Key | None:
+        """The run of a UID, if it exists."""
+        return self._keys.get(run_uid)
+
+    def family(self, pod_uid: str) -> tuple[Key | None, tuple[PodFacts, ...], tuple[JobFacts, ...]]:
+        """The run that a pod's label names, with the Pods and Jobs known of it; nothing for an unknown pod."""
+        run_uid = self._child_of.get(pod_uid, "")
+        pods, jobs = self._pods.get(run_uid, {}), self._jobs.get(run_uid, {})
+        return self._keys.get(run_uid), tuple(pods.values()), tuple(jobs.values())
+
+    def source(self, waiting: Key, name: str) -> ResumeSource:
+        """The run that another one wants to start from; the other one is looked at again when it changes."""
+        key = Key(waiting.namespace, name)
+        found = replace(self._as_source(key), circle=self._circle(waiting))
+        self._waiting.setdefault(key, {})[waiting] = found
+        return found
+
+    def dependants(self, key: Key) -> set[Key]:
+        """Runs that wait for this one, and for which it is not what it was: a step that it makes is no news to them."""
+        waiting = self._waiting.get(key)
+        if not waiting:
+            return set()
+        now = self._as_source(key)
+        news = {other for other, seen in waiting.items() if replace(now, circle=self._circle(other)) != seen}
+        for other in news:
+            del waiting[other]
+        return news
+
+    def _as_source(self, key: Key) -> ResumeSource:
+        run = self.runs.get(key)
+        if run is None:
+            return ResumeSource(exists=False)
+        status = parse(run.status)
+        uri = status.results.model_uri if status.results else None
+        if uri is None and status.checkpoint is not None:
+            uri = status.checkpoint.uri  # it holds model and tokenizer too
+        return ResumeSource(True, status.ended, uri)
+
+    def _circle(self, start: Key) -> tuple[str, ...]:
+        """Names of the runs that wait for each other in a circle with this one; empty where they do not.
+
+        A run that has begun waits for nobody: it knows what it started from.
+        """
+        names: dict[str, None] = {}
+        key = start
+        while (run := self.runs.get(key)) is not None and run.resumes and '"attempts":[' not in run.status:
+            if key.name in names:
+                break
+            names[key.name] = None
+            key = Key(start.namespace, run.resumes)
+            if key == start and len(names) > 1:
+                return tuple(names)
+        return ()
+
+    def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
+        """Forget the last facts of vanished pods whose attempts are written down."""
+        done = set(attempts)
+        for pod in list(self._pods.get(run_uid, {}).values()):
+            if pod.gone and pod.attempt in done:
+                self._drop_child(self._pods, pod)
+
+    def prune(self) -> None:
+        """Drop tombstones, warnings and waits that have served their time."""
+        horizon = time.monotonic() - TOMBSTONE_SECONDS
+        self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
+        self._warnings = {uid: warning for uid, warning in self._warnings.items() if uid in self._child_of}
+        waiting = {
+            source: {key: seen for key, seen in others.items() if key in self.runs}
+            for source, others in self._waiting.items()
+        }
+        self._waiting = {source: others for source, others in waiting.items() if others}
+
+    def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
+        # The watch may be faster than the answer: then there is nothing left to wait for.
+        if facts.uid in self._tombstones:
+            return
+        if before is None or before.uid != facts.uid or _newer(facts, before):
+            self.unseen[facts.uid] = (int(facts.version), time.monotonic())
+
+    def _arrived(self, uid: str, version: str) -> None:
+        expected = self.unseen.get(uid)
+        if expected is not None and int(version) >= expected[0]:
+            del self.unseen[uid]
+
+    def _bury(self, uid: str) -> None:
+        self._tombstones[uid] = time.monotonic()
+        self.unseen.pop(uid, None)
+
+    def _forget(self, run_uid: str) -> None:
+        self._keys.pop(run_uid, None)
+        self.unseen.pop(run_uid, None)
+        self._job_names.pop(run_uid, None)
+        for child in (*self._jobs.pop(run_uid, {}), *self._pods.pop(run_uid, {})):
+            self._drop_notes(child)
+
+    def _drop_child(self, children: dict[str, dict[str, Facts]], facts: Facts) -> None:
+        """Take a Job or a Pod out, and with the last one of its kind its run's place."""
+        siblings = children.get(facts.run_uid, {})
+        siblings.pop(facts.uid, None)
+        if not siblings:
+            children.pop(facts.run_uid, None)
+        if facts.run_uid not in self._keys and facts.run_uid not in self._jobs:
+            self._job_names.pop(facts.run_uid, None)
+        self._drop_notes(facts.uid)
+
+    def _drop_notes(self, uid: str) -> None:
+        """What is kept about a child beside its facts."""
+        self._child_of.pop(uid, None)
+        self._warnings.pop(uid, None)
+        self.unseen.pop(uid, None)
+
+
+def _newer(facts: RunFacts | JobFacts | PodFacts, before: RunFacts | JobFacts | PodFacts) -> bool:
+    return int(facts.version) > int(before.version)
+
+
+def _alike(before: RunFacts | JobFacts | PodFacts, after: RunFacts | JobFacts | PodFacts) -> bool:
+    """Whether nothing but the version differs."""
+    return all(getattr(before, name) == getattr(after, name) for name in type(before).__slots__ if name != "version")

@@ -1,0 +1,110 @@
+"""kopf's watches, made safe and cheap: what they list and stream goes through our own reader.
+
+kopf parses whatever comes and lets what cannot be parsed end the process; and it begins each watch with a list of all
+objects, which :mod:`resync` lists anyway. So for our kinds a watch begins at the list's version without its objects,
+and a comparison with whole lists follows. A watch that is refused, as in a namespace that was deleted, begins again
+when it can. The functions replaced here are kopf's inner ones: a test says when a new version of kopf has others.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+from kopf._cogs.clients import api, errors, fetching
+from kopf._cogs.clients import watching as streams
+
+from lmft_api import PLURAL
+from lmft_operator.cluster.client import Cluster
+from lmft_operator.cluster.errors import ClusterError, ForbiddenError
+from lmft_operator.cluster.reading import read_event
+
+logger = logging.getLogger(__name__)
+COMPARED = (PLURAL, "jobs", "pods")
+"""Kinds whose whole lists are compared with the cache."""
+BEGIN_AGAIN = {"type": "ERROR", "object": {"code": 410}}
+"""What an API server sends when a watch is too old to go on."""
+LISTED = "events"
+"""Kind whose list is only ever read when a watch begins."""
+
+
+class Watches:
+    """How kopf's watches begin.
+
+    Args:
+        cluster: lists.
+        begun: called when a watch begins, for the first time or anew: what was there before it has to be listed.
+    """
+
+    def __init__(self, cluster: Cluster, begun: Callable[[], None]) -> None:
+        self._cluster, self._begun = cluster, begun
+        self._kinds: set[str] = set()
+        self._all = asyncio.Event()
+        self._original, self._stream = fetching.fetch_objs, streams.watch_objs
+
+    def install(self) -> None:
+        """From now on kopf lists and streams through us."""
+        fetching.fetch_objs = self._fetch
+        streams.watch_objs = self._watch
+        vars(api)["json"] = SimpleNamespace(loads=read_event)
+
+    async def wait(self, seconds: float) -> None:
+        """Until a watch of each kind has begun, or so many seconds: without a right, one may never begin."""
+        try:
+            await asyncio.wait_for(self._all.wait(), seconds)
+        except TimeoutError:
+            missing = ", ".join(sorted({*COMPARED, LISTED} - self._kinds))
+            logger.warning("no watch of %s has begun yet; does the operator have the right?", missing)
+
+    async def _fetch(self, *, resource: Any, namespace: Any, **others: Any) -> AsyncIterator[tuple[Any, Any]]:
+        kind = resource.plural
+        if kind not in (*COMPARED, LISTED):
+            async for page in self._original(resource=resource, namespace=namespace, **others):
+                yield page
+            return
+        if kind == LISTED:
+            async for items, version in self._retried_pages(namespace):
+                yield items, str(version)
+        else:
+            yield [], str(await self._retried_version(kind, namespace))
+            self._begun()
+        self._kinds.add(kind)
+        if self._kinds >= {*COMPARED, LISTED}:
+            self._all.set()
+
+    async def _watch(self, *, resource: Any, **others: Any) -> AsyncIterator[Any]:
+        """A stream that is refused, for its namespace or its definition is gone, begins again when they are back."""
+        try:
+            async for event in self._stream(resource=resource, **others):
+                yield event
+        except (errors.APIForbiddenError, errors.APINotFoundError):
+            yield BEGIN_AGAIN
+
+    async def _retried_version(self, kind: str, namespace: str | None) -> int:
+        delay = 0.5
+        while True:
+            try:
+                return await self._cluster.version(kind, namespace)
+            except ClusterError as problem:
+                delay = await _pause(problem, delay)
+
+    async def _retried_pages(self, namespace: str | None) -> AsyncIterator[tuple[list[Any], int]]:
+        delay = 0.5
+        while True:
+            try:
+                async for page in self._cluster.pages(LISTED, namespace):
+                    yield page
+            except ClusterError as problem:
+                delay = await _pause(problem, delay)
+            else:
+                return
+
+
+async def _pause(problem: ClusterError, delay: float) -> float:
+    """Wait before the next try, however often: a watch is never given up."""
+    # A namespace that is away refuses for as long as it is: the comparison of lists says that once.
+    refused = isinstance(problem, ForbiddenError)
+    logger.log(logging.DEBUG if refused else logging.WARNING, "a watch cannot begin yet: %s", problem)
+    await asyncio.sleep(delay)
+    return min(2 * delay, 15.0)

@@ -1,0 +1,44 @@
+"""The tree explains itself: packages stay small, and each says in one sentence what it holds."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDES = (ROOT / "api/lmft_api", ROOT / "operator/lmft_operator", ROOT / "jobimage/lmft_job")
+MOST_MODULES = 8
+LARGER = {"cli": 12, "decide": 12, "storage": 12}
+
+
+def packages() -> list[Path]:
+    return sorted(path.parent for side in SIDES for path in side.rglob("__init__.py"))
+
+
+def modules(package: Path) -> list[Path]:
+    return [path for path in package.glob("*.py") if path.name != "__init__.py"]
+
+
+def test_no_package_holds_more_modules_than_a_reader_can_hold() -> None:
+    large = {
+        str(package.relative_to(ROOT)): len(modules(package))
+        for package in packages()
+        if len(modules(package)) > LARGER.get(package.name, MOST_MODULES)
+    }
+
+    assert large == {}
+
+
+def test_every_module_is_in_a_package() -> None:
+    homes = {path.parent for side in SIDES for path in side.rglob("*.py")}
+
+    assert homes == set(packages())
+
+
+def test_every_package_and_module_says_what_it_holds() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for side in SIDES
+        for path in side.rglob("*.py")
+        if ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+
+    assert silent == []
