@@ -112,10 +112,12 @@ def test_labels_are_those_of_the_model_that_knows_them(tmp_path: Path) -> None:
     [
         [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}],
         [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Yes."}],
+        [{"role": "user", "parts": [{"text": "Hello?"}]}],
+        [{"role": "user", "text": "Hello?"}],
         json.dumps([{"role": "user", "content": "Hello?"}]),
         str([{"role": "user", "content": "Hello?"}]),
     ],
-    ids=["OpenAI's", "ShareGPT's", "as JSON in a text", "as Python shows it"],
+    ids=["OpenAI's", "ShareGPT's", "Gemini's", "with texts", "as JSON in a text", "as Python shows it"],
 )
 @pytest.mark.parametrize("field", ["turns", "turns.content", "turns.value"])
 def test_conversations_are_refused_with_the_way_to_do_it(messages: Any, field: str, tmp_path: Path) -> None:

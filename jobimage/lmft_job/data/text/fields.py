@@ -7,8 +7,8 @@ from lmft_api.text.wording import did_you_mean
 
 MOST_SHOWN = 20
 _LONGEST_NAME = 60
-_TURNS = ({"role", "content"}, {"from", "value"})
-"""Fields of a turn of a conversation: OpenAI's and ShareGPT's."""
+_TURNS = ({"role", "content"}, {"from", "value"}, {"role", "parts"}, {"role", "text"}, {"role", "value"})
+"""Fields of a turn of a conversation: OpenAI's, ShareGPT's, Gemini's, and what people write."""
 
 
 class WrongKindError(ValueError):
