@@ -9,6 +9,7 @@ import transformers
 from job.test_models import SMALL
 
 from lmft_api.spec import Task
+from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
 from lmft_job.models.build import build_model
 from lmft_job.models.config import AUTO_CLASSES, fresh_config
@@ -81,7 +82,15 @@ def test_the_trial_changes_neither_weights_nor_marks_nor_random_state() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in made.state_dict().items())
 
 
-def test_embeddings_of_a_class_of_their_own_are_counted() -> None:
+def test_embeddings_of_a_class_of_their_own_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(Task.SEQUENCE_CLASSIFICATION, "ibert", SMALL).model
     assert embedding_rows(model) == len(tokenizer_for(Task.SEQUENCE_CLASSIFICATION))
     assert not pads_left(model, model.config.pad_token_id, wanted=False)
+    monkeypatch.setattr(type(model), "get_input_embeddings", lambda self: torch.nn.Parameter(torch.zeros(8, 4)))
+    assert [pads_left(model, 1, wanted=side) for side in (True, False)] == [True, False]
+
+
+def test_settings_that_could_not_be_saved_are_refused_before_training() -> None:
+    given = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 32, "output_attentions": True}
+    with pytest.raises(InvalidError, match=r"settings could not be saved with the model \(.*output_attentions"):
+        built(Task.CAUSAL_LM, "gpt2", given)

@@ -129,6 +129,7 @@ def build_model(
         except Exception as error:
             raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
     _require_loadable(factory, built.model, field)
+    _require_savable(built.model, field)
     _make_room(built.model, id_count(tokenizer), field)
     held = hold_padding_row(built.model)
     repaired = _settle_generation(built.model, tokenizer, field)
@@ -143,6 +144,17 @@ def _require_loadable(factory: Any, model: Any, field: str) -> None:
             [f"{field}: {factory.__name__} makes a {type(model).__name__} of it, which it does not load again once it "
              "is saved. Choose another model type"]
         )  # fmt: skip
+
+
+def _require_savable(model: Any, field: str) -> None:
+    """Refuse settings that transformers does not save, such as output_attentions beside SDPA, before training."""
+    try:
+        model.config.validate()
+    except AttributeError:
+        return  # code of a repository may bring a class without
+    except Exception as error:
+        said = first_line(error.__cause__ or error)
+        raise InvalidError([f"{field}: its settings could not be saved with the model ({said})"]) from error
 
 
 def _make_room(model: Any, tokens: int, field: str) -> None:

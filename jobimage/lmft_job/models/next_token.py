@@ -120,7 +120,10 @@ def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
         wanted: the tokenizer's side, taken where it does no harm, or the other does too.
     """
     device = next(model.parameters()).device
-    vocabulary = embedding_rows(model)
+    try:
+        vocabulary = embedding_rows(model)
+    except (AttributeError, NotImplementedError):
+        return wanted  # Perceiver, for one, calls something else its input embeddings
     row = torch.randint(vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
     row[row == pad_id] = (pad_id + 1) % vocabulary
     pads = torch.full((1, 3), pad_id)
