@@ -17,10 +17,11 @@ from lmft_job.evaluation.held_out import Arithmetic, evaluate_held_out
 
 ROWS, TOKENS, REPEATS = 16, 128, 5
 GPT2 = {"n_layer": 3, "n_head": 6, "n_embd": 384}
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "vocab_size": 8000}
 ROBERTA = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
 MODELS: list[tuple[str, Task, str, dict[str, Any]]] = [
     ("gpt2, 3 layers of 384, 50,257 tokens", Task.CAUSAL_LM, "gpt2", GPT2),
-    ("gpt2, 4 layers of 256, 8,000 tokens", Task.CAUSAL_LM, "gpt2", {"n_layer": 4, "n_embd": 256, "vocab_size": 8000}),
+    ("gpt2, 4 layers of 256, 8,000 tokens", Task.CAUSAL_LM, "gpt2", SMALL),
     ("gpt2, 124M", Task.CAUSAL_LM, "gpt2", {}),
     ("roberta, 4 layers of 256, 50,265 tokens", Task.MASKED_LM, "roberta", {**ROBERTA, "vocab_size": 50265}),
 ]
