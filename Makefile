@@ -57,8 +57,7 @@ generate: setup ## Write again what is generated from the types
 
 .PHONY: bench
 bench: setup ## Measure preprocessing, training, evaluation, checkpoints and live progress against their peers
-	@# -P: the folder holds an operator.py, which must not stand for the standard library's.
-	for name in preprocess train evaluation checkpoint progress; do $(BIN)/python -P bench/$$name.py; done
+	for name in preprocess train evaluation checkpoint progress; do $(BIN)/python bench/$$name.py; done
 
 .PHONY: sweep
 sweep: setup ## Train every model type that transformers lists, and write docs/model-types.md; KINDS="bert gpt2" for some

@@ -1,6 +1,6 @@
 """What checkpoints cost: transfer against boto3's own defaults, and training with checkpoints against none.
 
-    python -P bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12] [--only transfer|training]
+    python bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12] [--only transfer|training]
 
 Everything runs against one local S3 server (see tests/job/s3server.py), contenders taking turns in one run, each first
 in every other round, in memory (/dev/shm) where there is some, so that the disk does not decide. Transfer: one file, up
@@ -8,7 +8,6 @@ and down, by our store, which computes its SHA-256, and by ``upload_file`` and `
 and with the SHA-256 that would have to follow. Ratios are of medians, ours over
 theirs in MiB/s; above 1 is faster. Training: the quickstart's model with checkpoints to S3 every N steps and without,
 as whole processes; the ratio is of the training phase's wall time as the report states it, with its uploads.
-(-P: bench/operator.py would shadow the standard library's.)
 """
 
 import argparse

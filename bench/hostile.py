@@ -1,6 +1,6 @@
 """Hostile objects of each kind: the memory an operator takes to start among them, and how long it takes.
 
-    python -P bench/hostile.py [--kinds depth text objects jobs] [--count 100]
+    python bench/hostile.py [--kinds depth text objects jobs] [--count 100]
 
 Uses KUBECONFIG, which must point at a cluster to play with, such as ``tests/cluster/local/cluster --control-plane up``
 makes; its etcd has to hold a gigabyte and a half. Beside them lies one run of a calm tenant, which must get its Job.
@@ -13,7 +13,6 @@ CPU), 73 MiB at most, the calm run's Job after 1.7 s; 100 of depth, 56 s (7.0 s)
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import sys
@@ -23,9 +22,11 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+
+import controller
 
 from lmft_api import API_VERSION, KIND
+from lmft_api.generate.crd import crd
 from lmft_operator.cluster.access import find
 
 BYTES = 1_200_000
@@ -106,7 +107,7 @@ def peak(process: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def measure(api: Api, kind: str, wanted: int | None, bench: ModuleType) -> None:
+def measure(api: Api, kind: str, wanted: int | None) -> None:
     """One kind: fill the cluster, start an operator, and look."""
     usual, template, make = KINDS[kind]
     count = wanted or usual
@@ -118,7 +119,7 @@ def measure(api: Api, kind: str, wanted: int | None, bench: ModuleType) -> None:
     body["metadata"]["name"] = "calm"
     body["spec"]["model"]["fromConfig"].pop("x")
     began = time.monotonic()
-    operator = bench.Operator()
+    operator = controller.Operator()
     try:
         asyncio.run(operator.ready())
         ready = time.monotonic() - began
@@ -149,22 +150,14 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
-    # Loaded by its path: under its own name it would shadow the standard library's.
-    spec = importlib.util.spec_from_file_location("bench_operator", Path(__file__).with_name("operator.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
     api = Api()
-    from lmft_api.generate.crd import crd
-
     api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json.dumps(crd()))
     time.sleep(2)
     for name in (HOSTILE, CALM):
         namespace(api, name)
     print(f"{os.cpu_count()} processors, shared with API server and etcd")
     for kind in options.kinds:
-        measure(api, kind, options.count, bench)
+        measure(api, kind, options.count)
 
 
 if __name__ == "__main__":

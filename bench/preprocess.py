@@ -1,6 +1,6 @@
 """Tokenise and pack: ours against the tutorial's two ``map`` calls and against the bare fast tokenizer, in one run.
 
-    python -P bench/preprocess.py [--rows 60000] [--folder DIR]
+    python bench/preprocess.py [--rows 60000] [--folder DIR]
 
 Every contender runs in a process of its own on the same generated corpus (60,000 rows are about 10 million tokens) and
 the same trained tokenizer. Ours is timed whole: hashing and reading the file, split, tokenising, packing, writing.
@@ -8,7 +8,6 @@ The tutorial is timed for its two ``map`` calls alone, once in one process and o
 faster counts. Bare is the fast tokenizer's own call over texts in memory, its ids read out; core is its fastest call
 with the ids thrown away (ours can pass it, as it looks repeated words up). Memory is the peak resident set of ours, at
 the corpus and at ten times that.
-(-P: bench/operator.py would shadow the standard library's.)
 """
 
 import argparse

@@ -1,11 +1,10 @@
 """What live progress costs a step when its server takes connections and never answers.
 
-    python -P bench/progress.py [--steps 200] [--rounds 5] [--interval 0.05]
+    python bench/progress.py [--steps 200] [--rounds 5] [--interval 0.05]
 
 One run, contenders taking turns: our loop without progress; our loop with the reporter that a pod has, posting far more
 often than in a pod, to a silent server; and the peer, transformers' own KubeflowCallback in a plain Trainer with the
 same server, for a few steps. Printed: steps/s of each, and the ratio of silent to none; 1 is free.
-(-P: bench/operator.py would shadow the standard library's.)
 """
 
 import argparse
@@ -19,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-# At the end: the neighbour operator.py must not stand for the standard library's.
-sys.path += [str(HERE), *(str(HERE.parent / folder) for folder in ("api", "jobimage", "tests"))]
+sys.path[:0] = [str(HERE.parent / folder) for folder in ("api", "jobimage", "tests")]
 
 import train  # noqa: E402
 from job.progress_double import server  # noqa: E402

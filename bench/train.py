@@ -1,10 +1,9 @@
 """Training throughput: ours against the tutorial's own Trainer call, on the same model, blocks and batch, in one run.
 
-    python -P bench/train.py                       # a small GPT-2 on whatever device is there
-    python -P bench/train.py --layers 6 --width 768 --vocabulary 50257 --batch 8 --steps 100
+    python bench/train.py                       # a small GPT-2 on whatever device is there
+    python bench/train.py --layers 6 --width 768 --vocabulary 50257 --batch 8 --steps 100
 
-(-P keeps this folder out of the import path: a neighbour is called operator.py.) Rounds alternate, so that a machine
-that slows down slows both. Printed: tokens/s of each, their ratio, and model FLOPs
+Rounds alternate, so that a machine that slows down slows both. Printed: tokens/s of each, their ratio, and model FLOPs
 utilisation (6 x parameters x tokens plus attention's 12 x layers x width x length, after PaLM's appendix B) against
 the GPU's peak in 16 bits, whatever the precision; ``--peak-tflops`` names the peak of a device that is not in the
 table. On a GPU ours computes in BF16 where the tutorial's call stays in FP32; ``--precision FP32`` makes both the same.

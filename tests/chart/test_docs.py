@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from chart.helm import CHART, FULL, HELMS, render
-from chart.test_objects import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, SECURE_RULES
+from chart.rights import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, SECURE_RULES
 from docs.pages import ROOT, Block, blocks, prose
 
 from lmft_operator.settings import parse

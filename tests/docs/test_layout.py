@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = (ROOT / "api/lmft_api", ROOT / "operator/lmft_operator", ROOT / "jobimage/lmft_job")
 MOST_MODULES = 8
+MOST_LINES = 400
+LONGER = {"api/lmft_api/spec/fields.py", "tests/job/test_models.py"}
 LARGER = {"cli": 12, "decide": 12, "storage": 12}
 
 
@@ -42,3 +44,10 @@ def test_every_package_and_module_says_what_it_holds() -> None:
     ]
 
     assert silent == []
+
+
+def test_no_file_is_longer_than_a_reader_can_follow() -> None:
+    files = (file for side in ("api", "operator", "jobimage", "tests", "bench") for file in (ROOT / side).rglob("*.py"))
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files}
+
+    assert {name for name, lines in lengths.items() if lines > MOST_LINES} - LONGER == set()

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from typing import Any
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -38,8 +39,6 @@ def _of_ours(record: logging.LogRecord) -> bool:
 
 def configure(level: str) -> None:
     """Send everything to standard error as JSON; kopf's chatter from warnings on."""
-    import time
-
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter()
     formatter.converter = time.gmtime

@@ -31,7 +31,7 @@ from lmft_operator.domain.facts import (
     pod_facts,
     run_facts,
 )
-from lmft_operator.status.edit import parse
+from lmft_operator.watch.waits import Waits
 
 TOMBSTONE_SECONDS = 600.0
 MAX_EARLY = 1000
@@ -57,8 +57,7 @@ class Cache:
         self._warnings: dict[str, WarningEvent] = {}
         self._early: dict[str, tuple[str, WarningEvent]] = {}
         """Warnings about objects that nobody has shown yet, with their namespaces: watches begin in any order."""
-        self._waiting: dict[Key, dict[Key, ResumeSource]] = {}
-        """By the run that others start from: these others, and what they have seen of it."""
+        self._waits = Waits(self.runs)
         self._listed: dict[str, int] = {}
         self._tombstones: dict[str, float] = {}
         self.unseen: dict[str, tuple[int, float]] = {}
@@ -301,47 +300,11 @@ class Cache:
 
     def source(self, waiting: Key, name: str) -> ResumeSource:
         """The run that another one wants to start from; the other one is looked at again when it changes."""
-        key = Key(waiting.namespace, name)
-        found = replace(self._as_source(key), circle=self._circle(waiting))
-        self._waiting.setdefault(key, {})[waiting] = found
-        return found
+        return self._waits.source(waiting, name)
 
     def dependants(self, key: Key) -> set[Key]:
         """Runs that wait for this one, and for which it is not what it was: a step that it makes is no news to them."""
-        waiting = self._waiting.get(key)
-        if not waiting:
-            return set()
-        now = self._as_source(key)
-        news = {other for other, seen in waiting.items() if replace(now, circle=self._circle(other)) != seen}
-        for other in news:
-            del waiting[other]
-        return news
-
-    def _as_source(self, key: Key) -> ResumeSource:
-        run = self.runs.get(key)
-        if run is None:
-            return ResumeSource(exists=False)
-        status = parse(run.status)
-        uri = status.results.model_uri if status.results else None
-        if uri is None and status.checkpoint is not None:
-            uri = status.checkpoint.uri  # it holds model and tokenizer too
-        return ResumeSource(True, status.ended, uri)
-
-    def _circle(self, start: Key) -> tuple[str, ...]:
-        """Names of the runs that wait for each other in a circle with this one; empty where they do not.
-
-        A run that has begun waits for nobody: it knows what it started from.
-        """
-        names: dict[str, None] = {}
-        key = start
-        while (run := self.runs.get(key)) is not None and run.resumes and '"attempts":[' not in run.status:
-            if key.name in names:
-                break
-            names[key.name] = None
-            key = Key(start.namespace, run.resumes)
-            if key == start and len(names) > 1:
-                return tuple(names)
-        return ()
+        return self._waits.dependants(key)
 
     def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
         """Forget the last facts of vanished pods whose attempts are written down."""
@@ -355,11 +318,7 @@ class Cache:
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
         self._warnings = {uid: warning for uid, warning in self._warnings.items() if uid in self._child_of}
-        waiting = {
-            source: {key: seen for key, seen in others.items() if key in self.runs}
-            for source, others in self._waiting.items()
-        }
-        self._waiting = {source: others for source, others in waiting.items() if others}
+        self._waits.prune()
 
     def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
         # The watch may be faster than the answer: then there is nothing left to wait for.

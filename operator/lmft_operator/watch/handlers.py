@@ -4,6 +4,7 @@ kopf retries no event handler and runs the events of a run, its Jobs and its Pod
 here. Only ``on.event`` is used: it leaves no annotation, no finalizer and no status of kopf's own behind.
 """
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -112,8 +113,6 @@ class _Endless:
     """Back-offs without an end, jittered: the API server may be away for as long as it likes."""
 
     def __iter__(self) -> Any:
-        import random
-
         delay = 0.5
         while True:
             yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart.test_objects import CLUSTER_RULES, NAMESPACED_RULES
+from chart.rights import CLUSTER_RULES, NAMESPACED_RULES
 from cluster.eventually import eventually
 from cluster.operator.conftest import DEFINITIONS, SETTINGS, established
 from cluster.operator.plane import Api, Operator, Run

@@ -1,15 +1,10 @@
 """The operator under load, against a bare client that creates the same Jobs, on one API server in one run.
 
-    python bench/operator.py [--runs 1000 5000] [--alone 50] [--rest 60]
+    python bench/controller.py [--runs 1000 5000] [--alone 50] [--rest 60]
 
 Uses KUBECONFIG, which must point at a cluster to play with (``tests/cluster/local/cluster --control-plane up`` makes
 one: no kubelet is needed, the bench plays it for a sample of the runs). The operator runs as a process of its own.
 """
-
-import sys
-
-if not sys.flags.safe_path:
-    sys.path.pop(0)  # this folder: its operator.py would shadow the standard library's
 
 import argparse
 import asyncio
@@ -18,6 +13,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
