@@ -99,8 +99,10 @@ class _Teller(Observer):
     def note(self, text: str) -> None:
         self.tell("note", text)
 
-    def resumed(self, gone_on: Any) -> None:
-        self.tell("note", gone_on)
+    def resumed(self, point: Any, saved_by: int) -> None:
+        from lmft_job.observers.events import resume_note
+
+        self.tell("note", resume_note(point, saved_by))
 
     def done(self, report: Any) -> None:
         self.tell("done")

@@ -13,7 +13,7 @@ from lmft_api.wire.report import (
     Report,
     ReportProvenance,
     ResultFigures,
-    ResumeNote,
+    ResumePoint,
     SampleOutcome,
     TextLengths,
     TrainingFigures,
@@ -108,7 +108,7 @@ def causal_report() -> Report:
             tokens_per_second=61_300.0,
             resumed_from_step=800,
             lost_steps=12,
-            resumes=[ResumeNote(step=800, lost_steps=12, attempt=2)],
+            resumes=[ResumePoint(step=800, lost_steps=12, attempt=2)],
         ),
         timings={
             "load": 6.1,

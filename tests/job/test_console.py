@@ -8,11 +8,11 @@ from job.report_samples import causal_report, classification_report, demo_report
 
 from lmft_api.spec import Task
 from lmft_api.wire.progress import JobPhase
-from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, SampleOutcome
+from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.console import ConsoleObserver, epochs_in_all
 from lmft_job.observers.eta import StepTimer
-from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 from lmft_job.process.signals import INTERRUPT
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -50,7 +50,7 @@ def play(observer: Observer, clock: Clock, report: Report) -> None:
     )
     observer.data(DATA)
     observer.baseline(EvaluationRow(step=0, epoch=0.0, eval_loss=8.976, perplexity=7_912.2))
-    observer.resumed(GoneOn(step=12, saved_by=1, lost_steps=3))
+    observer.resumed(ResumePoint(step=12, lost_steps=3), 1)
     for step in range(13, 349):
         clock.seconds += 0.2
         observer.step(StepDone(step, 348, step / 116, 4.31, 1e-4, 9_240.0))

@@ -8,8 +8,8 @@ from typing import Any
 from job.progress_double import server
 
 from lmft_api.wire.progress import JobPhase, ProgressMessage
-from lmft_api.wire.report import EvaluationRow
-from lmft_job.observers.events import GoneOn, StepDone
+from lmft_api.wire.report import EvaluationRow, ResumePoint
+from lmft_job.observers.events import StepDone
 from lmft_job.observers.reporter import Endpoint, ProgressReporter, ProgressState
 
 
@@ -105,7 +105,7 @@ def test_news_that_come_close_together_are_posted_no_faster_than_the_operator_ta
 def test_where_an_attempt_goes_on_is_posted_at_once():
     with server() as (url, taken):
         with ProgressReporter(Endpoint(url, None, None), interval=600) as reporter:
-            reporter.resumed(GoneOn(step=400, saved_by=1, lost_steps=12))
+            reporter.resumed(ResumePoint(step=400, lost_steps=12), 1)
             while not taken or "lost_steps" not in metrics(taken[-1]["body"]):
                 time.sleep(0.005)
     assert metrics(taken[-1]["body"]) == {"resumed_from_step": "400", "lost_steps": "12"}

@@ -10,7 +10,7 @@ import transformers
 from job.forked import attempt, complete, run_folder, toy_spec
 
 from lmft_api.wire.run_file import Stage
-from lmft_job.attempt.context import heed_cpu_quota
+from lmft_job.attempt.context import limit_threads_to_cpu_quota
 
 
 def report_of(home: Path, name: str = "toy") -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_cpu_quota_bounds_the_threads(
     (tmp_path / "cpu.max").write_text(quota + "\n")
     before = torch.get_num_threads()
     torch.set_num_threads(4)
-    heed_cpu_quota(tmp_path / "cpu.max")
+    limit_threads_to_cpu_quota(tmp_path / "cpu.max")
     found = torch.get_num_threads()
     torch.set_num_threads(before)
     assert found == threads

@@ -181,7 +181,7 @@ class DatasetFigures(ReportModel):
     """Fingerprint of the prepared data."""
 
 
-class ResumeNote(ReportModel):
+class ResumePoint(ReportModel):
     """One start from a checkpoint."""
 
     step: int
@@ -209,7 +209,7 @@ class TrainingFigures(ReportModel):
     """Step that the last attempt started from; None when it started afresh."""
     lost_steps: int | None = None
     """Steps that the last attempt repeated."""
-    resumes: list[ResumeNote] = []
+    resumes: list[ResumePoint] = []
     """Every start from a checkpoint that is known, oldest first."""
     adjustments: list[str] = []
     """What the job changed to go on, such as the batch size after running out of memory."""

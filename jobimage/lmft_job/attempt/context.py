@@ -155,7 +155,7 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def heed_cpu_quota(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
+def limit_threads_to_cpu_quota(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
     """No more threads than a container's CPU quota lets run: torch counts the node's cores, and they would queue up."""
     if "OMP_NUM_THREADS" in os.environ or not quota_file.is_file():
         return

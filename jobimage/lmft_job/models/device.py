@@ -1,13 +1,16 @@
 """Where and in which precision a model computes."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lmft_api.reasons import Reason
 from lmft_api.spec import Precision
 from lmft_api.spec.resolved import Settings
+from lmft_job.errors import InvalidError, RefusedError
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,31 @@ def arithmetic_for(settings: Settings, device: torch.device) -> Arithmetic:
         fits = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return Arithmetic(device, torch.bfloat16 if fits else None)
     return Arithmetic(device, {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(wanted))
+
+
+def choose_device(gpus: int, *, required: bool, say: Callable[[str], None]) -> torch.device:
+    """The GPU when the manifest asks for one, else the CPU.
+
+    Args:
+        gpus: ``spec.resources.gpusPerNode``.
+        required: whether a missing GPU ends the run, as in a pod; on somebody's machine a note is enough.
+        say: takes the note.
+
+    Raises:
+        InvalidError: more than one GPU.
+        RefusedError: AcceleratorMissing, where it is required.
+    """
+    if gpus > 1:
+        raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])
+    if gpus == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if required:
+        raise RefusedError(
+            Reason.ACCELERATOR_MISSING,
+            "spec.resources.gpusPerNode asks for a GPU, and this pod sees none. Check the node's driver and device "
+            "plugin, and that spec.resources.gpuResourceName is a resource of this cluster.",
+        )
+    say("no GPU here: training on the CPU, which is slower")
+    return torch.device("cpu")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from lmft_api.wire.progress import JobPhase
-from lmft_api.wire.report import EvaluationRow, Report
-from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_api.wire.report import EvaluationRow, Report, ResumePoint
+from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 
 
 class Broadcast(Observer):
@@ -31,9 +31,9 @@ class Broadcast(Observer):
             observer.phase(phase)
 
     @override
-    def resumed(self, gone_on: GoneOn) -> None:
+    def resumed(self, point: ResumePoint, saved_by: int) -> None:
         for observer in self._observers:
-            observer.resumed(gone_on)
+            observer.resumed(point, saved_by)
 
     @override
     def baseline(self, figures: EvaluationRow) -> None:

@@ -15,9 +15,9 @@ from rich.text import Text
 from typing_extensions import override
 
 from lmft_api.text.shown import one_line
-from lmft_api.wire.report import EvaluationRow, Report, SampleOutcome
+from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.eta import StepTimer
-from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
 from lmft_job.process.signals import INTERRUPT
 from lmft_job.report.formatting import (
     VERDICTS,
@@ -137,8 +137,8 @@ class ConsoleObserver(Observer):
             self._line("saved", f"checkpoint {step}")
 
     @override
-    def resumed(self, gone_on: GoneOn) -> None:
-        self.note(str(gone_on))
+    def resumed(self, point: ResumePoint, saved_by: int) -> None:
+        self.note(resume_note(point, saved_by))
 
     @override
     def note(self, text: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lmft_api.spec import Task
 from lmft_api.wire.progress import JobPhase
-from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report
+from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,10 @@ class StepDone:
     tokens_per_second: float | None = None
 
 
-@dataclass(frozen=True)
-class GoneOn:
-    """The attempt goes on from a checkpoint.
-
-    Attributes:
-        step: the checkpoint's.
-        saved_by: the attempt that wrote it.
-        lost_steps: steps that earlier attempts are known to have done beyond it; they are repeated.
-    """
-
-    step: int
-    saved_by: int
-    lost_steps: int
-
-    def __str__(self) -> str:
-        repeated = f"; {self.lost_steps} steps are repeated" if self.lost_steps else ""
-        return f"resumed from step {self.step}, saved by attempt {self.saved_by}{repeated}"
+def resume_note(point: ResumePoint, saved_by: int) -> str:
+    """One line for people: where the attempt resumes, and what it repeats."""
+    repeated = f"; {point.lost_steps} steps are repeated" if point.lost_steps else ""
+    return f"resumed from step {point.step}, saved by attempt {saved_by}{repeated}"
 
 
 class Observer:
@@ -97,8 +84,8 @@ class Observer:
     def phase(self, phase: JobPhase) -> None:
         """The job begins to do something else."""
 
-    def resumed(self, gone_on: GoneOn) -> None:
-        """The attempt goes on from a checkpoint."""
+    def resumed(self, point: ResumePoint, saved_by: int) -> None:
+        """The attempt resumes from a checkpoint, which attempt ``saved_by`` wrote."""
 
     def baseline(self, figures: EvaluationRow) -> None:
         """The held-out data was evaluated before training (step 0)."""

@@ -30,9 +30,9 @@ from lmft_api.wire.progress import (
     ProgressMessage,
     TrainerStatus,
 )
-from lmft_api.wire.report import EvaluationRow
+from lmft_api.wire.report import EvaluationRow, ResumePoint
 from lmft_job.observers.eta import StepTimer
-from lmft_job.observers.events import DataPrepared, GoneOn, Headline, Observer, StepDone
+from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 
 INTERVAL_SECONDS = 10.0
 TIMEOUT_SECONDS = 5.0
@@ -173,9 +173,9 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         self._wake.set()
 
     @override
-    def resumed(self, gone_on: GoneOn) -> None:
+    def resumed(self, point: ResumePoint, saved_by: int) -> None:
         """Posted at once: of an attempt that is killed nothing else will tell where it began."""
-        self._put(resumed_from_step=gone_on.step, lost_steps=gone_on.lost_steps)
+        self._put(resumed_from_step=point.step, lost_steps=point.lost_steps)
         self._wake.set()
 
     @override

@@ -6,6 +6,7 @@ from lmft_api.wire.report import ModelSummary
 from lmft_job.attempt.context import RunContext
 from lmft_job.models.config import text_part
 from lmft_job.models.device import Arithmetic, device_name, precision_name
+from lmft_job.models.weights import Loaded
 from lmft_job.observers.events import DataPrepared, Headline
 from lmft_job.report.formatting import quantity, short_count
 from lmft_job.report.remarks import data_remarks
@@ -22,6 +23,16 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         detail=quantity(layers, "layers") if isinstance(layers, int) else None,
     )
+
+
+def announce(context: RunContext, inputs: Ingredients, built: Loaded, arithmetic: Arithmetic) -> ModelSummary:
+    """Report model and data to whoever listens; returns the model's part for the report."""
+    summary = summarise(inputs.config, built.model, context.run.spec.model.name)
+    tell_model(context, summary, arithmetic)
+    tell_data(context, inputs)
+    for note in built.notes:
+        context.observer.note(note)
+    return summary
 
 
 def tell_data(context: RunContext, ingredients: Ingredients) -> None:

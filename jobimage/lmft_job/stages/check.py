@@ -1,8 +1,11 @@
 """Before anything is fetched: what is forbidden, what lies in the folder already, and which attempt this is."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from lmft_api.wire.layout import MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
-from lmft_api.wire.run_file import spec_hash
+from lmft_api.wire.run_file import Stage, spec_hash
 from lmft_job.attempt import journal
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
@@ -10,7 +13,55 @@ from lmft_job.attempt.identity import RunIdentity, read_claim
 from lmft_job.attempt.result import completed, stored_report
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.hub.push import check_push
+from lmft_job.models.device import Arithmetic, arithmetic_for, choose_device
 from lmft_job.storage import Store
+from lmft_job.training.user_code import load_user_code, refuse_forbidden_code
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an attempt starts with.
+
+    Attributes:
+        store: of the run.
+        began: what the run began with, in an attempt before; None for a new run.
+        attempt: this one.
+        arithmetic: device and precision.
+        trainer_class: Trainer, or the user's subclass.
+        callbacks: the user's.
+    """
+
+    store: Store
+    began: RunIdentity | None
+    attempt: CurrentAttempt
+    arithmetic: Arithmetic
+    trainer_class: type[Any]
+    callbacks: list[Any]
+
+
+def check(context: RunContext) -> Start | Result:
+    """Look at what is forbidden, what is there already, and whether the result can be written at all.
+
+    Returns:
+        The result where the run is complete already.
+
+    Raises:
+        JobError: the run cannot start.
+    """
+    settings = context.settings
+    refuse_forbidden_code(context.run, settings)
+    store = context.run_store()
+    store.probe_write()
+    if done := finished_before(context, store):
+        return done
+    began = begun_before(context, store)
+    check_push_right(context)
+    # Data is prepared on CPUs, whatever trains on it.
+    gpus = 0 if context.run.stage == Stage.PREPARE else settings.gpus
+    device = choose_device(gpus, required=context.in_pod, say=context.observer.note)
+    trainer_class, callbacks = load_user_code(settings)
+    arithmetic = arithmetic_for(settings, device)
+    return Start(store, began, begin_attempt(context, store), arithmetic, trainer_class, callbacks)
 
 
 def finished_before(context: RunContext, store: Store) -> Result | None:

@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from lmft_api.reasons import Reason
 from lmft_api.spec import Task
 from lmft_api.wire.layout import STAGED, STAGED_DATA
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity, same_software
+from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.data.build import trained_size
 from lmft_job.data.labels import model_labels
 from lmft_job.data.masking import MaskedBlocks, require_masks
 from lmft_job.data.prepared import Prepared, prepare, reopen
 from lmft_job.data.rows import OneEnd, PadRows
-from lmft_job.errors import AcceleratorMemoryError, Findings, InvalidError, RefusedError
+from lmft_job.errors import AcceleratorMemoryError, Findings
 from lmft_job.evaluation.samples import check_prompts
 from lmft_job.models import tokenizers
 from lmft_job.models.build import build_model, load_config, load_tokenizer, ready_tokenizer
@@ -25,10 +25,14 @@ from lmft_job.models.config import fresh_config, position_limit, require_head, t
 from lmft_job.models.next_token import pads_left
 from lmft_job.models.sources.source import SourceFolder, fetch_source
 from lmft_job.models.weights import Loaded
+from lmft_job.stages.check import Start
 from lmft_job.stages.rehearsal import rehearse
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified
 from lmft_job.storage.notes import read_note
+from lmft_job.training.acceleration.selection import choose_acceleration
 from lmft_job.training.batch import is_shortage
+from lmft_job.training.loop import TrainingInputs, steps_of
+from lmft_job.training.trainer import computes_own_loss
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Sources:
 
     model: SourceFolder | None
     tokenizer: SourceFolder | None
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of the model on the hub; None for one from elsewhere."""
+        return self.model.revision if self.model else None
 
 
 @dataclass(frozen=True)
@@ -218,6 +227,41 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
     return Loaded(model, built.notes)
 
 
+def training_inputs(
+    context: RunContext, start: Start, inputs: Ingredients, model: Any, attempt: TrainingAttempt
+) -> TrainingInputs:
+    """All that training needs, with what makes its steps fast on this device."""
+    settings, batch = context.settings, attempt.adjustment.batch
+    acceleration = choose_acceleration(
+        model,
+        settings.task,
+        start.arithmetic,
+        block_size=settings.dataset.block_size,
+        rows=batch.rows,
+        steps=steps_of(settings, len(inputs.data.train), batch),
+        wanted=settings.training.compile,
+        own_loss=computes_own_loss(start.trainer_class),
+    )
+    return TrainingInputs(
+        settings=settings,
+        model=model,
+        tokenizer=inputs.tokenizer,
+        train_rows=inputs.data.train,
+        eval_rows=inputs.data.held_out,
+        collate=acceleration.collate(inputs.data.collator),
+        arithmetic=start.arithmetic,
+        batch=batch,
+        folder=context.folder,
+        uploads=attempt.uploads,
+        interrupt=context.interrupt,
+        observer=context.observer,
+        beat=attempt.beat,
+        trainer_class=start.trainer_class,
+        callbacks=start.callbacks,
+        acceleration=acceleration,
+    )
+
+
 def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -> Loaded:
     return build_model(
         context.settings.task,
@@ -248,28 +292,6 @@ def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | N
     if began is not None and context.run.spec.dataset.name is not None and same_software(began):
         return began.data
     return None
-
-
-def choose_device(context: RunContext) -> torch.device:
-    """The GPU when the manifest asks for one, else the CPU.
-
-    Raises:
-        RefusedError: AcceleratorMissing in a pod; on somebody's machine a note is enough.
-    """
-    if context.settings.gpus > 1:
-        raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])
-    if context.settings.gpus == 0:
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if context.in_pod:
-        raise RefusedError(
-            Reason.ACCELERATOR_MISSING,
-            "spec.resources.gpusPerNode asks for a GPU, and this pod sees none. Check the node's driver and device "
-            "plugin, and that spec.resources.gpuResourceName is a resource of this cluster.",
-        )
-    context.observer.note("no GPU here: training on the CPU, which is slower")
-    return torch.device("cpu")
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:

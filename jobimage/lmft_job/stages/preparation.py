@@ -12,8 +12,9 @@ from lmft_job.stages.inputs import Ingredients
 from lmft_job.storage import Store, publish_folder
 
 
-def prepared_result(context: RunContext, ingredients: Ingredients) -> Result:
-    """The last word of the prepare stage."""
+def finish_preparation(context: RunContext, store: Store, ingredients: Ingredients) -> Result:
+    """End the prepare stage: what the train stage starts from is left in storage."""
+    stage(context, store, ingredients)
     figures = ingredients.data.figures
     model = ingredients.sources.model
     return Result(

@@ -21,8 +21,8 @@ from lmft_job.report.card import render_card
 from lmft_job.report.page import render_page
 from lmft_job.stages.baseline import Before
 from lmft_job.stages.inputs import Ingredients
-from lmft_job.stages.resume import Resumed
 from lmft_job.storage import Store, put_folder
+from lmft_job.training.history import Resumed
 from lmft_job.training.loop import TrainingInputs
 from lmft_job.training.trainer import Trained
 
@@ -104,8 +104,8 @@ def compose_report(context: RunContext, job: TrainingInputs, story: Story, store
             epochs=story.trained.epoch,
             tokens=state.tokens,
             tokens_per_second=state.tokens / state.seconds if state.seconds else None,
-            resumed_from_step=story.resumed.step if story.resumed else None,
-            lost_steps=story.resumed.lost_steps if story.resumed else None,
+            resumed_from_step=story.resumed.point.step if story.resumed else None,
+            lost_steps=story.resumed.point.lost_steps if story.resumed else None,
             resumes=state.resumes,
             adjustments=list(story.adjustments),
         ),
@@ -118,6 +118,22 @@ def compose_report(context: RunContext, job: TrainingInputs, story: Story, store
     )
     report = context.scrubber.model(report)
     return report.model_copy(update={"redactions": context.scrubber.replaced})
+
+
+def publish(context: RunContext, job: TrainingInputs, story: Story, store: Store, fence: Fence) -> Report:
+    """Save model, tokenizer, model card and report; what an attempt beside us has published first, stands.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun, or a stop was asked for.
+    """
+    context.watchdog.beat("saving the model")
+    if theirs := stored_report(store):
+        return theirs
+    report = compose_report(context, job, story, store)
+    with context.phase("saving"):
+        save_model(context, job, store, report, fence)
+        push(context, job, fence)
+    return publish_report(context, store, report, story.trained, fence)
 
 
 def save_model(context: RunContext, job: TrainingInputs, store: Store, report: Report, fence: Fence) -> None:

@@ -1,30 +1,15 @@
 """Where an attempt continues: the newest checkpoint that is whole and loads."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft_api.wire.report import ResumeNote
+from lmft_api.wire.report import ResumePoint
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.checkpoints import newest_verified
 from lmft_job.checkpoints.loading import require_loadable
-from lmft_job.observers.events import GoneOn
 from lmft_job.storage import Store
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """The checkpoint that this attempt goes on from."""
-
-    folder: Path
-    step: int
-    lost_steps: int
-    attempt: int
-
-    def noted(self) -> ResumeNote:
-        """For the report."""
-        return ResumeNote(step=self.step, lost_steps=self.lost_steps, attempt=self.attempt)
+from lmft_job.training.history import Resumed
 
 
 def find_checkpoint(context: RunContext, store: Store, attempt: CurrentAttempt, model: Any) -> Resumed | None:
@@ -39,5 +24,6 @@ def find_checkpoint(context: RunContext, store: Store, attempt: CurrentAttempt, 
         return None
     lost = max([0, *(step - found.step for step in attempt.earlier.values())])
     context.progress.resumed_from_step, context.progress.lost_steps = found.step, lost
-    context.observer.resumed(GoneOn(found.step, found.attempt, lost))
-    return Resumed(folder, found.step, lost, attempt.number)
+    point = ResumePoint(step=found.step, lost_steps=lost, attempt=attempt.number)
+    context.observer.resumed(point, found.attempt)
+    return Resumed(folder, point)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lmft_api.wire.layout import STATE_FILE
-from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumeNote
+from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
 from lmft_job.evaluation.held_out import HeldOutFigures
 
 LOSSES_FILE = "lmft_losses.f64"
@@ -51,7 +51,7 @@ class TrainingHistory:
     evaluations: list[EvaluationPoint] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
-    resumes: list[ResumeNote] = field(default_factory=list)
+    resumes: list[ResumePoint] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write into a checkpoint's folder."""
@@ -73,7 +73,7 @@ class TrainingHistory:
         evaluations = [
             EvaluationPoint(**{**entry, "figures": HeldOutFigures(**entry["figures"])}) for entry in body["evaluations"]
         ]
-        resumes = [ResumeNote.model_validate(entry) for entry in body["resumes"]]
+        resumes = [ResumePoint.model_validate(entry) for entry in body["resumes"]]
         return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
 
     def evaluated(self, step: int) -> bool:
@@ -100,3 +100,11 @@ class TrainingHistory:
     def curve(self) -> list[CurvePoint]:
         """The loss of every step."""
         return [CurvePoint(step=step, loss=loss) for step, loss in enumerate(self.losses, start=1)]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that this attempt resumes from: its folder on this disk, and where it stands in the run."""
+
+    folder: Path
+    point: ResumePoint

@@ -21,7 +21,6 @@ from transformers.trainer_pt_utils import safe_globals
 from lmft_api.spec import Optimizer, Scheduler, Task
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
-from lmft_api.wire.report import ResumeNote
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss, targets_of
@@ -29,7 +28,7 @@ from lmft_job.models.next_token import heeds_count
 from lmft_job.models.weights import restore
 from lmft_job.storage import disk_error
 from lmft_job.training.batch import simulate_shortage
-from lmft_job.training.history import TrainingHistory
+from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
 
 LOG_EVERY = 50
@@ -319,17 +318,18 @@ def _own_loss(trainer: Trainer) -> TrainerLoss:
     return loss
 
 
-def train(job: TrainingInputs, checkpoint: Path | None, resume: ResumeNote | None = None) -> Trained:
-    """Train to the end, from a checkpoint's folder or from the start.
+def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
+    """Train to the end, from a checkpoint or from the start.
 
     Raises:
         DivergedError: a loss or weights that are no numbers; earlier checkpoints are kept.
         InterruptedRunError: a stop was asked for; the step is finished and saved.
         torch.OutOfMemoryError: the accelerator's memory does not suffice.
     """
+    checkpoint = resumed.folder if resumed else None
     state = TrainingHistory.load(checkpoint) if checkpoint else TrainingHistory()
-    if resume is not None:
-        state.resumes.append(resume)
+    if resumed is not None:
+        state.resumes.append(resumed.point)
     run = TrainingLoop(job, state)
     job.observer.phase(JobPhase.TRAINING)
     with job.interrupt.deferred(), job.acceleration.training(job.model):

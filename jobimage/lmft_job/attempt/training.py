@@ -1,0 +1,74 @@
+"""What goes on beside the training of an attempt: its journal, its uploads, its fence, and smaller batches."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Self
+
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.current import CurrentAttempt
+from lmft_job.attempt.journal import Fence, Journal
+from lmft_job.attempt.uploads import Uploads
+from lmft_job.storage import Store
+from lmft_job.training.batch import Adjustment, Batch, is_shortage
+
+
+class TrainingAttempt:
+    """Enter it before the model is measured; leaving it waits for the upload in flight.
+
+    Args:
+        context: of the run.
+        store: of the run.
+        attempt: this one.
+
+    Attributes:
+        uploads: where checkpoints go.
+        fence: says whether a later attempt has begun.
+        adjustment: the batch, and how attempts before came to it.
+    """
+
+    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> None:
+        training = context.settings.training
+        planned = Batch(training.per_device_batch_size, training.gradient_accumulation_steps)
+        self.adjustment = Adjustment.load(store, planned)
+        context.progress.adjustments = list(self.adjustment.notes)
+        self.uploads, self.fence = Uploads(context, store, attempt), Fence(store, attempt.ours)
+        self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(self._journal)
+        self._open.enter_context(self.uploads)
+        self._context.watchdog.steps_begin("measuring the model before training")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, trace)
+
+    def beat(self, step: int) -> None:
+        """Tell the watchdog and the journal that something moved."""
+        self._journal.step = self._context.progress.step = max(self._journal.step, step)
+        self._context.watchdog.beat(f"training, at step {step}")
+
+    @contextmanager
+    def smaller_batch_on_shortage(self) -> Iterator[None]:
+        """When the accelerator's memory does not suffice, note a smaller batch and continue in a fresh process.
+
+        Raises:
+            AcceleratorMemoryError: a batch of one row does not fit either.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
+            smaller = self.adjustment.after_shortage(self._journal.step)
+            self.fence.require()
+            smaller.save(self._store)
+            self._context.observer.note(f"{smaller.notes[-1]}; going on in a fresh process")
+            self.uploads.wait()
+            self._journal.write()
+            self._context.restart()
+            raise
