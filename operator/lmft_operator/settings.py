@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from lmft_api.manifest.reader import read_yaml
-from lmft_api.schema.types import ApiModel, Quantity, StorageUri, amount
+from lmft_api.schema.rules import amount
+from lmft_api.schema.types import ApiModel, Quantity, StorageUri
 from lmft_api.spec.pod import Toleration
 from lmft_api.status import MAX_ATTEMPTS_KEPT
 from lmft_operator.process.limits import Limits

@@ -14,8 +14,10 @@ from lmft_api.generate.crd import crd
 from lmft_api.generate.reference import documented_default, pages
 from lmft_api.manifest.validation import parse_readable, spec_problems
 from lmft_api.reasons import FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.schema.patterns import PATTERN_HINTS
+from lmft_api.schema.rules import RULES_KEY, Rule
 from lmft_api.schema.structural import PRESERVE, structural_schema
-from lmft_api.schema.types import MAX_JSON_BYTES, PATTERN_HINTS, RULES_KEY, Rule
+from lmft_api.schema.types import MAX_JSON_BYTES
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import resolve
 from lmft_api.status import LMFineTuneStatus

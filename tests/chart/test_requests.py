@@ -6,7 +6,7 @@ import yaml
 from chart.helm import ROOT, render
 
 from lmft_api.manifest.validation import parse_spec
-from lmft_api.schema.types import amount
+from lmft_api.schema.rules import amount
 from lmft_api.wire.run_file import Stage
 from lmft_operator.domain.facts import Key, RunFacts
 from lmft_operator.domain.plan import Plan

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
+from lmft_api.schema.rules import RULES_KEY, Rule
 from lmft_api.schema.structural import structural_schema
-from lmft_api.schema.types import RULES_KEY, Rule
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.wire.run_file import MUTABLE_FIELDS

@@ -10,8 +10,9 @@ from typing import Any
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.reasons import REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.schema.patterns import PATTERN_HINTS
+from lmft_api.schema.rules import RULES_KEY
 from lmft_api.schema.structural import PRESERVE, structural_schema
-from lmft_api.schema.types import PATTERN_HINTS, RULES_KEY
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.wire.run_file import MUTABLE_FIELDS

@@ -13,20 +13,18 @@ from pydantic.alias_generators import to_camel
 
 from lmft_api import API_VERSION, KIND
 from lmft_api.manifest import hints
-from lmft_api.schema.structural import KEY_MESSAGE, MAX_KEY_LENGTH, normalised, schema_at, structural_schema, walk
-from lmft_api.schema.types import (
+from lmft_api.schema.patterns import (
     DECIMAL_PATTERN,
     DNS_LABEL_PATTERN,
     DNS_SUBDOMAIN_PATTERN,
     LABEL_VALUE_PATTERN,
-    LIST_KEYS,
-    MAX_JSON_DEPTH,
     PATTERN_HINTS,
     QUALIFIED_NAME_PATTERN,
-    RULES_KEY,
-    levels,
     matches,
 )
+from lmft_api.schema.rules import RULES_KEY
+from lmft_api.schema.structural import KEY_MESSAGE, MAX_KEY_LENGTH, normalised, schema_at, structural_schema, walk
+from lmft_api.schema.types import LIST_KEYS, MAX_JSON_DEPTH, levels
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.wire.run_file import MUTABLE_FIELDS
 

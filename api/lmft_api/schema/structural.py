@@ -2,14 +2,16 @@
 
 The CRD is printed from it (:mod:`lmft_api.generate.crd`), validation walks along it
 (:mod:`lmft_api.manifest.validation`) and the reference is written from it (:mod:`lmft_api.generate.reference`). Rules
-stand in it as :class:`lmft_api.schema.types.Rule` objects.
+stand in it as :class:`lmft_api.schema.rules.Rule` objects.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from lmft_api.schema.types import LIST_TYPE, QUALIFIED_NAME_PATTERN, RULES_KEY, ApiModel, Rule, matches
+from lmft_api.schema.patterns import QUALIFIED_NAME_PATTERN, matches
+from lmft_api.schema.rules import RULES_KEY, Rule
+from lmft_api.schema.types import LIST_TYPE, ApiModel
 
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 MAX_KEY_LENGTH = 253

@@ -1,25 +1,16 @@
 """``spec`` of an LMFineTune: what to train, on what, how, and where the result goes."""
 
-from lmft_api.spec.fields import (
-    Builtin,
+from lmft_api.spec.dataset import Builtin, DataFormat, Dataset
+from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom, Task
+from lmft_api.spec.model import HubTokenRef, Model, Tokenizer
+from lmft_api.spec.output import Output, PushToHub, Sample
+from lmft_api.spec.training import (
     CheckpointPolicy,
     Compile,
-    DataFormat,
-    Dataset,
     Evaluation,
-    HubTokenRef,
-    LMFineTuneSpec,
-    Model,
     Optimizer,
-    Output,
     Precision,
-    Preparation,
-    PushToHub,
-    ResumeFrom,
-    Sample,
     Scheduler,
-    Task,
-    Tokenizer,
     Training,
     Weights,
 )

@@ -6,22 +6,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from lmft_api.schema.types import (
-    IMAGE_PATTERN,
-    MOUNT_PATH_PATTERN,
-    VARIABLE_PATTERN,
-    ApiModel,
-    DnsLabel,
-    DnsSubdomain,
-    LabelValue,
-    QualifiedName,
-    Quantity,
-    Rule,
-    list_map,
-    only_with,
-    quantity_rule,
-    total,
-)
+from lmft_api.schema.patterns import IMAGE_PATTERN, MOUNT_PATH_PATTERN, VARIABLE_PATTERN
+from lmft_api.schema.rules import Rule, only_with, quantity_rule, total
+from lmft_api.schema.types import ApiModel, DnsLabel, DnsSubdomain, LabelValue, QualifiedName, Quantity, list_map
 
 MANAGED_LABEL_PREFIX = "lmfinetune.dev/"
 SYSTEM_FOLDERS = (

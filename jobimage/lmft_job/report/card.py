@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from yaml import SafeDumper
 
-from lmft_api.schema.types import HUB_ID_PATTERN
+from lmft_api.schema.patterns import HUB_ID_PATTERN
 from lmft_api.spec import Task
 from lmft_api.text.shown import one_line, printable
 from lmft_api.wire.report import Report

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from lmft_api.reasons import REASONS, Reason
-from lmft_api.schema.types import QUANTITY_PATTERN, amount, matches
+from lmft_api.schema.patterns import QUANTITY_PATTERN, matches
+from lmft_api.schema.rules import amount
 
 CANNOT_CREATE_JOB = "The Job cannot be created: "
 CANNOT_CREATE_POD = "The pod cannot be created: "

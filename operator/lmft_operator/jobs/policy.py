@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from lmft_api.addresses import admits, decoded
 from lmft_api.manifest.validation import Problem
-from lmft_api.schema.types import amount
+from lmft_api.schema.rules import amount
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.pod import EnvVar
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules

@@ -6,7 +6,7 @@ most comes from its manifest, else from ``policy``; without either there is no l
 
 from dataclasses import dataclass
 
-from lmft_api.schema.types import amount
+from lmft_api.schema.rules import amount
 from lmft_api.spec.pod import Resources
 from lmft_operator.settings import JobSettings, PolicyRules
 

@@ -1,0 +1,59 @@
+"""``spec.sample`` and ``spec.output``: what to show and where the result goes."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from lmft_api.schema.patterns import REPOSITORY_PATTERN
+from lmft_api.schema.rules import decimal_rule, total
+from lmft_api.schema.types import ApiModel, Decimal, StorageUri
+from lmft_api.spec.pod import SecretRef
+from lmft_api.spec.training import Weights
+
+
+class Sample(ApiModel):
+    """Prompts answered by the model before and after training."""
+
+    prompts: (
+        Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(max_length=16)] | None
+    ) = None
+    """CausalLM continues them, MaskedLM fills <mask>, SequenceClassification labels them."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Tokens to generate. Default: 100."""
+    top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Sample among the k likeliest tokens; for MaskedLM the number of fills. Default: 50 (MaskedLM: 3)."""
+    top_p: Decimal | None = None
+    """Sample within this much probability mass, quoted. Default: "0.95"."""
+
+    rules: ClassVar = (
+        decimal_rule("topP", "top_p", 0.0, 1.0, above=True),
+        total(
+            "has(self.prompts) ? self.prompts.map(prompt, size(prompt)).sum() : 0",
+            lambda s: [len(prompt) for prompt in s.prompts or ()],
+            8000,
+            "prompts",
+            "shorten them, or ask fewer",
+        ),
+    )
+
+
+class PushToHub(ApiModel):
+    """Upload the model to the hub when the run is done."""
+
+    repository: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN, max_length=200)]
+    """owner/name; made when it does not exist."""
+    private: bool = True
+    """Visibility of a repository made by the run."""
+
+
+class Output(ApiModel):
+    """Where checkpoints, model and report go."""
+
+    uri: StorageUri | None = None
+    """s3://bucket/prefix, or file:///folder. Default: what the platform team configured."""
+    credentials_secret_ref: SecretRef | None = None
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where needed, AWS_ENDPOINT_URL and AWS_REGION."""
+    weights: Weights | None = None
+    """Last, or the Best by evaluation loss. Default: Last."""
+    push_to_hub: PushToHub | None = None
+    """Upload the model to the hub too."""

@@ -1,0 +1,114 @@
+"""``spec.training``, ``spec.evaluation`` and ``spec.checkpoint``: how to train, when to evaluate and to save."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from lmft_api.schema.rules import at_most_one, decimal_rule
+from lmft_api.schema.types import ApiModel, Decimal, ImportPath
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward and backward pass; weights are kept in FP32 always."""
+
+    AUTO = "Auto"
+    BF16 = "BF16"
+    FP16 = "FP16"
+    FP32 = "FP32"
+
+
+class Compile(StrEnum):
+    """Whether the model's layers are compiled."""
+
+    AUTO = "Auto"
+    OFF = "Off"
+
+
+class Scheduler(StrEnum):
+    """Learning-rate schedule after the warm-up."""
+
+    LINEAR = "Linear"
+    COSINE = "Cosine"
+    CONSTANT = "Constant"
+
+
+class Optimizer(StrEnum):
+    """Optimiser."""
+
+    ADAMW = "AdamW"
+    ADAFACTOR = "Adafactor"
+    SGD = "SGD"
+
+
+class Weights(StrEnum):
+    """Which weights are kept."""
+
+    LAST = "Last"
+    BEST = "Best"
+
+
+class Training(ApiModel):
+    """Hyperparameters; what is not set takes the tutorial's number for the task."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Passes over the training data. Default: 3 (SequenceClassification: 2)."""
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Optimiser steps, instead of epochs."""
+    learning_rate: Decimal | None = None
+    """Peak learning rate, quoted. Default: "2e-5"."""
+    weight_decay: Decimal | None = None
+    """Decoupled weight decay, quoted. Default: "0.01" (SequenceClassification: "0")."""
+    per_device_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Rows per device and forward pass. Default: 8."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Forward passes per optimiser step. Default: 1."""
+    warmup_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the steps during which the learning rate rises. Default: 0."""
+    scheduler: Scheduler | None = None
+    """Learning-rate schedule. Default: Linear."""
+    optimizer: Optimizer | None = None
+    """Optimiser. Default: AdamW."""
+    precision: Precision | None = None
+    """Auto takes BF16 where the device has it, else FP32. Default: Auto."""
+    compile: Compile | None = None
+    """Auto compiles the model's layers on a GPU where the planned steps pay for it. Default: Auto."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations to save memory, about a third slower. Default: false."""
+    max_grad_norm: Decimal | None = None
+    """Gradient clipping by norm, quoted. Default: "1.0"."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    """Seed of everything random. Default: 42."""
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Stop after this many evaluations without improvement of the evaluation loss."""
+    watchdog_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """Stop as hung when nothing moves for this long; before the first step after 3600 at least. Default: 1800."""
+    callbacks: Annotated[list[ImportPath], Field(min_length=1, max_length=16)] | None = None
+    """Import paths of TrainerCallback classes in the image; only where the policy allows user code."""
+    trainer_class: ImportPath | None = None
+    """Import path of a Trainer subclass in the image, where policy allows user code; evalLoss stays the model's own."""
+
+    rules: ClassVar = (
+        at_most_one("epochs", "maxSteps", "remove one"),
+        decimal_rule("learningRate", "learning_rate", 0.0, 10.0, above=True),
+        decimal_rule("weightDecay", "weight_decay", 0.0, 10.0),
+        decimal_rule("maxGradNorm", "max_grad_norm", 0.0, 1_000_000.0, above=True),
+    )
+
+
+class Evaluation(ApiModel):
+    """When to evaluate."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Evaluate every so many optimiser steps. Default: after each epoch."""
+
+
+class CheckpointPolicy(ApiModel):
+    """When to save, and how many checkpoints to keep."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Save every so many optimiser steps. Default: after each epoch and every everyMinutes."""
+    every_minutes: Annotated[int, Field(ge=1, le=1440)] | None = None
+    """Save when this long has passed since the last one. Default: 10."""
+    keep: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Complete checkpoints kept while the run goes on. Default: 2."""
