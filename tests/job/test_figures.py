@@ -8,7 +8,7 @@ import importlib
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,8 +21,11 @@ import torch
 import transformers
 from job.forked import TEXTS, complete, run_folder, toy_spec
 
+from lmft_api.figures import FIGURES
+from lmft_api.wire.report import ResultFigures
 from lmft_job.data.masking import EVALUATION_EPOCH, Masker
-from lmft_job.training.history import LOSSES_FILE, TrainingHistory
+from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.training.history import LOSSES_FILE, EvaluationPoint, TrainingHistory
 
 SEED, BATCH, BLOCK, EPOCHS = 3, 4, 16, 2
 AUTO = {
@@ -201,6 +204,22 @@ def user_trainer() -> type[transformers.Trainer]:
         sys.path.append(root)
     kind: type[transformers.Trainer] = importlib.import_module("examples.user_trainer").SmoothedLossTrainer
     return kind
+
+
+def test_every_figure_of_the_table_is_measured_under_the_name_that_the_report_has() -> None:
+    figures = HeldOutFigures(2.0, 2.1, 7.39, 0.5, 0.1, 0.2, 0.3, 0.4)
+    names = figures.by_name()
+
+    assert {name for kind in FIGURES for name in (kind.name, kind.standard_error)} <= names.keys()
+    assert names.keys() <= ResultFigures.model_fields.keys()
+    assert None not in names.values()
+
+
+def test_a_checkpoint_holds_all_that_was_measured() -> None:
+    point = EvaluationPoint(40, 1.5, 2.2, HeldOutFigures(2.0, 2.1, 7.39, 0.5, 0.1, 0.2, 0.3, 0.4))
+
+    assert point.to_json() == asdict(point)
+    assert EvaluationPoint.from_json(point.to_json()) == point
 
 
 def test_the_loss_curve_is_that_of_a_plain_trainer(run: Recomputed) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from job.progress_double import server
 
-from lmft_api.wire.progress import JobPhase, ProgressMessage
+from lmft_api.figures import FIGURES
+from lmft_api.wire.progress import JobPhase, MetricName, ProgressMessage
 from lmft_api.wire.report import EvaluationRow, ResumePoint
 from lmft_job.observers.events import StepDone
 from lmft_job.observers.reporter import Endpoint, ProgressReporter, ProgressState
@@ -36,6 +37,21 @@ def test_a_report_has_the_trainers_format_and_the_pods_token(tmp_path):
         "0.5",
     )
     assert (found["eval_loss"], found["perplexity"], found["tokens_per_second"]) == ("3", "20.085", "1000")
+
+
+def test_what_is_sent_goes_by_names_that_the_operator_knows():
+    reporter = ProgressReporter(Endpoint("http://nowhere", None, None))
+    figures = EvaluationRow(step=5, epoch=0.5, train_loss=3.2, eval_loss=3.0, perplexity=20.085, accuracy=0.5)
+    reporter.phase(JobPhase.TRAINING)
+    reporter.resumed(ResumePoint(step=400, lost_steps=12), 1)
+    reporter.baseline(figures)
+    reporter.step(StepDone(5, 10, 0.5, 3.5, 1e-5, 1000.0))
+    reporter.evaluation(figures)
+    reporter.checkpoint(5)
+
+    sent = {metric.name for metric in reporter._state.message().trainer_status.metrics}
+
+    assert sent == set(MetricName) | {name for kind in FIGURES for name in (kind.name, kind.baseline)}
 
 
 def test_the_time_left_counts_only_the_steps_of_this_process():

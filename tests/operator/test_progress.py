@@ -137,6 +137,13 @@ def test_nonsense_numbers_are_left_out_and_do_not_fail():
     assert after.results is None
 
 
+def test_a_figure_of_many_digits_is_written_as_the_result_writes_it():
+    after = merged(LMFineTuneStatus(), report(eval_loss=690.0, eval_step=1, perplexity=4.6e299), "s3://m")
+    assert after.results is not None
+    assert after.evaluations is not None
+    assert (after.results.perplexity, after.evaluations[0].perplexity) == ("4.60e+299", "4.60e+299")
+
+
 def test_an_evaluation_is_news_and_progress_alone_is_not():
     before = LMFineTuneStatus()
     assert not newsworthy(before, merged(before, report(loss=3.0), "s3://m"))

@@ -4,23 +4,33 @@ import sys
 from typing import Any
 
 import yaml
+from pydantic.alias_generators import to_camel
 
 from lmft_api import GROUP, KIND, PLURAL, VERSION
+from lmft_api.figures import PERPLEXITY, headlines
 from lmft_api.schema.rules import RULES_KEY, Rule
 from lmft_api.schema.structural import structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.wire.run_file import MUTABLE_FIELDS
 
+_NEWEST = "at the newest evaluation"
+_RESULT = " or ".join(kind.word for kind in headlines())
+
+
+def _field(name: str) -> str:
+    return f".status.results.{to_camel(name)}"
+
+
 PRINTER_COLUMNS = (
     ("Model", "string", ".status.model", 0, "What is trained"),
     ("Progress", "string", ".status.progress.display", 0, "How far it is"),
     ("ETA", "string", ".status.progress.eta", 0, "Time left"),
-    ("Result", "string", ".status.results.display", 0, "Held-out perplexity or accuracy at the newest evaluation"),
+    ("Result", "string", _field("display"), 0, f"Held-out {_RESULT} {_NEWEST}"),
     ("Succeeded", "string", ".status.conditions[?(@.type=='Succeeded')].status", 0, "Outcome"),
     ("Reason", "string", ".status.conditions[?(@.type=='Succeeded')].reason", 0, "Why"),
-    ("Perplexity", "string", ".status.results.perplexity", 1, "Held-out perplexity at the newest evaluation"),
-    ("Baseline", "string", ".status.results.baselinePerplexity", 1, "Held-out perplexity before training"),
+    (PERPLEXITY.title, "string", _field(PERPLEXITY.name), 1, f"Held-out {PERPLEXITY.word} {_NEWEST}"),
+    ("Baseline", "string", _field(PERPLEXITY.baseline), 1, f"Held-out {PERPLEXITY.word} before training"),
     ("Loss", "string", ".status.progress.loss", 1, "Training loss"),
     ("Step", "integer", ".status.progress.step", 1, "Optimiser steps done"),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),

@@ -19,7 +19,10 @@ MAX_METRICS = 64
 
 
 class MetricName(StrEnum):
-    """Names of the figures that both sides know: the Trainer's own, and ours."""
+    """Names that both sides know: the Trainer's own, and ours.
+
+    The figures of :mod:`lmft_api.figures` go by their names there; their baselines too.
+    """
 
     LOSS = "loss"
     LEARNING_RATE = "learning_rate"
@@ -27,16 +30,10 @@ class MetricName(StrEnum):
     TOTAL_STEPS = "total_steps"
     CURRENT_EPOCH = "current_epoch"
     TOKENS_PER_SECOND = "tokens_per_second"
-    EVAL_LOSS = "eval_loss"
     EVAL_STEP = "eval_step"
     """Step of the newest evaluation, of which all figures of its kind are."""
     EVAL_EPOCH = "eval_epoch"
     EVAL_TRAIN_LOSS = "eval_train_loss"
-    PERPLEXITY = "perplexity"
-    ACCURACY = "accuracy"
-    BASELINE_EVAL_LOSS = "baseline_eval_loss"
-    BASELINE_PERPLEXITY = "baseline_perplexity"
-    BASELINE_ACCURACY = "baseline_accuracy"
     CHECKPOINT_STEP = "checkpoint_step"
     """Step of the newest complete checkpoint."""
     RESUMED_FROM_STEP = "resumed_from_step"
@@ -60,7 +57,7 @@ class Metric(ApiModel):
     model_config = ConfigDict(strict=False, coerce_numbers_to_str=True, extra="ignore")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_./ -]+$")]
-    """A :class:`MetricName`; a user's own image may send others, which nobody reads."""
+    """A :class:`MetricName` or that of a figure; a user's own image may send others, which nobody reads."""
     value: Annotated[str, StringConstraints(max_length=64)]
     """The figure as text."""
 

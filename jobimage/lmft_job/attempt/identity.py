@@ -1,7 +1,7 @@
 """Whose a run's folder is, and what the run began with: a later attempt goes on with that, or not at all."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lmft_api.wire.layout import RUN_MARKER
@@ -33,6 +33,16 @@ class RunIdentity:
     data: str | None = None
     model: str | None = None
     software: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """As ``run.json`` holds it."""
+        return {
+            "name": self.name,
+            "specHash": self.specHash,
+            "data": self.data,
+            "model": self.model,
+            "software": self.software,
+        }
 
 
 def read_claim(store: Store) -> RunIdentity | None:
@@ -70,7 +80,7 @@ def claim(context: RunContext, store: Store, began: RunIdentity | None, data: st
             raise InvalidError(problems)
         if began.data not in (None, data):
             context.observer.note("other software than the run began with has prepared its data anew")
-    store.put_bytes(RUN_MARKER, json.dumps(asdict(ours)).encode())
+    store.put_bytes(RUN_MARKER, json.dumps(ours.to_json()).encode())
 
 
 def same_software(began: RunIdentity) -> bool:

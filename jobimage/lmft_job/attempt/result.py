@@ -4,13 +4,15 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 from lmft_api import __version__
+from lmft_api.figures import FIGURES, decimal
 from lmft_api.reasons import Reason
 from lmft_api.status import MAX_MESSAGE, CheckpointStatus, EvaluationResult, Provenance, Results, SampleResult
 from lmft_api.text.wording import shorten
 from lmft_api.wire.layout import REPORT
-from lmft_api.wire.report import EvaluationRow, Report, ReportProvenance
+from lmft_api.wire.report import EvaluationRow, Report, ReportProvenance, ResultFigures
 from lmft_api.wire.result import Counts, Result
 from lmft_api.wire.run_file import RunFile, spec_hash
 from lmft_job.storage import Store
@@ -52,18 +54,7 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
         reason=Reason.COMPLETED,
         message=_outcome(report),
         results=Results(
-            perplexity=number(figures.perplexity, 2),
-            baseline_perplexity=number(figures.baseline_perplexity, 2),
-            eval_loss=number(figures.eval_loss),
-            baseline_eval_loss=number(figures.baseline_eval_loss),
-            accuracy=number(figures.accuracy),
-            baseline_accuracy=number(figures.baseline_accuracy),
-            perplexity_standard_error=number(figures.perplexity_standard_error, 2),
-            baseline_perplexity_standard_error=number(figures.baseline_perplexity_standard_error, 2),
-            eval_loss_standard_error=number(figures.eval_loss_standard_error),
-            baseline_eval_loss_standard_error=number(figures.baseline_eval_loss_standard_error),
-            accuracy_standard_error=number(figures.accuracy_standard_error),
-            baseline_accuracy_standard_error=number(figures.baseline_accuracy_standard_error),
+            **_decimals(figures),
             samples=[
                 SampleResult(prompt=shorten(s.prompt, MAX_MESSAGE), before=_cut(s.before), after=_cut(s.after))
                 for s in figures.samples
@@ -97,22 +88,17 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
 
 def evaluation_result(evaluation: EvaluationRow) -> EvaluationResult:
     """An evaluation in the contract's words: decimals as text."""
+    figures: dict[str, Any] = {kind.name: decimal(getattr(evaluation, kind.name), kind.digits) for kind in FIGURES}
     return EvaluationResult(
         step=evaluation.step,
-        epoch=number(evaluation.epoch, 2) or "0",
-        train_loss=number(evaluation.train_loss),
-        eval_loss=number(evaluation.eval_loss) or "0",
-        perplexity=number(evaluation.perplexity, 2),
-        accuracy=number(evaluation.accuracy),
+        epoch=decimal(evaluation.epoch, 2) or "0",
+        train_loss=decimal(evaluation.train_loss),
+        **figures,
     )
 
 
-def number(value: float | None, digits: int = 4) -> str | None:
-    """A decimal as the status shows it; live progress rounds alike, so that a figure stays as it was shown."""
-    if value is None:
-        return None
-    # 32 characters is what the status takes, and a model that is far off has a perplexity with more digits than that.
-    return f"{value:.{digits}f}" if abs(value) < 1e15 else f"{value:.{digits}e}"
+def _decimals(figures: ResultFigures) -> dict[str, Any]:
+    return {name: decimal(getattr(figures, name), kind.digits) for kind in FIGURES for name in kind.fields}
 
 
 def _cut(text: str | None) -> str | None:

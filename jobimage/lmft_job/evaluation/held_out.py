@@ -4,7 +4,7 @@ Draws nothing from the global random state, so that evaluating does not change w
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +62,47 @@ class HeldOutFigures:
         if self.perplexity is None or self.loss_error is None or not math.isfinite(self.perplexity):
             return None
         return self.perplexity * self.loss_error
+
+    def by_name(self) -> dict[str, float | None]:
+        """By the names that :mod:`lmft_api.figures`, report and status have for them."""
+        return {
+            "eval_loss": self.loss,
+            "trainer_eval_loss": self.trainer_loss,
+            "perplexity": self.perplexity,
+            "accuracy": self.accuracy,
+            "eval_loss_standard_error": self.loss_error,
+            "perplexity_standard_error": self.perplexity_error,
+            "accuracy_standard_error": self.accuracy_error,
+            "eval_loss_change_standard_error": self.loss_change_error,
+            "accuracy_change_standard_error": self.accuracy_change_error,
+        }
+
+    def to_json(self) -> dict[str, float | None]:
+        """As checkpoints and ``before.json`` hold it."""
+        return {
+            "loss": self.loss,
+            "trainer_loss": self.trainer_loss,
+            "perplexity": self.perplexity,
+            "accuracy": self.accuracy,
+            "loss_error": self.loss_error,
+            "accuracy_error": self.accuracy_error,
+            "loss_change_error": self.loss_change_error,
+            "accuracy_change_error": self.accuracy_change_error,
+        }
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "HeldOutFigures":
+        """Read back, what an earlier release wrote too; raises KeyError where a loss is missing."""
+        return cls(
+            loss=written["loss"],
+            trainer_loss=written["trainer_loss"],
+            perplexity=written.get("perplexity"),
+            accuracy=written.get("accuracy"),
+            loss_error=written.get("loss_error"),
+            accuracy_error=written.get("accuracy_error"),
+            loss_change_error=written.get("loss_change_error"),
+            accuracy_change_error=written.get("accuracy_change_error"),
+        )
 
 
 @dataclass(frozen=True)

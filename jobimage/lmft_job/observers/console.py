@@ -162,11 +162,11 @@ class ConsoleObserver(Observer):
                 self._line(label, place)
 
     def _figures(self, report: Report) -> None:
-        rows = before_and_after(report.results, "perplexity", "accuracy", "eval loss")
+        rows = before_and_after(report.results)
         table = Table("", "before", "after", box=box.SQUARE if self._live else box.ASCII2, header_style="")
-        for name, before, after in rows:
+        for kind, before, after in rows:
             if after != "–":
-                table.add_row(name, before, Text(after, style="bold"))
+                table.add_row(kind.label or kind.word, before, Text(after, style="bold"))
         if table.row_count:
             self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
         if any("±" in after for _, _, after in rows):

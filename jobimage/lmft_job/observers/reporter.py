@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 from typing_extensions import override
 
+from lmft_api.figures import FIGURES
 from lmft_api.text.times import now
 from lmft_api.wire.progress import (
     CA_VARIABLE,
@@ -40,6 +41,9 @@ LAST_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 SPACING_SECONDS = 0.6
 """Least time between two posts: news that come close together go in one; the operator takes two a second at most."""
+
+_AS_SENT = tuple(reversed(FIGURES))
+"""Figures in the order in which progress reports have always listed them."""
 
 
 class ProgressState:
@@ -76,7 +80,7 @@ class ProgressState:
     def put(self, **figures: float | None) -> None:
         """Set metrics by name; None leaves the one before."""
         told = {name: value for name, value in figures.items() if value is not None}
-        self._metrics |= {MetricName(name).value: _number(value) for name, value in told.items()}
+        self._metrics |= {name: _number(value) for name, value in told.items()}
 
     def message(self) -> ProgressMessage:
         """What to send now."""
@@ -181,11 +185,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     @override
     def baseline(self, figures: EvaluationRow) -> None:
         """Baseline figures, under names of their own."""
-        self._put(
-            baseline_eval_loss=figures.eval_loss,
-            baseline_perplexity=figures.perplexity,
-            baseline_accuracy=figures.accuracy,
-        )
+        self._put(**{kind.baseline: getattr(figures, kind.name) for kind in _AS_SENT})
         self._wake.set()
 
     @override
@@ -200,9 +200,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
             eval_step=evaluation.step,
             eval_epoch=evaluation.epoch,
             eval_train_loss=evaluation.train_loss,
-            eval_loss=evaluation.eval_loss,
-            perplexity=evaluation.perplexity,
-            accuracy=evaluation.accuracy,
+            **{kind.name: getattr(evaluation, kind.name) for kind in _AS_SENT},
         )
         with self._lock:
             self._state.pause()

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from yaml import SafeDumper
 
+from lmft_api.figures import known
 from lmft_api.schema.patterns import HUB_ID_PATTERN
 from lmft_api.spec import Task
 from lmft_api.text.shown import one_line, printable
@@ -55,15 +56,17 @@ def metadata(report: Report) -> dict[str, Any]:
     if on_hub:
         front["datasets"] = [data_name]
     front["tags"] = ["lmfinetune", "generated_from_trainer"]
-    results = [
-        ("perplexity", "Perplexity", report.results.perplexity),
-        ("accuracy", "Accuracy", report.results.accuracy),
-        ("loss", "Loss", report.results.eval_loss),
+    metrics = [
+        {
+            "type": kind.word.replace(" ", "_"),
+            "name": kind.word[:1].upper() + kind.word[1:],
+            "value": round(getattr(report.results, kind.name), 6),
+        }
+        for kind in known(report.results)
     ]
-    known = [(kind, name, value) for kind, name, value in results if value is not None]
-    if not known:
+    if not metrics:
         return front
-    front["metrics"] = [kind for kind, _, _ in known]
+    front["metrics"] = [metric["type"] for metric in metrics]
     shown_name = one_line(report.dataset.name or "held-out data")
     front["model-index"] = [
         {
@@ -72,7 +75,7 @@ def metadata(report: Report) -> dict[str, Any]:
                 {
                     "task": {"type": PIPELINES[report.task]},
                     "dataset": {"name": shown_name, "type": data_name if on_hub else "custom", "split": "held out"},
-                    "metrics": [{"type": kind, "name": name, "value": round(value, 6)} for kind, name, value in known],
+                    "metrics": metrics,
                 }
             ],
         }
@@ -92,12 +95,11 @@ def _introduction(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     results = report.results
-    rows = formatting.before_and_after(results, "Perplexity", "Accuracy", "Held-out loss")
-    known = [row for row in rows if row[2] != "–"]
-    if not known:
+    rows = [(kind.title, before, after) for kind, before, after in formatting.before_and_after(results) if after != "–"]
+    if not rows:
         return "The run was not evaluated.\n"
     off = ", ± the standard error over them" if results.eval_loss_standard_error is not None else ""
-    return f"Measured on {formatting.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), known)
+    return f"Measured on {formatting.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), rows)
 
 
 def _samples(report: Report) -> str:

@@ -1,8 +1,10 @@
 """Figures and sentences for people, the same on the console, in the page and on the model card."""
 
 import math
+from dataclasses import dataclass
 from enum import StrEnum
 
+from lmft_api.figures import FIGURES, Figure, Scale, known
 from lmft_api.spec import Task
 from lmft_api.wire.report import EvaluationRow, Report, ResultFigures
 from lmft_job.evaluation.uncertainty import may_be_chance
@@ -52,6 +54,16 @@ def percent_within(share: float | None, error: float | None) -> str:
     """A share with its standard error: 57.5 ± 7.9 %."""
     shown = percent(share)
     return shown if share is None or not _tells(error) else f"{shown[:-2]} ± {percent(error)}"
+
+
+def shown(kind: Figure, value: float | None) -> str:
+    """A figure of the table: a share as 57.5 %, others as 98.43."""
+    return percent(value) if kind.scale == Scale.SHARE else figure(value)
+
+
+def shown_within(kind: Figure, value: float | None, error: float | None) -> str:
+    """A figure of the table with its standard error: 57.5 ± 7.9 %, or 98.43 ± 1.9."""
+    return percent_within(value, error) if kind.scale == Scale.SHARE else figure_within(value, error)
 
 
 def _tells(error: float | None) -> bool:
@@ -121,6 +133,28 @@ def outcome(report: Report) -> str:
     return f"{moved}{measured} {where}{last}."
 
 
+@dataclass(frozen=True)
+class Change:
+    """A figure before and after training, with standard errors; None for what is not known."""
+
+    before: float | None
+    after: float | None
+    error_before: float | None
+    error: float | None
+    error_of_change: float | None
+
+    @classmethod
+    def of(cls, kind: Figure, results: ResultFigures) -> "Change":
+        """That of a figure of the table."""
+        return cls(
+            before=getattr(results, kind.baseline),
+            after=getattr(results, kind.name),
+            error_before=getattr(results, kind.baseline_standard_error),
+            error=getattr(results, kind.standard_error),
+            error_of_change=getattr(results, kind.change_standard_error, None),
+        )
+
+
 class Verdict(StrEnum):
     """What the change since before training is worth."""
 
@@ -136,22 +170,20 @@ def verdict(results: ResultFigures) -> Verdict | None:
     The change is held against its own standard error. Where that is not known, as in reports of earlier versions that
     have none, against those of both figures; where neither is, it is taken as it stands.
     """
-    after: float | None
-    if results.accuracy is not None:
-        after, before, better = results.accuracy, results.baseline_accuracy, 1
-        error = results.accuracy_change_standard_error
-        errors = (results.accuracy_standard_error, results.baseline_accuracy_standard_error)
-    else:
-        after, before, better = results.eval_loss, results.baseline_eval_loss, -1
-        error = results.eval_loss_change_standard_error
-        errors = (results.eval_loss_standard_error, results.baseline_eval_loss_standard_error)
-    if after is None or before is None or not math.isfinite(after - before):
+    headline = next(known(results), None)
+    if headline is None:
         return None
+    kind = next((other for other in FIGURES if other.name == headline.function_of), headline)
+    change = Change.of(kind, results)
+    if change.after is None or change.before is None or not math.isfinite(change.after - change.before):
+        return None
+    error, errors = change.error_of_change, (change.error, change.error_before)
     if error is None and None not in errors:
         error = math.hypot(*(value or 0.0 for value in errors))
-    if after == before or may_be_chance(after - before, error):
+    moved = change.after - change.before
+    if moved == 0 or may_be_chance(moved, error):
         return Verdict.CHANCE
-    return Verdict.BETTER if (after - before) * better > 0 else Verdict.WORSE
+    return Verdict.BETTER if moved * kind.better > 0 else Verdict.WORSE
 
 
 VERDICTS = {
@@ -163,63 +195,46 @@ VERDICTS = {
 
 def quality(evaluation: EvaluationRow) -> str:
     """The figures of one evaluation: perplexity 98.43 ± 1.9."""
-    accuracy, error = evaluation.accuracy, evaluation.accuracy_standard_error
-    parts = []
-    if evaluation.perplexity is not None:
-        parts.append(f"perplexity {figure_within(evaluation.perplexity, evaluation.perplexity_standard_error)}")
-    if accuracy is not None:
-        parts.append(f"accuracy {percent_within(accuracy, error)}")
-    if evaluation.perplexity is None:
-        parts.append(f"loss {figure_within(evaluation.eval_loss, evaluation.eval_loss_standard_error)}")
-    return " · ".join(parts)
+    kinds = list(known(evaluation))
+    told_by_others = {kind.function_of for kind in kinds}
+    return " · ".join(f"{kind.word} {evaluated(kind, evaluation)}" for kind in kinds if kind.name not in told_by_others)
 
 
-def before_and_after(results: ResultFigures, perplexity: str, accuracy: str, loss: str) -> list[tuple[str, str, str]]:
-    """Each figure by the name given for it, before and after, with standard errors; a dash for what is not known."""
+def evaluated(kind: Figure, evaluation: EvaluationRow) -> str:
+    """A figure of an evaluation with its standard error; a dash where it is not known."""
+    return shown_within(kind, getattr(evaluation, kind.name), getattr(evaluation, kind.standard_error))
+
+
+def before_and_after(results: ResultFigures) -> list[tuple[Figure, str, str]]:
+    """Each figure before and after, with standard errors; a dash for what is not known."""
+    changes = [(kind, Change.of(kind, results)) for kind in FIGURES]
     return [
         (
-            perplexity,
-            figure_within(results.baseline_perplexity, results.baseline_perplexity_standard_error),
-            figure_within(results.perplexity, results.perplexity_standard_error),
-        ),
-        (
-            accuracy,
-            percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error),
-            percent_within(results.accuracy, results.accuracy_standard_error),
-        ),
-        (
-            loss,
-            figure_within(results.baseline_eval_loss, results.baseline_eval_loss_standard_error),
-            figure_within(results.eval_loss, results.eval_loss_standard_error),
-        ),
+            kind,
+            shown_within(kind, change.before, change.error_before),
+            shown_within(kind, change.after, change.error),
+        )
+        for kind, change in changes
     ]
 
 
 def _moved(results: ResultFigures) -> str:
     """The change of the figure that counts, and what is to be thought of it when it is no improvement."""
-    if results.accuracy is not None:
-        before, shown_before = results.baseline_accuracy, percent(results.baseline_accuracy)
-        what, after = "Accuracy", results.accuracy
-        shown, plain = percent_within(after, results.accuracy_standard_error), percent(after)
-    elif results.perplexity is not None:
-        before, shown_before = results.baseline_perplexity, figure(results.baseline_perplexity)
-        what, after = "Perplexity", results.perplexity
-        shown, plain = figure_within(after, results.perplexity_standard_error), figure(after)
-    elif results.eval_loss is not None:
-        before, shown_before = results.baseline_eval_loss, figure(results.baseline_eval_loss)
-        what, after = "Held-out loss", results.eval_loss
-        shown, plain = figure_within(after, results.eval_loss_standard_error), figure(after)
-    else:
+    kind = next(known(results), None)
+    if kind is None:
         return ""
+    change = Change.of(kind, results)
+    before, after, what = change.before, change.after, kind.title
+    told, shown_before = shown_within(kind, after, change.error), shown(kind, before)
     if before is None:
-        return f"{what} is {shown}"
-    if plain == shown_before:
-        return f"{what} stayed at {shown}"
+        return f"{what} is {told}"
+    if shown(kind, after) == shown_before:
+        return f"{what} stayed at {told}"
     found = verdict(results)
     remark = f" ({VERDICTS[found]})" if found in VERDICTS else ""
-    if found == Verdict.CHANCE or not (math.isfinite(before) and math.isfinite(after)):
-        return f"{what} went from {shown_before} to {shown}{remark}"
-    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {shown}{remark}"
+    if found == Verdict.CHANCE or after is None or not (math.isfinite(before) and math.isfinite(after)):
+        return f"{what} went from {shown_before} to {told}{remark}"
+    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {told}{remark}"
 
 
 def _not_finite(number: float) -> str:

@@ -5,12 +5,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lmft_api.figures import EVAL_LOSS, FIGURES, Figure, Scale, of_task
 from lmft_api.text.shown import printable
 from lmft_api.wire.report import CurvePoint, Report
 from lmft_job.report import charts, formatting, tables
@@ -74,6 +76,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         tiles=tables.tiles_of(report),
         charts=_charts(report, curve),
         evaluations=tables.evaluation_rows(report),
+        columns=[EVAL_LOSS, *(kind for kind in of_task(report.task) if kind != EVAL_LOSS)],
         samples=[(sample.prompt, _answer(sample.before), _answer(sample.after)) for sample in report.results.samples],
         figures=tables.figure_rows(report),
         data=tables.data_rows(report),
@@ -94,7 +97,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
 
 def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
     training = [(float(point.step), point.loss) for point in curve]
-    evaluated = _evaluation_points(report, report.results.baseline_eval_loss, lambda row: row.eval_loss)
+    evaluated = _evaluation_points(report, EVAL_LOSS)
     marks = _marks(report)
     drawn = []
     series = [charts.Series("training loss", training, "training")] if training else []
@@ -119,12 +122,20 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
             _describe_marks(marks),
         ]
         drawn.append(_chart("loss", "Loss while training", described, series, marks, remark))
-    accuracies = _evaluation_points(report, report.results.baseline_accuracy, lambda row: row.accuracy)
-    series = [charts.Series("held-out accuracy", accuracies, "evaluation", dots=True)]
-    if accuracies and _drawable(series):
-        described = [_describe("Held-out accuracy", accuracies, formatting.percent)]
-        drawn.append(_chart("accuracy", "Accuracy while training", described, series, marks, "", percent=True))
-    return drawn
+    own = [kind for kind in FIGURES if kind != EVAL_LOSS and kind.function_of is None]
+    return drawn + [chart for kind in own if (chart := _chart_of(kind, report, marks)) is not None]
+
+
+def _chart_of(kind: Figure, report: Report, marks: list[charts.Mark]) -> Chart | None:
+    """The chart of a figure's evaluations; None where there are none to draw."""
+    points = _evaluation_points(report, kind)
+    series = [charts.Series(f"held-out {kind.word}", points, "evaluation", dots=True)]
+    if not _drawable(series):
+        return None
+    described = [_describe(f"Held-out {kind.word}", points, partial(formatting.shown, kind))]
+    share = kind.scale == Scale.SHARE
+    title = f"{kind.title} while training"
+    return _chart(kind.name, title, described, series, marks, "", y_label=kind.word, percent=share)
 
 
 def _chart(
@@ -135,6 +146,7 @@ def _chart(
     marks: list[charts.Mark],
     remark: str,
     *,
+    y_label: str = "loss",
     percent: bool = False,
 ) -> Chart:
     description = " ".join(part for part in described if part)
@@ -146,7 +158,7 @@ def _chart(
             description,
             series,
             marks,
-            y_label="accuracy" if percent else "loss",
+            y_label=y_label,
             percent=percent,
         )
         for size in (charts.WIDE, charts.NARROW)
@@ -160,9 +172,10 @@ def _drawable(series: Sequence[charts.Series]) -> bool:
     return any(math.isfinite(y) for one in series for _, y in one.points)
 
 
-def _evaluation_points(report: Report, baseline: float | None, value: Any) -> list[charts.Point]:
+def _evaluation_points(report: Report, kind: Figure) -> list[charts.Point]:
+    baseline = getattr(report.results, kind.baseline)
     points = [(0.0, baseline)] if baseline is not None else []
-    points += [(float(row.step), value(row)) for row in report.evaluations if value(row) is not None]
+    points += [(float(row.step), value) for row in report.evaluations if (value := getattr(row, kind.name)) is not None]
     return points
 
 

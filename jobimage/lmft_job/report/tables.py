@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from lmft_api.figures import EVAL_LOSS, Figure, Scale, known, of_task
 from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
 from lmft_api.spec.resolved import resolve
 from lmft_api.wire.report import EvaluationRow, Report
@@ -52,11 +53,7 @@ def settings_rows(report: Report) -> list[Setting]:
 def remarks(report: Report) -> list[str]:
     """What a careful reader has to know about the figures; the model card says the same."""
     said = _of_change(report) + data_remarks(report.dataset)
-    if report.results.perplexity is not None:
-        said.append(
-            "Perplexity is exp of the mean loss over the held-out target tokens, each weighing the same. It can be "
-            "compared only between models with the same tokenizer, on the same blocks."
-        )
+    said += [kind.remark for kind in known(report.results) if kind.remark]
     if report.task == Task.CAUSAL_LM:
         said.append(
             "Texts are packed: joined and cut into blocks, so attention can reach from one text into the one before it."
@@ -69,7 +66,8 @@ def remarks(report: Report) -> list[str]:
             "improvement is to be expected and says little by itself."
         )
     if report.settings.get("training.trainer_class"):
-        figures = "Accuracy" if report.task == Task.SEQUENCE_CLASSIFICATION else "Perplexity"
+        first, *others = of_task(report.task)
+        figures = ", ".join([first.title, *(kind.word for kind in others if kind != EVAL_LOSS)])
         said.append(
             f"{_trainer(report)} decides what is trained on: the training loss is the one that it computes, and its "
             f"loss on the held-out data stands beside ours. {figures} and held-out loss are the model's own, before "
@@ -109,21 +107,12 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
         parts = ["" if error == "–" else f"± {error}", "" if before == "–" else f"was {before}"]
         return ", ".join(part for part in parts if part)
 
-    if results.accuracy is not None:
-        error = formatting.percent(results.accuracy_standard_error)
-        tiles.append(
-            (
-                "Accuracy",
-                formatting.percent(results.accuracy),
-                told(formatting.percent(results.baseline_accuracy), error),
-            )
-        )
-    for name, after, before, off in (
-        ("Perplexity", results.perplexity, results.baseline_perplexity, results.perplexity_standard_error),
-        ("Held-out loss", results.eval_loss, results.baseline_eval_loss, results.eval_loss_standard_error),
-    ):
-        if after is not None:
-            tiles.append((name, formatting.figure(after), told(formatting.figure(before), formatting.figure(off, 2))))
+    for kind in known(results):
+        change = formatting.Change.of(kind, results)
+        share = kind.scale == Scale.SHARE
+        error = formatting.percent(change.error) if share else formatting.figure(change.error, 2)
+        before = formatting.shown(kind, change.before)
+        tiles.append((kind.title, formatting.shown(kind, change.after), told(before, error)))
     epochs = report.training.epochs
     tiles.append(
         ("Steps", formatting.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
@@ -144,30 +133,12 @@ def evaluation_rows(report: Report) -> list[EvaluationRow]:
 def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
     """Name, before, after, change."""
     results, rows = report.results, []
-    if results.accuracy is not None:
-        change = "–"
-        if results.baseline_accuracy is not None:
-            change = f"{(results.accuracy - results.baseline_accuracy) * 100:+.1f}"
-            if (error := results.accuracy_change_standard_error) is not None:
-                change += f" ± {error * 100:.1f}"
-            change += " points"
-        first = formatting.percent_within(results.baseline_accuracy, results.baseline_accuracy_standard_error)
-        rows.append(
-            ("Accuracy", first, formatting.percent_within(results.accuracy, results.accuracy_standard_error), change)
-        )
-    off, off_before = results.eval_loss_standard_error, results.baseline_eval_loss_standard_error
-    if results.perplexity is not None:
-        before, after = results.baseline_perplexity, results.perplexity
-        first = formatting.figure_within(before, results.baseline_perplexity_standard_error)
-        last = formatting.figure_within(after, results.perplexity_standard_error)
-        rows.append(("Perplexity", first, last, _change(before, after, relative=True)))
-    if results.eval_loss is not None:
-        before, after = results.baseline_eval_loss, results.eval_loss
-        change = _change(before, after, relative=False)
-        if (error := results.eval_loss_change_standard_error) is not None and change != "–":
-            change += f" ± {formatting.figure(error, 2)}"
-        first, last = formatting.figure_within(before, off_before), formatting.figure_within(after, off)
-        rows.append(("Held-out loss (nats per target)", first, last, change))
+    for kind in known(results):
+        change = formatting.Change.of(kind, results)
+        name = f"{kind.title} ({kind.unit})" if kind.unit else kind.title
+        first = formatting.shown_within(kind, change.before, change.error_before)
+        last = formatting.shown_within(kind, change.after, change.error)
+        rows.append((name, first, last, _change(kind, change)))
     if results.trainer_eval_loss is not None:
         name = f"Held-out loss as {_trainer(report)} reports it"
         rows.append((name, "–", formatting.figure(results.trainer_eval_loss), "–"))
@@ -180,12 +151,20 @@ def _trainer(report: Report) -> str:
     return str(given).rpartition(".")[2] if given else "a plain Trainer"
 
 
-def _change(before: float | None, after: float, *, relative: bool) -> str:
-    if before is None or not (math.isfinite(before) and math.isfinite(after)):
+def _change(kind: Figure, change: formatting.Change) -> str:
+    """The change with its standard error, where that is known; a dash where there is nothing to compare."""
+    before, after, error = change.before, change.after, change.error_of_change
+    if before is None or after is None:
         return "–"
-    if relative:
+    if kind.scale == Scale.SHARE:
+        within = "" if error is None else f" ± {error * 100:.1f}"
+        return f"{(after - before) * 100:+.1f}{within} points"
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return "–"
+    if kind.scale == Scale.RATIO:
         return _relative((after - before) / before * 100) if before else "–"
-    return ("+" if after > before else "") + formatting.figure(after - before)
+    within = "" if error is None else f" ± {formatting.figure(error, 2)}"
+    return ("+" if after > before else "") + formatting.figure(after - before) + within
 
 
 def _relative(percent: float) -> str:

@@ -1,7 +1,7 @@
 """Figures and answers of the model before training."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmft_api.wire.layout import BEFORE, BEFORE_UNITS
@@ -36,7 +36,8 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
         figures, before = measured.figures, Before(measured.figures, tuple(answers))
         if measured.units is not None:
             store.put_if_absent(BEFORE_UNITS, measured.units.to_bytes())
-        if not store.put_if_absent(BEFORE, json.dumps({"figures": asdict(figures), "answers": answers}).encode()):
+        note = {"figures": figures.to_json(), "answers": answers}
+        if not store.put_if_absent(BEFORE, json.dumps(note).encode()):
             # An attempt thought dead was first; one baseline for all.
             before = read_note(store, BEFORE, _understand_before) or before
     job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
@@ -52,4 +53,4 @@ def _units_before(store: Store) -> Units | None:
 
 
 def _understand_before(note: dict[str, Any]) -> Before:
-    return Before(HeldOutFigures(**note["figures"]), tuple(note["answers"]))
+    return Before(HeldOutFigures.from_json(note["figures"]), tuple(note["answers"]))

@@ -2,7 +2,9 @@
 
 import shutil
 from dataclasses import dataclass
+from typing import Any
 
+from lmft_api.figures import FIGURES
 from lmft_api.spec import Weights
 from lmft_api.text.times import now
 from lmft_api.wire.layout import BEST_FOLDER, MODEL, PAGE, REPORT
@@ -61,7 +63,6 @@ def answers_after(job: TrainingInputs, trained: Trained, limit: int | None) -> l
 def compose_report(context: RunContext, job: TrainingInputs, story: Story, store: Store) -> Report:
     """Everything but what is known only once it is written: the timings."""
     settings, state = context.settings, story.trained.state
-    before, after = story.before.figures, story.figures
     source = story.ingredients.sources.model
     pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
     report = Report(
@@ -76,21 +77,7 @@ def compose_report(context: RunContext, job: TrainingInputs, story: Story, store
         acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
         evaluation_dtype=job.arithmetic.evaluation_dtype,
         results=ResultFigures(
-            perplexity=after.perplexity,
-            baseline_perplexity=before.perplexity,
-            eval_loss=after.loss,
-            baseline_eval_loss=before.loss,
-            trainer_eval_loss=after.trainer_loss,
-            accuracy=after.accuracy,
-            baseline_accuracy=before.accuracy,
-            perplexity_standard_error=after.perplexity_error,
-            baseline_perplexity_standard_error=before.perplexity_error,
-            eval_loss_standard_error=after.loss_error,
-            baseline_eval_loss_standard_error=before.loss_error,
-            eval_loss_change_standard_error=after.loss_change_error,
-            accuracy_standard_error=after.accuracy_error,
-            baseline_accuracy_standard_error=before.accuracy_error,
-            accuracy_change_standard_error=after.accuracy_change_error,
+            **_before_and_after(story.before.figures, story.figures),
             samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],
             model_uri=store.url(MODEL),
             report_uri=store.url(PAGE),
@@ -118,6 +105,11 @@ def compose_report(context: RunContext, job: TrainingInputs, story: Story, store
     )
     report = context.scrubber.model(report)
     return report.model_copy(update={"redactions": context.scrubber.replaced})
+
+
+def _before_and_after(before: HeldOutFigures, after: HeldOutFigures) -> dict[str, Any]:
+    baseline, names = before.by_name(), [(kind.name, kind.standard_error) for kind in FIGURES]
+    return {**after.by_name(), **{f"baseline_{name}": baseline[name] for pair in names for name in pair}}
 
 
 def publish(context: RunContext, job: TrainingInputs, story: Story, store: Store, fence: Fence) -> Report:

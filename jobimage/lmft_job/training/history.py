@@ -2,8 +2,10 @@
 
 import json
 from array import array
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lmft_api.wire.layout import STATE_FILE
 from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
@@ -27,11 +29,26 @@ class EvaluationPoint:
             step=self.step,
             epoch=self.epoch,
             train_loss=self.train_loss,
-            eval_loss=self.figures.loss,
-            perplexity=self.figures.perplexity,
-            accuracy=self.figures.accuracy,
-            eval_loss_standard_error=self.figures.loss_error,
-            accuracy_standard_error=self.figures.accuracy_error,
+            **{name: value for name, value in self.figures.by_name().items() if name in EvaluationRow.model_fields},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As checkpoints hold it."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "figures": self.figures.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "EvaluationPoint":
+        """Read back; raises KeyError where something is missing."""
+        return cls(
+            step=written["step"],
+            epoch=written["epoch"],
+            train_loss=written["train_loss"],
+            figures=HeldOutFigures.from_json(written["figures"]),
         )
 
 
@@ -58,7 +75,7 @@ class TrainingHistory:
         body = {
             "tokens": self.tokens,
             "seconds": self.seconds,
-            "evaluations": [asdict(measured) for measured in self.evaluations],
+            "evaluations": [measured.to_json() for measured in self.evaluations],
             "resumes": [resume.model_dump() for resume in self.resumes],
         }
         (folder / STATE_FILE).write_text(json.dumps(body))
@@ -70,9 +87,7 @@ class TrainingHistory:
         body = json.loads((folder / STATE_FILE).read_text())
         losses = array("d")
         losses.frombytes((folder / LOSSES_FILE).read_bytes())
-        evaluations = [
-            EvaluationPoint(**{**entry, "figures": HeldOutFigures(**entry["figures"])}) for entry in body["evaluations"]
-        ]
+        evaluations = [EvaluationPoint.from_json(entry) for entry in body["evaluations"]]
         resumes = [ResumePoint.model_validate(entry) for entry in body["resumes"]]
         return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
 

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import safe_globals
 
+from lmft_api.figures import FIGURES
 from lmft_api.spec import Optimizer, Scheduler, Task
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
@@ -149,11 +150,12 @@ class RecipeTrainer(Trainer):
         """Our figures under Trainer's name, for the user's callbacks."""
         figures = self.run.measure(self.state.global_step, self.state.epoch or 0.0)
         draw_as_trainer_does()
-        metrics = {"eval_loss": figures.loss}
-        if figures.perplexity is not None:
-            metrics["eval_perplexity"] = figures.perplexity
-        if figures.accuracy is not None:
-            metrics["eval_accuracy"] = figures.accuracy
+        names = {kind.name for kind in FIGURES}
+        metrics = {
+            f"eval_{name.removeprefix('eval_')}": value
+            for name, value in figures.by_name().items()
+            if name in names and value is not None
+        }
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.run.stopped_early:

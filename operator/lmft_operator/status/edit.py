@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from lmft_api.figures import Scale, known
 from lmft_api.reasons import Phase, Reason
 from lmft_api.schema.types import ApiModel
 from lmft_api.spec import LMFineTuneSpec
@@ -85,12 +86,12 @@ def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
 
 def displayed(results: Results) -> str | None:
     """The result in short, for kubectl get: ``accuracy 0.91`` or ``perplexity 49.61``; None while nothing is known."""
-    if results.accuracy is not None:
-        # Its four digits are worth showing where they are not zeros.
-        return f"accuracy {results.accuracy.rstrip('0').rstrip('.') if '.' in results.accuracy else results.accuracy}"
-    if results.perplexity is not None:
-        return f"perplexity {results.perplexity}"
-    return f"loss {results.eval_loss}" if results.eval_loss is not None else None
+    for kind in known(results):
+        value = str(getattr(results, kind.name))
+        # The digits of a share are worth showing where they are not zeros.
+        plain = value.rstrip("0").rstrip(".") if kind.scale == Scale.SHARE and "." in value else value
+        return f"{kind.word} {plain}"
+    return None
 
 
 def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus:

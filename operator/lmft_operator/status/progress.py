@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from lmft_api.figures import ACCURACY, EVAL_LOSS, FIGURES, PERPLEXITY, decimal
 from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Progress, Results, finite
 from lmft_api.text.times import timestamp
 from lmft_api.wire.layout import checkpoint_folder
@@ -11,16 +13,6 @@ from lmft_api.wire.progress import MetricName, TrainerStatus
 from lmft_operator.domain.facts import JobFacts, PodFacts
 from lmft_operator.status import edit
 from lmft_operator.tokens.identity import Identity, Refusal
-
-_FIGURES = {
-    MetricName.PERPLEXITY: 2,
-    MetricName.EVAL_LOSS: 4,
-    MetricName.ACCURACY: 4,
-    MetricName.BASELINE_PERPLEXITY: 2,
-    MetricName.BASELINE_EVAL_LOSS: 4,
-    MetricName.BASELINE_ACCURACY: 4,
-}
-"""Metrics that are results under the same names, and their digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +109,12 @@ def duration(seconds: int) -> str:
 
 
 def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
-    found = {name.value: _decimal(sent.metric(name), digits) for name, digits in _FIGURES.items()}
-    found = {field: value for field, value in found.items() if value is not None}
-    if found.get("perplexity") is None and "eval_loss" in found and "accuracy" not in found:
-        # A user's own image with a plain Trainer sends the loss alone.
-        loss = float(str(sent.metric(MetricName.EVAL_LOSS)))
-        if loss < 700:
-            found["perplexity"] = _decimal(str(math.exp(loss)), 2)
+    told = {name: _decimal(sent.metric(name), kind.digits) for kind in FIGURES for name in (kind.name, kind.baseline)}
+    found: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    loss = finite(sent.metric(EVAL_LOSS.name))
+    # A user's own image with a plain Trainer sends the loss alone.
+    if loss is not None and loss < 700 and not found.keys() & {ACCURACY.name, PERPLEXITY.name}:
+        found[PERPLEXITY.name] = decimal(math.exp(loss), PERPLEXITY.digits)
     if not found:
         return None
     merged = (results or Results()).model_copy(update=found)
@@ -131,17 +122,15 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:
-    loss = _decimal(sent.metric(MetricName.EVAL_LOSS), 4)
+    figures: dict[str, Any] = {kind.name: _decimal(sent.metric(kind.name), kind.digits) for kind in FIGURES}
     step = _integer(sent.metric(MetricName.EVAL_STEP))
-    if loss is None or step is None:
+    if figures[EVAL_LOSS.name] is None or step is None:
         return None
     return EvaluationResult(
         step=step,
         epoch=_decimal(sent.metric(MetricName.EVAL_EPOCH), 2) or "0",
         train_loss=_decimal(sent.metric(MetricName.EVAL_TRAIN_LOSS), 4),
-        eval_loss=loss,
-        perplexity=_decimal(sent.metric(MetricName.PERPLEXITY), 2),
-        accuracy=_decimal(sent.metric(MetricName.ACCURACY), 4),
+        **figures,
     )
 
 
@@ -151,5 +140,4 @@ def _integer(text: str | None) -> int | None:
 
 
 def _decimal(text: str | None, digits: int) -> str | None:
-    number = finite(text)
-    return None if number is None or abs(number) >= 1e15 else f"{number:.{digits}f}"
+    return decimal(finite(text), digits)

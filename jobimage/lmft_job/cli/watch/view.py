@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lmft_api.figures import EVAL_LOSS, FIGURES, known
 from lmft_api.status import ConditionStatus, LMFineTuneStatus, finite
 from lmft_api.text.shown import one_line, shown
 
@@ -67,10 +68,8 @@ def line(name: str, status: LMFineTuneStatus) -> str:
             parts.append(f"step {progress.step}/{progress.total_steps}")
         parts += [f"loss {progress.loss}"] if progress.loss else []
         parts += [f"{progress.eta} left"] if progress.eta and not status.ended else []
-    if results is not None and results.perplexity:
-        parts.append(f"perplexity {results.perplexity}")
-    if results is not None and results.accuracy:
-        parts.append(f"accuracy {results.accuracy}")
+    # The loss of this line is that of training.
+    parts += [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
     if condition and condition.message:
         parts.append(condition.message)
     return one_line(" · ".join(parts))
@@ -152,25 +151,11 @@ def _figures(status: LMFineTuneStatus) -> Table:
     for column in ("", "before", "now"):
         table.add_column(column, justify="left" if not column else "right")
     if results is not None:
-        for label, before, after in (
-            (
-                "perplexity",
-                _within(results.baseline_perplexity, results.baseline_perplexity_standard_error),
-                _within(results.perplexity, results.perplexity_standard_error),
-            ),
-            (
-                "accuracy",
-                _within(results.baseline_accuracy, results.baseline_accuracy_standard_error),
-                _within(results.accuracy, results.accuracy_standard_error),
-            ),
-            (
-                "eval loss",
-                _within(results.baseline_eval_loss, results.baseline_eval_loss_standard_error),
-                _within(results.eval_loss, results.eval_loss_standard_error),
-            ),
-        ):
+        for kind in FIGURES:
+            figure, baseline, error, baseline_error = (getattr(results, name) for name in kind.fields)
+            before, after = _within(baseline, baseline_error), _within(figure, error)
             if before or after:
-                table.add_row(label, before, after)
+                table.add_row(kind.label or kind.word, before, after)
     return table
 
 
