@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from lmft_api.spec import Task
-
-LANGUAGE_MODELS = frozenset({Task.CAUSAL_LM, Task.MASKED_LM})
-CLASSIFIERS = frozenset({Task.SEQUENCE_CLASSIFICATION})
+from lmft_api.tasks import TASKS, Task
 
 
 class Better(IntEnum):
@@ -44,7 +41,6 @@ class Figure:
         word: in running text and in plain lines: ``perplexity 49.61``.
         digits: after the point, in the status.
         better: which way it improves.
-        tasks: for which it is measured.
         scale: how it and its change are written.
         label: in the tables of a terminal, where that is not ``word``.
         unit: told where there is room for it; empty where the title says it.
@@ -58,7 +54,6 @@ class Figure:
     word: str
     digits: int
     better: Better
-    tasks: frozenset[Task]
     scale: Scale = Scale.PLAIN
     label: str = ""
     unit: str = ""
@@ -97,7 +92,6 @@ ACCURACY = Figure(
     word="accuracy",
     digits=4,
     better=Better.UP,
-    tasks=CLASSIFIERS,
     scale=Scale.SHARE,
 )
 PERPLEXITY = Figure(
@@ -106,7 +100,6 @@ PERPLEXITY = Figure(
     word="perplexity",
     digits=2,
     better=Better.DOWN,
-    tasks=LANGUAGE_MODELS,
     scale=Scale.RATIO,
     function_of="eval_loss",
     remark="Perplexity is exp of the mean loss over the held-out target tokens, each weighing the same. It can be "
@@ -118,7 +111,6 @@ EVAL_LOSS = Figure(
     word="loss",
     digits=4,
     better=Better.DOWN,
-    tasks=frozenset(Task),
     label="eval loss",
     unit="nats per target",
 )
@@ -129,7 +121,7 @@ FIGURES = (ACCURACY, PERPLEXITY, EVAL_LOSS)
 
 def of_task(task: Task) -> list[Figure]:
     """The figures of a task, in the order of the table."""
-    return [kind for kind in FIGURES if task in kind.tasks]
+    return [kind for kind in FIGURES if kind.name in TASKS[task].figures]
 
 
 def headlines() -> list[Figure]:

@@ -176,7 +176,7 @@ def test_a_head_that_learns_to_copy_what_it_sees_is_refused_by_name_and_by_trial
 
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(InvalidError, match="its loss scores each token against itself"):
-        require_next_token(model, 64)
+        require_next_token(model, Task.CAUSAL_LM, 64)
 
 
 def test_a_head_that_sees_ahead_is_refused_by_trial(tokenizer: Any) -> None:
@@ -184,7 +184,7 @@ def test_a_head_that_sees_ahead_is_refused_by_trial(tokenizer: Any) -> None:
     config.is_decoder = False
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(InvalidError, match="it sees the token to predict"):
-        require_next_token(model, 64)
+        require_next_token(model, Task.CAUSAL_LM, 64)
 
 
 def test_the_trial_changes_neither_weights_nor_mode_nor_random_state(tokenizer: Any) -> None:
@@ -192,7 +192,7 @@ def test_the_trial_changes_neither_weights_nor_mode_nor_random_state(tokenizer: 
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
 
-    require_next_token(model, 64)
+    require_next_token(model, Task.CAUSAL_LM, 64)
 
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -295,7 +295,7 @@ def test_any_architecture_that_the_auto_classes_know_is_evaluated_and_answers(
     ids = [tokenizer(text)["input_ids"] for text in ("the river is wide", "the river of Ghent")]
     rows = [{"input_ids": torch.tensor(row)[None], "labels": _labels(task, row)} for row in ids]
     if task == Task.CAUSAL_LM:
-        require_next_token(model, limit)
+        require_next_token(model, Task.CAUSAL_LM, limit)
     measured = evaluate_held_out(model, rows, lambda items: items[0], task, batch_size=1, arithmetic=CPU)  # type: ignore[arg-type]
     assert 0 < measured.figures.loss < 20
     assert measured.units is not None

@@ -9,10 +9,11 @@ import transformers
 from job.test_models import SMALL
 
 from lmft_api.spec import Task
+from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
 from lmft_job.models.build import build_model
-from lmft_job.models.config import AUTO_CLASSES, fresh_config
+from lmft_job.models.config import fresh_config
 from lmft_job.models.next_token import embedding_rows, pads_left
 from lmft_job.models.padding_row import hold_padding_row
 
@@ -56,7 +57,7 @@ def test_what_is_trained_is_what_is_read_again(
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
     model.save_pretrained(tmp_path)
-    again = getattr(transformers, AUTO_CLASSES[task]).from_pretrained(tmp_path, dtype=torch.float32)
+    again = getattr(transformers, tasks.of(task).auto_class).from_pretrained(tmp_path, dtype=torch.float32)
 
     there, row = model.get_input_embeddings().weight, model.get_input_embeddings().padding_idx
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())

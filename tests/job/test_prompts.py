@@ -6,7 +6,7 @@ import pytest
 from tokenizers import processors
 
 from lmft_api.spec import Task
-from lmft_job.evaluation.samples import prompt_ids
+from lmft_job import tasks
 from lmft_job.models import tokenizers
 
 
@@ -22,9 +22,9 @@ def test_an_end_token_is_no_part_of_a_prompt(tokenizer: Any, template: str, befo
     special = [("<s>", 0), ("</s>", 2)]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     plain = tokenizer("the river", add_special_tokens=False)["input_ids"]
-    assert prompt_ids("the river", tokenizer, Task.CAUSAL_LM) == [*before, *plain]
+    assert tasks.of(Task.CAUSAL_LM).prompt_ids("the river", tokenizer) == [*before, *plain]
     # the other tasks answer about the whole text
-    assert prompt_ids("the river", tokenizer, Task.MASKED_LM) == tokenizer("the river")["input_ids"]
+    assert tasks.of(Task.MASKED_LM).prompt_ids("the river", tokenizer) == tokenizer("the river")["input_ids"]
     # what a person writes stays
-    written = prompt_ids("the river</s>", tokenizer, Task.CAUSAL_LM)
+    written = tasks.of(Task.CAUSAL_LM).prompt_ids("the river</s>", tokenizer)
     assert written == [*before, *plain, 2]

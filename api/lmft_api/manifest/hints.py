@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from lmft_api.tasks import TASKS
+
 _FIELDS: dict[str, tuple[str, ...]] = {
     # transformers' TrainingArguments and its example scripts; peft, TRL, Axolotl and others that follow them
     "model.name": ("model_name_or_path", "model_name", "base_model", "pretrained_model_name_or_path", "model_id"),
@@ -74,9 +76,6 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "BF16": ("bfloat16", "torch.bfloat16", "bf16-mixed", "bf16-true"),
     "FP16": ("float16", "torch.float16", "half", "16", "16-mixed", "f16"),
     "FP32": ("float32", "torch.float32", "float", "full", "32", "32-true", "f32", "no", "tf32"),
-    "CausalLM": ("clm", "causal", "text-generation", "language-modeling", "sft", "gpt", "pretraining"),
-    "MaskedLM": ("mlm", "masked", "fill-mask"),
-    "SequenceClassification": ("text-classification", "classification", "sentiment-analysis", "seq_cls", "classifier"),
     "json": ("jsonl", "ndjson", "jsonlines", "json-lines"),
     "text": ("txt", "plain", "md", "markdown"),
     "csv": ("tsv", "excel"),
@@ -92,7 +91,9 @@ def plain(name: str) -> str:
 
 
 _BY_FIELD = {plain(other): ours for ours, others in _FIELDS.items() for other in others}
-_BY_VALUE = {plain(other): ours for ours, others in _VALUES.items() for other in others}
+_BY_VALUE = {plain(other): ours for ours, others in _VALUES.items() for other in others} | {
+    plain(other): task.value for task, defaults in TASKS.items() for other in defaults.aliases
+}
 
 
 def for_field(name: str, siblings: Iterable[str], parent: str, everywhere: Iterable[str]) -> str | None:

@@ -1,7 +1,7 @@
 """``spec`` of an LMFineTune: what to train, on what, how, and where the result goes."""
 
 from lmft_api.spec.dataset import Builtin, DataFormat, Dataset
-from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom, Task
+from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom
 from lmft_api.spec.model import HubTokenRef, Model, Tokenizer
 from lmft_api.spec.output import Output, PushToHub, Sample
 from lmft_api.spec.training import (
@@ -14,6 +14,7 @@ from lmft_api.spec.training import (
     Training,
     Weights,
 )
+from lmft_api.tasks import Task
 
 __all__ = [
     "Builtin",

@@ -16,14 +16,8 @@ from lmft_api.spec.model import HubTokenRef, Model
 from lmft_api.spec.output import Output, Sample
 from lmft_api.spec.pod import PodTemplate, Resources
 from lmft_api.spec.training import CheckpointPolicy, Evaluation, Training
-
-
-class Task(StrEnum):
-    """What the model learns."""
-
-    CAUSAL_LM = "CausalLM"
-    MASKED_LM = "MaskedLM"
-    SEQUENCE_CLASSIFICATION = "SequenceClassification"
+from lmft_api.tasks import DEFAULT_TASK, Task, takes
+from lmft_api.text.wording import in_words
 
 
 class Preparation(StrEnum):
@@ -41,10 +35,31 @@ class ResumeFrom(ApiModel):
     """Name of an LMFineTune in the same namespace; it is waited for. One that failed gives its newest checkpoint."""
 
 
+def _by_task(field: str, attribute: str, wrong: str) -> Rule:
+    """A field of ``dataset`` is refused for the tasks that have no default for it.
+
+    Args:
+        field: its name in a manifest.
+        attribute: its name in Python.
+        wrong: what to say after the name; ``takers`` and ``others`` stand for the tasks that take it or do not.
+    """
+    takers = [task for task in Task if takes(task, attribute)]
+    others = [task for task in Task if task not in takers]
+    named = takers if len(takers) <= len(others) else others
+    comparison, joint = ("==", " || ") if named is takers else ("!=", " && ")
+    allowed = joint.join(f"self.task {comparison} '{task}'" for task in named)
+    return Rule(
+        f"{allowed} || !has(self.dataset.{field})",
+        f"{field} {wrong.format(takers=in_words(takers), others=in_words(others))}",
+        lambda spec: (spec.task in named) == (named is takers) or getattr(spec.dataset, attribute) is None,
+        f"dataset.{field}",
+    )
+
+
 class LMFineTuneSpec(ApiModel):
     """A fine-tuning run. Only model, dataset and, without a platform default, output are required."""
 
-    task: Task = Task.CAUSAL_LM
+    task: Task = DEFAULT_TASK
     """CausalLM, MaskedLM or SequenceClassification."""
     model: Model
     """What to start from."""
@@ -80,24 +95,9 @@ class LMFineTuneSpec(ApiModel):
     """Attempts after failures that may pass; interruptions do not count. Default: 3."""
 
     rules: ClassVar = (
-        Rule(
-            "self.task == 'MaskedLM' || !has(self.dataset.maskProbability)",
-            "maskProbability goes with task MaskedLM; remove it or change task",
-            lambda s: s.task == Task.MASKED_LM or s.dataset.mask_probability is None,
-            "dataset.maskProbability",
-        ),
-        Rule(
-            "self.task == 'SequenceClassification' || !has(self.dataset.labelField)",
-            "labelField goes with task SequenceClassification; remove it or change task",
-            lambda s: s.task == Task.SEQUENCE_CLASSIFICATION or s.dataset.label_field is None,
-            "dataset.labelField",
-        ),
-        Rule(
-            "self.task != 'SequenceClassification' || !has(self.dataset.blockSize)",
-            "blockSize goes with CausalLM and MaskedLM; SequenceClassification pads rows instead, remove it",
-            lambda s: s.task != Task.SEQUENCE_CLASSIFICATION or s.dataset.block_size is None,
-            "dataset.blockSize",
-        ),
+        _by_task("maskProbability", "mask_probability", "goes with task {takers}; remove it or change task"),
+        _by_task("labelField", "label_field", "goes with task {takers}; remove it or change task"),
+        _by_task("blockSize", "block_size", "goes with {takers}; {others} pads rows instead, remove it"),
         Rule(
             "!has(self.output) || !has(self.output.pushToHub) || has(self.hubTokenSecretRef)",
             "pushToHub needs hubTokenSecretRef with a token that may write",

@@ -1,8 +1,4 @@
-"""A spec with every default filled in: the tutorials' numbers, which differ by task.
-
-Sources of the numbers: the Hugging Face guides "Causal language modeling", "Masked language modeling" and the
-quicktour's text classification with Trainer.
-"""
+"""A spec with every default filled in: the tutorials' numbers; :mod:`lmft_api.tasks` has those that differ by task."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +15,7 @@ from lmft_api.spec import (
     Task,
     Weights,
 )
+from lmft_api.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -127,32 +124,54 @@ class Settings:
         return rows
 
 
-_DEFAULT_EPOCHS = {Task.CAUSAL_LM: 3, Task.MASKED_LM: 3, Task.SEQUENCE_CLASSIFICATION: 2}
-_DEFAULT_WEIGHT_DECAY = {Task.CAUSAL_LM: 0.01, Task.MASKED_LM: 0.01, Task.SEQUENCE_CLASSIFICATION: 0.0}
-_DEFAULT_TOP_K = {Task.CAUSAL_LM: 50, Task.MASKED_LM: 3, Task.SEQUENCE_CLASSIFICATION: 50}
-
-
 def resolve(spec: LMFineTuneSpec) -> Settings:
     """Fill every default of a valid spec."""
-    task = spec.task
-    packed = task != Task.SEQUENCE_CLASSIFICATION
-    given, training = spec.dataset, spec.training
-    text_field = given.text_field or ("answers.text" if given.builtin else "text")
-    dataset = DatasetSettings(
+    evaluation, checkpoint, output = spec.evaluation, spec.checkpoint, spec.output
+    return Settings(
+        task=spec.task,
+        model=spec.model,
+        dataset=_dataset(spec),
+        training=_training(spec),
+        evaluation=EvaluationSettings(evaluation.every_steps if evaluation else None),
+        checkpoint=CheckpointSettings(
+            every_steps=checkpoint.every_steps if checkpoint else None,
+            every_minutes=(checkpoint.every_minutes if checkpoint else None) or 10,
+            keep=(checkpoint.keep if checkpoint else None) or 2,
+        ),
+        sample=_sample(spec),
+        output=OutputSettings(
+            uri=output.uri if output else None,
+            weights=(output.weights if output else None) or Weights.LAST,
+            push_to_hub=output.push_to_hub if output else None,
+        ),
+        gpus=(spec.resources.gpus_per_node if spec.resources else None) or 0,
+    )
+
+
+def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
+    given, default = spec.dataset, TASKS[spec.task]
+    share = default.mask_probability
+    if share is not None and given.mask_probability is not None:
+        share = float(given.mask_probability)
+    return DatasetSettings(
         source=given,
         split=given.split or "train",
-        text_field=text_field,
-        label_field=None if packed else given.label_field or "label",
+        text_field=given.text_field or ("answers.text" if given.builtin else "text"),
+        label_field=default.label_field and (given.label_field or default.label_field),
         test_percent=None if given.eval_split else given.test_percent or 20,
         eval_split=given.eval_split,
-        block_size=(given.block_size or 128) if packed else None,
-        mask_probability=_number(given.mask_probability, 0.15) if task == Task.MASKED_LM else None,
+        block_size=default.block_size and (given.block_size or default.block_size),
+        mask_probability=share,
     )
-    base = TrainingSettings(
-        epochs=_DEFAULT_EPOCHS[task],
+
+
+def _training(spec: LMFineTuneSpec) -> TrainingSettings:
+    default = TASKS[spec.task]
+    settings = TrainingSettings(
+        epochs=default.epochs,
         max_steps=None,
         learning_rate=2e-5,
-        weight_decay=_DEFAULT_WEIGHT_DECAY[task],
+        weight_decay=default.weight_decay,
         per_device_batch_size=8,
         gradient_accumulation_steps=1,
         warmup_percent=0,
@@ -168,43 +187,27 @@ def resolve(spec: LMFineTuneSpec) -> Settings:
         callbacks=(),
         trainer_class=None,
     )
-    if training is not None:
-        chosen: dict[str, Any] = {
-            name: getattr(training, name) for name in type(training).model_fields if getattr(training, name) is not None
-        }
-        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
-            if name in chosen:
-                chosen[name] = float(chosen[name])
-        chosen["callbacks"] = tuple(training.callbacks or ())
-        if training.max_steps is not None:
-            chosen["epochs"] = None
-        base = replace(base, **chosen)
-    evaluation, checkpoint, sample, output = spec.evaluation, spec.checkpoint, spec.sample, spec.output
-    return Settings(
-        task=task,
-        model=spec.model,
-        dataset=dataset,
-        training=base,
-        evaluation=EvaluationSettings(evaluation.every_steps if evaluation else None),
-        checkpoint=CheckpointSettings(
-            every_steps=checkpoint.every_steps if checkpoint else None,
-            every_minutes=(checkpoint.every_minutes if checkpoint else None) or 10,
-            keep=(checkpoint.keep if checkpoint else None) or 2,
-        ),
-        sample=SampleSettings(
-            prompts=tuple((sample.prompts if sample else None) or ()),
-            max_new_tokens=(sample.max_new_tokens if sample else None) or 100,
-            top_k=(sample.top_k if sample else None) or _DEFAULT_TOP_K[task],
-            top_p=_number(sample.top_p if sample else None, 0.95),
-        ),
-        output=OutputSettings(
-            uri=output.uri if output else None,
-            weights=(output.weights if output else None) or Weights.LAST,
-            push_to_hub=output.push_to_hub if output else None,
-        ),
-        gpus=(spec.resources.gpus_per_node if spec.resources else None) or 0,
+    given = spec.training
+    if given is None:
+        return settings
+
+    chosen: dict[str, Any] = {
+        name: getattr(given, name) for name in type(given).model_fields if getattr(given, name) is not None
+    }
+    for name in ("learning_rate", "weight_decay", "max_grad_norm"):
+        if name in chosen:
+            chosen[name] = float(chosen[name])
+    chosen["callbacks"] = tuple(given.callbacks or ())
+    if given.max_steps is not None:
+        chosen["epochs"] = None
+    return replace(settings, **chosen)
+
+
+def _sample(spec: LMFineTuneSpec) -> SampleSettings:
+    given = spec.sample
+    return SampleSettings(
+        prompts=tuple((given.prompts if given else None) or ()),
+        max_new_tokens=(given.max_new_tokens if given else None) or 100,
+        top_k=(given.top_k if given else None) or TASKS[spec.task].top_k,
+        top_p=float(given.top_p) if given and given.top_p is not None else 0.95,
     )
-
-
-def _number(text: str | None, default: float) -> float:
-    return default if text is None else float(text)

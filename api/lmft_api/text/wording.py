@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ELLIPSIS = "…"
 _MOST_COMPARED = 1000
@@ -12,6 +12,11 @@ def sentence(text: str) -> str:
     """The text with a full stop, unless it ends like a sentence."""
     text = text.strip()
     return text if text.endswith((".", "!", "?", "…")) else text + "."
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names in running text: A · A and B · A, B and C."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def shorten(text: str, length: int) -> str:

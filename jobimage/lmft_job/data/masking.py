@@ -13,9 +13,8 @@ import numpy.typing as npt
 from lmft_api.reasons import Reason
 from lmft_job.data.rows import BlockRows, Ids, Item
 from lmft_job.errors import InvalidError
+from lmft_job.tasks.base import IGNORED
 
-IGNORED = -100
-"""Label of a token that the loss passes over."""
 EVALUATION_EPOCH = (1 << 64) - 1
 """Stands for "epoch" in the masks of the held-out blocks, which are the same at every evaluation."""
 _KEEP_BELOW = int(0.1 * 2**32)

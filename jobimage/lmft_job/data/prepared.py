@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 import lmft_job
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import DATASETS, PREPARED
 from lmft_api.wire.report import DatasetFigures
@@ -75,7 +74,7 @@ class Prepared:
 
     @property
     def labels(self) -> list[str]:
-        """Class names in the order of their numbers; empty unless SequenceClassification."""
+        """Class names in the order of their numbers; empty unless the rows have labels."""
         return self.figures.labels or []
 
 
@@ -280,10 +279,8 @@ def _views(
     folder: Path, settings: Settings, tokenizer: Any
 ) -> tuple[Rows, Rows, Callable[[list[Item]], dict[str, Any]]]:
     train, held_out = folder / TRAIN, folder / HELD_OUT
-    if settings.task == Task.CAUSAL_LM:
-        return BlockRows(train), BlockRows(held_out), stack_blocks
     probability = settings.dataset.mask_probability
-    if probability is not None:  # MaskedLM alone has one
+    if probability is not None:
         masker = Masker(
             settings.training.seed,
             probability,
@@ -292,5 +289,7 @@ def _views(
             tokenizer.all_special_ids,
         )
         return MaskedBlocks(train, masker, fixed=False), MaskedBlocks(held_out, masker, fixed=True), stack_blocks
+    if settings.dataset.block_size is not None:
+        return BlockRows(train), BlockRows(held_out), stack_blocks
     pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
     return LabelledRows(train), LabelledRows(held_out), pad

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from lmft_api.spec import Task
+from lmft_job import tasks
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.likelihood import recorded
@@ -146,6 +147,7 @@ def evaluate_held_out(
     Raises:
         DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
     """
+    kind = tasks.of(task)
     losses: list[float] = []
     counts: list[int] = []
     sizes: list[int] = []
@@ -163,7 +165,7 @@ def evaluate_held_out(
                 outputs = model(**batch)
                 own = float(outputs.loss)
                 by_row = rows_of_batch.of(getattr(outputs, "logits", None), labels, task)
-                by_target = targets_by_row(labels, task).tolist()
+                by_target = kind.targets_by_row(labels).tolist()
                 targets = sum(by_target)
                 if targets:
                     loss = _likelihood(own, by_row, targets)
@@ -181,7 +183,7 @@ def evaluate_held_out(
                 if by_row is not None:
                     unit_losses += by_row
                     unit_targets += by_target
-                if task == Task.SEQUENCE_CLASSIFICATION:
+                if kind.has_labels:
                     guesses += outputs.logits.argmax(-1).tolist()
                     truths += labels.tolist()
                 beat()
@@ -190,7 +192,7 @@ def evaluate_held_out(
     mean = load_metric("perplexity").compute(losses=losses, counts=counts)
     trainer_loss = math.fsum(trainers) / sum(sizes)
     perplexity = accuracy = right = None
-    if task == Task.SEQUENCE_CLASSIFICATION:
+    if kind.has_labels:
         accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
         right = np.equal(guesses, truths).astype(np.float64)
     else:
@@ -223,26 +225,6 @@ def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
         return own
     plain = math.fsum(by_row) / targets
     return plain if abs(plain - own) > _ADDED * max(1.0, abs(plain)) else own
-
-
-def count_targets(labels: torch.Tensor, task: Task) -> int:
-    """Number of tokens (rows, for classification) that the loss of a batch is the mean of.
-
-    A causal model shifts the labels: the first token of each row is no target.
-    """
-    return int(targets_of(labels, task))
-
-
-def targets_of(labels: torch.Tensor, task: Task) -> torch.Tensor:
-    """As :func:`count_targets`, left on the device: reading it would wait for that."""
-    return targets_by_row(labels, task).sum()
-
-
-def targets_by_row(labels: torch.Tensor, task: Task) -> torch.Tensor:
-    """Number of targets of each row, left on the device; (batch,)."""
-    if task == Task.SEQUENCE_CLASSIFICATION:
-        return (labels != -100).long()
-    return (labels[:, int(task == Task.CAUSAL_LM) :] != -100).sum(-1)
 
 
 def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:

@@ -9,6 +9,8 @@ from torch.nn.functional import cross_entropy, pad
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lmft_api.spec import Task
+from lmft_job import tasks
+from lmft_job.tasks.base import IGNORED
 
 
 class RowLosses:
@@ -26,12 +28,12 @@ class RowLosses:
         labels: torch.Tensor,
         vocab_size: int,
         num_items_in_batch: Any = None,
-        ignore_index: int = -100,
+        ignore_index: int = IGNORED,
         shift_labels: torch.Tensor | None = None,
         **more: Any,
     ) -> torch.Tensor:
         """As ``ForCausalLMLoss``, which is asked where this is more than a mean over the targets of a batch."""
-        ordinary = num_items_in_batch is None and shift_labels is None and ignore_index == -100 and not more
+        ordinary = num_items_in_batch is None and shift_labels is None and ignore_index == IGNORED and not more
         if not ordinary or logits.shape != (*labels.shape, vocab_size):
             own: torch.Tensor = ForCausalLMLoss(
                 logits, labels, vocab_size, num_items_in_batch, ignore_index, shift_labels, **more
@@ -54,7 +56,7 @@ class RowLosses:
 def recorded(model: Any, task: Task) -> Iterator[RowLosses]:
     """Within it, a causal model that takes its loss from transformers keeps the losses of its rows."""
     rows = RowLosses()
-    if task != Task.CAUSAL_LM or getattr(model, "loss_function", None) is not ForCausalLMLoss:
+    if not tasks.of(task).causal or getattr(model, "loss_function", None) is not ForCausalLMLoss:
         yield rows
         return
     before = model.__dict__.get("_loss_function")
@@ -71,12 +73,16 @@ def row_losses(logits: Any, labels: torch.Tensor, task: Task) -> list[float] | N
     """Summed negative log-likelihood of each row of a batch; None where the logits are not those of the labels."""
     if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != labels.shape:
         return None
-    if task == Task.SEQUENCE_CLASSIFICATION:
+    kind = tasks.of(task)
+    if kind.has_labels:
         return cross_entropy(logits.float(), labels, reduction="none").tolist()
-    if task == Task.MASKED_LM:  # few of the tokens are targets
-        chosen = labels != -100
+    if kind.masked:  # few of the tokens are targets
+        chosen = labels != IGNORED
         losses = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
         return torch.stack([part.sum() for part in torch.split(losses, chosen.sum(1).tolist())]).tolist()
     # Row by row: the logits of a batch in FP32 once more could be what the accelerator's memory does not hold.
-    sums = [cross_entropy(logits[row, :-1].float(), labels[row, 1:], reduction="sum") for row in range(len(labels))]
+    last, first = labels.shape[1] - kind.shift, kind.shift
+    sums = [
+        cross_entropy(logits[row, :last].float(), labels[row, first:], reduction="sum") for row in range(len(labels))
+    ]
     return torch.stack(sums).tolist()

@@ -10,8 +10,9 @@ import transformers
 
 from lmft_api.spec import Task
 from lmft_api.text.wording import first_line
+from lmft_job import tasks
 from lmft_job.errors import InvalidError, JobError
-from lmft_job.models.config import AUTO_CLASSES, complete_config, label_settings, require_head
+from lmft_job.models.config import complete_config, label_settings, require_head
 from lmft_job.models.next_token import embedding_rows
 from lmft_job.models.padding_row import hold_padding_row
 from lmft_job.models.sources.files import Say
@@ -48,22 +49,12 @@ def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
     Packed blocks are never padded and rows carry an attention mask, so no real end-of-text label is masked away.
 
     Raises:
-        InvalidError: for MaskedLM without a mask token, or with nothing to pad with.
+        InvalidError: it lacks a special token that the task needs.
     """
-    if task == Task.MASKED_LM and tokenizer.mask_token_id is None:
-        raise InvalidError(
-            [
-                "spec.task: MaskedLM needs a tokenizer with a mask token, and this one has none. Use a model such as "
-                "distilbert/distilroberta-base, or task CausalLM."
-            ]
-        )
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None and task == Task.SEQUENCE_CLASSIFICATION:
-            raise InvalidError(
-                ["spec.model.tokenizer: it has neither a padding nor an end-of-text token to pad rows with."]
-            )
-        if tokenizer.eos_token_id is not None:
-            tokenizer.pad_token = tokenizer.eos_token
+    if wrong := tasks.of(task).tokenizer_problem(tokenizer):
+        raise InvalidError([wrong])
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -117,7 +108,7 @@ def build_model(
     """
     require_head(task, config)
     complete_config(config, task, tokenizer)
-    factory = getattr(transformers, AUTO_CLASSES[task])
+    factory = getattr(transformers, tasks.of(task).auto_class)
     transformers.set_seed(seed)
     if weights is not None:
         built = load_weights(factory, weights, config, task, field, trust_remote_code=trust_remote_code)

@@ -8,21 +8,10 @@ from transformers import AutoConfig
 
 from lmft_api.spec import Task
 from lmft_api.text.wording import did_you_mean, first_line
+from lmft_job import tasks
 from lmft_job.errors import InvalidError
-from lmft_job.models.next_token import not_causal
 from lmft_job.models.tokenizers import id_count
 
-AUTO_CLASSES = {
-    Task.CAUSAL_LM: "AutoModelForCausalLM",
-    Task.MASKED_LM: "AutoModelForMaskedLM",
-    Task.SEQUENCE_CLASSIFICATION: "AutoModelForSequenceClassification",
-}
-# Their CausalLM head scores each token against itself, or sees it. Named here to be refused before anything is
-# downloaded for them; those that are not named are found out by the rehearsal.
-_NOT_CAUSAL = {
-    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "mvp", "pegasus",
-    "plbart", "prophetnet", "trocr", "whisper", "xlm", "xlnet",
-}  # fmt: skip
 _NO_LIMIT = 10**9
 _WHERE = "spec.model.fromConfig"
 
@@ -123,26 +112,27 @@ def require_head(task: Task, config: Any) -> None:
     Raises:
         InvalidError: when transformers knows none. Remote code brings its own and is not looked at.
     """
-    factory = getattr(transformers, AUTO_CLASSES[task])
-    carried = (getattr(config, "auto_map", None) or {}).get(AUTO_CLASSES[task])
+    kind = tasks.of(task)
+    factory = getattr(transformers, kind.auto_class)
+    carried = (getattr(config, "auto_map", None) or {}).get(kind.auto_class)
     if type(config) not in factory._model_mapping and carried is None:
         raise InvalidError(
             [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
         )
-    if task == Task.CAUSAL_LM and config.model_type in _NOT_CAUSAL:
-        raise InvalidError([not_causal(config.model_type, "its head does not learn to predict the next token")])
+    if config.model_type in kind.unfit_types:
+        raise InvalidError([kind.misfit(config.model_type, kind.unfit_reason)])
 
 
 def complete_config(config: Any, task: Task, tokenizer: Any) -> None:
     """Fill in what configurations leave out and models need: padding id, the decoder's first token, and direction."""
     for part in (config, text_part(config)):
         # A decoder that classifies looks for a row's last token that is no padding: of the tokenizer that pads.
-        if getattr(part, "pad_token_id", None) is None or task == Task.SEQUENCE_CLASSIFICATION:
+        if getattr(part, "pad_token_id", None) is None or tasks.of(task).has_labels:
             part.pad_token_id = tokenizer.pad_token_id
     if getattr(config, "is_encoder_decoder", False):
         if getattr(config, "decoder_start_token_id", None) is None:
             config.decoder_start_token_id = config.pad_token_id
-    elif task == Task.CAUSAL_LM and getattr(config, "is_decoder", None) is False:
+    elif tasks.of(task).causal and getattr(config, "is_decoder", None) is False:
         # Encoders such as BERT see the whole input unless told otherwise, the token to predict too: perplexity nears 1.
         config.is_decoder = True
 

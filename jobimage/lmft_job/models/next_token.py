@@ -14,8 +14,10 @@ import torch
 from transformers import Trainer
 
 from lmft_api.spec import Task
+from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models.device import Arithmetic
+from lmft_job.tasks.base import IGNORED
 
 _TOKENS = 12
 NOTICEABLE = 1e-4
@@ -45,11 +47,11 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
     Args:
         trainer: its ``compute_loss`` is tried, whosever it is.
         batch: one row is enough.
-        task: in the row every token becomes a target for MaskedLM, where else there may be none.
+        task: where tokens are masked, every one of the row becomes a target, since there may be none else.
         arithmetic: device and precision.
     """
     model: Any = trainer.model
-    if task == Task.MASKED_LM:
+    if tasks.of(task).masked:
         batch = {**batch, "labels": batch["input_ids"]}
     batch = {name: value.to(arithmetic.device) for name, value in batch.items()}
     losses = []
@@ -60,8 +62,8 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
     return not math.isclose(*losses, rel_tol=0.01)
 
 
-def require_next_token(model: Any, positions: int | None, usable: torch.Tensor | None = None) -> None:
-    """Refuse a CausalLM head that is not trained to predict the next token: it would report a perplexity near 1.
+def require_next_token(model: Any, task: Task, positions: int | None, usable: torch.Tensor | None = None) -> None:
+    """Refuse a causal head that is not trained to predict the next token: it would report a perplexity near 1.
 
     Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
     only where labels are not shifted, and the last id is another, which earlier positions must not see. In FP32: the
@@ -70,6 +72,7 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
 
     Args:
         model: on its device, in FP32.
+        task: of the run.
         positions: the longest input that it takes.
         usable: ids that text can have, 1-D; None for all of the vocabulary.
 
@@ -84,7 +87,7 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
     chosen[1, :, :-1] = chosen[0, :, :-1]
     chosen[1, :, -1] = (chosen[0, :, -1] + count // 2) % count
     ids = usable[chosen]
-    labels = torch.full_like(ids, -100)
+    labels = torch.full_like(ids, IGNORED)
     labels[1, :, 0] = usable[(chosen[1, :, 0] + count // 2) % count]
     arithmetic = Arithmetic(next(model.parameters()).device)
     ids, labels = ids.to(arithmetic.device), labels.to(arithmetic.device)
@@ -105,7 +108,7 @@ def require_next_token(model: Any, positions: int | None, usable: torch.Tensor |
     elif ahead > NOTICEABLE * scale:
         wrong = "it sees the token to predict"
     if wrong:
-        raise InvalidError([not_causal(model.config.model_type, wrong)])
+        raise InvalidError([tasks.of(task).misfit(model.config.model_type, wrong)])
 
 
 def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
@@ -144,10 +147,3 @@ def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool(((one - other).abs() <= NOTICEABLE + 10 * NOTICEABLE * one.abs()).all())
-
-
-def not_causal(kind: str, wrong: str) -> str:
-    """The problem, with what to do."""
-    return (
-        f"spec.task: CausalLM does not go with a model of type {kind}; {wrong}. Choose a decoder such as gpt2 or llama"
-    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmft_api.spec import Task
+from lmft_job import tasks
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -13,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions: int | None = None) -> Any:
     """Train byte-level BPE (Sennrich et al., 2016; on bytes as in GPT-2) and wrap it for transformers.
 
-    CausalLM gets GPT-2's layout: one special token that ends, pads and stands for the unknown. The other tasks get
+    A causal task gets GPT-2's layout: one special token that ends, pads and stands for the unknown. The others get
     RoBERTa's: ``<s> text </s>``, with ``<pad>``, ``<unk>`` and ``<mask>``. The same texts give the same tokenizer.
 
     Args:
@@ -26,7 +27,7 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
 
-    causal = task == Task.CAUSAL_LM
+    causal = tasks.of(task).causal
     special: list[Any] = [END_OF_TEXT] if causal else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

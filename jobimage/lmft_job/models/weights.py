@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from lmft_api.spec import Task
 from lmft_api.text.wording import first_line
+from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models.config import text_part
 from lmft_job.models.sources.parsing import weights_of
@@ -212,7 +213,7 @@ def _missing(model: Any, lost: list[str], extra: list[str], task: Task, field: s
 
 def _is_fresh(model: Any, name: str, task: Task) -> bool:
     """Whether a weight belongs to a classifier's head, which is meant to begin fresh."""
-    if task != Task.SEQUENCE_CLASSIFICATION:
+    if not tasks.of(task).has_labels:
         return False
     prefix = getattr(model, "base_model_prefix", "")
     if prefix and hasattr(model, prefix) and not name.startswith(f"{prefix}."):

@@ -9,11 +9,11 @@ from yaml import SafeDumper
 
 from lmft_api.figures import known
 from lmft_api.schema.patterns import HUB_ID_PATTERN
-from lmft_api.spec import Task
 from lmft_api.text.shown import one_line, printable
 from lmft_api.wire.report import Report
+from lmft_job import tasks
 from lmft_job.report import formatting
-from lmft_job.report.snippet import PIPELINES, usage
+from lmft_job.report.snippet import usage
 from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
 
 ANSWER_LENGTH = 1_500
@@ -47,7 +47,7 @@ def render_card(report: Report) -> str:
 
 def metadata(report: Report) -> dict[str, Any]:
     """The front matter; what is not known (the licence above all) is left out rather than guessed."""
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": PIPELINES[report.task]}
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tasks.of(report.task).pipeline}
     if report.model.base_model and _is_hub_id(report.model.base_model):
         front["base_model"] = report.model.base_model
         front["base_model_relation"] = "finetune"
@@ -73,7 +73,7 @@ def metadata(report: Report) -> dict[str, Any]:
             "name": one_line(report.name),
             "results": [
                 {
-                    "task": {"type": PIPELINES[report.task]},
+                    "task": {"type": tasks.of(report.task).pipeline},
                     "dataset": {"name": shown_name, "type": data_name if on_hub else "custom", "split": "held out"},
                     "metrics": metrics,
                 }
@@ -84,10 +84,10 @@ def metadata(report: Report) -> dict[str, Any]:
 
 
 def _introduction(report: Report) -> str:
+    task = tasks.of(report.task).title
     if report.model.base_model:
-        origin = f"This is {_plain(report.model.base_model)}, fine-tuned for {formatting.TASK_NAMES[report.task]}"
+        origin = f"This is {_plain(report.model.base_model)}, fine-tuned for {task}"
     else:
-        task = formatting.TASK_NAMES[report.task]
         origin = f"This is a {_plain(report.model.name)} model, trained for {task} from scratch"
     data = f" on {_plain(report.dataset.name)}" if report.dataset.name else ""
     return f"{origin}{data}.\n\n{_plain(formatting.outcome(report))}\n"
@@ -147,9 +147,7 @@ def _limitations(report: Report) -> list[str]:
     if report.model.base_model:
         said.append("What holds for the base model, its biases and its licence among it, holds for this one too.")
     said.append("It was measured by the figures above alone: not for truth, not for safety, not on other tasks.")
-    if report.task == Task.CAUSAL_LM:
-        said.append("It writes fluent text that may be wrong or offensive.")
-    return said
+    return [*said, *tasks.of(report.task).limitations]
 
 
 def _provenance(report: Report) -> str:

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lmft_api.figures import FIGURES, Figure, Scale, known
-from lmft_api.spec import Task
 from lmft_api.wire.report import EvaluationRow, Report, ResultFigures
 from lmft_job.evaluation.uncertainty import may_be_chance
-
-TASK_NAMES = {
-    Task.CAUSAL_LM: "causal language modeling",
-    Task.MASKED_LM: "masked language modeling",
-    Task.SEQUENCE_CLASSIFICATION: "sequence classification",
-}
-"""Tasks in running text."""
 
 
 def count(number: float) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from lmft_api.figures import EVAL_LOSS, FIGURES, Figure, Scale, of_task
 from lmft_api.text.shown import printable
 from lmft_api.wire.report import CurvePoint, Report
+from lmft_job import tasks
 from lmft_job.report import charts, formatting, tables
 from lmft_job.report.snippet import usage
 
@@ -70,7 +71,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         words=formatting,
         style=Markup(style),  # noqa: S704 - our own file
         policy=f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'",
-        task=formatting.TASK_NAMES[report.task],
+        task=tasks.of(report.task),
         outcome=formatting.outcome(report),
         verdict=formatting.verdict(report.results),
         tiles=tables.tiles_of(report),

@@ -4,23 +4,11 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from lmft_api.spec import Task
 from lmft_api.wire.report import Report
+from lmft_job import tasks
 
 PROMPT_LENGTH = 200
 """A longer prompt is cut in the example."""
-_FALLBACK_PROMPT = {
-    Task.CAUSAL_LM: "Once upon a time",
-    Task.MASKED_LM: "The sky is <mask>.",
-    Task.SEQUENCE_CLASSIFICATION: "What a pleasant surprise!",
-}
-_NEW_TOKENS = 20
-PIPELINES = {
-    Task.CAUSAL_LM: "text-generation",
-    Task.MASKED_LM: "fill-mask",
-    Task.SEQUENCE_CLASSIFICATION: "text-classification",
-}
-"""Name of the transformers pipeline for each task."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +28,11 @@ def usage(report: Report, place: str | None = None) -> LoadSnippet:
         uri = "model"
     elif uri.startswith("file://"):
         uri = unquote(urlsplit(uri).path)
-    prompt = report.results.samples[0].prompt if report.results.samples else _FALLBACK_PROMPT[report.task]
-    call = f"pipe({prompt[:PROMPT_LENGTH]!r})"
-    if report.task == Task.CAUSAL_LM:
-        # The pipeline's own default may go beyond the positions that a small model has.
-        length = report.settings.get("sample.max_new_tokens", _NEW_TOKENS)
-        call = f"pipe({prompt[:PROMPT_LENGTH]!r}, max_new_tokens={length})"
-    elif report.task == Task.MASKED_LM:
-        call = f"pipe({prompt[:PROMPT_LENGTH]!r}.replace('<mask>', pipe.tokenizer.mask_token))"
+    task = tasks.of(report.task)
+    prompt = report.results.samples[0].prompt if report.results.samples else task.example
     lines = [
         "from transformers import pipeline",
-        f"pipe = pipeline({PIPELINES[report.task]!r}, model={uri!r})",
-        f"print({call})",
+        f"pipe = pipeline({task.pipeline!r}, model={uri!r})",
+        f"print({task.call(prompt[:PROMPT_LENGTH], report.settings)})",
     ]
     return LoadSnippet(copy, "\n".join(lines))

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from lmft_api.figures import EVAL_LOSS, Figure, Scale, known, of_task
-from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model, Task
+from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model
 from lmft_api.spec.resolved import resolve
 from lmft_api.wire.report import EvaluationRow, Report
+from lmft_job import tasks
 from lmft_job.report import formatting
 from lmft_job.report.remarks import data_remarks
 
@@ -52,14 +53,9 @@ def settings_rows(report: Report) -> list[Setting]:
 
 def remarks(report: Report) -> list[str]:
     """What a careful reader has to know about the figures; the model card says the same."""
-    said = _of_change(report) + data_remarks(report.dataset)
+    task, said = tasks.of(report.task), _of_change(report) + data_remarks(report.dataset)
     said += [kind.remark for kind in known(report.results) if kind.remark]
-    if report.task == Task.CAUSAL_LM:
-        said.append(
-            "Texts are packed: joined and cut into blocks, so attention can reach from one text into the one before it."
-        )
-    if report.task == Task.MASKED_LM:
-        said.append("The held-out blocks were masked once, with a fixed seed, so every evaluation sees the same masks.")
+    said += task.remarks
     if report.model.base_model is None:
         said.append(
             "The model was trained from scratch: before training it guesses nearly evenly among all tokens, so a large "
@@ -74,7 +70,7 @@ def remarks(report: Report) -> list[str]:
             "and after, so that runs with and without it can be compared."
         )
     said.append("The held-out data comes from the same source as the training data; other texts may fare worse.")
-    if report.task != Task.SEQUENCE_CLASSIFICATION and report.results.samples:
+    if task.drawn and report.results.samples:
         said.append("The samples are single draws, with the same seed before and after.")
     return said
 

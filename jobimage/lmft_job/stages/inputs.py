@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from lmft_api.spec import Task
 from lmft_api.wire.layout import STAGED, STAGED_DATA
 from lmft_api.wire.run_file import Stage
+from lmft_job import tasks
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity, same_software
 from lmft_job.attempt.training import TrainingAttempt
@@ -158,7 +158,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     if tried.one_end:
         data = replace(data, collator=OneEnd(data.collator, tokenizer))
     # Vocabulary or labels may have been the data's to decide.
-    decided = sources.model is not None and task != Task.SEQUENCE_CLASSIFICATION
+    decided = sources.model is not None and not tasks.of(task).has_labels
     return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None)
 
 
@@ -182,7 +182,7 @@ def _try_model(
         return _Tried()
     findings.of(lambda: require_head(settings.task, config))
     labels = []
-    if sources.model is not None and settings.task == Task.SEQUENCE_CLASSIFICATION:
+    if sources.model is not None and tasks.of(settings.task).has_labels:
         labels = model_labels(config.id2label)
         if tokenizer is not None:
             take_padding(tokenizer, config)
@@ -207,7 +207,7 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
     """
     built = ingredients.built or _build(context, ingredients.sources, ingredients.config, ingredients.tokenizer)
     model = built.model
-    if ingredients.sources.model is None and context.settings.task == Task.CAUSAL_LM and ingredients.limit is not None:
+    if ingredients.sources.model is None and tasks.of(context.settings.task).causal and ingredients.limit is not None:
         # A pipeline answers with 256 tokens unless told otherwise, and a small model may not have as many positions.
         model.generation_config.max_length = ingredients.limit
     try:

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import Settings
 from lmft_api.text.wording import first_line
+from lmft_job import tasks
 from lmft_job.data.rows import PadRows
 from lmft_job.errors import Findings, InvalidError
 from lmft_job.models.config import position_limit, positions_of, text_part
 from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import NOTICEABLE, require_next_token, trying
+from lmft_job.tasks.base import IGNORED
 from lmft_job.training.batch import is_shortage
 
 _TOKENS = 12
@@ -53,7 +54,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
     Raises:
         InvalidError: every problem found.
     """
-    findings = Findings()
+    task, findings = tasks.of(settings.task), Findings()
     kind = model.config.model_type
     if settings.training.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         findings.problems.append(
@@ -63,7 +64,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
     limit = _position_limit(model, tokenizer, ordinary)
     one_end = False
     try:
-        if settings.task == Task.SEQUENCE_CLASSIFICATION:
+        if task.has_labels:
             one_end = _try_rows(model, tokenizer, settings, limit)
         else:
             _try_blocks(model, ordinary, settings, limit)
@@ -76,7 +77,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
             f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
             f"settings do not go together ({_said(error)})"
         )
-    if not findings.problems and settings.task == Task.CAUSAL_LM and settings.sample.prompts:
+    if not findings.problems and task.causal and settings.sample.prompts:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
     if findings.problems:
         raise InvalidError(findings.problems)
@@ -148,26 +149,23 @@ def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: i
     Raises:
         InvalidError: the head learns something else than the task.
     """
-    kind, causal = model.config.model_type, settings.task == Task.CAUSAL_LM
-    if causal:
-        require_next_token(model, limit, ordinary)
+    task = tasks.of(settings.task)
+    if task.causal:
+        require_next_token(model, task.name, limit, ordinary)
     size = min(settings.dataset.block_size or _TOKENS, limit or _TOKENS)
     weights = sum(weight.numel() for weight in model.parameters())
     length = size if size * weights <= _CHEAP else min(size, _TOKENS)
     ids = _some_ids(ordinary, length)
     other = ids.roll(1, dims=1)
-    if not causal:
-        ids, other = (torch.where(torch.arange(length) % 3 == 1, labels, -100) for labels in (ids, other))
+    if not task.causal:
+        ids, other = (torch.where(torch.arange(length) % 3 == 1, labels, IGNORED) for labels in (ids, other))
     inputs = _some_ids(ordinary, length)
     with trying(model, _cpu(model)):
         told, otherwise = (model(input_ids=inputs, labels=labels) for labels in (ids, other))
         _require_outputs(told, (1, length))
         if not torch.allclose(told.logits, otherwise.logits, atol=1e-5):
             raise InvalidError(
-                [
-                    f"spec.task: {settings.task} does not go with a model of type {kind}; its decoder is given the "
-                    "tokens that it is to predict. Choose an encoder such as bert or roberta"
-                ]
+                [task.misfit(model.config.model_type, "its decoder is given the tokens that it is to predict")]
             )
         model.train()
         model(input_ids=inputs, labels=ids)
@@ -182,7 +180,7 @@ def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
 
 def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None) -> bool:
     """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
-    _require_no_choice(model, limit)
+    _require_no_choice(model, settings, limit)
     lengths = _LENGTHS if limit is None else [min(length, limit) for length in _LENGTHS]
     rows = [tokenizer(_WORDS * length, truncation=True, max_length=length)["input_ids"] for length in lengths]
 
@@ -202,9 +200,10 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
         if not torch.allclose(padded, alone, rtol=0, atol=NOTICEABLE * float(alone.abs().max())):
             raise InvalidError(
                 [
-                    f"spec.task: {settings.task} does not go with a model of type {model.config.model_type}; its "
-                    "answer to a text depends on the padding that longer texts of the batch bring. Choose a type "
-                    "such as bert or distilbert"
+                    tasks.of(settings.task).misfit(
+                        model.config.model_type,
+                        "its answer to a text depends on the padding that longer texts of the batch bring",
+                    )
                 ]
             )
         end = tokenizer.eos_token_id
@@ -217,7 +216,7 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
     return False
 
 
-def _require_no_choice(model: Any, limit: int | None) -> None:
+def _require_no_choice(model: Any, settings: Settings, limit: int | None) -> None:
     """Refuse attention to a choice of tokens (DeepSeek's sparse attention) that is not all of a row.
 
     Among tokens of equal score it chooses by the length of the batch: too rarely for a trial to show, and often enough
@@ -227,7 +226,7 @@ def _require_no_choice(model: Any, limit: int | None) -> None:
     if isinstance(choice, int) and (limit is None or limit > choice):
         raise InvalidError(
             [
-                f"spec.task: {Task.SEQUENCE_CLASSIFICATION} does not go with a model of type {model.config.model_type} "
+                f"spec.task: {settings.task} does not go with a model of type {model.config.model_type} "
                 f"that attends to {choice} tokens of a text (index_topk): which ones depends on the padding that "
                 f"longer texts of the batch bring. Set index_topk to {limit or 'the longest text'}, or take "
                 "another type"

@@ -19,12 +19,13 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from lmft_api.figures import FIGURES
-from lmft_api.spec import Optimizer, Scheduler, Task
+from lmft_api.spec import Optimizer, Scheduler
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
+from lmft_job import tasks
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
-from lmft_job.evaluation.held_out import TrainerLoss, targets_of
+from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import heeds_count
 from lmft_job.models.weights import restore
 from lmft_job.storage import disk_error
@@ -125,8 +126,8 @@ class RecipeTrainer(Trainer):
         """Trainer's own; the targets of the whole step are counted."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.weighs and samples:
-            task = self.run.job.settings.task
-            self._step_targets = torch.stack([targets_of(batch["labels"], task) for batch in samples]).sum()
+            task = tasks.of(self.run.job.settings.task)
+            self._step_targets = torch.stack([task.targets_by_row(batch["labels"]).sum() for batch in samples]).sum()
         return samples, items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
@@ -134,13 +135,13 @@ class RecipeTrainer(Trainer):
 
         One without any, as a few masked tokens may leave it, weighs nothing: its mean is no number.
         """
-        task, labels = self.run.job.settings.task, inputs["labels"]
+        task, labels = tasks.of(self.run.job.settings.task), inputs["labels"]
         loss = super().compute_loss(model, inputs, *args, **options)
-        heeded = self.weighs or task == Task.MASKED_LM
+        heeded = self.weighs or task.masked
         if not heeded or not model.training or not isinstance(loss, torch.Tensor):
             return loss
-        targets = targets_of(labels, task).to(loss.device)
-        if task == Task.MASKED_LM:
+        targets = task.targets_by_row(labels).sum().to(loss.device)
+        if task.masked:
             loss = torch.where((targets == 0) & loss.isnan(), torch.zeros_like(loss), loss)
         if self.weighs:
             loss = loss * (targets / self._step_targets.clamp(min=1).to(loss.device))

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from lmft_job.models.device import Arithmetic
+from lmft_job.tasks.base import IGNORED
 
 _TOLERANCE = 1e-5
 _TOKENS = 32
 _LARGE_LOGIT = 30.0
 _COUNT = 40
-IGNORED = -100
 
 
 def available() -> bool:

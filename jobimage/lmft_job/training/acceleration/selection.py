@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmft_api.spec import Compile, Task
+from lmft_job import tasks
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
@@ -116,10 +117,11 @@ def choose_acceleration(
     if arithmetic.device.type != "cuda":
         return PLAIN
     packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
-    language = task != Task.SEQUENCE_CLASSIFICATION and not own_loss
+    kind = tasks.of(task)
+    language = not kind.has_labels and not own_loss
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
-        task == Task.CAUSAL_LM and language
+        kind.causal and language
         and _logits_are_large(model, rows * (block_size or 0), arithmetic) and admits_fused_loss(model, arithmetic)
     )  # fmt: skip
     compiled = (

@@ -1,0 +1,77 @@
+"""The tasks: their names, which fields of a manifest each takes, and the numbers it gets where a manifest sets none.
+
+Sources of the numbers: the Hugging Face guides "Causal language modeling", "Masked language modeling" and the
+quicktour's text classification with Trainer. What a task means for models, rows and reports is in ``lmft_job.tasks``.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What the model learns."""
+
+    CAUSAL_LM = "CausalLM"
+    MASKED_LM = "MaskedLM"
+    SEQUENCE_CLASSIFICATION = "SequenceClassification"
+
+
+DEFAULT_TASK = Task.CAUSAL_LM
+"""Of a manifest that names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDefaults:
+    """Defaults of one task. A field of ``spec.dataset`` whose default is None is refused for this task.
+
+    Attributes:
+        aliases: what others call the task, for the hint beside a name that is not known.
+        epochs: passes over the training data.
+        weight_decay: decoupled weight decay.
+        top_k: tokens to sample among, or fills to show.
+        block_size: tokens in a block; None where each text is a row of its own, padded to the longest of its batch.
+        mask_probability: share of the tokens to mask.
+        label_field: dotted path to the label.
+        figures: names of those of :mod:`lmft_api.figures` that are measured.
+    """
+
+    aliases: tuple[str, ...]
+    epochs: int
+    weight_decay: float
+    top_k: int
+    block_size: int | None = None
+    mask_probability: float | None = None
+    label_field: str | None = None
+    figures: tuple[str, ...] = ("perplexity", "eval_loss")
+
+
+TASKS = {
+    Task.CAUSAL_LM: TaskDefaults(
+        aliases=("clm", "causal", "text-generation", "language-modeling", "sft", "gpt", "pretraining"),
+        epochs=3,
+        weight_decay=0.01,
+        top_k=50,
+        block_size=128,
+    ),
+    Task.MASKED_LM: TaskDefaults(
+        aliases=("mlm", "masked", "fill-mask"),
+        epochs=3,
+        weight_decay=0.01,
+        top_k=3,
+        block_size=128,
+        mask_probability=0.15,
+    ),
+    Task.SEQUENCE_CLASSIFICATION: TaskDefaults(
+        aliases=("text-classification", "classification", "sentiment-analysis", "seq_cls", "classifier"),
+        epochs=2,
+        weight_decay=0.0,
+        top_k=50,
+        label_field="label",
+        figures=("accuracy", "eval_loss"),
+    ),
+}
+
+
+def takes(task: Task, attribute: str) -> bool:
+    """Whether a task takes a field of ``spec.dataset``, by its Python name: ``takes(task, "block_size")``."""
+    return getattr(TASKS[task], attribute) is not None
