@@ -41,7 +41,8 @@ def test_a_report_has_the_trainers_format_and_the_pods_token(tmp_path):
 
 def test_what_is_sent_goes_by_names_that_the_operator_knows():
     reporter = ProgressReporter(Endpoint("http://nowhere", None, None))
-    figures = EvaluationRow(step=5, epoch=0.5, train_loss=3.2, eval_loss=3.0, perplexity=20.085, accuracy=0.5)
+    values: dict[str, Any] = {kind.name: 0.5 for kind in FIGURES}
+    figures = EvaluationRow(step=5, epoch=0.5, train_loss=3.2, **values)
     reporter.phase(JobPhase.TRAINING)
     reporter.resumed(ResumePoint(step=400, lost_steps=12), 1)
     reporter.baseline(figures)
