@@ -1,6 +1,7 @@
 """The ConfigMap is what lmft_operator.settings reads: every setting reachable, the same defaults in both."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from chart.helm import CHART, FULL, HELMS, render, sets
 
 from lmft_operator.settings import OperatorSettings, Section, parse
+from lmft_operator.values_schema import values_schema
 
 # Decided by the chart: they go with its ports and mounts.
 FIXED = {
@@ -176,6 +178,59 @@ def test_every_section_of_the_settings_is_rendered() -> None:
     ]
 
     assert missing == []
+
+
+def test_the_schema_is_the_one_that_is_generated() -> None:
+    written = json.loads((CHART / "values.schema.json").read_text())
+
+    assert written == values_schema((CHART / "values.yaml").read_text()), "stale: run make generate"
+
+
+def test_a_value_without_a_setting_has_the_type_of_its_default_or_of_its_comment() -> None:
+    text = """
+# Of the cache.
+cache:
+  # -- Whether.
+  on: true
+  # @schema {minimum: 3}
+  # -- How many.
+  size: 5
+  # @schema name
+  # -- Where.
+  claim: ""
+  # @schema [duration]
+  waits: []
+# -- As in the settings.
+logLevel: INFO
+"""
+    properties = values_schema(text)["properties"]
+
+    assert set(properties) == {"global", "enabled", "cache", "logLevel"}
+    cache = properties["cache"]["properties"]
+    assert properties["cache"]["additionalProperties"] is False
+    assert (cache["on"], cache["size"]) == ({"type": "boolean"}, {"type": "integer", "minimum": 3})
+    assert (cache["waits"]["type"], cache["waits"]["items"]["type"]) == ("array", "string")
+    assert re.search(cache["claim"]["pattern"], "")
+    assert re.search(cache["claim"]["pattern"], "a.b")
+    assert not re.search(cache["claim"]["pattern"], "A b")
+    assert properties["logLevel"]["enum"] == ["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+def test_a_comment_that_names_no_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match='"colour" is not a kind; there are address, annotations'):
+        values_schema("# @schema colour\nink: red\n")
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("job: {userId: 7}", "job: {userID: 7}"),
+        ("defaults: {endpointUrl: 'http://s3'}", "defaults: {endpointURL: 'http://s3'}"),
+        ("documentationUrl: null", "documentationURL: null"),
+    ],
+)
+def test_settings_of_the_chart_before_are_still_read(older: str, newer: str) -> None:
+    assert parse(older) == parse(newer) != OperatorSettings()
 
 
 def test_the_schema_and_the_values_have_the_same_keys() -> None:

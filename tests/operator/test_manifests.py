@@ -47,7 +47,7 @@ FULL: dict[str, Any] = PLAIN | {
     },
 }
 PLATFORM = """
-defaults: {outputUri: s3://models/all, endpointUrl: http://s3:9000, region: eu-1, credentialsSecretName: lmft-s3}
+defaults: {outputUri: s3://models/all, endpointURL: http://s3:9000, region: eu-1, credentialsSecretName: lmft-s3}
 job:
   image: registry.example.com/job:1
   env: {HF_ENDPOINT: "http://hub:8080"}
@@ -187,7 +187,7 @@ def test_tmp_and_cache_are_bounded_by_the_maximum_and_a_shared_cache_is_not():
 
 
 def test_without_a_user_id_the_platform_chooses_one_that_is_not_root():
-    pod = build(PLAIN, parse("job: {userId: null}"), CASES["plain"][2])["spec"]["template"]["spec"]
+    pod = build(PLAIN, parse("job: {userID: null}"), CASES["plain"][2])["spec"]["template"]["spec"]
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
         "fsGroupChangePolicy": "OnRootMismatch",

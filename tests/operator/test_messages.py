@@ -164,7 +164,7 @@ def test_a_wait_between_attempts_leads_to_what_the_last_one_ended_with(World, co
 
 def test_without_a_page_messages_lead_nowhere(World):
     world = World()
-    world.settings = parse("documentationUrl: null")
+    world.settings = parse("documentationURL: null")
     failed_by_policy(world)
     assert world.message == "spec.a: wrong"
 
