@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from job.forked import complete, outcome, run_folder, toy_spec
+from job.shortage import short_of_memory
 
 from lmft_job.training.history import LOSSES_FILE, TrainingHistory
 
@@ -67,15 +68,10 @@ def test_a_loss_of_somebodys_own_is_divided_by_the_batches_unless_its_class_says
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(task: str, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, task, 4)
     complete(tmp_path, spec, name="calm")
-    monkeypatch.setenv("LMFT_TESTING", "1")
-    monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "2")
-    monkeypatch.setenv("LMFT_TEST_SHORTAGE_STEP", "7")
-    child = complete(tmp_path, spec)
+    child = complete(tmp_path, spec, patch=short_of_memory(2, from_step=7))
     assert "restart" in child.lines
     assert child.said("resumed from step 5")
     [note] = child.result["adjustments"]

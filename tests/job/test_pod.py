@@ -17,6 +17,7 @@ from job.forked import UID, toy_spec
 from job.pods import Pod
 from job.progress_double import server
 from job.s3server import BUCKET, S3Server
+from job.shortage import short_of_memory
 
 
 def pod(home: Path, run_file: dict[str, Any] | str) -> tuple[int, Any]:
@@ -114,8 +115,7 @@ def test_out_of_accelerator_memory_a_fresh_process_goes_on_from_the_newest_check
     code, calm = pod(tmp_path, run_file(spec, name="calm"))
     assert code == 0
     # given memory for two rows, and a shortage that shows in step 8, after the checkpoint of step 5
-    shortage = {"LMFT_TESTING": "1", "LMFT_TEST_LARGEST_BATCH": "2", "LMFT_TEST_SHORTAGE_STEP": "7"}
-    child = Pod(tmp_path, run_file(spec), PYTHONPATH=os.pathsep.join(sys.path), **shortage)
+    child = Pod(tmp_path, run_file(spec), short_of_memory(2, from_step=7), PYTHONPATH=os.pathsep.join(sys.path))
     code, result = child.end()
     # then one pod, whose process was replaced, did the rest
     assert code == 0, child.log

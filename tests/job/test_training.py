@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from job.forked import attempt, complete, outcome, run_folder, toy_spec
+from job.shortage import short_of_memory
 
 from lmft_job.attempt.ending import conclude
 from lmft_job.errors import AcceleratorMemoryError
@@ -119,21 +120,11 @@ def test_a_head_that_is_not_known_to_copy_is_found_out_before_anything_is_traine
     assert not child.said("baseline")
 
 
-def test_without_memory_for_a_batch_of_one_the_run_ends_with_exit_4(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LMFT_TESTING", "1")
-    monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "0")
-    child = attempt(tmp_path, toy_spec(tmp_path, training={"perDeviceBatchSize": 2}))
+def test_without_memory_for_a_batch_of_one_the_run_ends_with_exit_4(tmp_path: Path) -> None:
+    child = attempt(tmp_path, toy_spec(tmp_path, training={"perDeviceBatchSize": 2}), patch=short_of_memory(0))
     assert child.wait() == 4
     assert child.result["reason"] == "AcceleratorOutOfMemory"
     assert "gradientCheckpointing" in child.result["message"]
-
-
-def test_the_shortage_hook_does_nothing_outside_of_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMFT_TEST_LARGEST_BATCH", "0")
-    child = complete(tmp_path, toy_spec(tmp_path, training={"maxSteps": 4}))
-    assert "adjustments" not in child.result
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,13 @@ allocator holds or a graph refers to is only surely free in a fresh one.
 """
 
 import json
-import os
 from dataclasses import dataclass
-from typing import Any
 
 from lmft_api.wire.layout import ADJUSTMENT_KEY
 from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
 
-_TESTING = "LMFT_TESTING"
-_SHORTAGE = "LMFT_TEST_LARGEST_BATCH"
-_SHORTAGE_FROM = "LMFT_TEST_SHORTAGE_STEP"
 _SAID = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -80,19 +75,3 @@ def is_shortage(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
-
-
-def simulate_shortage(inputs: dict[str, Any], step: int) -> None:
-    """Tests only: run out of memory on batches above ``LMFT_TEST_LARGEST_BATCH``, from step 2 on or the one named by
-    ``LMFT_TEST_SHORTAGE_STEP``.
-
-    Does nothing unless ``LMFT_TESTING=1`` says that this is a test.
-    """
-    if os.environ.get(_TESTING) != "1" or _SHORTAGE not in os.environ:
-        return
-    if step < int(os.environ.get(_SHORTAGE_FROM, "2")):
-        return
-    if len(inputs["input_ids"]) > int(os.environ[_SHORTAGE]):
-        import torch
-
-        raise torch.OutOfMemoryError("simulated: out of memory")

@@ -29,7 +29,6 @@ from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import heeds_count
 from lmft_job.models.weights import restore
 from lmft_job.storage import disk_error
-from lmft_job.training.batch import simulate_shortage
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
 
@@ -113,7 +112,6 @@ class RecipeTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Trainer's own; the loss is kept."""
-        simulate_shortage(inputs, self.state.global_step)
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.run.micro_batch(loss, inputs)
         return loss
