@@ -9,7 +9,7 @@ import pytest
 from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus, Results, SampleResult
 from lmft_api.wire.result import Counts, Result, decode, encode
-from lmft_job.process.scrub import REDACTED, Scrubber
+from lmft_job.process.secrets import REDACTED, Scrubber
 
 URI = "s3://acme-models-eu-central-1/team-a/runs/eli5-0123abcd"
 

@@ -16,7 +16,7 @@ from lmft_api.wire.run_file import KUBERNETES_GRACE_SECONDS, RunFile
 from lmft_job.errors import InvalidError
 from lmft_job.observers.events import Observer
 from lmft_job.process.grace import Grace
-from lmft_job.process.scrub import Scrubber
+from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import INTERRUPT, Interrupt
 from lmft_job.process.watchdog import Watchdog
 from lmft_job.storage import Store, join_key, open_store

@@ -23,7 +23,7 @@ from lmft_job.observers.console import ConsoleObserver
 from lmft_job.observers.events import Observer
 from lmft_job.observers.reporter import Endpoint, ProgressReporter
 from lmft_job.process.grace import end_in_time
-from lmft_job.process.scrub import Scrubber
+from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import replace_process
 
 

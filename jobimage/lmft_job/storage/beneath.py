@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from lmft_job.process.private import refuse_private
+from lmft_job.process.secrets import refuse_private
 
 log = logging.getLogger(__name__)
 

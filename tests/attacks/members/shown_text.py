@@ -9,7 +9,7 @@ from functools import partial
 
 from attacks.registry import Attack
 from lmft_api.text.shown import one_line, shown
-from lmft_job.process.scrub import Scrubber
+from lmft_job.process.secrets import Scrubber
 
 COMMANDS = [
     "::error::stop", "::add-mask::x", "::set-output name=a::b", "  ::stop-commands::x", "\t::group::x", "::::x",

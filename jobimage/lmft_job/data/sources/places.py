@@ -10,7 +10,7 @@ from lmft_api.reasons import Reason
 from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, RefusedError
-from lmft_job.process.private import refuse_private
+from lmft_job.process.secrets import refuse_private
 from lmft_job.storage import Walk, expand, matches, open_followed, open_store
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft_job.errors import InvalidError
-from lmft_job.process.private import refuse_private
+from lmft_job.process.secrets import refuse_private
 
 Say = Callable[[str], None]
 

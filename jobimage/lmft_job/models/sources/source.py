@@ -8,7 +8,7 @@ from lmft_api.addresses import decoded
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.hub import client
-from lmft_job.process.private import refuse_private
+from lmft_job.process.secrets import refuse_private
 from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
 
 _WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.vocab", "*.bpe"]

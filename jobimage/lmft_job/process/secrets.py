@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from lmft_api.text.redaction import REDACTED, is_random, redact
 from lmft_api.text.shown import shown
 from lmft_api.wire.result import Result
+from lmft_job.errors import InvalidError
 
 _SHORTEST = 8
 _WINDOW = 16
@@ -31,6 +32,15 @@ _NO_TEXT = re.compile(r"(.*_)?(uri|url|revision|fingerprint|hash|image|git|name|
 """Fields that are looked up rather than read: what is taken out of an address could not be found there any more."""
 
 M = TypeVar("M", bound=BaseModel)
+
+_PRIVATE_FOLDERS = ("/etc/lmft", "/var/run/secrets", "/run/secrets", "/proc", "/sys", "/dev")
+"""Of a pod: they hold no data but secrets. A manifest may not read them, by a link on a volume either."""
+
+
+def refuse_private(path: Path, field: str) -> None:
+    """Raises :class:`InvalidError` for a path in one of those folders, with the manifest field that names it."""
+    if any(path.is_relative_to(folder) for folder in _PRIVATE_FOLDERS):
+        raise InvalidError([f"{field}: {path} lies outside of what a manifest may read"])
 
 
 class Scrubber:
