@@ -124,25 +124,26 @@ REASONS: dict[Reason, ReasonInfo] = {
         "nodeSelector that the message asks for.",
     ),
     Reason.QUOTA_EXCEEDED: ReasonInfo(
-        "A ResourceQuota of the namespace forbids the pod, or wants a request or limit that it lacks; the message says "
-        "which.",
-        "Free quota or have it raised, and the run goes on by itself; or ask for less in spec.resources of a new run.",
+        "A ResourceQuota of the namespace forbids the pod, or requires a request or limit that it does not set; the "
+        "message says which.",
+        "Free quota, or ask for it to be raised: the run then starts by itself. Or request less in spec.resources of a "
+        "new run.",
     ),
     Reason.ADMISSION_FAILED: ReasonInfo(
-        "The API server does not take the Job or its pod: for a webhook that refuses or does not answer, an admission "
+        "The API server rejects the Job or its pod, because of a webhook that refuses or does not answer, an admission "
         "policy, a LimitRange, or a PriorityClass, RuntimeClass or ServiceAccount that does not exist; the message "
         "says which.",
-        "Change what the message names, in the manifest or in the cluster: the run is tried again by itself every few "
+        "Fix what the message names, in the manifest or in the cluster: the run is retried automatically every few "
         "seconds, and until its first pod exists its manifest may be changed.",
     ),
     Reason.IMAGE_PULL_FAILED: ReasonInfo(
         "The node cannot pull the image.",
-        "Check that the registry has the image and lets the node in; kubelet keeps trying. Another image, or other "
-        "spec.podTemplate.imagePullSecrets, take a new run.",
+        "Check that the registry has the image and that the node may pull it; kubelet keeps retrying. Another image or "
+        "other spec.podTemplate.imagePullSecrets need a new run.",
     ),
     Reason.SECRET_NOT_FOUND: ReasonInfo(
         "A Secret that the manifest names does not exist in the namespace, or lacks a key.",
-        "Create it; kubelet looks again every few seconds.",
+        "Create it; kubelet retries every few seconds.",
     ),
     Reason.PREPARING: ReasonInfo(
         "The job checks model, data set and storage, then tokenises and packs.", "Nothing; see progress."
@@ -152,32 +153,34 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The model is being evaluated on the held-out data, or answers the prompts.", "Nothing; see progress."
     ),
     Reason.INTERRUPTED: ReasonInfo(
-        "The pod was evicted, preempted, drained or deleted: the next attempt follows at once. Or the node's kubelet "
-        "did not take it (OutOf…, UnexpectedAdmissionError and the like): the next one follows after a back-off.",
-        "Nothing; it resumes from the newest verified checkpoint. A kubelet that takes no pod has its reason in the "
-        "message.",
+        "The pod was evicted, preempted, drained or deleted: the next attempt starts at once. Or the node's kubelet "
+        "rejected it (OutOf…, UnexpectedAdmissionError and the like): the next one starts after a back-off.",
+        "Nothing; it resumes from the newest verified checkpoint. If the kubelet rejected the pod, the "
+        "message has its reason.",
     ),
     Reason.RETRYING: ReasonInfo(
-        "An attempt failed in a way that another attempt may not; it follows after a back-off.",
-        "Nothing yet; the message holds what failed.",
+        "An attempt failed, but another one may succeed; it starts after a back-off.",
+        "Nothing yet; the message says what failed.",
     ),
-    Reason.SUSPENDED: ReasonInfo("spec.suspend is true.", "Set spec.suspend to false to go on."),
+    Reason.SUSPENDED: ReasonInfo("spec.suspend is true.", "Set spec.suspend to false to resume."),
     Reason.STALLED: ReasonInfo(
-        "The pod runs but has not reported for a while; it is not stopped for that.",
+        "The pod runs but has not reported progress for a while; it is not stopped because of that.",
         "Look at its log. The job's own watchdog ends it when nothing moves (see Hung); downloads from the hub are "
-        "left to the hub's client and spec.activeDeadlineSeconds. Its next report ends the stall.",
+        "limited only by the hub's client and spec.activeDeadlineSeconds. Its next report clears this state.",
     ),
-    Reason.COMPLETED: ReasonInfo("The run is done; model and report are in storage.", "Enjoy."),
+    Reason.COMPLETED: ReasonInfo(
+        "The run is done; model and report are in storage.", "Nothing; status.results has the addresses."
+    ),
     Reason.INVALID_SPEC: ReasonInfo(
         "The manifest cannot work, or the cluster's policy forbids it; all problems are listed.",
-        "Mend the fields named and apply again; once an attempt was made, as a new run.",
+        "Fix the fields named in the message and apply again; after a first attempt, as a new run.",
     ),
     Reason.MODEL_NOT_FOUND: ReasonInfo(
         "The model, its revision or its tokenizer is not where the manifest says.",
         "Check the spelling of spec.model, in a new run; a private model needs spec.hubTokenSecretRef.",
     ),
     Reason.MODEL_ACCESS_DENIED: ReasonInfo(
-        "The hub or the storage refuses the model to this token.",
+        "The hub or the storage denies access to the model with these credentials.",
         "Accept the model's licence on the hub, or put a token that may read it into the Secret; then start a new run.",
     ),
     Reason.DATASET_NOT_FOUND: ReasonInfo(
@@ -185,15 +188,15 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Check the spelling of spec.dataset, in a new run; a private data set needs spec.hubTokenSecretRef.",
     ),
     Reason.DATASET_ACCESS_DENIED: ReasonInfo(
-        "The hub or the storage refuses the data set to these credentials.",
+        "The hub or the storage denies access to the data set with these credentials.",
         "Accept the data set's terms, or put credentials that may read it into the Secret; then start a new run.",
     ),
     Reason.DATASET_INVALID: ReasonInfo(
         "The data was read but cannot be trained on: a field, an encoding, a format, or too little text.",
-        "Mend the data or the field named in the message, in a new run.",
+        "Fix the data or the field named in the message, in a new run.",
     ),
     Reason.STORAGE_ACCESS_DENIED: ReasonInfo(
-        "The output storage refuses: wrong keys, no such bucket, or no right to write.",
+        "The output storage denies access: wrong keys, a bucket that does not exist, or no permission to write.",
         "Check spec.output.uri and the keys in the Secret of spec.output.credentialsSecretRef; then start a new run.",
     ),
     Reason.STORAGE_UNAVAILABLE: ReasonInfo(
@@ -205,8 +208,8 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Check the device plugin, the driver and the image's CUDA version on that node.",
     ),
     Reason.ACCELERATOR_OUT_OF_MEMORY: ReasonInfo(
-        "Even a batch of 1 does not fit the accelerator's memory.",
-        "In a new run, take a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
+        "Even a batch of 1 does not fit in the accelerator's memory.",
+        "In a new run, use a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(
         "The kernel killed the job because it used more memory than spec.resources.memory.",
@@ -218,24 +221,24 @@ REASONS: dict[Reason, ReasonInfo] = {
         "spec.resumeFrom to keep what was trained.",
     ),
     Reason.HUNG: ReasonInfo(
-        "Nothing moved for spec.training.watchdogSeconds (before the first step for an hour at least), no step, no "
-        "batch, no part of a file on its way; the stacks of all threads are in the pod's log.",
-        "Look at the stacks; if a step rightly takes that long, raise watchdogSeconds in a new run, with "
+        "Nothing moved for spec.training.watchdogSeconds (before the first step, for at least an hour): no step, no "
+        "batch, no part of a file transferred; the stacks of all threads are in the pod's log.",
+        "Look at the stacks; if a step is expected to take that long, raise watchdogSeconds in a new run, with "
         "spec.resumeFrom to keep what was trained.",
     ),
     Reason.DEADLINE_EXCEEDED: ReasonInfo(
         "All attempts together ran as long as spec.activeDeadlineSeconds, or the platform's policy, allows.",
-        "Raise spec.activeDeadlineSeconds, as far as the platform's policy allows: the run goes on from its newest "
+        "Raise spec.activeDeadlineSeconds, as far as the platform's policy allows: the run resumes from its newest "
         "checkpoint.",
     ),
     Reason.RETRIES_EXHAUSTED: ReasonInfo(
         "Every attempt that spec.maxRetries allows failed, or too many in a row were interrupted before they could "
-        "save a checkpoint; the message holds the last one.",
-        "Mend what the message names, then raise spec.maxRetries and the run goes on from its newest checkpoint.",
+        "save a checkpoint; the message has the last error.",
+        "Fix what the message names, then raise spec.maxRetries; the run resumes from its newest checkpoint.",
     ),
     Reason.INTERNAL_ERROR: ReasonInfo(
-        "The job or the operator met something it does not know.",
-        "Look at the pod's last words in the message; please report it.",
+        "The job or the operator failed in an unexpected way.",
+        "Look at the end of the pod's log in the message; please report it as a bug.",
     ),
 }
 

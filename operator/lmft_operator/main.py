@@ -64,7 +64,7 @@ def main() -> None:
     except RestoredError as problem:
         sys.exit(f"lmft-operator: {problem}")
     except LeaseLostError as problem:
-        sys.exit(f"lmft-operator: {problem}; ending, for another operator may decide by now")
+        sys.exit(f"lmft-operator: {problem}; exiting: another operator may be the leader by now")
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -193,7 +193,7 @@ async def _defined(cluster: Cluster, stop: asyncio.Event) -> bool:
         try:
             if await cluster.serves_runs():
                 return True
-            problem = "the API server does not know of LMFineTunes yet: is the definition installed?"
+            problem = "the API server does not know LMFineTunes yet: is the CRD installed?"
         except ClusterError as error:
             problem = str(error)
         if problem != said:
@@ -281,7 +281,7 @@ class Authority:
         # What stands between certificates is for people, in whatever encoding.
         found = _CERTIFICATE.findall(self._file.read_text(encoding="ascii", errors="ignore"))
         if not found:
-            logger.warning("new pods report no progress: %s holds no certificate", self._file)
+            logger.warning("new pods report no progress: %s contains no certificate", self._file)
         return "".join(f"{certificate}\n" for certificate in found) or None
 
 

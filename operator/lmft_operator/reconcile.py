@@ -94,11 +94,11 @@ class Reconciler:
                 delay = await self._look(key)
             except ClusterError as problem:
                 metrics.RECONCILES.labels("api_error").inc()
-                logger.warning("the API server would not: %s", problem, **about(key))
+                logger.warning("the API server did not carry it out: %s", problem, **about(key))
                 raise
             except Exception:
                 metrics.RECONCILES.labels("bug").inc()
-                logger.exception("a look at the run failed", **about(key))
+                logger.exception("reconciling the run failed", **about(key))
                 raise
             metrics.RECONCILES.labels("ok").inc()
             return delay
@@ -117,7 +117,7 @@ class Reconciler:
             return await self._apply(seen, spec, decision)
         except NotFoundError:
             # The run or a Job vanished under our hands; its deletion is on its way through the watch.
-            logger.info("gone while it was looked at", **about(key))
+            logger.info("deleted while it was reconciled", **about(key))
             return 5.0 if key in self._cache.runs else None
         except ConflictError:
             fresh = await self._cluster.get_run(key)
@@ -327,7 +327,7 @@ def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec
     if spec.output is None or spec.output.uri is None:
         problems.append(Problem("spec.output.uri", "is required: the platform team has configured no default"))
     if spec.resume_from is not None and spec.resume_from.name == run.key.name:
-        words = "names this run itself, which would wait for its own end; leave it out: a run goes on by itself"
+        words = "is this run itself, which would wait for its own end; remove it: a run resumes by itself"
         problems.append(Problem("spec.resumeFrom.name", words))
     return spec, tuple(str(problem) for problem in problems)
 
@@ -347,7 +347,7 @@ def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
     # A webhook or a policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
     ours = problem.status == 422 and " is invalid: " in str(problem) and not admission.at_work(str(problem))
     if ours and not draft.status.attempts:
-        draft.end(Reason.INVALID_SPEC, f"The manifest makes no valid Job: {problem}")
+        draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")
         return draft.status
     draft.status = edit.change(draft.status, {"completion_time": None})
     draft.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))

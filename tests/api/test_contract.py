@@ -231,7 +231,7 @@ def test_a_configuration_that_nests_too_deep_is_a_problem_and_no_exception(level
         config = {"a": config}
     spec = {"model": {"fromConfig": config, "tokenizer": {"name": "gpt2"}}, "dataset": {"name": "d"}}
     assert [str(problem) for problem in spec_problems(spec)] == [
-        f"spec.model.fromConfig: nests {levels + 2} levels deep, which no run needs"
+        f"spec.model.fromConfig: nests {levels + 2} levels deep, more than is read"
     ]
     assert parse_readable(spec).dataset.name == "d"
 

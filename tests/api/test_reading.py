@@ -65,7 +65,7 @@ def test_a_scalar_is_what_kubectl_makes_of_it(tmp_path: Path, text: str, value: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2\n", 'the key "a" stands twice (line 2, column 1)'),
+        ("a: 1\na: 2\n", 'the key "a" is given twice (line 2, column 1)'),
         ("a: [1\n", "is not valid YAML: expected ',' or ']'"),
         ("a:\n\t- b\n", "cannot start any token (line 2, column 1)"),
         ("a: .nan\n", ".nan cannot be written as JSON (line 1, column 4)"),
@@ -77,7 +77,7 @@ def test_a_scalar_is_what_kubectl_makes_of_it(tmp_path: Path, text: str, value: 
         ("a: \x01\n", "is not valid YAML: the character #x0001 is not allowed (position 3)"),
         ("a: &x {b: *x}\n", 'the anchor "x" contains itself (line 1, column 11)'),
         (LAUGHS, "the aliases repeat too much"),
-        ('a: "\\ud800"\n', "half of a surrogate pair is no character (line 1, column 4)"),
+        ('a: "\\ud800"\n', "half of a surrogate pair is not a character (line 1, column 4)"),
         (b"a" * (3 << 20) + b"a", "is larger than 3 MiB"),
         (b"a: \xff\n", "is not UTF-8 text (byte 3)"),
     ],

@@ -77,13 +77,16 @@ MANIFESTS: dict[str, Wrong] = {
     ),
     "both of name and fromConfig": Wrong(
         {"model": {"name": "a/b"}},
-        (r"spec\.model +name and fromConfig exclude each other", r"spec\.model\.tokenizer +trainVocabSize goes with"),
+        (
+            r"spec\.model +name and fromConfig are mutually exclusive",
+            r"spec\.model\.tokenizer +trainVocabSize goes with",
+        ),
     ),
     "neither of name and fromConfig": Wrong(
         {"model": {}}, (r"spec\.model +set name \(a pretrained model\) or fromConfig",), alone=True
     ),
     "both of epochs and maxSteps": Wrong(
-        {"training": {"epochs": 1, "maxSteps": 5}}, (r"spec\.training +.*exclude each other",)
+        {"training": {"epochs": 1, "maxSteps": 5}}, (r"spec\.training +.*are mutually exclusive",)
     ),
     "files and builtin": Wrong(
         {"dataset": {"builtin": "PythonDocs"}}, (r"spec\.dataset +set exactly one of name, files and builtin",)
@@ -139,7 +142,7 @@ MODELS: dict[str, Wrong] = {
         alone=True,
     ),
     "head missing": Wrong(
-        {"task": "MaskedLM", "sample": None}, (r"spec\.task: MaskedLM does not go with a model of type gpt2",)
+        {"task": "MaskedLM", "sample": None}, (r"spec\.task: MaskedLM does not work with a model of type gpt2",)
     ),
     "tokenizer without fast version": Wrong(
         {"model": {"tokenizer": {"name": "file://HOME/slow"}}},
@@ -162,7 +165,7 @@ MODELS: dict[str, Wrong] = {
     ),
     "remote code": Wrong(
         {"model": {"name": "file://HOME/remote"}},
-        (r"spec\.model\.name: this model runs code that its repository carries",),
+        (r"spec\.model\.name: this model runs code from its repository",),
         alone=True,
     ),
     "remote code not allowed": Wrong(
@@ -238,7 +241,7 @@ DATA: dict[str, Wrong] = {
     ),
     "unknown split": Wrong({"dataset": {"split": "validation"}}, (r"spec\.dataset\.split: .* has one split, train",)),
     "no split at all": Wrong(
-        {"dataset": {"split": "train+test"}}, (r"spec\.dataset\.split: 'train\+test' is no split",)
+        {"dataset": {"split": "train+test"}}, (r"spec\.dataset\.split: 'train\+test' is not a split",)
     ),
     "fewer tokens than one block": Wrong(
         {"dataset": {"split": "train[:2]", "blockSize": 48}},
@@ -265,8 +268,8 @@ DATA: dict[str, Wrong] = {
     "rows on both sides": Wrong(
         {"dataset": {"split": "train", "evalSplit": "train[:10%]"}},
         (
-            r"spec\.dataset\.evalSplit: 'train\[:10%\]' has 7 of the rows that 'train' trains on; cut them apart, "
-            r"such as split train\[:90%\] and evalSplit train\[90%:\]",
+            r"spec\.dataset\.evalSplit: 'train\[:10%\]' has 7 of the rows that 'train' trains on; separate them, "
+            r"as with split train\[:90%\] and evalSplit train\[90%:\]",
         ),
     ),
     "an array and garbage": data(b'[{"text": "one"}]\nnonsense', r"spec\.dataset\.files: .*line 2: expected an object"),
@@ -276,7 +279,7 @@ DATA: dict[str, Wrong] = {
     ),
     "a table by columns": data(
         json.dumps({"text": {str(n): "words" for n in range(20_000)}}).encode(),
-        r"spec\.dataset\.files: .*is a table of 20,000 rows written by columns; write an object a line, with pandas: ",
+        r"spec\.dataset\.files: .*is a table of 20,000 rows written by columns; write one object per line, with pandas",
     ),
     "a Git LFS pointer": data(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
@@ -284,7 +287,7 @@ DATA: dict[str, Wrong] = {
     ),
     "conversations": data(
         lines(*[{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]}] * 60),
-        r"spec\.dataset\.textField: 'messages' holds conversations: .* write each one out as a text beforehand",
+        r"spec\.dataset\.textField: 'messages' holds conversations: .* convert each one to text first",
         textField="messages",
     ),
     "a field of conversations": data(

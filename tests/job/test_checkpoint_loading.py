@@ -170,7 +170,7 @@ def test_one_that_does_not_load_is_passed_over_for_the_one_before_and_the_run_en
 
     last = complete(home, spec, 2)
 
-    assert last.said(f"checkpoint of step {step} (attempt 1) passed over: optimizer.pt does not load")
+    assert last.said(f"checkpoint of step {step} (attempt 1) skipped: optimizer.pt does not load")
     assert last.said(f"trying step {step - 5} (attempt 1) instead")
     assert last.result["counts"]["resumedFromStep"] == step - 5
     assert outcome(home) == outcome(home, "calm")

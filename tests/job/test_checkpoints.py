@@ -55,7 +55,7 @@ def test_the_manifest_names_size_and_sha256_of_every_file(store: Store, tmp_path
     ("damage", "said"),
     [
         ("truncate", "model.safetensors has 100 bytes, its manifest says 3,000"),
-        ("alter", "model.safetensors was altered: its SHA-256 is not the manifest's"),
+        ("alter", "model.safetensors was altered: its SHA-256 does not match the manifest"),
         ("remove", "model.safetensors is missing"),
         ("garble the manifest", "MANIFEST.json is damaged"),
         ("swap the manifest", "MANIFEST.json belongs to another checkpoint"),
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
     assert found == before
     assert json.loads((tmp_path / "resume" / "trainer_state.json").read_text()) == {"global_step": 20}
     [line] = lines
-    assert line.startswith(f"checkpoint of step 40 (attempt 1) passed over: {said}")
+    assert line.startswith(f"checkpoint of step 40 (attempt 1) skipped: {said}")
     assert line.endswith("; trying step 20 (attempt 1) instead")
 
 
@@ -110,7 +110,7 @@ def test_when_all_are_damaged_it_says_so_and_starts_afresh(store: Store, tmp_pat
 
     assert newest_verified(store, tmp_path / "resume", lines.append) is None
     assert len(lines) == 2
-    assert lines[1].endswith("passed over: trainer_state.json is missing; there is none before it")
+    assert lines[1].endswith("skipped: trainer_state.json is missing; there is none before it")
     assert not (tmp_path / "resume").exists()
 
 

@@ -41,7 +41,7 @@ def test_validate_lists_every_problem_of_every_document(tmp_path: Path) -> None:
     assert "document 2, LMFineTune/eli5: 3 problems" in done.stdout
     assert "did you mean textField?" in done.stdout
     assert 'must be quoted text such as "2e-5"' in done.stdout
-    assert "name and fromConfig exclude each other" in done.stdout
+    assert "name and fromConfig are mutually exclusive" in done.stdout
 
 
 def test_nothing_in_a_manifest_steers_the_terminal(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_pat
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "go on with:" in rest
+    assert "resume with:" in rest
     assert f"{sys.executable} -m lmft_job.cli run {path}" in rest
     done = run_here(tmp_path, path)
     assert done.returncode == 0, done.stderr
@@ -188,7 +188,7 @@ def test_two_runs_of_one_name_do_not_go_on_at_once(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         refused = run_here(tmp_path, path)
     assert refused.returncode == 2
-    assert "the run toy goes on in another process" in refused.stderr
+    assert "the run toy is already running in another process" in refused.stderr
     assert not (tmp_path / "runs").exists()
     assert run_here(tmp_path, path).returncode == 0
 
@@ -249,4 +249,4 @@ def test_an_old_locale_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_a_laptop_does_not_heed_is_told(tmp_path: Path) -> None:
     done = run_here(tmp_path, manifest(tmp_path, resumeFrom={"name": "another"}))
-    assert "spec.resumeFrom is heeded on a cluster only" in done.stdout
+    assert "spec.resumeFrom takes effect on a cluster only" in done.stdout

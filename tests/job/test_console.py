@@ -159,7 +159,7 @@ def test_a_bar_says_that_a_stop_is_under_way(clock: Clock, monkeypatch: pytest.M
     rest = without_codes(stream.getvalue()[before:])
     assert "stopping: saving a checkpoint" in rest
     assert "left" not in rest
-    assert "checkpoint 1 is saved; go on with:" in rest
+    assert "checkpoint 1 is saved; resume with:" in rest
 
 
 def test_a_model_cannot_steer_the_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,14 +189,14 @@ def test_a_classifier_is_judged_by_its_accuracy(clock: Clock) -> None:
     assert "perplexity" not in stream.getvalue()
 
 
-@pytest.mark.parametrize(("step", "kept"), [(214, "checkpoint 214 is saved"), (None, "nothing to keep yet")])
+@pytest.mark.parametrize(("step", "kept"), [(214, "checkpoint 214 is saved"), (None, "no checkpoint to keep yet")])
 def test_an_interrupted_run_says_how_to_go_on(clock: Clock, step: int | None, kept: str) -> None:
     stream = io.StringIO()
     observer = ConsoleObserver(stream, now=clock)
 
     observer.interrupted(step, "lmft run examples/quickstart.yaml")
 
-    assert f"  stopped   {kept}; go on with:" in stream.getvalue()
+    assert f"  stopped   {kept}; resume with:" in stream.getvalue()
     assert "lmft run examples/quickstart.yaml" in stream.getvalue()
 
 

@@ -168,7 +168,7 @@ LABELS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "continuous": ([0.25, 0.5], {}, r"is continuous \(such as 0\.\d+\); classes are needed"),
     "continuous text": (["0.25", "0.75"], {}, r"is continuous"),
     "one class": (["same"], {}, r"only one class in the training rows \('same'\)"),
-    "lists": ([[1, 2], [3]], {}, r"holds list values; one label a row is needed"),
+    "lists": ([[1, 2], [3]], {}, r"holds list values; one label per row is needed"),
     "text and numbers": ([1, "one"], {}, r"mixes text and numbers"),
 }
 
@@ -203,8 +203,8 @@ SPLITS: dict[str, tuple[dict[str, Any], str]] = {
     "eval empty": ({"evalSplit": "train[90:]"}, r"evalSplit: there are no rows to evaluate on"),
     "unknown": ({"split": "validation"}, r"split: .* has one split, train, not 'validation'"),
     "eval unknown": ({"evalSplit": "test"}, r"evalSplit: .* has one split, train, not 'test'"),
-    "no slice": ({"split": "train[5000]"}, r"split: 'train\[5000\]' is no split; write train, train\[:5000\]"),
-    "summed": ({"split": "train+test"}, r"'train\+test' is no split"),
+    "no slice": ({"split": "train[5000]"}, r"split: 'train\[5000\]' is not a split; write train, train\[:5000\]"),
+    "summed": ({"split": "train+test"}, r"'train\+test' is not a split"),
     "everything held out": ({"split": "train[:1]"}, r"split: there are no rows to train on"),
 }
 
@@ -281,7 +281,7 @@ def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, target: str) -> None:
     error = failure({"files": [f"file://{tmp_path}/*.txt"], "format": "text"}, tmp_path)
 
     assert error.reason == Reason.DATASET_NOT_FOUND
-    assert "link.txt is a link that leads nowhere" in str(error)
+    assert "link.txt is a broken link" in str(error)
 
 
 def test_what_is_wrong_survives_as_json(tmp_path: Path) -> None:

@@ -63,15 +63,15 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str]] = {
         "labels that no training row has: 'c' (1 row). Add rows of them, remove them, or choose the held-out rows "
         "yourself with evalSplit",
     ),
-    "a blank at the end": (["pos", "pos ", "neg"], [], "has 'pos' and 'pos ', which differ in blanks"),
-    "composed and decomposed": (["caf\xe9", "cafe\u0301"], [], "differ in blanks or in how Unicode writes a letter"),
+    "a blank at the end": (["pos", "pos ", "neg"], [], "has 'pos' and 'pos ', which differ only in whitespace"),
+    "composed and decomposed": (["caf\xe9", "cafe\u0301"], [], "differ only in whitespace or Unicode normalisation"),
     "measures": ([0.25, 1.0], [], "is continuous (such as 0.25)"),
     "measures as text": (["0.25", "1.0"], [], "is continuous (such as 0.25); classes are needed, regression is not"),
     "infinity": ([float("inf"), 1.0], [], "is continuous (such as inf)"),
-    "text and numbers": (["a", 1], [], "mixes text and numbers; write all labels one way"),
-    "lists": ([[1], [2]], [], "holds list values; one label a row is needed"),
+    "text and numbers": (["a", 1], [], "mixes text and numbers; write all labels the same way"),
+    "lists": ([[1], [2]], [], "holds list values; one label per row is needed"),
     "structs": ([{"a": 1}, "b"], [], "holds dict values"),
-    "dates": ([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)], [], "holds date values; one label a row"),
+    "dates": ([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)], [], "holds date values; one label per row"),
     "bytes that are no text": ([b"\xff", b"a"], [], "holds bytes values"),
 }  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_a_missing_label_is_none(missing: Any) -> None:
 
 
 def test_the_sources_classes_bound_its_numbers_and_one_of_them_is_not_enough() -> None:
-    assert "holds '5', which is none of its 2 classes" in numbered([0, 5], [0], ["a", "b"])[1][0]
+    assert "holds '5', which is not one of its 2 classes" in numbered([0, 5], [0], ["a", "b"])[1][0]
     assert "only one class in the training rows ('b')" in numbered([1, 1], [1], ["a", "b"])[1][0]
 
 

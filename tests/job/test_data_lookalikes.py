@@ -28,11 +28,11 @@ def rows(*values: Any) -> str:
 
 
 REFUSED = {
-    "messages": (rows({"messages": TURNS}), "holds conversations"),
-    "messages, one line": (json.dumps({"messages": TURNS}), "holds conversations"),
-    "ShareGPT": (rows({"id": 1, "conversations": SHARED}), "holds conversations"),
-    "bare lists of turns": (rows(TURNS), "holds conversations"),
-    "an array in one line": (json.dumps([{"messages": TURNS}] * 5), "holds conversations"),
+    "messages": (rows({"messages": TURNS}), "contains conversations"),
+    "messages, one line": (json.dumps({"messages": TURNS}), "contains conversations"),
+    "ShareGPT": (rows({"id": 1, "conversations": SHARED}), "contains conversations"),
+    "bare lists of turns": (rows(TURNS), "contains conversations"),
+    "an array in one line": (json.dumps([{"messages": TURNS}] * 5), "contains conversations"),
     "texts": (rows({"text": "a", "label": 1}), "set spec.dataset.format to json"),
     "texts, CRLF and a byte order mark": ("\ufeff" + rows({"text": "a"}).replace("\n", "\r\n"), "set spec.dataset"),
     "an array of texts in one line": (json.dumps([{"text": "a"}] * 5), "set spec.dataset.format to json"),

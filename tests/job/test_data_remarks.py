@@ -54,7 +54,7 @@ def test_held_out_texts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
 
     assert figures.eval_rows_in_train == 20
     [said] = [remark for remark in data_remarks(figures) if "word for word" in remark]
-    assert said.startswith("20 of the 20 held-out texts stand in the training data too")
+    assert said.startswith("20 of the 20 held-out texts also appear in the training data")
     apart = prepare_toy(json_data(one, split="train[:40]", evalSplit="train[40:]", blockSize=8), tmp_path / "cache")
     assert apart.figures.eval_rows_in_train == 0
 

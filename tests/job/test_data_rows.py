@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "rows in one object": (
         "json",
         json.dumps({"version": 1, "data": objects(1, 2, 3)}).encode(),
-        "is one object that holds its 3 rows in 'data'; write these alone, an object a line: jq -c '.[\"data\"][]'",
+        "is one object that holds its 3 rows in 'data'; write only these, one object per line: jq -c '.[\"data\"][]'",
     ),
     "rows in one object, pretty-printed": (
         "json",
@@ -151,9 +151,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "csv in Latin-1": (
         "csv",
         b"text\ncaf\xe9\n",
-        "byte 8 (line 2) is not UTF-8; convert the file, if it is of Windows by: iconv",
+        "byte 8 (line 2) is not UTF-8; convert the file, if it is from Windows with: iconv",
     ),
-    "UTF-16 without a mark": ("text", "row 1\nrow 2".encode("utf-16-le"), "is no UTF-8 text: every other byte is 0"),
+    "UTF-16 without a mark": ("text", "row 1\nrow 2".encode("utf-16-le"), "is not UTF-8 text: every other byte is 0"),
     "UTF-32": ("json", "{}".encode("utf-32"), "is UTF-32; convert it to UTF-8"),
     "a Git LFS pointer": ("json", LFS, "is a Git LFS pointer, not the data itself; fetch that with git lfs pull"),
     "a Git LFS pointer for parquet": ("parquet", LFS, "is a Git LFS pointer"),

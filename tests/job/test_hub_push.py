@@ -152,7 +152,7 @@ def test_a_hub_that_keeps_failing_is_unavailable_and_the_model_is_not_lost(hub: 
     with pytest.raises(UnavailableError, match="answered 500") as caught:
         push_to_hub(folder, "team-a/toy", token=TOKEN, sleep=lambda seconds: None)
 
-    assert "The model lies in the run's storage" in str(caught.value)
+    assert "The model is in the run's storage" in str(caught.value)
 
 
 def test_an_unreachable_hub_is_unavailable(hub: HubDouble, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

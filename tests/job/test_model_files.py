@@ -117,7 +117,7 @@ def test_where_a_vocabulary_lay_matters_only_without_a_whole_tokenizer(file: str
     files, notes = copied(folder_of(tmp_path, tokenizer__json={"model": {"vocab": {}}}, **given), tmp_path)
 
     assert files[name] == {}
-    assert notes == [f"{WHERE}: left out, since nothing here needs it: vocab_file of {name}, tokenizer_path of {name}"]
+    assert notes == [f"{WHERE}: ignored, since nothing here needs it: vocab_file of {name}, tokenizer_path of {name}"]
 
 
 def test_tokens_named_like_a_file_are_no_settings() -> None:
@@ -161,23 +161,23 @@ def test_known_files_are_copied_and_others_are_not(tmp_path: Path) -> None:
         "config.json": {"model_type": "bert"}, "vocab.txt": "a\nb\n", "merges.txt": "a b\n",
         "chat_template.jinja": "{{ messages }}", "additional_chat_templates/tools.jinja": "{{ tools }}",
     }  # fmt: skip
-    assert notes == [f"{WHERE}: left out, since nothing here needs it: _name_or_path of config.json"]
+    assert notes == [f"{WHERE}: ignored, since nothing here needs it: _name_or_path of config.json"]
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"adapter_config__json": {"base_model_name_or_path": "/x"}}, "is an adapter and no model. Merge it"),
+        ({"adapter_config__json": {"base_model_name_or_path": "/x"}}, "is an adapter, not a full model. Merge it"),
         ({"tokenizer__json": {"model": {"type": "WordPiece", "vocab": "/etc/passwd"}}}, "'/etc/passwd' as model.vocab"),
         ({"tokenizer__json": {"model": {"vocab": {}, "merges": "/etc/x"}}}, "'/etc/x' as model.merges"),
         ({"tokenizer__json": {"model": "BPE"}}, "its tokenizer.json has no model"),
-        ({"tokenizer_config__json": "[" * 100_000}, "its tokenizer_config.json is no JSON (RecursionError"),
-        ({"config__json": "nonsense"}, "its config.json is no JSON"),
-        ({"config__json": []}, "its config.json holds no JSON object"),
+        ({"tokenizer_config__json": "[" * 100_000}, "its tokenizer_config.json is not JSON (RecursionError"),
+        ({"config__json": "nonsense"}, "its config.json is not JSON"),
+        ({"config__json": []}, "its config.json does not contain a JSON object"),
         ({"special_tokens_map__json": {"vocab_file": "/etc/x"}}, "map.json names '/etc/x' as vocab_file"),
         ({"model__safetensors__index__json": {"weight_map": {"w": "../x.safetensors"}}}, "names '../x.safetensors'"),
         ({"model__safetensors__index__json": {"weight_map": {"w": "/x.safetensors"}}}, "names '/x.safetensors'"),
-        ({"model__safetensors__index__json": {"weight_map": {"w": "x.bin"}}}, "names 'x.bin', which is no safetensors"),
+        ({"model__safetensors__index__json": {"weight_map": {"w": "x.bin"}}}, "names 'x.bin', which is not a"),
         ({"model__safetensors__index__json": {"weight_map": {"w": 5}}}, "names 5"),
         ({"model__safetensors__index__json": {}}, "has no weight_map"),
     ],

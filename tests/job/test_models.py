@@ -171,7 +171,7 @@ NOT_CAUSAL: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", NOT_CAUSAL)
 def test_a_head_that_learns_to_copy_what_it_sees_is_refused_by_name_and_by_trial(kind: str, tokenizer: Any) -> None:
     config = fresh_config({"model_type": kind, **NOT_CAUSAL[kind]}, tokenizer, None)
-    with pytest.raises(InvalidError, match=f"spec.task: CausalLM does not go with a model of type {kind}"):
+    with pytest.raises(InvalidError, match=f"spec.task: CausalLM does not work with a model of type {kind}"):
         build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
 
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -361,7 +361,7 @@ def test_the_mask_is_written_alike_whatever_the_tokenizers_own_is() -> None:
 
 
 def test_a_task_without_a_head_for_the_model_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(InvalidError, match=r"spec\.task: MaskedLM does not go with a model of type gpt2"):
+    with pytest.raises(InvalidError, match=r"spec\.task: MaskedLM does not work with a model of type gpt2"):
         build_model(
             Task.MASKED_LM, fresh_config(TINY, tokenizer, None), tokenizer, None, "spec.model.fromConfig", seed=1
         )
@@ -370,7 +370,7 @@ def test_a_task_without_a_head_for_the_model_is_refused(tokenizer: Any) -> None:
 def test_a_model_that_carries_its_own_code_is_refused_unless_trusted(tmp_path: Path) -> None:
     body = {"model_type": "homemade", "auto_map": {"AutoConfig": "code.HomeConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(body))
-    with pytest.raises(InvalidError, match="code that its repository carries"):
+    with pytest.raises(InvalidError, match="code from its repository"):
         load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
 
 

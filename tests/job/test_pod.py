@@ -121,7 +121,7 @@ def test_out_of_accelerator_memory_a_fresh_process_goes_on_from_the_newest_check
     assert code == 0, child.log
     assert child.log.count("toy · CausalLM") == 2
     assert child.log.count("before    perplexity") == 2
-    assert "going on in a fresh process" in child.log
+    assert "continuing in a new process" in child.log
     assert result.adjustments == [
         "out of accelerator memory at step 7: perDeviceBatchSize 4 → 2, gradientAccumulationSteps 1 → 2"
     ]
@@ -142,7 +142,7 @@ def test_a_model_that_the_accelerator_cannot_hold_at_all_ends_with_exit_4(tmp_pa
 
     code, result = Pod(tmp_path, run_file(toy_spec(tmp_path)), no_room).end()
     assert (code, result.reason) == (4, "AcceleratorOutOfMemory")
-    assert "does not hold the model's weights" in result.message
+    assert "the model's weights alone do not fit" in result.message
 
 
 def test_a_progress_server_that_accepts_and_never_answers_costs_no_step_and_not_the_result(tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_a_library_that_holds_the_main_thread_does_not_hold_a_stopped_pod(tmp_pa
     os.kill(child.pid, signal.SIGTERM)
     code, result = child.end()
     assert (code, result.reason) == (75, "Interrupted")
-    assert result.message == "stopped by SIGTERM, and did not come to an end within 1.6 seconds"
+    assert result.message == "stopped by SIGTERM, and did not end within 1.6 seconds"

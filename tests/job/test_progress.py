@@ -135,7 +135,7 @@ def test_a_refusal_is_said_once_and_not_for_every_report():
             while len(taken) < 3:
                 reporter.checkpoint(len(taken))
                 time.sleep(0.02)
-    assert said == ["progress does not get through (the server answered 403); training goes on"]
+    assert said == ["progress reports do not get through (the server answered 403); training continues"]
 
 
 def test_without_a_server_there_is_no_endpoint():

@@ -65,10 +65,10 @@ def test_positions_are_counted_where_the_model_looks_them_up(
 
 
 REFUSED: list[tuple[Task, str, dict[str, Any], dict[str, Any], str]] = [
-    (Task.MASKED_LM, "bart", SEQ2SEQ, {}, "MaskedLM does not go with a model of type bart; its decoder is given"),
+    (Task.MASKED_LM, "bart", SEQ2SEQ, {}, "MaskedLM does not work with a model of type bart; its decoder is given"),
     (
         Task.CAUSAL_LM, "xlm", {"n_layers": 1, "n_heads": 2, "emb_dim": 32},
-        {"training": {"gradientCheckpointing": True}}, "CausalLM does not go with a model of type xlm",
+        {"training": {"gradientCheckpointing": True}}, "CausalLM does not work with a model of type xlm",
     ),
     (
         Task.MASKED_LM, "flaubert", {"n_layers": 1, "n_heads": 2, "emb_dim": 32},

@@ -149,8 +149,8 @@ def test_the_outcome_is_one_sentence() -> None:
     )
     assert formatting.outcome(bare_report()) == "Trained for 1 step on a CPU."
     assert formatting.outcome(causal_report()) == (
-        "Perplexity fell from 62.30 to 49.60 on 1,021 held-out blocks on one NVIDIA H200; "
-        "attempt 2 went on from step 800 and took 96 s."
+        "Perplexity fell from 62.30 to 49.60 on 1,021 held-out blocks on one NVIDIA H200; attempt 2 resumed from step "
+        "800 and took 96 s."
     )
 
 

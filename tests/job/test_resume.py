@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_bit_equal(
     last = complete(tmp_path, spec, 2)
     # then it says so, takes the one before, and ends as if nothing had happened
     step = int(newest.name.removeprefix("step-"))
-    assert last.said(f"checkpoint of step {step} (attempt 1) passed over: optimizer.pt")
+    assert last.said(f"checkpoint of step {step} (attempt 1) skipped: optimizer.pt")
     assert last.said(f"trying step {step - 5} (attempt 1) instead")
     assert last.result["counts"]["resumedFromStep"] == step - 5
     assert outcome(tmp_path) == calm

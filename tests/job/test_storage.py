@@ -208,7 +208,7 @@ def test_a_folder_comes_whole_and_a_local_one_is_used_where_it_lies(store: Store
         ("models/team", "must begin with s3:// or file://"),
         ("gs://models", "must begin with s3:// or file://"),
         ("file://runs", "must be an absolute path"),
-        ("s3:///folder", "names no bucket"),
+        ("s3:///folder", "has no bucket"),
     ],
 )
 def test_an_address_of_another_kind_is_invalid(uri: str, said: str) -> None:

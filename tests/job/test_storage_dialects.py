@@ -136,7 +136,7 @@ def test_a_service_that_ignores_conditions_is_told_of_once_and_asked_before_a_ma
         child.probe_write()
 
     [told] = [record.getMessage() for record in caplog.records if "If-None-Match" in record.getMessage()]
-    assert told.startswith(f"{service.endpoint} takes no notice of If-None-Match in bucket bucket")
+    assert told.startswith(f"{service.endpoint} ignores If-None-Match in bucket bucket")
     assert store.put_if_absent("x", b"mine")
     assert not store.put_if_absent("x", b"yours")
     assert store.get_bytes("x") == b"mine"

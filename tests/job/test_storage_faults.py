@@ -112,7 +112,7 @@ def test_a_missing_bucket_is_refused_by_name(opened: Opener, s3: S3Server, tmp_p
     ):
         said = refused(action)
         assert said == (
-            f"spec.output.uri: there is no bucket 'no-such-bucket' at {s3.endpoint}. Create it, or mend the address."
+            f"spec.output.uri: there is no bucket 'no-such-bucket' at {s3.endpoint}. Create it, or fix the address."
         )
 
 
@@ -172,7 +172,7 @@ def test_keys_and_endpoint_come_from_the_environment(s3: S3Server, monkeypatch: 
 def test_an_endpoint_that_is_no_address_is_refused(opened: Opener) -> None:
     said = refused(lambda: opened(endpoint="minio"))
 
-    assert "AWS_ENDPOINT_URL is no address such as https://storage.example:9000" in said
+    assert "AWS_ENDPOINT_URL is not an address such as https://storage.example:9000" in said
 
 
 def test_an_unreachable_endpoint_is_worth_another_attempt(opened: Opener) -> None:

@@ -116,7 +116,7 @@ def test_a_head_that_is_not_known_to_copy_is_found_out_before_anything_is_traine
     }  # fmt: skip
     child = attempt(tmp_path, spec, patch=forget)
     assert child.wait() == 2
-    assert "CausalLM does not go with a model of type bart; its loss scores each" in child.result["message"]
+    assert "CausalLM does not work with a model of type bart; its loss scores each" in child.result["message"]
     assert not child.said("baseline")
 
 

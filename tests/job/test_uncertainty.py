@@ -113,7 +113,7 @@ BETTER = with_results(
     eval_loss_change_standard_error=0.0217,
 )
 SAID = {
-    "chance": (RANDOM_LABELS, Verdict.CHANCE, "Accuracy went from 42.5 % to 57.5 ± 7.9 % (no change that stands out"),
+    "chance": (RANDOM_LABELS, Verdict.CHANCE, "Accuracy went from 42.5 % to 57.5 ± 7.9 % (no significant change"),
     "worse": (WORSE, Verdict.WORSE, "Perplexity rose from 62.30 to 80.00 ± 0.80 (worse than before training) on"),
     "better": (BETTER, Verdict.BETTER, "Perplexity fell from 7,912 to 88.30 ± 1.9 on 1,021 held-out blocks"),
     "unknown, as of an earlier version": (demo_report(), Verdict.BETTER, "Perplexity fell from 7,912 to 88.30 on"),
@@ -142,7 +142,7 @@ def test_console_page_and_card_show_the_error_and_say_what_it_is(report: Report,
     for text in (stream.getvalue(), page, card):
         assert said in text
         assert "standard error" in text
-    remark = "worse than before training" if report is WORSE else "no change that stands out from chance"
+    remark = "worse than before training" if report is WORSE else "no significant change"
     assert remark in stream.getvalue()
     assert remark in page
     assert remark in card

@@ -238,12 +238,12 @@ def test_a_run_that_is_not_there_or_not_ours_to_see_is_said_so(api_server: ApiSe
         watch(api_server, terminal=False)
 
     api_server.answers = {PATH: (403, {"kind": "Status", "reason": "Forbidden"})}
-    with pytest.raises(WatchError, match=r"the API server refuses: Forbidden\. Check your rights on lmfinetunes"):
+    with pytest.raises(WatchError, match=r"the API server refuses: Forbidden\. Check your permissions on lmfinetunes"):
         watch(api_server, terminal=False)
 
 
 def test_without_a_cluster_one_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
 
-    with pytest.raises(WatchError, match=r"no cluster to look at: .*[^.]\. Set KUBECONFIG or choose a --context\."):
+    with pytest.raises(WatchError, match=r"no cluster to watch: .*[^.]\. Set KUBECONFIG or choose a --context\."):
         follow("eli5", None, None, Console(file=io.StringIO()))

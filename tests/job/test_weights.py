@@ -20,7 +20,7 @@ LLAMA = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 32,
 }  # fmt: skip
-HEADLESS = "it lacks lm_head.weight, which would begin as random numbers"
+HEADLESS = "it lacks lm_head.weight, which would be initialised randomly"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "integers": (other_type(torch.int8), "quantized .* is I8"),
     "a shard that is missing": (lambda folder: shards(folder, lost="*-of-*"), "1 of its .* files .* are missing"),
     "an index that is missing": (lambda folder: shards(folder, lost="*.index.json"), "in parts, and .* is missing"),
-    "cut": (cut, "model.safetensors is damaged or half there"),
+    "cut": (cut, "model.safetensors is damaged or incomplete"),
     "another file name": (renamed, "rename it to model.safetensors"),
 }  # fmt: skip
 
@@ -158,7 +158,7 @@ def test_a_classifiers_fresh_head_is_meant_and_said(kept: str, tmp_path: Path, t
 
     built = load(tmp_path, tokenizer, Task.SEQUENCE_CLASSIFICATION)
 
-    assert built.notes[0] == "the classification head begins fresh, drawn from the seed: score.weight"
+    assert built.notes[0] == "the classification head is newly initialised, from the seed: score.weight"
     assert built.model.score.weight.shape == (3, 16)
 
 
@@ -182,7 +182,7 @@ def test_weights_without_use_are_said(tmp_path: Path, tokenizer: Any) -> None:
     published(tmp_path)
     rewrite(tmp_path, lambda weights: {**weights, "vision.patch": torch.zeros(2)})
     assert load(tmp_path, tokenizer).notes == (
-        "weights of spec.model.name that the model has no use for were passed over: vision.patch",
+        "weights of spec.model.name that the model does not use were ignored: vision.patch",
     )
 
 

@@ -301,9 +301,9 @@ async def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(tmp_pat
     said: list[str] = []
     following = asyncio.create_task(serving.follow(0.01, said.append))
     # Certificate and key are two files: one look may come between them.
-    await until(lambda: "took up the renewed serving certificate" in said)
+    await until(lambda: "loaded the renewed serving certificate" in said)
     said.clear()
     (tmp_path / "tls.key").write_text("-----BEGIN")
-    await until(lambda: any("the old one stays" in line for line in said))
+    await until(lambda: any("keeping the old one" in line for line in said))
     following.cancel()
-    assert "took up the renewed serving certificate" not in said
+    assert "loaded the renewed serving certificate" not in said

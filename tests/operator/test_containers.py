@@ -177,7 +177,7 @@ def test_a_pod_that_kubelet_does_not_take_is_tried_again_later_and_no_failure(Wo
     assert max(waits) == 300
     last = world.status.attempts[-2]
     assert (last.reason, last.cause, world.status.failures) == ("Interrupted", reason, None)
-    assert last.message == f"The node's kubelet did not take the pod. {reason}: Pod was rejected: not today."
+    assert last.message == f"The node's kubelet rejected the pod. {reason}: Pod was rejected: not today."
 
 
 def test_interruptions_are_counted_over_what_kubelet_did_not_take(World):

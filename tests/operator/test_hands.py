@@ -133,7 +133,7 @@ def test_a_pod_without_its_job_that_is_to_stop_says_who_can_stop_it(World, wish)
     orphaned(world)
     world.spec |= wish
     world.later(2)
-    assert "kubectl delete pod pod-1 is what stops it" in world.message
+    assert "kubectl delete pod pod-1 stops it" in world.message
     world.pod(deleted=world.now + 120)
     world.step()
     assert "the pod saves a checkpoint and ends" in world.message

@@ -252,6 +252,6 @@ def test_the_numbers_in_the_documentation_are_these():
     progress = OperatorSettings().progress
     page = " ".join((Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8").split())
     assert f"Progress is written every {progress.patch_seconds:.0f} seconds" in page
-    assert f"then every {NEWS_SECONDS:.0f} seconds" in page
-    assert "not for five minutes is `Stalled`" in page
+    assert f"or every {NEWS_SECONDS:.0f} seconds" in page
+    assert "stops reporting for five minutes is `Stalled`" in page
     assert progress.stale_seconds == 5 * 60

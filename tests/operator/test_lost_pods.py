@@ -45,7 +45,7 @@ def test_a_job_that_never_says_how_it_ended_is_replaced(World, happens):
     assert world.later(MARGIN - 1).create is None
     world.later(1)
     assert (list(world.jobs), world.status.attempts[0].reason) == (["eli5-2"], "Interrupted")
-    assert "left no word" in world.status.attempts[0].message
+    assert "left no result" in world.status.attempts[0].message
     assert world.status.failures is None
 
 

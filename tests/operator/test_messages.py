@@ -147,8 +147,8 @@ def test_what_somebody_has_to_mend_says_how(World, happens):
 @pytest.mark.parametrize(
     ("code", "why", "words"),
     [
-        (6, Reason.STORAGE_UNAVAILABLE, "StorageUnavailable: s3://x cannot be reached. Trying again after 10 s. See"),
-        (75, Reason.INTERRUPTED, "Interrupted: s3://x cannot be reached. Trying again after 10 s. See"),
+        (6, Reason.STORAGE_UNAVAILABLE, "StorageUnavailable: s3://x cannot be reached. Retrying after 10 s. See"),
+        (75, Reason.INTERRUPTED, "Interrupted: s3://x cannot be reached. Retrying after 10 s. See"),
     ],
 )
 def test_a_wait_between_attempts_leads_to_what_the_last_one_ended_with(World, code, why, words):

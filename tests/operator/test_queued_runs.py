@@ -33,7 +33,7 @@ def test_a_run_whose_place_is_taken_away_saves_and_queues_anew(World):
     takes_the_place_away(world)
     assert world.step().delete_jobs == ("eli5-1",)
     assert (world.reason, world.status.attempts[0].end_time) == ("Interrupted", None)
-    assert "place away" in world.message
+    assert "preempted the run" in world.message
     world.end_pod(code=75, said=stopped(3), deleted=world.now + 120)
     assert (world.reason, list(world.jobs), world.status.failures) == ("Queued", ["eli5-2"], None)
     assert world.status.checkpoint.step == 3

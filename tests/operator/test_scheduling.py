@@ -31,19 +31,19 @@ SENTENCES = [
     (
         "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector." + NO_PREEMPTION,
         Wishes(selector={"disk": "fast"}),
-        "The one node cannot take the pod: 1 without the label disk=fast. Mend spec.podTemplate.nodeSelector, or label "
+        "The one node cannot take the pod: 1 without the label disk=fast. Fix spec.podTemplate.nodeSelector, or label "
         "a node.",
     ),
     (
         "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.",
         Wishes(),
-        "None of 2 nodes can take the pod: 1 with as many pods as it may run, 1 marked unschedulable (cordoned).",
+        "None of 2 nodes can take the pod: 1 at the maximum number of pods, 1 marked unschedulable " "(cordoned).",
     ),
     (
         '0/1 nodes are available: persistentvolumeclaim "lmft-corpus" not found. preemption: 0/1 nodes are available.',
         Wishes(),
         '0/1 nodes are available: persistentvolumeclaim "lmft-corpus" not found. Create the claim "lmft-corpus", or '
-        "mend spec.podTemplate.volumes.",
+        "fix spec.podTemplate.volumes.",
     ),
     (
         "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",

@@ -101,7 +101,7 @@ async def test_the_first_lists_wait_for_the_watches_but_not_forever(caplog: pyte
         found = [page async for page in fetch(plural)]
         assert found == [([{"kind": "Event", "metadata": {"uid": "e"}}], "41")] if plural == "events" else [([], "40")]
     await watches.wait(0.01)
-    assert "no watch of pods has begun yet" in caplog.text
+    assert "no watch of pods has started yet" in caplog.text
     caplog.clear()
     assert [page async for page in fetch("pods")] == [([], "40")]
     await asyncio.wait_for(watches.wait(60.0), 1.0)

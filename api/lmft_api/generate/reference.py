@@ -99,21 +99,21 @@ def _troubleshooting() -> str:
         parts.append(f"## {title}\n")
         parts += [f"### {r.value}\n\n{REASONS[r].cause}\n\n**What to do:** {REASONS[r].remedy}\n" for r in reasons]
     parts.append(
-        "## Exit codes\n\nThe job says its reason itself; where it cannot, its exit code stands in.\n\n"
+        "## Exit codes\n\nThe job reports its reason itself; otherwise its exit code gives the reason.\n\n"
         "| Code | Assumed reason |\n|---|---|"
     )
     parts += [f"| {code.value} | {_linked(reason_of_exit(code))} |" for code in ExitCode]
-    parts.append(f"| any, killed for want of memory (OOMKilled) | {_linked(Reason.OUT_OF_MEMORY)} |")
+    parts.append(f"| any, killed because memory ran out (OOMKilled) | {_linked(Reason.OUT_OF_MEMORY)} |")
     parts.append(f"| any other | {_linked(reason_of_exit(1))} |\n")
     return "\n".join(parts)
 
 
 def _reasons_by_outcome() -> dict[str, list[Reason]]:
-    """Heading to reasons; the enumeration lists those of a run that goes on, that of success, those of failure."""
+    """Heading to reasons; the enumeration lists those of an unfinished run, that of success, those of failure."""
     reasons = list(Reason)
     done = reasons.index(Reason.COMPLETED)
     return {
-        "While the run goes on (Succeeded is Unknown)": reasons[:done],
+        "While the run is not finished (Succeeded is Unknown)": reasons[:done],
         "When it is done (True)": [Reason.COMPLETED],
         "When it has failed (False)": reasons[done + 1 :],
     }

@@ -60,7 +60,7 @@ class _GoLoader(yaml.SafeLoader):
         text = str(self.construct_scalar(node))
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise yaml.constructor.ConstructorError(
-                None, None, "half of a surrogate pair is no character", node.start_mark
+                None, None, "half of a surrogate pair is not a character", node.start_mark
             )
         return text
 
@@ -96,7 +96,7 @@ class _GoLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 if key_node.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f'the key "{key_node.value}" stands twice', key_node.start_mark
+                        None, None, f'the key "{key_node.value}" is given twice', key_node.start_mark
                     )
                 if key_node.tag == "tag:yaml.org,2002:null":
                     raise yaml.constructor.ConstructorError(None, None, "a key must not be null", key_node.start_mark)
@@ -128,7 +128,9 @@ def read_documents(path: Path) -> Iterator[Document]:
         with path.open("rb") as source:
             raw = source.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
-            yield Document(1, None, (Problem("", f"is larger than {MAX_FILE_BYTES >> 20} MiB, which no manifest is"),))
+            yield Document(
+                1, None, (Problem("", f"is larger than {MAX_FILE_BYTES >> 20} MiB, more than a manifest may have"),)
+            )
             return
         text = raw.decode()
     except OSError as error:

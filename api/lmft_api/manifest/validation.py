@@ -71,7 +71,7 @@ def document_problems(document: Any) -> list[Problem]:
 def spec_problems(spec: Any) -> list[Problem]:
     """All problems of a spec, types and bounds as well as the rules across fields, in the order of their paths."""
     if (depth := levels(spec)) > MAX_DEPTH:
-        return [Problem(_deepest(spec), f"nests {depth} levels deep, which no run needs")]
+        return [Problem(_deepest(spec), f"nests {depth} levels deep, more than is read")]
     schema = structural_schema(LMFineTuneSpec)
     spec = normalised(schema, spec)
     problems: list[Problem] = []
@@ -165,7 +165,7 @@ def _duplicates(key: str, entries: list[Any], path: str) -> Iterator[Problem]:
     for index, entry in enumerate(entries):
         name = entry.get(key) if isinstance(entry, dict) else None
         if isinstance(name, str) and name in seen:
-            yield Problem(f"{path}[{index}]", f'{key} "{name}" stands twice; remove one')
+            yield Problem(f"{path}[{index}]", f'{key} "{name}" is given twice; remove one')
         elif isinstance(name, str):
             seen.add(name)
 

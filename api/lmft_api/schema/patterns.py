@@ -38,7 +38,7 @@ PATTERN_HINTS: dict[str, str] = {
     IMPORT_PATH_PATTERN: "must be a Python import path such as package.module.ClassName",
     SOURCE_PATTERN: "must be a hub id such as distilbert/distilgpt2, s3://bucket/folder or file:///folder",
     STORAGE_URI_PATTERN: "must be s3://bucket/prefix or file:///absolute/folder",
-    HUB_ID_PATTERN: "must be a hub id such as dany0407/eli5_category; addresses go into files",
+    HUB_ID_PATTERN: "must be a hub id such as dany0407/eli5_category; put addresses into files",
     REPOSITORY_PATTERN: "must be owner/name",
     FIELD_PATH_PATTERN: "must be a dotted path such as answers.text",
     MOUNT_PATH_PATTERN: "must be an absolute path such as /data, without '.' or '..' or a final '/'",

@@ -97,17 +97,17 @@ def quantity_rule(field: str, attribute: str, least: str, most: str) -> Rule:
     inside = " && ".join(f"quantity(self.{field}).compareTo(quantity('{bound}')) {sign} 0" for sign, bound in bounds)
     return Rule(
         cel=f"!has(self.{field}) || !isQuantity(self.{field}) || ({inside})",
-        message=f"must lie between {least} and {most}; leave it out for the platform's default",
+        message=f"must lie between {least} and {most}; omit it for the platform's default",
         holds=holds,
         field=field,
     )
 
 
 def at_most_one(first: str, second: str, remedy: str) -> Rule:
-    """Two fields that exclude each other."""
+    """Two mutually exclusive fields."""
     return Rule(
         cel=f"!(has(self.{first}) && has(self.{second}))",
-        message=f"{first} and {second} exclude each other; {remedy}",
+        message=f"{first} and {second} are mutually exclusive; {remedy}",
         holds=lambda value: getattr(value, _snake(first)) is None or getattr(value, _snake(second)) is None,
     )
 

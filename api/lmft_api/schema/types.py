@@ -97,7 +97,10 @@ def _small_json(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"nests {depth} levels deep, at most {MAX_JSON_DEPTH} are read; a configuration has 2 or 3")
     size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
     if size > MAX_JSON_BYTES:
-        raise ValueError(f"is {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} are read; a vocabulary goes elsewhere")
+        raise ValueError(
+            f"is {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} are read; "
+            "the vocabulary belongs to spec.model.tokenizer"
+        )
     return value
 
 

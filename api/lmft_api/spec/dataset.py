@@ -37,9 +37,9 @@ class Dataset(ApiModel):
     files: Annotated[list[FileUri], Field(min_length=1, max_length=64)] | None = None
     """Files at s3:// or file://, wildcards allowed; needs format."""
     format: DataFormat | None = None
-    """Format of files; json means objects, on a line each or over several, or arrays of them."""
+    """Format of files; json means objects, one per line or over several lines, or arrays of them."""
     builtin: Builtin | None = None
-    """Data that every installation carries: PythonDocs is the Python language reference."""
+    """Data included in every installation: PythonDocs is the Python language reference."""
     split: Text | None = None
     """Split to use, slices allowed: train[:5000]. Default: train."""
     text_field: FieldPath | None = None

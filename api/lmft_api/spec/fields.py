@@ -78,21 +78,21 @@ class LMFineTuneSpec(ApiModel):
     hub_token_secret_ref: HubTokenRef | None = None
     """Token for the model, the data set and the push."""
     resources: Resources | None = None
-    """What the pod asks for."""
+    """Resources that the pod requests."""
     pod_template: PodTemplate | None = None
-    """How the pod fits into the cluster."""
+    """Scheduling, image, labels, environment and volumes of the pod."""
     preparation: Preparation | None = None
     """Auto prepares on a CPU in a Job of its own before a GPU is taken. Default: Auto."""
     resume_from: ResumeFrom | None = None
     """Start from the model, or else the newest checkpoint, of another run in this namespace."""
     suspend: bool | None = None
-    """Stop with a checkpoint and free what the run holds; false goes on."""
+    """Stop with a checkpoint and free the resources of the run; false resumes it."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """Delete the resource this long after it ended; storage stays."""
+    """Delete the resource this long after it ended; what is in storage is kept."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=315_360_000)] | None = None
     """Longest running time, over all attempts."""
     max_retries: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Attempts after failures that may pass; interruptions do not count. Default: 3."""
+    """Retries after failures that may be temporary; interruptions do not count. Default: 3."""
 
     rules: ClassVar = (
         _by_task("maskProbability", "mask_probability", "goes with task {takers}; remove it or change task"),

@@ -42,14 +42,14 @@ class Model(ApiModel):
     tokenizer: Tokenizer | None = None
     """Another tokenizer than the model's own; required with fromConfig."""
     trust_remote_code: bool | None = None
-    """Run code that the model's repository carries. Off unless set, and the cluster's policy may forbid it."""
+    """Run code from the model's repository. Off by default; the cluster's policy must allow it."""
     credentials_secret_ref: SecretRef | None = None
     """Secret with AWS_* keys for an s3:// model."""
 
     rules: ClassVar = (
         Rule(
             "!(has(self.name) && has(self.fromConfig))",
-            "name and fromConfig exclude each other; remove one",
+            "name and fromConfig are mutually exclusive; remove one",
             lambda m: m.name is None or m.from_config is None,
         ),
         Rule(

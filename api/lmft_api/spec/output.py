@@ -21,7 +21,7 @@ class Sample(ApiModel):
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Tokens to generate. Default: 100."""
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Sample among the k likeliest tokens; for MaskedLM the number of fills. Default: 50 (MaskedLM: 3)."""
+    """Sample among the k most likely tokens; for MaskedLM the number of fills. Default: 50 (MaskedLM: 3)."""
     top_p: Decimal | None = None
     """Sample within this much probability mass, quoted. Default: "0.95"."""
 
@@ -41,9 +41,9 @@ class PushToHub(ApiModel):
     """Upload the model to the hub when the run is done."""
 
     repository: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN, max_length=200)]
-    """owner/name; made when it does not exist."""
+    """owner/name; created if it does not exist."""
     private: bool = True
-    """Visibility of a repository made by the run."""
+    """Visibility of a repository created by the run."""
 
 
 class Output(ApiModel):

@@ -10,7 +10,7 @@ from lmft_api.schema.types import ApiModel, Decimal, ImportPath
 
 
 class Precision(StrEnum):
-    """Arithmetic of the forward and backward pass; weights are kept in FP32 always."""
+    """Precision of the forward and backward pass; weights are always kept in FP32."""
 
     AUTO = "Auto"
     BF16 = "BF16"
@@ -49,7 +49,7 @@ class Weights(StrEnum):
 
 
 class Training(ApiModel):
-    """Hyperparameters; what is not set takes the tutorial's number for the task."""
+    """Hyperparameters; unset ones take the tutorial's value for the task."""
 
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Passes over the training data. Default: 3 (SequenceClassification: 2)."""
@@ -82,7 +82,7 @@ class Training(ApiModel):
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations without improvement of the evaluation loss."""
     watchdog_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
-    """Stop as hung when nothing moves for this long; before the first step after 3600 at least. Default: 1800."""
+    """Stop as Hung after this long without progress; before the first step after at least 3600. Default: 1800."""
     callbacks: Annotated[list[ImportPath], Field(min_length=1, max_length=16)] | None = None
     """Import paths of TrainerCallback classes in the image; only where the policy allows user code."""
     trainer_class: ImportPath | None = None
@@ -100,15 +100,15 @@ class Evaluation(ApiModel):
     """When to evaluate."""
 
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Evaluate every so many optimiser steps. Default: after each epoch."""
+    """Evaluate every this many optimiser steps. Default: after each epoch."""
 
 
 class CheckpointPolicy(ApiModel):
     """When to save, and how many checkpoints to keep."""
 
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Save every so many optimiser steps. Default: after each epoch and every everyMinutes."""
+    """Save every this many optimiser steps. Default: after each epoch and every everyMinutes."""
     every_minutes: Annotated[int, Field(ge=1, le=1440)] | None = None
     """Save when this long has passed since the last one. Default: 10."""
     keep: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Complete checkpoints kept while the run goes on. Default: 2."""
+    """Complete checkpoints kept until the run is done. Default: 2."""

@@ -1,4 +1,4 @@
-"""``status`` of an LMFineTune: what came out, and what is going on."""
+"""``status`` of an LMFineTune: results and progress."""
 
 import math
 import re
@@ -18,7 +18,7 @@ MAX_EVALUATIONS_KEPT = 64
 MAX_MESSAGE = 4096
 
 SUCCEEDED = "Succeeded"
-"""Type of the condition that tells the outcome."""
+"""Type of the condition with the outcome."""
 FINISHED = "Finished"
 """Type of the condition that is True at either end, for those who wait."""
 MOST = 2**63 - 1
@@ -71,13 +71,13 @@ class Condition(ApiModel):
     """A condition, as in metav1.Condition."""
 
     type: Short
-    """Finished is the one to wait for: True at either end. Succeeded tells which."""
+    """Finished is the one to wait for: True on success and on failure. Succeeded says which."""
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Short
     """One of the documented reasons."""
     message: Long = ""
-    """For people."""
+    """Human-readable message."""
     last_transition_time: Timestamp
     """When the status changed last."""
     observed_generation: int | None = None
@@ -85,7 +85,7 @@ class Condition(ApiModel):
 
 
 class Progress(ApiModel):
-    """How far the run is."""
+    """Progress of the run."""
 
     percent: int | None = None
     """0 to 100."""
@@ -176,9 +176,9 @@ class CheckpointStatus(ApiModel):
     """The newest complete checkpoint."""
 
     step: Count
-    """Optimiser steps it holds."""
+    """Optimiser steps done when it was saved."""
     uri: Uri
-    """Where it lies."""
+    """Where it is stored."""
     time: ToldTime | None = None
     """When it was complete."""
 
@@ -199,13 +199,13 @@ class Attempt(ApiModel):
     reason: Short | None = None
     """How it ended."""
     message: Long | None = None
-    """How it ended, for people."""
+    """How it ended, as a human-readable message."""
     exit_code: int | None = None
     """Exit code of the container."""
     highest_attempt: Count | None = None
     """Highest attempt of the run that it found in storage, where that is above its own: the next one is above both."""
     cause: Short | None = None
-    """Kubernetes' own word for why a node did not take the pod, such as OutOfcpu or UnexpectedAdmissionError."""
+    """Kubernetes' reason why a node rejected the pod, such as OutOfcpu or UnexpectedAdmissionError."""
     resumed_from_step: int | None = None
     """Step of the checkpoint that it started from."""
     lost_steps: int | None = None
@@ -213,7 +213,7 @@ class Attempt(ApiModel):
     checkpoint_step: int | None = None
     """Step of the run's newest checkpoint when it ended."""
     adjustments: Annotated[list[Long], Field(max_length=16)] | None = None
-    """What the job changed to go on, such as the batch size."""
+    """What the job adjusted in order to continue, such as the batch size."""
 
 
 class Usage(ApiModel):
@@ -250,15 +250,15 @@ class LMFineTuneStatus(ApiModel):
     observed_generation: int | None = None
     """Generation of the spec that was seen last."""
     phase: Phase | None = None
-    """For the eye; conditions are the API."""
+    """Phase for display; conditions are the API."""
     conditions: (
         Annotated[list[Condition], Field(max_length=MAX_CONDITIONS, json_schema_extra=list_map("type"))] | None
     ) = None
-    """Succeeded: Unknown while it runs, True or False at the end. Finished: True at either end."""
+    """Succeeded: Unknown while it runs, True or False at the end. Finished: True on success and on failure."""
     model: Short | None = None
     """Model in short, for kubectl get."""
     progress: Progress | None = None
-    """How far it is."""
+    """Progress of training."""
     results: Results | None = None
     """What came out."""
     evaluations: Annotated[list[EvaluationResult], Field(max_length=MAX_EVALUATIONS_KEPT)] | None = None
@@ -284,7 +284,7 @@ class LMFineTuneStatus(ApiModel):
 
     @property
     def succeeded(self) -> Condition | None:
-        """The condition that tells the outcome."""
+        """The condition with the outcome."""
         return next((c for c in self.conditions or () if c.type == SUCCEEDED), None)
 
     @property

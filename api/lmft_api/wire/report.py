@@ -189,7 +189,7 @@ class ResumePoint(ReportModel):
     lost_steps: int | None = None
     """Steps done before the interruption that had to be repeated."""
     attempt: int | None = None
-    """Number of the attempt that went on."""
+    """Number of the attempt that resumed."""
 
 
 class TrainingFigures(ReportModel):
@@ -212,7 +212,7 @@ class TrainingFigures(ReportModel):
     resumes: list[ResumePoint] = []
     """Every start from a checkpoint that is known, oldest first."""
     adjustments: list[str] = []
-    """What the job changed to go on, such as the batch size after running out of memory."""
+    """What the job adjusted in order to continue, such as the batch size after running out of memory."""
 
 
 class ReportProvenance(ReportModel):

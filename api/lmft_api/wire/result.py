@@ -53,7 +53,7 @@ class Result(ApiModel):
     counts: Counts | None = None
     """Numbers of the attempt."""
     adjustments: list[Annotated[str, AfterValidator(printable)]] | None = None
-    """What the job changed to go on."""
+    """What the job adjusted in order to continue."""
     highest_attempt: Count | None = None
     """Highest number of an attempt of this run that has begun, as noted in storage, this one included. The next attempt
     takes a number above it: the cluster's own may repeat, after its database was restored to an older snapshot."""

@@ -14,7 +14,7 @@ from lmft_job.process.signals import INTERRUPT, StopNow
 
 BUG_EXIT = 1
 _REPORT_IT = (
-    "the traceback is in the log. Run it again; if it ends so once more, report it with the traceback and the manifest"
+    "the traceback is in the log. Run it again; if it fails again, report it with the traceback and the manifest"
 )
 _CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch has no MemoryError
 

@@ -79,7 +79,7 @@ def claim(context: RunContext, store: Store, began: RunIdentity | None, data: st
         if problems := _changes(began, ours, in_pod=context.in_pod):
             raise InvalidError(problems)
         if began.data not in (None, data):
-            context.observer.note("other software than the run began with has prepared its data anew")
+            context.observer.note("another version of LMFineTune than the run began with has prepared its data again")
     store.put_bytes(RUN_MARKER, json.dumps(ours.to_json()).encode())
 
 
@@ -91,11 +91,11 @@ def same_software(began: RunIdentity) -> bool:
 def _changes(began: RunIdentity, ours: RunIdentity, *, in_pod: bool) -> list[str]:
     """What is another than when the run began, with what to do."""
     problems = []
-    anew = "begin a run of another name" + ("" if in_pod else ", or begin this one anew with --overwrite")
+    anew = "start a run with another name" + ("" if in_pod else ", or start this one from scratch with --overwrite")
     if began.data not in (None, ours.data) and began.software == ours.software:
         problems.append(
-            "spec.dataset: the data changed since the run began, and its checkpoints and figures belong to the data "
-            f"before. Put that back, or {anew}; a data set of the hub stays as it is with spec.dataset.revision"
+            "spec.dataset: the data changed since the run began, and its checkpoints and figures belong to the "
+            f"earlier data. Restore that, or {anew}; spec.dataset.revision pins a data set of the hub"
         )
     if None not in (began.model, ours.model) and began.model != ours.model:
         problems.append(

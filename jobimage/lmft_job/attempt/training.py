@@ -67,7 +67,7 @@ class TrainingAttempt:
             smaller = self.adjustment.after_shortage(self._journal.step)
             self.fence.require()
             smaller.save(self._store)
-            self._context.observer.note(f"{smaller.notes[-1]}; going on in a fresh process")
+            self._context.observer.note(f"{smaller.notes[-1]}; continuing in a new process")
             self.uploads.wait()
             self._journal.write()
             self._context.restart()

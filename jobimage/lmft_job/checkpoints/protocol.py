@@ -109,7 +109,7 @@ def newest_verified(
         follow = (
             f"trying step {before.step} (attempt {before.attempt}) instead" if before else "there is none before it"
         )
-        say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) passed over: {problem}; {follow}")
+        say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) skipped: {problem}; {follow}")
 
 
 def _fetch(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:

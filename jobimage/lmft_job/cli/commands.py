@@ -42,13 +42,15 @@ def options(
 def run(
     manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
     output: Output = None,
-    overwrite: Annotated[bool, typer.Option(help="Begin anew where a run of this name is.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start from scratch if a run of this name exists.")] = False,
     allow_user_code: Annotated[
-        bool, typer.Option(help="Let the manifest's training.callbacks and training.trainerClass run.")
+        bool, typer.Option(help="Allow the manifest's training.callbacks and training.trainerClass to run.")
     ] = False,
-    allow_remote_code: Annotated[bool, typer.Option(help="Let model.trustRemoteCode take effect.")] = False,
+    allow_remote_code: Annotated[
+        bool, typer.Option(help="Allow the code of a model's repository to run (model.trustRemoteCode).")
+    ] = False,
 ) -> None:
-    """Run a manifest on this machine. Run it again to go on after a stop."""
+    """Run a manifest on this machine. Run it again to resume after a stop."""
     from lmft_job.cli.run import LocalOptions, run_manifest
 
     options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again())
@@ -98,6 +100,6 @@ def watch(
         typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        typer.echo("Not watched any more; the run goes on in the cluster.", err=True)
+        typer.echo("Stopped watching; the run continues in the cluster.", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(0 if succeeded else 1)

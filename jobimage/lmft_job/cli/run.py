@@ -73,13 +73,16 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
         folder.parent.mkdir(parents=True, exist_ok=True)
         mine = folder.with_name(f"{folder.name}.lock").open("w")
     except OSError as error:
-        print(f"{cache}: cannot be used as cache ({error.strerror}); name a folder in LMFT_CACHE", file=sys.stderr)
+        print(f"{cache}: cannot be used as cache ({error.strerror}); set LMFT_CACHE to another folder", file=sys.stderr)
         return ExitCode.REFUSED
     with mine:
         try:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{path}: the run {name} goes on in another process; wait for its end or stop it", file=sys.stderr)
+            print(
+                f"{path}: the run {name} is already running in another process; wait until it ends, or stop it",
+                file=sys.stderr,
+            )
             return ExitCode.INVALID
         return _run_alone(path, name, spec, options, cache, folder, again_when_done)
 
@@ -92,7 +95,7 @@ def _run_alone(
     folder.mkdir()
     with ConsoleObserver() as console:
         if spec.resume_from is not None:
-            console.note("spec.resumeFrom is heeded on a cluster only; this run begins with spec.model")
+            console.note("spec.resumeFrom takes effect on a cluster only; this run starts from spec.model")
         context = RunContext(
             run=RunFile(
                 name=name,
@@ -144,11 +147,11 @@ def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
     if wrong:
         return None
     if len(ours) != 1:
-        print(f"{path}: must hold one LMFineTune to run here, not {len(ours)}", file=sys.stderr)
+        print(f"{path}: must contain exactly one LMFineTune to run here, not {len(ours)}", file=sys.stderr)
         return None
     name = ours[0].content["metadata"].get("name")
     if not name:
-        print(f"{path}: metadata.name is needed to run here; it names the folder", file=sys.stderr)
+        print(f"{path}: metadata.name is required to run here; it names the folder", file=sys.stderr)
         return None
     return name, parse_spec(ours[0].content["spec"])
 

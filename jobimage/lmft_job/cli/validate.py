@@ -17,12 +17,12 @@ def report_problems(paths: Iterable[Path]) -> int:
     for path in paths:
         documents = list(read_documents(path))
         if not documents:
-            print(f"{path}: holds no document")
+            print(f"{path}: contains no document")
             wrong = True
         for document in documents:
             title = title_of(path, document, alone=len(documents) == 1)
             if not document.problems and is_foreign(document.content):
-                print(f"{title}: not ours, passed over")
+                print(f"{title}: not an LMFineTune, skipped")
                 continue
             problems = problems_of(document)
             print(words(title, problems) if problems else f"{title}: valid")

@@ -174,7 +174,7 @@ def _load(
             return taken, np.arange(len(taken.texts), dtype=np.int64)
         part = parse(split)
         if part is None:
-            problems.add(f"spec.dataset.{field}: {split!r} is no split; write train, train[:5000] or train[80%:]")
+            problems.add(f"spec.dataset.{field}: {split!r} is not a split; write train, train[:5000] or train[80%:]")
             return None
         if part.name != "train":
             problems.add(
@@ -193,7 +193,7 @@ def _load(
         if shared := _shared_rows(train, held_out):
             problems.add(
                 f"spec.dataset.evalSplit: {chosen.eval_split!r} has {shared:,} of the rows that {chosen.split!r} "
-                "trains on; cut them apart, such as split train[:90%] and evalSplit train[90%:], or set testPercent"
+                "trains on; separate them, as with split train[:90%] and evalSplit train[90%:], or set testPercent"
             )
         return train, held_out
     if train is None:
@@ -237,7 +237,7 @@ def _refuse_empty(
 def _refuse_short(size: int, train_blocks: int, held_blocks: int, train: Lengths, held_out: Lengths) -> None:
     problems = [
         f"spec.dataset.blockSize: the {side} texts have {int(lengths.sum()):,} tokens, fewer than one block of {size}; "
-        "take more data or a smaller block"
+        "use more data or a smaller block"
         for side, blocks, lengths in (("training", train_blocks, train), ("held-out", held_blocks, held_out))
         if blocks == 0
     ]
@@ -280,5 +280,5 @@ def trained_size(settings: Settings) -> int:
     """Vocabulary of the tokenizer to train."""
     wanted = settings.model.tokenizer.train_vocab_size if settings.model.tokenizer else None
     if wanted is None:
-        raise InvalidError(["spec.model.tokenizer: no tokenizer is named and none is to be trained; set one of both"])
+        raise InvalidError(["spec.model.tokenizer: neither name nor trainVocabSize is set; set one of them"])
     return wanted

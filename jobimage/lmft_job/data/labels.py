@@ -86,13 +86,15 @@ def number_labels(
     strange = {type(value).__name__ for value in chain(train, held_out) if type(value) not in (str, int, float)}
     if strange:
         held = " and ".join(sorted(strange))
-        problems.add(f"{where} holds {held} values; one label a row is needed: text, a whole number or true and false")
+        problems.add(
+            f"{where} holds {held} values; one label per row is needed: text, a whole number or true and false"
+        )
         return Classes([], [], [])
     values = dict.fromkeys(chain(train, held_out))
     if names is not None:
         outside = [value for value in values if type(value) is not int or not 0 <= value < len(names)]
         if outside:
-            problems.add(f"{where} holds {str(outside[0])[:60]!r}, which is none of its {len(names)} classes")
+            problems.add(f"{where} holds {str(outside[0])[:60]!r}, which is not one of its {len(names)} classes")
             return Classes([], [], [])
         if len(set(train)) < 2:
             problems.add(_one_class([names[value] for value in train], where))
@@ -120,18 +122,18 @@ def _are_classes(train: Sequence[Any], held_out: Sequence[Any], where: str, prob
     fraction = _fraction(list(both))
     if fraction is not None:
         problems.add(
-            f"{where} is continuous (such as {fraction}); classes are needed, regression is not built. If these are "
-            "classes, give them names that are no numbers, such as v1.5"
+            f"{where} is continuous (such as {fraction}); classes are needed, regression is not supported. If these "
+            "are classes, give them names that are not numbers, such as v1.5"
         )
     elif str in kinds and int in kinds:
-        problems.add(f"{where} mixes text and numbers; write all labels one way")
+        problems.add(f"{where} mixes text and numbers; write all labels the same way")
     elif len(both) > MOST_LABELS:
-        problems.add(f"{where} has {len(counts):,} different values, no classes (at most {MOST_LABELS:,})")
+        problems.add(f"{where} has {len(counts):,} different values, too many for classes (at most {MOST_LABELS:,})")
     else:
         for one, other in _twins([value for value in both if isinstance(value, str)]):
             problems.add(
-                f"{where} has {one!r} and {other!r}, which differ in blanks or in how Unicode writes a letter; "
-                "write them one way"
+                f"{where} has {one!r} and {other!r}, which differ only in whitespace or Unicode normalisation; write "
+                "them the same way"
             )
         _require_known(counts, both, where, problems)
     return len(problems.found) + problems.more == before

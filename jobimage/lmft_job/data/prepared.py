@@ -179,7 +179,7 @@ def reopen(
         try:
             return _open(target, settings, tokenizer, reused=True)
         except (OSError, ValueError, pa.ArrowException) as error:
-            say(f"prepared data {fingerprint[:12]} in {cache} is damaged ({error}); it is made again")
+            say(f"prepared data {fingerprint[:12]} in {cache} is damaged ({error}); it is prepared again")
             shutil.rmtree(target, ignore_errors=True)
     if store is None:
         return None
@@ -190,14 +190,14 @@ def reopen(
             if fetch_verified(store, prefix, Path(scratch) / "done", check) is None:
                 return None
         except DamagedFolderError as error:
-            say(f"prepared data {store.url(prefix)} is damaged: {error}; it is made again")
+            say(f"prepared data {store.url(prefix)} is damaged: {error}; it is prepared again")
             store.delete([join_key(prefix, MANIFEST)])
             return None
         _move(Path(scratch) / "done", target)
     try:
         return _open(target, settings, tokenizer, reused=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        say(f"prepared data {store.url(prefix)} cannot be used ({error}); it is made again")
+        say(f"prepared data {store.url(prefix)} cannot be used ({error}); it is prepared again")
         shutil.rmtree(target, ignore_errors=True)
         store.delete([join_key(prefix, MANIFEST)])
         return None

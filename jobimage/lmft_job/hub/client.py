@@ -90,11 +90,11 @@ def explained(error: BaseException, wanted: Wanted) -> JobError | None:
     if met(hub.GatedRepoError) or status == 403:
         return RefusedError(
             wanted.denied,
-            f"{what}: the hub refuses it to {who}. Accept the {wanted.thing}'s terms on its page, or give a "
-            "token that may read it in spec.hubTokenSecretRef (on a laptop: `hf auth login`).",
+            f"{what}: the hub refuses it to {who}. Accept the {wanted.thing}'s terms on its page, or set a token that "
+            "may read it in spec.hubTokenSecretRef (on a laptop: `hf auth login`).",
         )
     if status == 401 and token:
-        return RefusedError(wanted.denied, f"{what}: the hub does not accept {token}. Put a valid one there.")
+        return RefusedError(wanted.denied, f"{what}: the hub does not accept {token}. Put a valid token there.")
     # Without a token the hub says 401 for what does not exist, lest it tell which private names do.
     missing = (hub.RepositoryNotFoundError, hub.RemoteEntryNotFoundError, hub.HFValidationError)
     if status in (401, 404, 410) or (status is None and met(*missing)):
@@ -108,8 +108,8 @@ def explained(error: BaseException, wanted: Wanted) -> JobError | None:
     if status is not None or _no_answer(chain):
         said = f"it answered {status}" if status else "it cannot be reached"
         return UnavailableError(
-            f"{what}: the hub does not serve it now; {said}, after retries ({last_words(error)}). Another attempt may "
-            "succeed; behind a proxy or mirror set HTTPS_PROXY or HF_ENDPOINT."
+            f"{what}: the hub does not serve it at the moment; {said}, after retries ({last_words(error)}). Another "
+            "attempt may succeed; behind a proxy or mirror set HTTPS_PROXY or HF_ENDPOINT."
         )
     if met(hub.LocalEntryNotFoundError) and _offline():
         return _switched_off(what, wanted)

@@ -76,7 +76,7 @@ def push_to_hub(
             lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep
         )
     except Exception as error:
-        kept = "The model lies in the run's storage; another attempt uploads it again."
+        kept = "The model is in the run's storage; another attempt uploads it again."
         raise translate(error, repository, kept) from error
     return str(commit.commit_url)
 
@@ -89,7 +89,8 @@ def translate(error: BaseException, repository: str, kept: str) -> JobError:
     what = f'{FIELD}.repository "{repository}"'
     if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
         return RefusedError(
-            Reason.STORAGE_ACCESS_DENIED, f"{what}: HF_HUB_OFFLINE forbids asking the hub. Unset it or drop pushToHub."
+            Reason.STORAGE_ACCESS_DENIED,
+            f"{what}: HF_HUB_OFFLINE forbids asking the hub. Unset it or remove pushToHub.",
         )
     if status == 401:
         return RefusedError(
@@ -104,8 +105,8 @@ def translate(error: BaseException, repository: str, kept: str) -> JobError:
             "token has the write role for them.",
         )
     if any(isinstance(link, HFValidationError) for link in chain):
-        return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what} is no name that the hub takes: {said}")
+        return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what} is not a name that the hub accepts: {said}")
     if status is not None and 400 <= status < 500 and status not in client.TRANSIENT:
         return RefusedError(Reason.STORAGE_ACCESS_DENIED, f"{what}: the hub refused the upload with {status}: {said}")
     how = f"it answered {status}" if status else "it cannot be reached"
-    return UnavailableError(f"{what}: the hub does not take the model now; {how} ({said}). {kept}")
+    return UnavailableError(f"{what}: the hub does not accept the model at the moment; {how} ({said}). {kept}")

@@ -35,7 +35,7 @@ def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False,
         raise
     except SlowTokenizerError as error:
         raise InvalidError(
-            [f"{field}: its tokenizer {error} has no fast version. Name another in spec.model.tokenizer."]
+            [f"{field}: its tokenizer {error} has no fast version. Set another in spec.model.tokenizer."]
         ) from error
     except Exception as error:
         raise InvalidError(
@@ -75,8 +75,8 @@ def load_config(
         if "trust_remote_code" in str(error):
             raise InvalidError(
                 [
-                    f"{field}: this model runs code that its repository carries. Choose one that transformers knows, "
-                    "or set spec.model.trustRemoteCode and have it allowed (policy, or --allow-remote-code)."
+                    f"{field}: this model runs code from its repository. Choose one that transformers supports, or set "
+                    "spec.model.trustRemoteCode and have it allowed (policy, or --allow-remote-code)."
                 ]
             ) from error
         raise InvalidError([f"{field}: its configuration cannot be used ({first_line(error)})."]) from error
@@ -132,8 +132,8 @@ def _require_loadable(factory: Any, model: Any, field: str) -> None:
     config = model.config
     if type(config) not in factory._model_mapping and not getattr(config, "auto_map", None):
         raise InvalidError(
-            [f"{field}: {factory.__name__} makes a {type(model).__name__} of it, which it does not load again once it "
-             "is saved. Choose another model type"]
+            [f"{field}: {factory.__name__} makes a {type(model).__name__} of it, which it cannot load again once it is "
+            "saved. Choose another model type"]
         )  # fmt: skip
 
 
@@ -205,9 +205,7 @@ def _repair_generation(settings: Any) -> list[str]:
         idle.append("temperature 0")
     elif settings.do_sample is None and any(getattr(settings, name, None) is not None for name in _SAMPLING):
         settings.do_sample = True
-        notes.append(
-            "generation_config.json: do_sample was missing beside settings of sampling; it is published as true"
-        )
+        notes.append("generation_config.json: do_sample was missing beside sampling settings; it is published as true")
     without = [] if settings.do_sample else [*_SAMPLING]
     if settings.num_beams in (None, 1):
         without += _BEAMS

@@ -117,7 +117,7 @@ def require_head(task: Task, config: Any) -> None:
     carried = (getattr(config, "auto_map", None) or {}).get(kind.auto_class)
     if type(config) not in factory._model_mapping and carried is None:
         raise InvalidError(
-            [f"spec.task: {task} does not go with a model of type {config.model_type}; it has no such head"]
+            [f"spec.task: {task} does not work with a model of type {config.model_type}; it has no such head"]
         )
     if config.model_type in kind.unfit_types:
         raise InvalidError([kind.misfit(config.model_type, kind.unfit_reason)])

@@ -106,8 +106,8 @@ def _refuse_quantized_config(config: Any, field: str) -> None:
 
 def _quantized(field: str, how: str) -> str:
     return (
-        f"{field}: its weights are quantized ({how}), and fine-tuning all weights needs them as they were trained. "
-        "Name the model that it was made from, in BF16, FP16 or FP32."
+        f"{field}: its weights are quantized ({how}), and fine-tuning all weights needs them unquantized. Use the "
+        "model that it was made from, in BF16, FP16 or FP32."
     )
 
 
@@ -130,7 +130,7 @@ def _read_headers(folder: Path, field: str) -> dict[str, str]:
                 types |= {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError, ValueError) as error:
             raise InvalidError(
-                [f"{field}: its file {name} is damaged or half there ({first_line(error)}). Copy the model again."]
+                [f"{field}: its file {name} is damaged or incomplete ({first_line(error)}). Copy the model again."]
             ) from error
     for key, kind in types.items():
         if kind.startswith(_QUANTIZED_TYPES) or _QUANTIZED_NAMES.search(key):
@@ -195,9 +195,9 @@ def _judge(model: Any, info: dict[str, Any], task: Task, field: str) -> list[str
         raise InvalidError(wrong)
     notes = []
     if fresh:
-        notes.append(f"the classification head begins fresh, drawn from the seed: {_some(fresh)}")
+        notes.append(f"the classification head is newly initialised, from the seed: {_some(fresh)}")
     if extra:
-        notes.append(f"weights of {field} that the model has no use for were passed over: {_some(extra)}")
+        notes.append(f"weights of {field} that the model does not use were ignored: {_some(extra)}")
     return notes
 
 
@@ -206,7 +206,7 @@ def _missing(model: Any, lost: list[str], extra: list[str], task: Task, field: s
         named = f", and names others, such as {extra[0]}" if extra else ""
         return f"{field}: it lacks weights of {type(model).__name__}: {_some(lost)}{named}. Is it another model's?"
     return (
-        f"{field}: it lacks {_some(lost)}, which would begin as random numbers. Choose a checkpoint with a head for "
+        f"{field}: it lacks {_some(lost)}, which would be initialised randomly. Choose a checkpoint with a head for "
         f"{task}, not a base model."
     )
 
@@ -276,8 +276,8 @@ def restore(model: Any, checkpoint: Path) -> None:
     except (RuntimeError, ValueError) as error:
         raise InvalidError(
             [
-                f"spec.model: it is not the model that this run began with ({first_line(error)}). Put that back, or "
-                "begin another run."
+                f"spec.model: it is not the model that this run began with ({first_line(error)}). Restore it, or start "
+                "another run."
             ]
         ) from error
 

@@ -147,8 +147,8 @@ class ConsoleObserver(Observer):
     @override
     def interrupted(self, step: int | None, again: str) -> None:
         self.close()
-        kept = "nothing to keep yet" if step is None else f"checkpoint {step} is saved"
-        self._line("stopped", f"{kept}; go on with:", style="yellow")
+        kept = "no checkpoint to keep yet" if step is None else f"checkpoint {step} is saved"
+        self._line("stopped", f"{kept}; resume with:", style="yellow")
         self._line("", again)
 
     @override

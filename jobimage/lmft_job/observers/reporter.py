@@ -238,9 +238,9 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         if (problem is not None) != self._silent:
             self._silent = problem is not None
             self._say(
-                f"progress does not get through ({problem}); training goes on"
+                f"progress reports do not get through ({problem}); training continues"
                 if problem
-                else "progress gets through again"
+                else "progress reports get through again"
             )
         return problem is None
 

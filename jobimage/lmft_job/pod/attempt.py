@@ -74,7 +74,9 @@ def run_attempt(arguments: list[str]) -> int:
         if ending.exit_code == ExitCode.INTERRUPTED:
             # Nobody types a command in a pod: the operator starts the next attempt.
             step = result.checkpoint.step if result.checkpoint else None
-            console.note(f"{result.message}; " + (f"checkpoint {step} is saved" if step else "nothing to keep yet"))
+            console.note(
+                f"{result.message}; " + (f"checkpoint {step} is saved" if step else "no checkpoint to keep yet")
+            )
     if ending.exit_code != ExitCode.DONE:
         for problem in ending.problems:
             print(one_line(problem), file=sys.stderr)
@@ -117,7 +119,7 @@ def _context(
         pod=os.environ.get(POD_UID_VARIABLE, ""),
     )
     if grace := context.grace:
-        words = f"stopped by SIGTERM, and did not come to an end within {grace.for_all:g} seconds"
+        words = f"stopped by SIGTERM, and did not end within {grace.for_all:g} seconds"
         ending = Ending(ExitCode.INTERRUPTED, Result(reason=Reason.INTERRUPTED, message=words))
         end_in_time(grace, lambda: end_now(with_progress(ending, context), ExitCode.INTERRUPTED))
     return context

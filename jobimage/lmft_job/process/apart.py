@@ -69,7 +69,7 @@ def apart(work: Callable[[], None], source: Path, results: Path, patience: float
             if found:
                 break
             if time.monotonic() > until:
-                raise NoAnswerError(f"did not come to an end within {patience:g} seconds")
+                raise NoAnswerError(f"did not end within {patience:g} seconds")
             time.sleep(_WAIT_SECONDS)
     code = os.waitstatus_to_exitcode(status)
     error = results / _ERROR_FILE

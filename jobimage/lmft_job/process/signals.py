@@ -59,7 +59,7 @@ class Interrupt:
     @property
     def words(self) -> str:
         """What happened, for people."""
-        known = {"SIGINT": "stopped by Ctrl-C", "SIGHUP": "stopped, for its terminal was closed (SIGHUP)"}
+        known = {"SIGINT": "stopped by Ctrl-C", "SIGHUP": "stopped because its terminal was closed (SIGHUP)"}
         return known.get(self.signal_name, f"stopped by {self.signal_name or 'request'}")
 
     @contextmanager

@@ -145,8 +145,8 @@ def _training(report: Report) -> str:
 def _limitations(report: Report) -> list[str]:
     said = remarks(report)
     if report.model.base_model:
-        said.append("What holds for the base model, its biases and its licence among it, holds for this one too.")
-    said.append("It was measured by the figures above alone: not for truth, not for safety, not on other tasks.")
+        said.append("The base model's limitations, biases and licence apply to this model too.")
+    said.append("It was evaluated by the figures above only: not for truthfulness, not for safety, not on other tasks.")
     return [*said, *tasks.of(report.task).limitations]
 
 

@@ -117,7 +117,7 @@ def outcome(report: Report) -> str:
     resumed, took = report.training.resumed_from_step, duration(seconds_in_all(report)) if report.timings else ""
     if resumed:
         # The clock ran for the last attempt only; the sentence must not pass it off as the whole run's.
-        last = f"; attempt {report.attempt} went on from step {count(resumed)}" + (f" and took {took}" if took else "")
+        last = f"; attempt {report.attempt} resumed from step {count(resumed)}" + (f" and took {took}" if took else "")
     else:
         where, last = (f"in {took} {where}" if took else where), ""
     moved = moved or f"Trained for {quantity(report.training.steps, 'steps')}"
@@ -179,7 +179,7 @@ def verdict(results: ResultFigures) -> Verdict | None:
 
 
 VERDICTS = {
-    Verdict.CHANCE: "no change that stands out from chance",
+    Verdict.CHANCE: "no significant change",
     Verdict.WORSE: "worse than before training",
 }
 """What is said of a change that is no improvement."""

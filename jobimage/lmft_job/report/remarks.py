@@ -9,13 +9,14 @@ def data_remarks(data: DatasetFigures) -> list[str]:
     said = []
     if data.look_alike:
         said.append(
-            f"The files were read as plain text, a row a line, and look like {data.look_alike}: every mark of it is "
-            "trained on. If that is not meant, set spec.dataset.format to what they are, or take the text out first."
+            f"The files were read as plain text, one row per line, but look like {data.look_alike}, and all of that "
+            "markup is trained on. If this is not intended, set spec.dataset.format to their format, or extract the "
+            "text first."
         )
     if data.eval_rows_in_train:
         said.append(
-            f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} stand in the "
-            "training data too, word for word: on new texts the figures may be worse."
+            f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} also appear in the "
+            "training data, word for word: on new texts the figures may be worse."
         )
     cut = [
         f"{count(rows)} of {count(of)} {what}"
@@ -33,7 +34,7 @@ def data_remarks(data: DatasetFigures) -> list[str]:
     if data.vocabulary and data.wanted_vocabulary and data.vocabulary < data.wanted_vocabulary:
         said.append(
             f"The tokenizer has {count(data.vocabulary)} tokens, not the {count(data.wanted_vocabulary)} that "
-            "spec.model.tokenizer.trainVocabSize asks for: the training texts hold no more pieces that occur twice."
+            "spec.model.tokenizer.trainVocabSize asks for: the training texts have no more pieces that occur twice."
         )
     if data.vocabulary and data.wanted_vocabulary and data.vocabulary > data.wanted_vocabulary:
         said.append(

@@ -69,7 +69,9 @@ def remarks(report: Report) -> list[str]:
             f"loss on the held-out data stands beside ours. {figures} and held-out loss are the model's own, before "
             "and after, so that runs with and without it can be compared."
         )
-    said.append("The held-out data comes from the same source as the training data; other texts may fare worse.")
+    said.append(
+        "The held-out data comes from the same source as the training data; figures on other texts may be worse."
+    )
     if task.drawn and report.results.samples:
         said.append("The samples are single draws, with the same seed before and after.")
     return said
@@ -114,7 +116,7 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
         ("Steps", formatting.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")
     )
     if report.training.tokens_per_second:
-        tiles.append(("Tokens a second", formatting.count(report.training.tokens_per_second), report.device))
+        tiles.append(("Tokens per second", formatting.count(report.training.tokens_per_second), report.device))
     return tiles
 
 

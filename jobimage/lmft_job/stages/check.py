@@ -81,7 +81,7 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
         return completed(report)
     if report is not None:
         raise InvalidError(
-            [f"metadata.name: {store.url('')} holds a finished run; choose another name, or --overwrite it"]
+            [f"metadata.name: {store.url('')} contains a finished run; choose another name, or use --overwrite"]
         )
     return None
 
@@ -96,8 +96,8 @@ def begun_before(context: RunContext, store: Store) -> RunIdentity | None:
     if began is not None and began.specHash != spec_hash(context.run.spec):
         raise InvalidError(
             [
-                f"metadata.name: {store.url('')} holds an unfinished run of another spec; choose another name, or "
-                "--overwrite it"
+                f"metadata.name: {store.url('')} contains an unfinished run of another spec; choose another name, or "
+                "use --overwrite"
             ]
         )
     return began
@@ -133,5 +133,5 @@ def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
         for folder in (*(attempt.folder for attempt in before), MODEL, STAGED) if before else ():
             store.abort_incomplete(f"{folder}/")
     except RefusedError as error:
-        context.observer.note(f"half-sent uploads of attempts before could not be looked for: {error}")
+        context.observer.note(f"incomplete uploads of earlier attempts could not be listed: {error}")
     return CurrentAttempt(ours, journal.known_steps(store, before))

@@ -215,7 +215,7 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
     except RuntimeError as error:
         if is_shortage(error):
             raise AcceleratorMemoryError(
-                "the accelerator's memory does not hold the model's weights alone. Choose a smaller model, or take a "
+                "the model's weights alone do not fit in the accelerator's memory. Choose a smaller model, or take a "
                 "larger GPU."
             ) from error
         raise
@@ -311,7 +311,7 @@ def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None
     try:
         manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.check)
     except DamagedFolderError as error:
-        context.observer.note(f"staged {name} is damaged ({error}); fetched anew")
+        context.observer.note(f"staged {name} is damaged ({error}); fetched again")
         return None
     return SourceFolder(folder, str(manifest.labels.get("revision") or "") or None) if manifest else None
 

@@ -75,7 +75,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
             raise
         findings.problems.append(
             f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
-            f"settings do not go together ({_said(error)})"
+            f"settings do not fit together ({_said(error)})"
         )
     if not findings.problems and task.causal and settings.sample.prompts:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
@@ -173,7 +173,7 @@ def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: i
 
 def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
     if outputs.loss is None or outputs.loss.ndim:
-        raise ValueError("it answers labels with no loss")
+        raise ValueError("it returns no loss for labels")
     if outputs.logits.shape[: len(shape)] != shape:
         raise ValueError(f"its logits have the shape {tuple(outputs.logits.shape)} for inputs of {shape}")
 
@@ -226,10 +226,9 @@ def _require_no_choice(model: Any, settings: Settings, limit: int | None) -> Non
     if isinstance(choice, int) and (limit is None or limit > choice):
         raise InvalidError(
             [
-                f"spec.task: {settings.task} does not go with a model of type {model.config.model_type} "
-                f"that attends to {choice} tokens of a text (index_topk): which ones depends on the padding that "
-                f"longer texts of the batch bring. Set index_topk to {limit or 'the longest text'}, or take "
-                "another type"
+                f"spec.task: {settings.task} does not work with a model of type {model.config.model_type} that attends "
+                f"to {choice} tokens of a text (index_topk): which ones depends on the padding that longer texts of "
+                f"the batch bring. Set index_topk to {limit or 'the longest text'}, or take another type"
             ]
         )
 

@@ -70,7 +70,7 @@ def open_store(
     what = PURPOSES[purpose] if field is None else replace(PURPOSES[purpose], uri_field=field)
     scheme, separator, rest = decoded(uri).partition("://")
     if "\0" in rest:
-        raise InvalidError([f"{what.uri_field}: {uri!r} holds %00, which no name may"])
+        raise InvalidError([f"{what.uri_field}: {uri!r} contains %00, which no name may"])
     if separator and scheme == "file":
         if not rest.startswith("/"):
             raise InvalidError([f"{what.uri_field}: {uri!r} must be an absolute path: file:///folder (three slashes)"])
@@ -80,7 +80,7 @@ def open_store(
     if separator and scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         if not bucket:
-            raise InvalidError([f"{what.uri_field}: {uri!r} names no bucket: s3://bucket/folder"])
+            raise InvalidError([f"{what.uri_field}: {uri!r} has no bucket; write s3://bucket/folder"])
         from lmft_job.storage.s3 import S3Store
 
         return S3Store.connect(bucket, prefix, what, credentials)

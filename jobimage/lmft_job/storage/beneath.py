@@ -78,7 +78,7 @@ def is_link(parent: int, name: str) -> bool:
 
 
 def _followed_not(name: str) -> NotPlainError:
-    words = f"{name!r} is a link, and links below the folder of an output are not followed; name where it leads instead"
+    words = f"{name!r} is a link, and links below the folder of an output are not followed; use its target instead"
     return NotPlainError(errno.ELOOP, words, name)
 
 

@@ -153,7 +153,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     try:
         data = store.get_bytes(join_key(prefix, MANIFEST))
     except TooLargeError as error:
-        raise DamagedFolderError(f"{MANIFEST} is larger than any that we write") from error
+        raise DamagedFolderError(f"{MANIFEST} is too large") from error
     if data is None:
         return None
     try:
@@ -199,7 +199,9 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
         for name, entry in manifest.files.items():
             digest = store.get_file(join_key(below, name), _inside(destination, name), check)
             if digest != entry.sha256:
-                raise DamagedFolderError(f"{one_line(name, _SHOWN)} was altered: its SHA-256 is not the manifest's")
+                raise DamagedFolderError(
+                    f"{one_line(name, _SHOWN)} was altered: its SHA-256 does not match the manifest"
+                )
     except BaseException as error:
         shutil.rmtree(destination, ignore_errors=True)
         if isinstance(error, ObjectMissingError):
@@ -258,7 +260,7 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
     raise ObjectMissingError(
         store.purpose.not_found,
         f"{store.purpose.uri_field}: no object matches {store.uri}/{pattern}; "
-        + (f"there are {names}{more}." if there else f"{store.url(folder)} is empty or not there."),
+        + (f"there are {names}{more}." if there else f"{store.url(folder)} is empty or does not exist."),
     )
 
 

@@ -126,8 +126,8 @@ class S3Store(Store):
         except ValueError as error:
             raise RefusedError(
                 purpose.denied,
-                f"{purpose.uri_field}: AWS_ENDPOINT_URL is no address such as https://storage.example:9000 ({error}); "
-                f"see {purpose.credentials_field}.",
+                f"{purpose.uri_field}: AWS_ENDPOINT_URL is not an address such as https://storage.example:9000 "
+                f"({error}); see {purpose.credentials_field}.",
             ) from error
         Patience(_attempts(settings)).register(client)
         bound_answers(client)
@@ -176,7 +176,7 @@ class S3Store(Store):
             present = self.get_bytes(key)
             if present is not None:
                 return present == data
-        raise UnavailableError(f"{self.purpose.uri_field}: {self.url(key)} comes and goes; another run writes there.")
+        raise UnavailableError(f"{self.purpose.uri_field}: {self.url(key)} keeps changing; another run writes there.")
 
     @override
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
@@ -238,7 +238,7 @@ class S3Store(Store):
             if not whole.startswith(root + prefix) or key.endswith("/"):  # consoles make "folders" of such objects
                 continue
             if escapes(key):
-                log.warning("%s has an object of the name %r, which is left out", self.uri, key)
+                log.warning("%s has an object named %r, which is ignored", self.uri, key)
                 continue
             written = item.get("LastModified")
             yield ObjectInfo(key, max(item.get("Size", 0), 0), written.timestamp() if written else 0.0)
@@ -284,8 +284,8 @@ class S3Store(Store):
         with self._translated("write", "probe"):
             if self._conditional() and conditions_are_ignored(lambda: self._put("probe", b"probe", IfNoneMatch="*")):
                 log.warning(
-                    "%s takes no notice of If-None-Match in bucket %s: we look before we write what is written once, "
-                    "which two writers at the same moment may get past",
+                    "%s ignores If-None-Match in bucket %s: before an object that is written once, it is looked for "
+                    "instead, which does not keep two writers at the same moment apart",
                     self._endpoint,
                     self._bucket,
                 )

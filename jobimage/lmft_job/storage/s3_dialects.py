@@ -25,7 +25,7 @@ def with_checksums_on_demand(client: Any, send: Callable[[], T]) -> T:
     except ClientError as error:
         if config.request_checksum_calculation == _ALWAYS or not _demands_checksum(error):
             raise
-    log.info("%s demands checksums of what is written, so they are sent from now on", client.meta.endpoint_url)
+    log.info("%s requires checksums of what is written, so they are sent from now on", client.meta.endpoint_url)
     config.request_checksum_calculation = _ALWAYS
     return send()
 

@@ -37,7 +37,7 @@ _TRANSIENT = frozenset(
     {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
     | {"ConditionalRequestConflict", "OperationAborted", "TooManyRequests", "NoSuchUpload"}
 )
-_KEPT = "What was complete before is kept, and the next attempt goes on from there."
+_KEPT = "What was complete before is kept, and the next attempt resumes from there."
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
         raise RefusedError(
             purpose.denied,
             f"{purpose.uri_field}: cannot {doing} {url} without keys. Set {purpose.credentials_field} (a Secret with "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop these variables are taken), or use a service "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop these variables are used), or use a service "
             f"account bound to a cloud role.{node}",
         ) from error
     except ParamValidationError as error:
@@ -107,7 +107,7 @@ def _of_answer(error: ClientError, purpose: Purpose, url: str, doing: str, endpo
         bucket = url.removeprefix("s3://").partition("/")[0]
         return RefusedError(
             purpose.not_found,
-            f"{purpose.uri_field}: there is no bucket {bucket!r} at {endpoint}. Create it, or mend the address.",
+            f"{purpose.uri_field}: there is no bucket {bucket!r} at {endpoint}. Create it, or fix the address.",
         )
     if code in ABSENT_CODES:
         return ObjectMissingError(purpose.not_found, f"{purpose.uri_field}: there is no object {url} at {endpoint}.")
@@ -128,7 +128,9 @@ def _unreachable(error: BaseException, purpose: Purpose, url: str, doing: str, e
     if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
         what = "does not answer in time"
     elif isinstance(error, SSLError):
-        what = f"has a certificate that is not trusted here, or speaks no TLS ({_one_line(error)}); see AWS_CA_BUNDLE"
+        what = (
+            f"has a certificate that is not trusted here, or does not use TLS ({_one_line(error)}); see AWS_CA_BUNDLE"
+        )
     elif isinstance(error, EndpointConnectionError):
         what = "cannot be reached"
     else:

@@ -148,7 +148,7 @@ def small(data: bytes, url: str, purpose: Purpose) -> bytes:
     if len(data) > SMALL_BYTES:
         raise TooLargeError(
             purpose.denied,
-            f"{purpose.uri_field}: {url} is larger than {SMALL_BYTES >> 20} MiB, which nothing that is read so is.",
+            f"{purpose.uri_field}: {url} is larger than {SMALL_BYTES >> 20} MiB, more than such a file may have.",
         )
     return data
 
@@ -157,7 +157,7 @@ def too_many(purpose: Purpose, url: str) -> RefusedError:
     """The error for a listing that holds more than we take."""
     return RefusedError(
         purpose.denied,
-        f"{purpose.uri_field}: there are more than {MOST_OBJECTS:,} objects below {url}; name a folder below.",
+        f"{purpose.uri_field}: there are more than {MOST_OBJECTS:,} objects below {url}; use a folder below.",
     )
 
 
@@ -195,8 +195,8 @@ def disk_error(error: OSError, path: Path, purpose: Purpose | None = None) -> Jo
     where = f"{purpose.uri_field}: {path}" if purpose else f"this machine's disk ({path})"
     if error.errno in _FULL:
         return UnavailableError(
-            f"{where}: {_FULL[error.errno]}. Free or add space; what was complete before is kept, "
-            "and the next attempt goes on from there."
+            f"{where}: {_FULL[error.errno]}. Free or add space; what was complete before is kept, and the next attempt "
+            "resumes from there."
         )
     if purpose and error.errno in _REFUSED:
         return RefusedError(

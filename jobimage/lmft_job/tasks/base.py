@@ -68,7 +68,7 @@ class TaskType(ABC):
 
     def misfit(self, model_type: str, wrong: str) -> str:
         """The problem with a type of model that does not learn the task, with what to do."""
-        return f"spec.task: {self.name} does not go with a model of type {model_type}; {wrong}. {self.advice}"
+        return f"spec.task: {self.name} does not work with a model of type {model_type}; {wrong}. {self.advice}"
 
     def targets_by_row(self, labels: Any) -> Any:
         """Number of targets of each row, which the loss is the mean over; a tensor (batch,) on the labels' device."""

@@ -30,7 +30,7 @@ class Batch:
         """
         if self.rows == 1:
             raise AcceleratorMemoryError(
-                "the accelerator's memory does not suffice even for a batch of 1. Choose a smaller model or "
+                "the accelerator's memory is too small even for a batch of 1. Choose a smaller model or "
                 "spec.dataset.blockSize, set spec.training.gradientCheckpointing, or take a larger GPU."
             )
         step = self.rows * self.accumulation

@@ -20,14 +20,14 @@ def refuse_forbidden_code(run: RunFile, settings: Settings) -> None:
         asked = [f"spec.training.callbacks[{index}]" for index in range(len(training.callbacks))]
         asked += ["spec.training.trainerClass"] if training.trainer_class else []
         problems += [
-            f"{field}: runs your own code, which is not allowed here; have the policy allow it "
-            "(on a laptop: --allow-user-code)"
+            f"{field}: runs your own code, which is not allowed here; ask the platform team to allow it (on a laptop: "
+            "--allow-user-code)"
             for field in asked
         ]
     if settings.model.trust_remote_code and not run.allow_remote_code:
         problems.append(
-            "spec.model.trustRemoteCode: runs code from the model's repository, which is not allowed here; have the "
-            "policy allow it (on a laptop: --allow-remote-code)"
+            "spec.model.trustRemoteCode: runs code from the model's repository, which is not allowed here; ask the "
+            "platform team to allow it (on a laptop: --allow-remote-code)"
         )
     if problems:
         raise InvalidError(problems)
@@ -71,6 +71,6 @@ def _import(path: str, base: type[Any], field: str, problems: list[str]) -> type
         problems.append(f"{field}: {path} cannot be imported ({type(error).__name__}: {error}); is it in the image?")
         return None
     if not (isinstance(found, type) and issubclass(found, base)):
-        problems.append(f"{field}: {path} is no {base.__name__} class")
+        problems.append(f"{field}: {path} is not a {base.__name__} class")
         return None
     return found

@@ -223,7 +223,7 @@ class Cluster:
     ) -> bytes | None:
         """Body of a good answer; None when it is larger than ``most`` bytes, of which no more are taken."""
         if method != "GET" and resource not in _NO_DECISION and not self.may_write():
-            raise ClusterError(0, f"{method} {path}: not sent, another operator may decide by now")
+            raise ClusterError(0, f"{method} {path}: not sent: another operator may be the leader by now")
         status = 0
         data: bytes | None = None
         headers = {"Content-Type": content} if body is not None else {}
@@ -268,7 +268,7 @@ def _understood(read: Callable[[], T], what: str) -> T:
     try:
         return read()
     except reading.UnreadableError as problem:
-        raise ClusterError(200, f"{what}: the answer is none of an API server: {problem}") from problem
+        raise ClusterError(200, f"{what}: the answer is not from an API server: {problem}") from problem
 
 
 def _message(data: bytes) -> str:

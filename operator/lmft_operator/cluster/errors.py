@@ -35,7 +35,7 @@ class RestoredError(Exception):
     def __init__(self, kind: str, before: int, now: int) -> None:
         super().__init__(
             f"the API server's database was restored to an older state ({kind}: version {now} after {before}); "
-            "starting afresh with what is there now"
+            "restarting with the restored state"
         )
 
 

@@ -129,7 +129,7 @@ class Elector:
             async with asyncio.timeout(2.0):
                 await self._leases.update_lease(self._wanted(self._lease, holder=""))
         except (ClusterError, TimeoutError) as problem:
-            logger.warning("the Lease could not be given up: %s", problem)
+            logger.warning("the Lease could not be released: %s", problem)
 
     def _pause(self) -> float:
         if self.leading.is_set() or self._seen is None:
@@ -164,7 +164,7 @@ class Elector:
             return  # somebody was faster; the next look shows who
         self._renewed, self._seen, self._seen_at = started, _spec(self._lease), self._clock()
         if not self.leading.is_set():
-            logger.info("this operator decides from now on: it holds the Lease")
+            logger.info("this operator is the leader now: it holds the Lease")
             metrics.LEADER.set(1)
             self.leading.set()
 

@@ -181,7 +181,7 @@ def _read_single(text: str, kind: str) -> Page:
             try:
                 items.append(cut(text, kind, first.end()))
             except UnreadableError:
-                logger.warning("an object of %s is left out: it is too large, and its metadata cannot be read", kind)
+                logger.warning("an object of %s is ignored: it is too large, and its metadata cannot be read", kind)
             # A list of custom resources has its own metadata last. Counting brackets up to there would take a second.
             last = text.rfind(_METADATA, first.end())
             if not metadata and last >= 0:
@@ -214,7 +214,7 @@ def read_event(line: str) -> JsonDict:
             return {"type": kind[1], "object": found}
     except UnreadableError:
         pass
-    logger.warning("an event is left out: its object is too large, and its metadata cannot be read")
+    logger.warning("an event is ignored: its object is too large, and its metadata cannot be read")
     return {"type": "BOOKMARK", "object": {}}
 
 

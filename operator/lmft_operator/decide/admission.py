@@ -71,7 +71,10 @@ def refusal(words: str) -> Refusal:
     if found := _LIMIT_RANGE.search(words):
         resource = found["resource"] or found["ratio"]
         field = _SPEC_FIELDS.get(resource, "spec.resources")
-        remedy = f"Set {field} within the namespace's LimitRange (kubectl describe limitrange), or have that changed."
+        remedy = (
+            f"Set {field} within the namespace's LimitRange (kubectl describe limitrange), or have the LimitRange "
+            "changed."
+        )
         return Refusal(Reason.ADMISSION_FAILED, remedy)
     return Refusal(Reason.ADMISSION_FAILED, REASONS[Reason.ADMISSION_FAILED].remedy)
 
@@ -88,7 +91,7 @@ def _quota(words: str) -> Refusal:
     found = _UNSET_QUOTA.search(words)
     if found is None:
         if never := _never(words):
-            remedy = f"The whole quota is smaller: ask for less in {', '.join(never)}, or have the quota raised."
+            remedy = f"The whole quota is smaller: request less in {', '.join(never)}, or have the quota raised."
             return Refusal(Reason.QUOTA_EXCEEDED, f"{remedy} {_BY_ITSELF}")
         return Refusal(Reason.QUOTA_EXCEEDED, REASONS[Reason.QUOTA_EXCEEDED].remedy, changeable=False)
     remedy = " ".join(_unset(name) for name in dict.fromkeys(_UNSET.findall(found["names"])))
@@ -113,34 +116,39 @@ def _unset(name: str) -> str:
     kind, _, resource = name.rpartition(".") if name in _SPEC_FIELDS else name.partition(".")
     field, most = _SPEC_FIELDS.get(resource), _MAXIMA.get(resource)
     if field is None:
-        return f"The quota wants {name}, which runs do not set: have it taken out of the quota, or set by a LimitRange."
+        return f"The quota requires {name}, which runs do not set: remove it from the quota, or set it by a LimitRange."
     if name == "limits.cpu":
         # A manifest alone sets none: without the policy's maximum nothing throttles.
-        return f"The quota wants {name}: have the platform team set {most}, or a LimitRange with a default CPU limit."
+        return (
+            f"The quota requires {name}: ask the platform team to set {most}, or a LimitRange with a default CPU limit."
+        )
     if kind == "limits":
-        return f"The quota wants {name}: set {field}; or have the platform team set {most}, or a LimitRange's default."
-    return f"The quota wants {name}: set {field}, or have the platform team set job.resources."
+        return (
+            f"The quota requires {name}: set {field}; or ask the platform team to set {most}, or a LimitRange's "
+            "default."
+        )
+    return f"The quota requires {name}: set {field}, or ask the platform team to set job.resources."
 
 
 def _filled(names: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value or "it" for name, value in names.items()}
 
 
-_BY_ITSELF = "The run is tried again by itself; its manifest may be changed meanwhile."
+_BY_ITSELF = "The run is retried automatically; its manifest may be changed meanwhile."
 _REMEDIES = tuple(
     (re.compile(pattern), f"{remedy} {_BY_ITSELF}")
     for pattern, remedy in (
         (
             r"failed calling webhook \"(?P<name>[^\"]+)\"",
-            'Have the webhook "{name}" brought back, or its configuration removed or set to failurePolicy Ignore.',
+            'Have the webhook "{name}" restored, or its configuration removed or set to failurePolicy Ignore.',
         ),
         (
             r"admission webhook \"(?P<name>[^\"]+)\" denied",
-            'Change what the webhook "{name}" objects to, or have this namespace exempted from it.',
+            'Change what the webhook "{name}" objects to, or exempt this namespace from it.',
         ),
         (
             r"ValidatingAdmissionPolicy '(?P<name>[^']+)'",
-            'Change what the admission policy "{name}" objects to, or have this namespace exempted from it.',
+            'Change what the admission policy "{name}" objects to, or exempt this namespace from it.',
         ),
         (
             r"must be less than or equal to (?P<name>[a-z-]+) limit of",
@@ -148,11 +156,11 @@ _REMEDIES = tuple(
         ),
         (
             r"no PriorityClass with name \"?(?P<name>[^ \"]+)\"? was found",
-            'Change spec.podTemplate.priorityClassName, or have the PriorityClass "{name}" made.',
+            'Change spec.podTemplate.priorityClassName, or create the PriorityClass "{name}".',
         ),
         (
             r"RuntimeClass(?:\.node\.k8s\.io)? \"?(?P<name>[^ \"]+)\"? not found",
-            'Change spec.podTemplate.runtimeClassName, or have the RuntimeClass "{name}" made.',
+            'Change spec.podTemplate.runtimeClassName, or create the RuntimeClass "{name}".',
         ),
         (
             r"serviceaccount \"(?P<name>[^\"]+)\" not found",
@@ -160,24 +168,23 @@ _REMEDIES = tuple(
         ),
         (
             r"violates PodSecurity \"(?P<name>[^\"]+)\"",
-            'Have the namespace\'s level of Pod Security looked at: pods of runs meet "restricted" unless a policy '
-            "changes them.",
+            'Check the namespace\'s Pod Security level: pods of runs meet "restricted" unless a policy changes them.',
         ),
         (
             r"unable to validate against any security context constraint",
-            "On OpenShift, have the chart's job.userID set to null, so that the namespace's own range is used.",
+            "On OpenShift, set the chart's job.userID to null, so that the namespace's own range is used.",
         ),
         (
             r"the API server has not answered in (?P<name>time)",
-            "A webhook on Jobs may hang: have the cluster's webhook configurations looked at.",
+            "A webhook on Jobs may hang: check the cluster's webhook configurations.",
         ),
         (
             r"A policy of the (?P<name>cluster) has changed the Job",
-            "Have mutating webhooks and policies leave that alone in Jobs labelled lmfinetune.dev/run-uid.",
+            "Configure mutating webhooks and policies not to change that in Jobs labelled lmfinetune.dev/run-uid.",
         ),
         (
             r"cannot (?P<name>create) resource",
-            "The operator lacks a right: have the chart's roles (rbac.create) looked at.",
+            "The operator lacks a permission: check the chart's roles (rbac.create).",
         ),
     )
 )

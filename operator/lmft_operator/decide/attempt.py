@@ -57,7 +57,7 @@ def clear_outdated(draft: DecisionDraft) -> bool:
     left = max(ends, default=0.0)
     if left > 0 or draft.delete:
         draft.look(max(left, 1.0))
-        draft.wait(Reason.PENDING, "The manifest changed while its Job was being made; another is made of it.")
+        draft.wait(Reason.PENDING, "The manifest changed while its Job was being created; the Job is created again.")
         return True
     return False
 
@@ -103,7 +103,7 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
     if job is not None and job.suspended and attempt.start_time is not None:
         # Admitted once more, the Job would make a second pod, in the folder of the first. An attempt has one pod.
         _stop(draft, job)
-        words = "The queue has taken the place away: the pod saves a checkpoint and ends, and the run queues anew."
+        words = "The queue has preempted the run: the pod saves a checkpoint and ends, and the run is queued again."
         draft.wait(Reason.INTERRUPTED, words, phase)
         return attempt
     if job is not None and pod is None and _withdrawn(draft, attempt, job):
@@ -155,7 +155,7 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
     else:
         silent = judge.silent_since(job, pod, begun=attempt.start_time is not None)
         due = None if silent is None else silent + margin
-        words = "The pod is gone and left no word, and its Job has not said how it ended."
+        words = "The pod is gone and left no result, and its Job has not reported how it ended."
     if due is None or due > now:
         draft.look(None if due is None else due - now)
         return OPEN
@@ -167,7 +167,7 @@ def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod:
     queued = job is not None and job.suspended
     stopping = pod is not None and pod.deleted is not None
     if judge.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
-        words = "The pod is gone; its Job has yet to say how it ended."
+        words = "The pod is gone; waiting for its Job to report how it ended."
         draft.wait(Reason.INTERRUPTED, words, draft.status.phase or Phase.PENDING)
     elif pod is None or pod.started is None or queued:
         rules = draft.settings.policy.for_namespace(draft.seen.run.key.namespace)
@@ -193,7 +193,7 @@ def _stopping(pod: PodFacts | None) -> str:
     """What becomes of a pod that is to be stopped."""
     if pod is None or not pod.orphaned or pod.deleted is not None:
         return "Stopping: the pod saves a checkpoint and ends."
-    return f"Its Job was deleted without its pod; kubectl delete pod {pod.name} is what stops it."
+    return f"Its Job was deleted without its pod; kubectl delete pod {pod.name} stops it."
 
 
 def _said_before(draft: DecisionDraft, attempt: Attempt) -> Condition | None:
@@ -280,7 +280,10 @@ def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Noti
     """What is worth an Event about the end of an attempt; adjustments of earlier attempts have had theirs."""
     found = []
     if new := [change for change in attempt.adjustments or () if change not in earlier]:
-        words = f"Attempt {attempt.number} went on with a smaller batch: {'; '.join(new)}. The effective batch stays."
+        words = (
+            f"Attempt {attempt.number} continued with a smaller batch: {'; '.join(new)}. The effective batch size "
+            "is unchanged."
+        )
         found.append(Notice(True, ADJUSTED, words))
     if outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
         words = f"Attempt {attempt.number}: {outcome.message}"

@@ -69,9 +69,11 @@ def _without_pod(job: JobFacts | None, now: float) -> Verdict:
     if job is None:
         return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, "The Job was deleted.", ended=now)
     if job.complete:
-        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", ended=job.ended or now)
+        return Verdict(
+            Kind.UNREAD, Reason.COMPLETED, "The pod is gone, and its result was not read.", ended=job.ended or now
+        )
     if job.failed:
-        text = "The pod is gone and left no word" + (f": {job.message}" if job.message else ".")
+        text = "The pod is gone and left no result" + (f": {job.message}" if job.message else ".")
         return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, text, ended=job.ended or now)
     return OPEN
 
@@ -80,7 +82,9 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
     """The pod ended, or vanished, before anyone saw its container end."""
     ended = pod.finished or (job.ended if job else None) or now
     if job is not None and job.complete:
-        return Verdict(Kind.UNREAD, Reason.COMPLETED, "The pod is gone, its result unread.", None, pod.started, ended)
+        return Verdict(
+            Kind.UNREAD, Reason.COMPLETED, "The pod is gone, and its result was not read.", None, pod.started, ended
+        )
     if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
         return OPEN  # the Job controller has yet to make up its mind
     if pod.disruption or pod.reason or pod.gone or pod.deleted is not None:
@@ -88,7 +92,7 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
         # An eviction is for what the node lacks, and the scheduler knows of that: another node will do.
         itself = pod.reason == EVICTED or pod.gone or pod.deleted is not None or pod.started is not None
         cause = "" if itself else pod.reason
-        text = f"The node's kubelet did not take the pod. {words}" if cause else words
+        text = f"The node's kubelet rejected the pod. {words}" if cause else words
         return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), None, pod.started, ended, cause=cause)
     words = pod.init_failed or pod.message or "The pod failed."
     return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), None, pod.started, ended)
@@ -124,7 +128,7 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
         if result is None:
             flaw = messages.flaw(pod.last_words)
             words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
-            return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job ended well but left {words}"))
+            return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job succeeded but left {words}"))
         return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message))
     silent = result is None and not pod.last_words.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
@@ -152,11 +156,11 @@ def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
     """For a pod without a result: its last words, what the exit code means, and what to try."""
     cause, remedy = REASONS[reason].cause, REASONS[reason].remedy
     if code == KILLED and reason == Reason.INTERNAL_ERROR:
-        cause = "Something on the node killed it (SIGKILL), though not for want of memory as far as the node says."
+        cause = "Something on the node killed it (SIGKILL); the node does not report that memory ran out."
         remedy = "Look at the node's events and its kernel log."
     words = last_words(pod.last_words)
     text = f"The job exited with code {code} and left no result. {cause}"
-    return " ".join(filter(None, [text, f"Last words: {words}" if words else "", remedy]))
+    return " ".join(filter(None, [text, f"Last log lines: {words}" if words else "", remedy]))
 
 
 def last_words(log: str) -> str:

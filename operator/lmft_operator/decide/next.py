@@ -31,7 +31,7 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
         draft.end(Reason.INVALID_SPEC, "; ".join(problems))
         return
     if draft.spec.suspend:
-        draft.wait(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on.", Phase.SUSPENDED)
+        draft.wait(Reason.SUSPENDED, "spec.suspend is true; set it to false to resume.", Phase.SUSPENDED)
         return
     left = time_left(draft)
     if left is not None and left <= 0:
@@ -75,7 +75,8 @@ def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
         return True
     if _trailing_unread(draft) >= MAX_UNREAD:
         text = (
-            f"{MAX_UNREAD} attempts in a row were for nothing; is the image one of ours? The last one: {last.message}"
+            f"{MAX_UNREAD} attempts in a row left no result that can be read; is the image built from "
+            f"LMFineTune's? The last one: {last.message}"
         )
         draft.give_up(Reason.INTERNAL_ERROR, text)
         return True
@@ -94,7 +95,7 @@ def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
     words = sentence(f"Attempt {last.number} ended with {last.reason}" + (f": {last.message}" if last.message else ""))
     cause = Reason(str(last.reason)) if last.reason in Reason.__members__.values() else reason
     if left > 0:
-        waits = f"Trying again after {delay:.0f} s."
+        waits = f"Retrying after {delay:.0f} s."
         draft.look(left)
     draft.wait(reason, linked(draft.settings, cause, f"{words} {waits}"))
     return True
@@ -143,15 +144,15 @@ def _resume_model(draft: DecisionDraft) -> str | None:
         return _admitted(draft, provenance.resumed_from)
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
     if source is not None and source.circle:
-        words = f"these runs wait for each other: {circle(source.circle)}; take spec.resumeFrom out of one of them"
+        words = f"these runs wait for each other: {circle(source.circle)}; remove spec.resumeFrom from one of them"
         draft.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
         return None
     if source is None or not source.exists:
-        draft.wait(Reason.PENDING, f"Waits for {name}, which does not exist in this namespace.")
+        draft.wait(Reason.PENDING, f"Waiting for {name}, which does not exist in this namespace.")
     elif not source.ended:
-        draft.wait(Reason.PENDING, f"Waits for {name} to end.")
+        draft.wait(Reason.PENDING, f"Waiting for {name} to end.")
     elif source.uri is None:
-        words = f"{name} has ended with neither a model nor a checkpoint; name another run"
+        words = f"{name} has ended with neither a model nor a checkpoint; choose another run"
         draft.end(Reason.INVALID_SPEC, f"spec.resumeFrom.name: {words}")
     else:
         return _admitted(draft, source.uri)

@@ -41,7 +41,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
             return Decision(before, delete_run=True)
         if not _revived(draft, problems):
             return _after_the_end(draft, before)
-        draft.wait(Reason.PENDING, "The run goes on.")
+        draft.wait(Reason.PENDING, "The run continues.")
     attempt = newest_attempt(draft)
     if attempt is None and problems and not seen.jobs:
         return _invalid(DecisionDraft(seen, spec, settings, before), problems)

@@ -51,7 +51,7 @@ def _said(text: str, wishes: Wishes) -> str:
     if text == "node(s) were unschedulable":
         return "marked unschedulable (cordoned)"
     if text == "Too many pods":
-        return "with as many pods as it may run"
+        return "at the maximum number of pods"
     return text
 
 
@@ -68,13 +68,13 @@ def _hints(text: str, wishes: Wishes) -> list[str]:
         wanted = f" for {named['key']}" if named else ""
         return [f"{has}; add one{wanted} to spec.podTemplate.tolerations if the run may go there."]
     if "node affinity/selector" in text and wishes.selector:
-        return ["Mend spec.podTemplate.nodeSelector, or label a node."]
+        return ["Fix spec.podTemplate.nodeSelector, or label a node."]
     return []
 
 
 def _claim_hint(message: str) -> list[str]:
     found = _CLAIM.search(message)
-    return [f'Create the claim "{found["name"]}", or mend spec.podTemplate.volumes.'] if found else []
+    return [f'Create the claim "{found["name"]}", or fix spec.podTemplate.volumes.'] if found else []
 
 
 def _equation(key: str, value: str) -> str:

@@ -100,7 +100,7 @@ def _figures(model: Model, place: str, notes: list[str]) -> Model:
     wrong = {name: value for name, value in _texts(model).items() if name not in _ADDRESSES and not _is_figure(value)}
     for name, value in wrong.items():
         field = type(model).model_fields[name].alias
-        notes.append(f'{place}.{field} "{shorten(shown(value), _SHOWN_OF_FIGURE)}" is no figure')
+        notes.append(f'{place}.{field} "{shorten(shown(value), _SHOWN_OF_FIGURE)}" is not a figure')
     return edit.change(model, dict.fromkeys(wrong))
 
 

@@ -45,7 +45,7 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         made: as the API server has it.
     """
     if lost := _lost(wanted, made):
-        return f"{told(', '.join(lost))} It was deleted: without them nobody knows whose it is or what it is to do."
+        return f"{told(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
     if several_pods(made.get("spec", {})):
         return f"{told(altered(made['spec']))} It was deleted: an attempt has one pod."
     return ""

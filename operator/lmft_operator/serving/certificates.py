@@ -37,9 +37,9 @@ class ServingCertificate:
             await asyncio.sleep(every_seconds)
             try:
                 if self.reload():
-                    say("took up the renewed serving certificate")
+                    say("loaded the renewed serving certificate")
             except (OSError, ssl.SSLError) as error:
-                say(f"the renewed serving certificate cannot be used, the old one stays: {error}")
+                say(f"the renewed serving certificate cannot be used, keeping the old one: {error}")
 
 
 async def serving_certificate(cert_file: str, key_file: str, missed: str) -> ServingCertificate:

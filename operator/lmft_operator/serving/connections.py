@@ -276,7 +276,7 @@ class Door:
             self._admit(accepted, _source(address[0]))
 
     def _pause(self, problem: OSError) -> None:
-        logger.warning("accepting nothing for %.0f s: %s", _PAUSE_SECONDS, problem)
+        logger.warning("accepting no connections for %.0f s: %s", _PAUSE_SECONDS, problem)
         self._loop.remove_reader(cast(socket.socket, self._socket))
         self._loop.call_later(
             _PAUSE_SECONDS, lambda: self._socket and self._loop.add_reader(self._socket, self._accept)

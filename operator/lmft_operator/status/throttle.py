@@ -157,8 +157,8 @@ def _stalled(
     progress = after.progress
     heard = timestamp(report.received) if report else (progress.last_update_time if progress else None)
     words = (
-        f"The pod runs but has not reported since {heard}. It goes on; see its log, and whether it reaches the "
-        "operator's progress service."
+        f"The pod runs but has not reported since {heard}. It is not stopped; check its log, and whether it reaches "
+        "the operator's progress service."
     )
     return _conditioned(after, Reason.STALLED, linked(settings, Reason.STALLED, words), now)
 

@@ -41,7 +41,7 @@ class Served:
         self._known.discard(namespace)
         if namespace not in self._said:
             logger.warning(
-                "not serving namespace %s until it is there and helm upgrade has made the operator's Role in it: %s",
+                "not serving namespace %s until it exists and helm upgrade has created the operator's Role in it: %s",
                 namespace,
                 why,
             )

@@ -55,7 +55,7 @@ class Watches:
             await asyncio.wait_for(self._all.wait(), seconds)
         except TimeoutError:
             missing = ", ".join(sorted({*COMPARED, LISTED} - self._kinds))
-            logger.warning("no watch of %s has begun yet; does the operator have the right?", missing)
+            logger.warning("no watch of %s has started yet; does the operator have the permission?", missing)
 
     async def _fetch(self, *, resource: Any, namespace: Any, **others: Any) -> AsyncIterator[tuple[Any, Any]]:
         kind = resource.plural
@@ -105,6 +105,6 @@ async def _pause(problem: ClusterError, delay: float) -> float:
     """Wait before the next try, however often: a watch is never given up."""
     # A namespace that is away refuses for as long as it is: the comparison of lists says that once.
     refused = isinstance(problem, ForbiddenError)
-    logger.log(logging.DEBUG if refused else logging.WARNING, "a watch cannot begin yet: %s", problem)
+    logger.log(logging.DEBUG if refused else logging.WARNING, "a watch cannot start yet: %s", problem)
     await asyncio.sleep(delay)
     return min(2 * delay, 15.0)

@@ -71,7 +71,7 @@ def test_a_dead_webhook_is_named_and_the_run_goes_on_when_it_is_gone(
     # then it says why and what to do, and its manifest may change
     message = run.condition()["message"]
     assert 'failed calling webhook "jobs.example.com"' in message
-    assert 'Have the webhook "jobs.example.com" brought back' in message
+    assert 'Have the webhook "jobs.example.com" restored' in message
     assert "#admissionfailed" in message
     assert "attempts" not in run.status()
     eventually(lambda: "AdmissionFailed" in dict(events(run)), "an Event")
@@ -113,7 +113,7 @@ REFUSALS: dict[str, tuple[Callable[[Api, str], None] | None, Json, str, str, Jso
         None,
         {"podTemplate": {"priorityClassName": "urgent"}},
         "AdmissionFailed",
-        'have the PriorityClass "urgent" made',
+        'create the PriorityClass "urgent"',
         {"podTemplate": None},
     ),
     "ServiceAccount": (
@@ -127,14 +127,14 @@ REFUSALS: dict[str, tuple[Callable[[Api, str], None] | None, Json, str, str, Jso
         None,
         {"podTemplate": {"runtimeClassName": "absent"}},
         "AdmissionFailed",
-        'have the RuntimeClass "absent" made',
+        'create the RuntimeClass "absent"',
         {"podTemplate": None},
     ),
     "ResourceQuota on limits": (
         memory_quota,
         {},
         "QuotaExceeded",
-        "set spec.resources.memory; or have the platform team set policy.maxMemory",
+        "set spec.resources.memory; or ask the platform team to set policy.maxMemory",
         {"resources": {"memory": "1Gi"}},
     ),
 }

@@ -224,7 +224,7 @@ def test_a_job_that_a_policy_of_the_cluster_denies_is_tried_again(new_run, api):
 
 def test_a_run_that_waits_for_itself_is_refused(new_run):
     status = new_run(resumeFrom={"name": "eli5"}).wait("InvalidSpec")
-    assert "spec.resumeFrom.name: names this run itself" in status["conditions"][0]["message"]
+    assert "spec.resumeFrom.name: is this run itself" in status["conditions"][0]["message"]
 
 
 def test_the_training_spec_cannot_change_once_an_attempt_exists(new_run):

@@ -212,7 +212,7 @@ def test_an_unschedulable_pod_says_what_would_mend_it(new_run, api):
     api.patch(path, {"status": {"conditions": [scheduled]}})
     run.wait("Unschedulable")
     assert run.condition()["message"].startswith(
-        "None of 2 nodes can take the pod: 2 without the label disk=fast. Mend spec.podTemplate.nodeSelector"
+        "None of 2 nodes can take the pod: 2 without the label disk=fast. Fix spec.podTemplate.nodeSelector"
     )
     run.runs()
     run.wait("Training")

@@ -90,7 +90,7 @@ def test_a_leader_that_was_frozen_ends_and_decides_nothing(pair: Pair, api: Api)
     run.job()
     process.send_signal(signal.SIGCONT)
     assert process.wait(30) != 0
-    assert "another operator may decide" in leader.operator.log.read_text()
+    assert "another operator may be the leader" in leader.operator.log.read_text()
     run.ends(said=DONE)
     run.wait("Completed")
     assert len(run.jobs()) == 1

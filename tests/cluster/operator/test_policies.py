@@ -55,7 +55,7 @@ def test_jobs_changed_beyond_use_are_withdrawn_and_the_operator_lives_on(
         runs[kind].wait("AdmissionFailed", 20)
         message = runs[kind].condition()["message"]
         assert words in message
-        assert "mutating webhooks and policies leave that alone" in message
+        assert "mutating webhooks and policies not to change that" in message
         assert "attempts" not in runs[kind].status()
         eventually(lambda run=runs[kind]: "AdmissionFailed" in dict(events(run)), "an Event")
     # and nothing of it is taken for a watch that is dead, or for an attempt that ended

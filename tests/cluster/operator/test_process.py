@@ -47,7 +47,7 @@ def test_a_failure_that_may_pass_is_said_to_be_tried_again(own, api):
     run.ends(code=6, said="no answer")
     status = run.wait("Retrying")
     assert (status["failures"], status["attempts"][0]["reason"]) == (1, "StorageUnavailable")
-    assert "Trying again after" in run.condition()["message"]
+    assert "Retrying after" in run.condition()["message"]
 
 
 def test_what_happened_while_it_was_away_is_caught_up_with(own, api):

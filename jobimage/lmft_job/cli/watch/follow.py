@@ -52,7 +52,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
             namespace = chosen["context"].get("namespace") or "default"
     except (ConfigException, OSError) as error:
         why = str(error).rstrip(".")
-        raise WatchError(f"no cluster to look at: {why}. Set KUBECONFIG or choose a --context.") from error
+        raise WatchError(f"no cluster to watch: {why}. Set KUBECONFIG or choose a --context.") from error
     quick = client.Configuration.get_default_copy()
     quick.retries = False  # the library's own would be silent ones
     client.Configuration.set_default(quick)
@@ -114,7 +114,9 @@ def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator
                     f"there is no {KIND} {name} in namespace {namespace}. Look with: kubectl get lmft -A"
                 ) from error
             if error.status in (401, 403):
-                raise WatchError(f"the API server refuses: {error.reason}. Check your rights on {PLURAL}.") from error
+                raise WatchError(
+                    f"the API server refuses: {error.reason}. Check your permissions on {PLURAL}."
+                ) from error
             why = str(error.reason)
         except (HTTPError, OSError) as error:
             why = str(error)
@@ -122,10 +124,10 @@ def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator
         if failures >= (PATIENCE if answered else FIRST_PATIENCE):
             raise WatchError(
                 f"the API server at {api.api_client.configuration.host} does not answer: {why}. The run does not need "
-                "it for training; look at the cluster, at KUBECONFIG and --context, and watch again."
+                "it for training; check the cluster, KUBECONFIG and --context, and watch again."
             )
         if failures == 1:
-            say(f"The API server does not answer ({why}); asking again every {PAUSE_SECONDS:.0f} s.")
+            say(f"The API server does not answer ({why}); retrying every {PAUSE_SECONDS:.0f} s.")
         time.sleep(PAUSE_SECONDS)
 
 

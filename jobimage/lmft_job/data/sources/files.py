@@ -79,7 +79,7 @@ def _not_rows(start: bytes, kind: DataFormat) -> str | None:
     if start[257:262] == b"ustar":
         return f"is an archive (tar); {_UNPACK}"
     if start.count(b"\0") > len(start) // 4:
-        return "is no UTF-8 text: every other byte is 0, as in UTF-16 without a byte order mark; convert it to UTF-8"
+        return "is not UTF-8 text: every other byte is 0, as in UTF-16 without a byte order mark; convert it to UTF-8"
     if kind != DataFormat.TEXT and start.lstrip().lower().startswith(_PAGE):
         return "is a web page; download the file itself"
     return None

@@ -207,7 +207,7 @@ class _Values:
 
 
 def _twice(name: str) -> str:
-    return f"has the field {name!r} twice in an object; keep one of both"
+    return f"has the field {name!r} twice in an object; keep one of them"
 
 
 def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:
@@ -224,7 +224,7 @@ def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:
     for name, value in row.items():
         if _structs(value):
             return (
-                f"is one object that holds its {len(value):,} rows in {name!r}; write these alone, an object a line: "
+                f"is one object that holds its {len(value):,} rows in {name!r}; write only these, one object per line: "
                 f"jq -c '.[\"{name}\"][]' FILE > rows.jsonl"
             )
     return None
@@ -236,6 +236,6 @@ def _structs(value: Any) -> bool:
 
 def _by_columns(rows: int) -> str:
     return (
-        f"is a table of {rows:,} rows written by columns; write an object a line, "
+        f"is a table of {rows:,} rows written by columns; write one object per line, "
         'with pandas: df.to_json("rows.jsonl", orient="records", lines=True)'
     )

@@ -34,7 +34,7 @@ def lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:
             at = offset + len(raw) - len(line) + error.start
             problems.add(
                 f"spec.dataset.files: {file.name}: byte {at} (line {number}) is not UTF-8; convert the file, if it is "
-                "of Windows by: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+                "from Windows with: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
             )
             if problems.full:
                 return

@@ -37,10 +37,10 @@ def find_files(
         where = f"spec.dataset.files[{number}]"
         scheme, _, rest = decoded(uri).partition("://")
         if ".." in rest.split("/"):
-            invalid.append(f"{where}: {uri!r} leads outside by '..'; write the path in full")
+            invalid.append(f"{where}: {uri!r} leads outside by '..'; write the full path")
             continue
         if "\0" in rest:
-            invalid.append(f"{where}: {uri!r} holds %00, which no name may")
+            invalid.append(f"{where}: {uri!r} contains %00, which no name may")
             continue
         try:
             if scheme == "s3":
@@ -87,18 +87,18 @@ def _local(pattern: Path, where: str) -> list[Path]:
     if not found:
         folder = pattern.parent
         there = sorted(entry.name for entry in folder.iterdir())[:10] if folder.is_dir() else []
-        hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or not there"
+        hint = f"{folder} has {', '.join(there)}" if there else f"{folder} is empty or does not exist"
         raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: no file matches {pattern}; {hint}.")
     for path in found:
         refuse_private(Path(os.path.realpath(path)), where)  # Path.resolve fails on links in a circle
         if path.is_symlink() and not path.exists():
-            raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: {path} is a link that leads nowhere.")
+            raise RefusedError(Reason.DATASET_NOT_FOUND, f"{where}: {path} is a broken link.")
         try:
             open_followed(path, where).close()
         except OSError as error:
             raise RefusedError(
                 Reason.DATASET_ACCESS_DENIED,
-                f"{where}: {path} cannot be read ({error.strerror}). Check who may read it.",
+                f"{where}: {path} cannot be read ({error.strerror}). Check its permissions.",
             ) from error
     return found
 

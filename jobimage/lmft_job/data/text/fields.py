@@ -20,9 +20,9 @@ class ConversationError(WrongKindError):
 
     def __init__(self) -> None:
         super().__init__(
-            "conversations: turns with a role each. To train on one of their fields would lose roles, template and end "
-            "tokens. Fine-tuning on conversations comes in a later release; until then write each one out as a text "
-            "beforehand, {'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and name that field"
+            "conversations: turns with a role each. To train on one of their fields would lose roles, template and "
+            "end tokens. Fine-tuning on conversations is planned for a later release; until then convert each one to "
+            "text first, {'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and name that field"
         )
 
 

@@ -70,9 +70,9 @@ def _parsed(line: str) -> Any:
 
 
 _CONVERSATIONS = (
-    "holds conversations as JSON, and would be trained on with all its braces. Fine-tuning on conversations comes in a "
-    "later release; until then write each one out as a text beforehand, "
-    "{'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and set spec.dataset.format to json"
+    "contains conversations as JSON, and would be trained on with all its braces. Fine-tuning on conversations is "
+    "planned for a later release; until then convert each one to text first, {'text': "
+    "tokenizer.apply_chat_template(messages, tokenize=False)}, and set spec.dataset.format to json"
 )
 
 
@@ -83,8 +83,8 @@ def _refuse_rows(objects: Sequence[dict[Any, Any]]) -> None:
             raise LooksLikeRowsError(_CONVERSATIONS)
     if all(isinstance(row.get("text"), str) for row in objects):
         raise LooksLikeRowsError(
-            "holds JSON, an object with the field 'text' a row, and would be trained on with all its braces; set "
-            'spec.dataset.format to json. If the JSON itself is the text, put it into a field: {"text": "{…}"}'
+            "contains JSON, one object with the field 'text' per row, and would be trained on with all its braces; "
+            'set spec.dataset.format to json. If the JSON itself is the text, put it into a field: {"text": "{…}"}'
         )
 
 

@@ -83,7 +83,7 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
     while len(data) < length:  # one call returns at most 2 GiB, or less when a signal arrives
         more = os.pread(descriptor, length - len(data), start + len(data))
         if not more:
-            raise OSError(errno.EIO, "the texts on their way were cut short")
+            raise OSError(errno.EIO, "the texts were cut short in transfer")
         data += more
     return data
 

@@ -16,6 +16,6 @@ def load_metric(name: str) -> Any:
 
     path = f"lmft_job.evaluation.metrics.{name}.{name}"
     if not (_FOLDER / name / f"{name}.py").is_file():
-        raise ValueError(f"no metric {name!r} is shipped")
+        raise ValueError(f"there is no built-in metric {name!r}")
     # In memory: the library would otherwise write an Arrow file into a cache for every computation.
     return import_main_class(path)(keep_in_memory=True)

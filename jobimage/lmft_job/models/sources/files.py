@@ -114,7 +114,10 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
     dropped, problems, whole = [], [], (folder / TOKENIZER).is_file()
     if (folder / ADAPTER).exists() and not (folder / CONFIG).exists():
         raise InvalidError(
-            [f"{where}: is an adapter and no model. Merge it into its base model, and name the folder of the whole."]
+            [
+                f"{where}: is an adapter, not a full model. Merge it into its base model, and use the folder of "
+                "the merged model."
+            ]
         )
     for path in sorted(_files(folder)):
         name = path.relative_to(folder).as_posix()
@@ -148,7 +151,7 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
     if problems:
         raise InvalidError(problems)
     if dropped:
-        say(f"{where}: left out, since nothing here needs it: {_some(dropped)}")
+        say(f"{where}: ignored, since nothing here needs it: {_some(dropped)}")
     return copy
 
 
@@ -176,9 +179,9 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _UnusableError(f"is no JSON ({type(error).__name__}: {str(error)[:100]})") from error
+        raise _UnusableError(f"is not JSON ({type(error).__name__}: {str(error)[:100]})") from error
     if not isinstance(body, dict):
-        raise _UnusableError("holds no JSON object")
+        raise _UnusableError("does not contain a JSON object")
     return body
 
 
@@ -275,7 +278,7 @@ def _check_tokenizer(body: dict[str, Any]) -> None:
         if not isinstance(model.get(key, []), dict | list):
             raise _UnusableError(_elsewhere(f"model.{key}", model[key]))
     if not isinstance(body.get("added_tokens", []), list):
-        raise _UnusableError("has added_tokens that are no list")
+        raise _UnusableError("has added_tokens that are not a list")
 
 
 def _index(body: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +288,7 @@ def _index(body: dict[str, Any]) -> dict[str, Any]:
         raise _UnusableError("has no weight_map")
     for name in names.values():
         if not (isinstance(name, str) and _is_plain(name) and name.endswith(_WEIGHTS)):
-            raise _UnusableError(f"names {name!r}, which is no safetensors file of the folder")
+            raise _UnusableError(f"names {name!r}, which is not a safetensors file of the folder")
     kept: dict[str, Any] = {"metadata": body["metadata"]} if isinstance(body.get("metadata"), dict) else {}
     return {**kept, "weight_map": names}
 

@@ -53,7 +53,7 @@ def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool 
         with _copied(found, where) as clean:
             kind = getattr(transformers, name, transformers.PreTrainedTokenizerFast)
             if not (isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerBase)):
-                raise ApartError(f"{name} is no tokenizer")
+                raise ApartError(f"{name} is not a tokenizer")
             tokenizer: Any = kind.from_pretrained(str(clean), local_files_only=True)
             core = Tokenizer.from_file(str(clean / TOKENIZER))
     if json.loads(core.to_str()) != json.loads(tokenizer.backend_tokenizer.to_str()):
@@ -114,7 +114,7 @@ def _parsed(folder: Path, where: str, say: Say, work: Any) -> Iterator[Path]:
         except NoAnswerError as error:
             raise UnavailableError(f"{where}: reading its tokenizer and configuration {error}.") from error
         if not restricted:
-            say("this kernel has no Landlock: what model files may open is bounded by the list of settings alone")
+            say("this kernel has no Landlock: only the list of allowed settings limits what model files may open")
         yield results
 
 

@@ -97,6 +97,6 @@ def _from_storage(store: Store, destination: Path, field: str, check: Check | No
             return destination
     except DamagedFolderError as error:
         raise RefusedError(
-            Reason.MODEL_NOT_FOUND, f"{field}: {store.url('')} is damaged: {error}. Name another model or run."
+            Reason.MODEL_NOT_FOUND, f"{field}: {store.url('')} is damaged: {error}. Choose another model or run."
         ) from error
     return fetch_folder(store, "", destination, check)
