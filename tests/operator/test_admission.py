@@ -47,7 +47,7 @@ WANTS_ALL = (
 STRIPPED = "A policy of the cluster has changed the Job: metadata.ownerReferences. It was deleted: without them …"
 
 TABLE = [
-    (WEBHOOK_DEAD, Reason.ADMISSION_FAILED, ['"jobs.example.com" brought back', "failurePolicy Ignore"], True),
+    (WEBHOOK_DEAD, Reason.ADMISSION_FAILED, ['"jobs.example.com" restored', "failurePolicy Ignore"], True),
     (WEBHOOK_DENIES, Reason.ADMISSION_FAILED, ['what the webhook "jobs.example.com" objects to'], True),
     (POLICY_DENIES, Reason.ADMISSION_FAILED, ['what the admission policy "team-label" objects to'], True),
     (LIMIT, Reason.ADMISSION_FAILED, ["Set spec.resources.memory within the namespace's LimitRange"], True),
