@@ -102,7 +102,7 @@ def test_what_is_refused_is_told_once_for_each_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidError) as caught:
         prepare_toy(dataset, tmp_path / "cache")
 
-    assert [problem.split(" holds")[0] for problem in caught.value.problems] == [
+    assert [problem.split(" contains")[0] for problem in caught.value.problems] == [
         f"spec.dataset.files: {files[0].path.as_uri()}", f"spec.dataset.files: {files[2].path.as_uri()}",
     ]  # fmt: skip
     assert "apply_chat_template" in caught.value.problems[0]
