@@ -1,8 +1,8 @@
 """The one table of figures: what is measured on the held-out data, and how every place names and shows it.
 
 Status, report, progress reports, console, page, model card, ``lmft watch`` and kubectl's columns take names, digits and
-direction from here. A new figure is a row here, its fields in :mod:`lmft_api.status` and :mod:`lmft_api.wire.report`
-(a test compares), and its computation in the job.
+direction from here. A new figure is a row here, its name at the tasks that have it (:mod:`lmft_api.tasks`), its fields
+in :mod:`lmft_api.status` and :mod:`lmft_api.wire.report` (tests compare), and its computation in the job.
 """
 
 from collections.abc import Iterator

@@ -7,6 +7,7 @@ import pytest
 from lmft_api.figures import ACCURACY, EVAL_LOSS, FIGURES, PERPLEXITY, Figure, decimal, headlines, known, of_task
 from lmft_api.spec import Task
 from lmft_api.status import EvaluationResult, Results
+from lmft_api.tasks import TASKS
 from lmft_api.wire.progress import MetricName
 from lmft_api.wire.report import EvaluationRow, ResultFigures
 
@@ -50,6 +51,10 @@ def test_every_task_has_a_result_in_short() -> None:
         Task.SEQUENCE_CLASSIFICATION: ACCURACY,
     }
     assert headlines() == [PERPLEXITY, ACCURACY]
+
+
+def test_every_figure_is_of_a_task_and_every_task_names_figures_of_the_table() -> None:
+    assert {name for task in TASKS.values() for name in task.figures} == {kind.name for kind in FIGURES}
 
 
 def test_known_figures_come_in_the_order_of_the_table() -> None:

@@ -64,10 +64,10 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
     limit = _position_limit(model, tokenizer, ordinary)
     one_end = False
     try:
-        if task.has_labels:
-            one_end = _try_rows(model, tokenizer, settings, limit)
-        else:
+        if task.packed:
             _try_blocks(model, ordinary, settings, limit)
+        else:
+            one_end = _try_rows(model, tokenizer, settings, limit)
     except InvalidError as error:
         findings.problems += error.problems
     except Exception as error:
