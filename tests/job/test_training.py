@@ -105,9 +105,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_head_that_is_not_known_to_copy_is_found_out_before_anything_is_trained(tmp_path: Path) -> None:
     def forget(teller: Any) -> None:
-        from lmft_job.models import config
+        from lmft_job.tasks.causal_lm import CausalLM
 
-        config._NOT_CAUSAL.clear()
+        CausalLM.unfit_types = frozenset()
 
     spec = toy_spec(tmp_path)
     spec["model"]["fromConfig"] = {
