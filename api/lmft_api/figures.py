@@ -43,9 +43,9 @@ class Figure:
         better: which way it improves.
         scale: how it and its change are written.
         label: in the tables of a terminal, where that is not ``word``.
-        unit: told where there is room for it; empty where the title says it.
-        function_of: name of the figure that it follows from. Its change is judged by that one, which needs no line and
-            no chart beside it.
+        unit: shown where there is room for it; empty where the title says it.
+        function_of: name of the figure that it is computed from, such as the loss. That one judges its change and has
+            the chart; a line that shows this figure leaves that one out.
         remark: what a reader has to know to read it, as a sentence.
     """
 

@@ -188,8 +188,8 @@ VERDICTS = {
 def quality(evaluation: EvaluationRow) -> str:
     """The figures of one evaluation: perplexity 98.43 ± 1.9."""
     kinds = list(known(evaluation))
-    told_by_others = {kind.function_of for kind in kinds}
-    return " · ".join(f"{kind.word} {evaluated(kind, evaluation)}" for kind in kinds if kind.name not in told_by_others)
+    replaced = {kind.function_of for kind in kinds}
+    return " · ".join(f"{kind.word} {evaluated(kind, evaluation)}" for kind in kinds if kind.name not in replaced)
 
 
 def evaluated(kind: Figure, evaluation: EvaluationRow) -> str:
@@ -217,16 +217,16 @@ def _moved(results: ResultFigures) -> str:
         return ""
     change = Change.of(kind, results)
     before, after, what = change.before, change.after, kind.title
-    told, shown_before = shown_within(kind, after, change.error), shown(kind, before)
+    shown_after, shown_before = shown_within(kind, after, change.error), shown(kind, before)
     if before is None:
-        return f"{what} is {told}"
+        return f"{what} is {shown_after}"
     if shown(kind, after) == shown_before:
-        return f"{what} stayed at {told}"
+        return f"{what} stayed at {shown_after}"
     found = verdict(results)
     remark = f" ({VERDICTS[found]})" if found in VERDICTS else ""
     if found == Verdict.CHANCE or after is None or not (math.isfinite(before) and math.isfinite(after)):
-        return f"{what} went from {shown_before} to {told}{remark}"
-    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {told}{remark}"
+        return f"{what} went from {shown_before} to {shown_after}{remark}"
+    return f"{what} {'fell' if after < before else 'rose'} from {shown_before} to {shown_after}{remark}"
 
 
 def _not_finite(number: float) -> str:

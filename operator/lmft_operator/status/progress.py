@@ -109,8 +109,9 @@ def duration(seconds: int) -> str:
 
 
 def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
-    told = {name: _decimal(sent.metric(name), kind.digits) for kind in FIGURES for name in (kind.name, kind.baseline)}
-    found: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    names = [(name, kind.digits) for kind in FIGURES for name in (kind.name, kind.baseline)]
+    read = {name: _decimal(sent.metric(name), digits) for name, digits in names}
+    found: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
     loss = finite(sent.metric(EVAL_LOSS.name))
     # A user's own image with a plain Trainer sends the loss alone.
     if loss is not None and loss < 700 and not found.keys() & {ACCURACY.name, PERPLEXITY.name}:
