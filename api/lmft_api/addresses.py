@@ -8,11 +8,20 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import unquote
 
+OBJECT_STORES = ("s3",)
+"""Schemes of object storage: ``scheme://bucket/key``."""
+SCHEMES = (*OBJECT_STORES, "file")
+"""Schemes of all storage."""
 WILDCARDS = "*?"
 """What names several files in ``spec.dataset.files``: ``*`` and ``?`` within a level, ``**`` across levels."""
 _STAR = "*"
 _PIECES = re.compile(r"\*+|\[!?+\]?+[^\]]*\]|.", re.DOTALL)
 _LIKE_ENCODED = re.compile(r"%(?=[0-9A-Fa-f]{2})")
+
+
+def in_storage(source: str) -> bool:
+    """Whether a source is an address in storage; otherwise it is a hub id."""
+    return source.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def decoded(uri: str) -> str:

@@ -81,6 +81,15 @@ class UnavailableError(JobError):
         super().__init__(reason, message)
 
 
+class NewerReleaseError(JobError):
+    """A newer release wrote what this one is to read. An attempt that runs its image can: not the run's failure."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.INTERRUPTED, message)
+
+
 class InterruptedRunError(JobError):
     """SIGTERM or Ctrl-C arrived; what there was to save is saved."""
 

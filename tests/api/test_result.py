@@ -8,7 +8,7 @@ import pytest
 
 from lmft_api.reasons import Reason
 from lmft_api.text.wording import ELLIPSIS
-from lmft_api.wire.result import MAX_BYTES, Result, decode, encode, flaw
+from lmft_api.wire.result import MAX_BYTES, Result, decode, encode, flaw, misspelt
 
 ALPHABETS = ["abc ", '"\\/\b\n\t', "äöüß", "日本語", "😀👩‍👩‍👧", "\u0000\u001f\u007f", "\u2028\ufeff"]
 
@@ -118,10 +118,10 @@ def test_the_end_of_a_message_goes_before_its_beginning():
         "",
         "Traceback (most recent call last):",
         "{",
-        '{"reason": "Unheard"}',
+        '{"reason": 1}',
+        '{"reason": "Completed", "format": 2}',
         "[]",
         "null",
-        '{"reason": "Completed", "x": 1}',
         '{"reason": "Completed", "checkpoint": {"step": 3, "uri": "s3://m/3", "time": "yesterday"}}',
         '{"reason": "Completed", "checkpoint": {"step": 3, "uri": "s3://m/3", "time": "2026-13-01T00:00:00Z"}}',
         '{"reason": "Completed", "checkpoint": {"step": 1000000000000000000000000, "uri": "s3://m/3"}}',
@@ -141,7 +141,8 @@ def test_a_message_that_is_no_result_is_none(message: str):
     [
         ("Traceback (most recent call last):", ""),
         ('{"reason": "Completed"}', ""),
-        ('{"reason": "Completed", "results": {"perplexty": "2"}}', "results.perplexty: "),
+        ('{"reason": "Completed", "format": 2}', "the result has format 2 and was written by a newer release"),
+        ('{"message": "done"}', "reason: "),
         ('{"reason": "Completed", "counts": {"steps": -1}}', "counts.steps: "),
         ('{"reason": "Com', "Invalid JSON"),
     ],
@@ -150,6 +151,33 @@ def test_what_is_wrong_with_a_result_is_told(message: str, words: str):
     found = flaw(message)
     assert found.startswith(words)
     assert bool(found) == bool(words)
+
+
+def test_what_a_newer_release_adds_is_passed_over():
+    newer = (
+        '{"reason": "NovelReason", "novel": 1, "results": {"perplexity": "2", "novel": {"a": 1}, "samples": '
+        '[{"prompt": "p", "novel": 1}]}, "evaluations": [{"step": 1, "epoch": "1", "evalLoss": "1", "novel": "2"}]}'
+    )
+    decoded = decode(newer)
+    assert decoded is not None
+    # The exit code has to do for a reason that is not known.
+    assert decoded.reason is None
+    assert decoded.results.perplexity == "2"
+    assert [evaluation.step for evaluation in decoded.evaluations] == [1]
+    assert (flaw(newer), misspelt(newer)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ('"results": {"perplexty": "2"}', "results.perplexty is not known; did you mean perplexity?"),
+        ('"counts": {"step": 1}', "counts.step is not known; did you mean steps?"),
+        ('"mesage": "done"', "mesage is not known; did you mean message?"),
+        ('"results": {"perplexity": "2"}', ""),
+    ],
+)
+def test_a_key_that_resembles_ours_is_named(part: str, words: str):
+    assert misspelt(f'{{"reason": "Completed", {part}}}') == words
 
 
 def test_a_result_commands_no_terminal():

@@ -31,6 +31,7 @@ def prepare_toy(
     vocabulary: int = 400,
     model_labels: Sequence[str] = (),
     check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> Prepared:
     """Prepare a data set the way the recipe does."""
     settings = settings_of(dataset, task, seed, vocabulary)
@@ -42,6 +43,7 @@ def prepare_toy(
         max_positions=max_positions,
         model_labels=model_labels,
         check=check,
+        say=say,
     )
 
 

@@ -1,5 +1,8 @@
 """Prepared data is found again by its fingerprint, here and in storage, and made again when anything changed."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +166,57 @@ def test_damaged_data_on_this_machine_is_made_again(corpus: Path, tmp_path: Path
     (first.folder / "train.arrow").write_bytes(b"nonsense")
 
     assert not prepare_toy(data_of(corpus), tmp_path / "cache").reused
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "prepared.json"])
+def test_data_in_a_format_of_a_newer_release_is_made_again_here_and_stays_there(
+    corpus: Path, tmp_path: Path, name: str
+) -> None:
+    # given prepared data in storage that only a newer release can read
+    uri = f"file://{tmp_path}/storage/default"
+    prepare_toy(data_of(corpus), tmp_path / "one", store=open_store(uri))
+    [manifest] = (tmp_path / "storage").rglob("MANIFEST.json")
+    body = json.loads(manifest.read_text())
+    theirs = manifest.parent / body["folder"] / "prepared.json"
+    if name == "prepared.json":
+        theirs.write_text(json.dumps(json.loads(theirs.read_text()) | {"format": 99}))
+        data = theirs.read_bytes()
+        body["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    else:
+        body["format"] = 99
+    manifest.write_text(json.dumps(body))
+    before = contents(tmp_path / "storage")
+    # when another machine wants the same
+    said: list[str] = []
+    second = prepare_toy(data_of(corpus), tmp_path / "two", store=open_store(uri), say=said.append)
+    # then it makes its own
+    assert not second.reused
+    assert "has format 99 and was written by a newer release" in said[0]
+    assert contents(tmp_path / "storage") == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_file_of_the_code_that_decides_on_rows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a copy of the package
+    package = tmp_path / "lmft_job"
+    shutil.copytree(prepared._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    plain = prepared.code_version()
+    monkeypatch.setattr(prepared, "_PACKAGE", package)
+    assert prepared.code_version() == plain
+    listed = [path for pattern in prepared.CODE for path in package.glob(pattern)]
+    assert {"prepared.py", "packing.py", "source.py", "fields.py", "config.py", "tokenizers.py"} <= {
+        path.name for path in listed
+    }
+    # when a byte of one of its files changes
+    for path in package.rglob("*.py"):
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"#")
+        # then data prepared before has another name, if the file decides on rows
+        assert (prepared.code_version() != plain) == (path in listed), path
+        path.write_bytes(whole)
 
 
 def test_nothing_half_written_is_left_after_a_failure(tmp_path: Path) -> None:

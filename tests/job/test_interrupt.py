@@ -139,17 +139,52 @@ def test_a_signal_that_comes_while_the_process_is_replaced_is_not_lost() -> None
     assert process.returncode == 75
 
 
-def test_a_stop_while_modules_are_imported_exits_75() -> None:
+ENTRIES = {
+    "lmft_job.pod": ["--run-file", "/nowhere", "--termination-log", os.devnull],
+    "lmft_job.cli": ["run", str(Path(__file__).parents[2] / "examples/quickstart.yaml"), "--output"],
+}
+
+
+@pytest.mark.parametrize("module", ENTRIES)
+def test_a_stop_while_modules_are_imported_exits_75(module: str, tmp_path: Path) -> None:
     started = time.monotonic()
+    words = [*ENTRIES[module], *([str(tmp_path)] if module == "lmft_job.cli" else [])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lmft_job.pod", "--run-file", "/nowhere", "--termination-log", os.devnull],
+        [sys.executable, "-m", module, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     while not _handles_term(process.pid) and time.monotonic() - started < 20:
         time.sleep(0.002)
     process.send_signal(TERM)
     assert process.wait(timeout=20) == 75
+
+
+@pytest.mark.parametrize("module", ENTRIES)
+def test_nothing_heavy_is_imported_before_the_handler_stands(module: str) -> None:
+    code = (
+        "import sys\n"
+        "import lmft_job.process.signals as ours\n"
+        f"from {module}.__main__ import main\n"
+        "def install(interrupt):\n"
+        "    print(*{name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names - known)\n"
+        "    sys.exit(3)\n"
+        "ours.Interrupt.install = install\n"
+        f"sys.argv = [{module!r}, *{ENTRIES[module]!r}]\n"
+        "main()\n"
+    )
+    # What an installation's .pth files bring in is there before any of our code.
+    code = "import sys; known = {name.partition('.')[0] for name in sys.modules}\n" + code
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 3, process.stderr
+    assert set(process.stdout.split()) == {"lmft_api", "lmft_job", "typing_extensions"}
 
 
 def _handles_term(pid: int) -> bool:

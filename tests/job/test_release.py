@@ -1,4 +1,4 @@
-"""A run that release 0.1 began is taken on by this one, and ends as if it had not changed underneath."""
+"""A run that another release began is taken on by this one, and ends as if it had not changed underneath."""
 
 import json
 from array import array
@@ -9,6 +9,7 @@ import pytest
 import release
 from job.pods import Pod
 from job.s3server import BUCKET, S3Server
+from release import Release
 
 from lmft_job import recipe  # noqa: F401 - imported here, once, rather than in every child
 from lmft_job.data import prepared  # noqa: F401 - as above
@@ -17,13 +18,13 @@ from lmft_job.data import prepared  # noqa: F401 - as above
 class Bucket:
     """The release's storage on a server of today's tests."""
 
-    def __init__(self, server: S3Server, home: Path) -> None:
+    def __init__(self, left: Release, server: S3Server, home: Path) -> None:
         self.client = server.client()
         for key in self.keys("release/"):
             self.client.delete_object(Bucket=BUCKET, Key=key)
-        for path in release.STORAGE.rglob("*"):
+        for path in left.storage.rglob("*"):
             if path.is_file():
-                self.put(path.relative_to(release.STORAGE).as_posix(), path.read_bytes())
+                self.put(path.relative_to(left.storage).as_posix(), path.read_bytes())
         for kind in ("output", "dataset"):
             server.secret(home / "secrets" / kind)
 
@@ -38,13 +39,17 @@ class Bucket:
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
 
+RELEASES = pytest.mark.parametrize("left", release.RELEASES, ids=[one.name for one in release.RELEASES])
+
+
+@RELEASES
 @pytest.mark.parametrize("stage", ["Train", "All"])
 def test_a_run_that_the_release_began_is_resumed_and_ends_with_the_same_losses(
-    stage: str, tmp_path: Path, s3: S3Server
+    left: Release, stage: str, tmp_path: Path, s3: S3Server
 ) -> None:
     # given what the release left of a run that was stopped after step 16 of 28
-    bucket, folder = Bucket(s3, tmp_path), release.RUN_FOLDERS["run"]
-    run_file = json.loads(release.run_file("run", 4)) | {"stage": stage}
+    bucket, folder = Bucket(left, s3, tmp_path), release.RUN_FOLDERS["run"]
+    run_file = json.loads(left.run_file("run", 4)) | {"stage": stage}
     # when its next attempt is of today's
     pod = Pod(tmp_path, run_file)
     code, result = pod.end()
@@ -54,25 +59,30 @@ def test_a_run_that_the_release_began_is_resumed_and_ends_with_the_same_losses(
     assert result.counts.lost_steps == 0
     assert "perDeviceBatchSize 4 → 2" in result.adjustments[0]
     assert result.provenance.dataset_fingerprint == json.loads(bucket.get(f"{folder}/run.json"))["data"]
-    before = json.loads((release.STORAGE / folder / "before.json").read_text())
+    # what the prepare stage staged is taken; else this release's code prepares it again and says so
+    began = json.loads((left.storage / folder / "run.json").read_text())["data"]
+    assert (result.provenance.dataset_fingerprint == began) == (stage == "Train")
+    assert ("prepared its data again" in pod.log) == (stage == "All")
+    before = json.loads((left.storage / folder / "before.json").read_text())
     assert float(result.results.baseline_eval_loss) == pytest.approx(before["figures"]["loss"], abs=1e-4)
     # and ends where its twin ended, which nothing stopped; another processor rounds otherwise
-    end = json.loads((release.END / "report.json").read_text())
+    end = json.loads((left.end / "report.json").read_text())
     report = json.loads(bucket.get(f"{folder}/report.json"))
     assert report["results"]["evalLoss"] == pytest.approx(end["results"]["evalLoss"], rel=1e-4)
     assert [e["step"] for e in report["evaluations"]] == [e["step"] for e in end["evaluations"]]
     assert report["training"]["tokens"] == end["training"]["tokens"]
     [last] = [key for key in bucket.keys(f"{folder}/checkpoints/") if key.endswith("lmft_losses.f64")]
-    assert floats(bucket.get(last)) == pytest.approx(floats((release.END / "lmft_losses.f64").read_bytes()), rel=1e-4)
+    assert floats(bucket.get(last)) == pytest.approx(floats((left.end / "lmft_losses.f64").read_bytes()), rel=1e-4)
 
 
-def test_a_run_that_the_release_finished_answers_with_its_result(tmp_path: Path, s3: S3Server) -> None:
-    bucket = Bucket(s3, tmp_path)
-    bucket.put(f"{release.RUN_FOLDERS['twin']}/report.json", (release.END / "report.json").read_bytes())
-    pod = Pod(tmp_path, release.run_file("twin", 3))
+@RELEASES
+def test_a_run_that_the_release_finished_answers_with_its_result(left: Release, tmp_path: Path, s3: S3Server) -> None:
+    bucket = Bucket(left, s3, tmp_path)
+    bucket.put(f"{release.RUN_FOLDERS['twin']}/report.json", (left.end / "report.json").read_bytes())
+    pod = Pod(tmp_path, left.run_file("twin", 3))
     code, result = pod.end()
     assert code == 0, pod.log
-    told: dict[str, Any] = json.loads(release.termination_messages("twin")[-1])
+    told: dict[str, Any] = json.loads(left.termination_messages("twin")[-1])
     again = result.to_json()
     assert again["results"] == told["results"]
     assert again["counts"] == told["counts"]

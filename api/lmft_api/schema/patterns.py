@@ -2,6 +2,8 @@
 
 import re
 
+from lmft_api.addresses import OBJECT_STORES
+
 DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -16,7 +18,8 @@ FIELD_PATH_PATTERN = r"^[^. \t\n\f\r]+(\.[^. \t\n\f\r]+)*$"
 MOUNT_PATH_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$"
 # Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's. A blank
 # may stand in a key, but at its end it is a slip.
-_BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_SCHEME = OBJECT_STORES[0] if len(OBJECT_STORES) == 1 else f"({'|'.join(OBJECT_STORES)})"
+_BUCKET = rf"{_SCHEME}://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]"
 _KEY = r"[^\t\n\f\r]*[^ \t\n\f\r]"
 SOURCE_PATTERN = rf"^({_BUCKET}(/({_KEY})?)?|file://{_KEY}|[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)$"
 HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"

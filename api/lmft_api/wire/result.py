@@ -9,19 +9,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from lmft_api.reasons import Reason
 from lmft_api.schema.types import ApiModel
-from lmft_api.status import CheckpointStatus, Count, EvaluationResult, Provenance, Results
+from lmft_api.status import CheckpointStatus, Count, EvaluationResult, Provenance, Results, SampleResult
 from lmft_api.text.shown import printable
-from lmft_api.text.wording import shorten
+from lmft_api.text.wording import did_you_mean, shorten
+from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, format_check
 
 MAX_BYTES = 4096
 MAX_MESSAGE_BYTES = 1600
 PROVENANCE_BYTES = 400
 """Kept free by samples: provenance is small, and worth more than the end of a sample."""
 SHORTEST_SAMPLE = 8
+
+
+def _known_reason(value: Any) -> Any:
+    return None if isinstance(value, str) and value not in set(Reason) else value
 
 
 class Counts(ApiModel):
@@ -42,8 +47,11 @@ class Counts(ApiModel):
 class Result(ApiModel):
     """How an attempt ended."""
 
-    reason: Reason
-    """From the closed list; Completed when all is well."""
+    _format = format_check(FIRST_FORMAT, "the result")
+
+    reason: Annotated[Reason | None, BeforeValidator(_known_reason)]
+    """From the closed list; Completed when all is well. None stands for one that only a newer release knows: the exit
+    code then has to do."""
     message: str = ""
     """For people."""
     results: Results | None = None
@@ -63,6 +71,17 @@ class Result(ApiModel):
     """Where the result came from."""
     evaluations: Annotated[list[EvaluationResult], Field()] | None = None
     """Evaluations, oldest first; the newest are kept when space is short."""
+
+
+_PARTS: dict[tuple[str, ...], type[ApiModel]] = {
+    (): Result,
+    ("results",): Results,
+    ("results", "samples"): SampleResult,
+    ("checkpoint",): CheckpointStatus,
+    ("counts",): Counts,
+    ("provenance",): Provenance,
+    ("evaluations",): EvaluationResult,
+}
 
 
 def encode(result: Result) -> bytes:
@@ -98,11 +117,12 @@ def encode(result: Result) -> bytes:
 def decode(message: str) -> Result | None:
     """The result in a termination message, or None when it holds something else (last lines of a log, nothing).
 
-    What is decoded fits the status: the API server would refuse all of a status for one number that it cannot store.
+    Keys that only a newer release knows are passed over. What is decoded fits the status: the API server would refuse
+    all of a status for one number that it cannot store.
     """
     try:
-        return Result.model_validate_json(message)
-    except ValidationError:
+        return Result.model_validate_json(message, extra="ignore")
+    except (ValidationError, NewerFormatError):
         return None
 
 
@@ -111,12 +131,39 @@ def flaw(message: str) -> str:
     if not message.lstrip().startswith("{"):
         return ""
     try:
-        Result.model_validate_json(message)
+        Result.model_validate_json(message, extra="ignore")
+    except NewerFormatError as problem:
+        return str(problem)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         return f"{where}: {first['msg']}" if where else first["msg"]
     return ""
+
+
+def misspelt(message: str) -> str:
+    """Which keys of a result were passed over though they resemble a known one; empty where none does.
+
+    A newer release's keys are passed over in silence; an image of somebody's own may have misspelt one of ours.
+    """
+    try:
+        Result.model_validate_json(message)
+    except NewerFormatError:
+        return ""
+    except ValidationError as problem:
+        places = [error["loc"] for error in problem.errors(include_url=False) if error["type"] == "extra_forbidden"]
+        return ", ".join(
+            f"{'.'.join(map(str, place))} is not known{hint}" for place in places if (hint := _hint(place))
+        )
+    return ""
+
+
+def _hint(place: tuple[int | str, ...]) -> str:
+    """The key of ours that an unknown one resembles, in words; empty where there is none."""
+    *above, name = (str(part) for part in place if isinstance(part, str))
+    part = _PARTS.get(tuple(above))
+    keys = [field.alias or own for own, field in part.model_fields.items()] if part else []
+    return did_you_mean(name, keys)
 
 
 def _cut_samples(body: dict[str, Any], samples: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -1,4 +1,8 @@
-"""What the operator hands to a pod: the run file, and where things lie in the container."""
+"""What the operator hands to a pod: the run file, and where things lie in the container.
+
+Operator and job image may be of neighbouring releases: ``spec.podTemplate.image`` may be made from an older image, and
+an upgrade changes one before the other. See :mod:`lmft_api.wire.versions` for what they expect of each other.
+"""
 
 import hashlib
 import json
@@ -7,10 +11,12 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from typing_extensions import override
 
 from lmft_api.schema.types import ApiModel
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.wire.versions import FORMAT_KEY, format_check
 
 RUN_FILE = PurePosixPath("/etc/lmft/run.json")
 """The run as JSON: a pod annotation, mounted by the downward API."""
@@ -47,8 +53,18 @@ class Stage(StrEnum):
     TRAIN = "Train"
 
 
+RUN_FILE_FORMAT = 2
+"""Newest format that this release reads. Format 2 has ``sourcePatterns``, which must not be passed over."""
+
+
 class RunFile(ApiModel):
-    """One attempt of a run."""
+    """One attempt of a run. Unknown keys are passed over, but not those of the spec.
+
+    Reading one that only a newer job image can follow raises :class:`lmft_api.wire.versions.NewerFormatError`.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+    _format = format_check(RUN_FILE_FORMAT, "the run file")
 
     name: str
     """Name of the LMFineTune."""
@@ -75,6 +91,15 @@ class RunFile(ApiModel):
     """Seconds from SIGTERM to SIGKILL: the pod's terminationGracePeriodSeconds. Default: in a pod Kubernetes' own."""
     spec: LMFineTuneSpec
     """The spec, with the platform's defaults filled in."""
+
+    @override
+    def to_json(self) -> dict[str, Any]:
+        """As it is written: without what is not set, and in the oldest format whose readers can follow it.
+
+        Release 0.1 refuses keys that it does not know, ``format`` as well, so format 1 goes unsaid.
+        """
+        body = super().to_json()
+        return body if self.source_patterns is None else {FORMAT_KEY: RUN_FILE_FORMAT, **body}
 
 
 def spec_hash(spec: LMFineTuneSpec) -> str:

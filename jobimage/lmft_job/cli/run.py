@@ -123,10 +123,10 @@ def _run_alone(
             return run(context)
 
         ending = conclude(run)
-        if ending.exit_code == ExitCode.INTERRUPTED:
+        if stopped := ending.exit_code == ExitCode.INTERRUPTED and context.interrupt.requested:
             saved = context.progress.checkpoint
             console.interrupted(saved.step if saved else None, options.again)
-    if ending.exit_code not in (ExitCode.DONE, ExitCode.INTERRUPTED):
+    if ending.exit_code != ExitCode.DONE and not stopped:
         if len(ending.problems) > 1:
             print(f"{path}: {len(ending.problems)} problems", file=sys.stderr)
         for problem in map(one_line, ending.problems):

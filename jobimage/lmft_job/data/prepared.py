@@ -17,12 +17,13 @@ import lmft_job
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import DATASETS, PREPARED
 from lmft_api.wire.report import DatasetFigures
+from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
 from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, make, problems_of_spec, trained_size
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
 from lmft_job.data.sources.source import open_source
 from lmft_job.data.tokens.packing import Check
-from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
+from lmft_job.errors import InvalidError, JobError, NewerReleaseError, RefusedError, UnavailableError
 from lmft_job.models import tokenizers
 from lmft_job.storage import (
     MANIFEST,
@@ -178,8 +179,8 @@ def reopen(
     if (target / PREPARED).is_file():
         try:
             return _open(target, settings, tokenizer, reused=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            say(f"prepared data {fingerprint[:12]} in {cache} is damaged ({error}); it is prepared again")
+        except (OSError, ValueError, pa.ArrowException, NewerReleaseError) as error:
+            say(f"prepared data {fingerprint[:12]} in {cache} cannot be used ({error}); it is prepared again")
             shutil.rmtree(target, ignore_errors=True)
     if store is None:
         return None
@@ -193,9 +194,17 @@ def reopen(
             say(f"prepared data {store.url(prefix)} is damaged: {error}; it is prepared again")
             store.delete([join_key(prefix, MANIFEST)])
             return None
+        except NewerReleaseError as error:
+            say(f"{error}; it is prepared again here")
+            return None
         _move(Path(scratch) / "done", target)
     try:
         return _open(target, settings, tokenizer, reused=True)
+    except NewerReleaseError as error:
+        # Theirs stays as it is: whoever runs the newer release has use for it.
+        say(f"{error}; it is prepared again here")
+        shutil.rmtree(target, ignore_errors=True)
+        return None
     except (OSError, ValueError, pa.ArrowException) as error:
         say(f"prepared data {store.url(prefix)} cannot be used ({error}); it is prepared again")
         shutil.rmtree(target, ignore_errors=True)
@@ -256,6 +265,10 @@ def _move(folder: Path, target: Path) -> None:
 
 def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bool) -> Prepared:
     summary = json.loads((folder / PREPARED).read_text())
+    try:
+        require_format(summary, FIRST_FORMAT, f"prepared data {folder.name[:12]}")
+    except NewerFormatError as error:
+        raise NewerReleaseError(str(error)) from error
     if tokenizer is None:
         # Whoever shares the namespace's storage may have put it there.
         tokenizer = _tokenizer(folder / TOKENIZER)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lmft_api import __version__
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.text.shown import one_line
 from lmft_api.wire.result import Result, encode
 from lmft_api.wire.run_file import POD_UID_VARIABLE, RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
+from lmft_api.wire.versions import NewerFormatError
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import Ending, conclude, with_progress
-from lmft_job.errors import InvalidError
+from lmft_job.errors import InvalidError, NewerReleaseError
 from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.observers.events import Observer
@@ -132,6 +134,14 @@ def _read_run_file(path: Path) -> RunFile:
         raise InvalidError(
             [f"{path}: the run file cannot be read ({error.strerror}); the operator mounts it"]
         ) from error
+    except NewerFormatError as error:
+        raise NewerReleaseError(f"{error}: spec.podTemplate.image, or job.image of the chart") from error
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in entry['loc'])}: {entry['msg']}" for entry in error.errors()]
-        raise InvalidError(problems) from error
+        raise InvalidError([_problem(entry["type"], entry["loc"], entry["msg"]) for entry in error.errors()]) from error
+
+
+def _problem(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(map(str, place))
+    if kind != "extra_forbidden":
+        return f"{name}: {message}"
+    return f"{name}: release {__version__}, of which this job image is, does not know it; take one of the operator's"

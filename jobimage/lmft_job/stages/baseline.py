@@ -1,6 +1,7 @@
 """Figures and answers of the model before training."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +24,15 @@ class Before:
     answers: tuple[str, ...]
     units: Units | None = None
 
+    @classmethod
+    def from_json(cls, note: Mapping[str, Any]) -> "Before":
+        """From before.json; without the units."""
+        return cls(HeldOutFigures.from_json(note["figures"]), tuple(note["answers"]))
+
 
 def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit: int | None) -> Before:
     """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
-    before = read_note(store, BEFORE, _understand_before)
+    before = read_note(store, BEFORE, Before.from_json)
     if before is None:
         beat = lambda: job.beat(0)  # noqa: E731
         job.observer.phase(JobPhase.SAMPLING)
@@ -39,7 +45,7 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
         note = {"figures": figures.to_json(), "answers": answers}
         if not store.put_if_absent(BEFORE, json.dumps(note).encode()):
             # An attempt thought dead was first; one baseline for all.
-            before = read_note(store, BEFORE, _understand_before) or before
+            before = read_note(store, BEFORE, Before.from_json) or before
     job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
     return replace(before, units=_units_before(store))
 
@@ -50,7 +56,3 @@ def _units_before(store: Store) -> Units | None:
         return None if data is None else Units.from_bytes(data)
     except ValueError:
         return None  # the change is then judged without it, more cautiously
-
-
-def _understand_before(note: dict[str, Any]) -> Before:
-    return Before(HeldOutFigures.from_json(note["figures"]), tuple(note["answers"]))

@@ -284,7 +284,7 @@ def _field(context: RunContext, sources: Sources) -> str:
 def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | None) -> str | None:
     """Names the prepared data to take without a look at its source; None when the source decides."""
     if context.run.stage == Stage.TRAIN:
-        staged = read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
+        staged = staged_fingerprint(store)
         if staged is not None:
             return staged
     # A branch of the hub may have moved since the run began, which is no reason to end it. A file that was changed is
@@ -292,6 +292,11 @@ def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | N
     if began is not None and context.run.spec.dataset.name is not None and same_software(began):
         return began.data
     return None
+
+
+def staged_fingerprint(store: Store) -> str | None:
+    """Names the prepared data that the prepare stage left for the train stage; None when it left none."""
+    return read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:

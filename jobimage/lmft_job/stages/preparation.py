@@ -2,6 +2,7 @@
 
 import json
 
+from lmft_api.addresses import in_storage
 from lmft_api.reasons import Reason
 from lmft_api.status import Provenance
 from lmft_api.wire.layout import STAGED, STAGED_DATA
@@ -37,8 +38,8 @@ def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:
         ("model", sources.model, spec.name),
         ("tokenizer", sources.tokenizer, spec.tokenizer.name if spec.tokenizer else None),
     ):
-        # What lies in s3:// or on a volume is as near to the next pod as the run's own folder is.
-        if folder and address and not address.startswith(("s3://", "file://")):
+        # What lies in object storage or on a volume is as near to the next pod as the run's own folder is.
+        if folder and address and not in_storage(address):
             labels: dict[str, int | str] = {"revision": folder.revision or ""}
             publish_folder(store, f"{STAGED}/{name}", folder.path, labels, context.check)
     store.put_bytes(STAGED_DATA, json.dumps({"fingerprint": ingredients.data.fingerprint}).encode())

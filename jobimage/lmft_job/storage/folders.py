@@ -14,12 +14,14 @@ import uuid
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lmft_api.text.shown import one_line
 from lmft_api.wire.layout import MANIFEST
-from lmft_job.errors import RefusedError
+from lmft_api.wire.versions import NewerFormatError, format_check
+from lmft_job.errors import NewerReleaseError, RefusedError
 from lmft_job.storage.local import FileStore
 from lmft_job.storage.store import (
     Check,
@@ -33,7 +35,6 @@ from lmft_job.storage.store import (
 )
 
 FORMAT = 2
-_READ = (1, FORMAT)
 _SHOWN = 100  # characters of a name that somebody else chose
 _NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.EINVAL})
 UNNAMED_SECONDS = 86400.0
@@ -49,11 +50,17 @@ class FileEntry(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+def _known_labels(value: Any) -> Any:
+    """Those of the kinds that we know; a newer release may have others."""
+    plain = value.items() if isinstance(value, dict) else ()
+    return {name: label for name, label in plain if isinstance(label, int | str)} if plain else value
+
+
 class Manifest(BaseModel):
     """Content of MANIFEST.json.
 
     Attributes:
-        format: version of this layout; readers refuse one they do not know.
+        format: version of this layout.
         folder: name of the folder beside the manifest that holds the files; empty in format 1, where they lie beside
             the manifest itself.
         labels: what the writer notes about the folder, such as step and attempt.
@@ -61,10 +68,11 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
+    _format = format_check(FORMAT, MANIFEST)
 
-    format: int = FORMAT
+    format: int = Field(default=FORMAT, ge=1)
     folder: str = Field(default="", pattern="^[0-9A-Za-z]{0,64}$")
-    labels: dict[str, int | str] = {}
+    labels: Annotated[dict[str, int | str], BeforeValidator(_known_labels)] = {}
     files: dict[str, FileEntry]
 
 
@@ -102,7 +110,7 @@ def publish_folder(
     store.delete([join_key(below, file) for file in entries])
     try:
         theirs = read_manifest(store, prefix)
-    except DamagedFolderError:
+    except (DamagedFolderError, NewerReleaseError):
         return False
     return theirs is not None and (theirs.labels, theirs.files) == (manifest.labels, entries)
 
@@ -132,7 +140,7 @@ def unnamed_keys(store: Store, prefix: str, items: Iterable[ObjectInfo], now: fl
         return []  # the usual case, for which no manifest need be read
     try:
         manifest = read_manifest(store, prefix)
-    except DamagedFolderError:
+    except (DamagedFolderError, NewerReleaseError):
         return []
     if manifest is None or not manifest.folder:
         return []
@@ -148,7 +156,8 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     """The manifest of a folder; None when the folder is not complete.
 
     Raises:
-        DamagedFolderError: when it is not a manifest that we can read.
+        DamagedFolderError: when it is not a manifest.
+        NewerReleaseError: when only a newer release can read it.
     """
     try:
         data = store.get_bytes(join_key(prefix, MANIFEST))
@@ -158,10 +167,10 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
         return None
     try:
         manifest = Manifest.model_validate_json(data)
+    except NewerFormatError as error:
+        raise NewerReleaseError(f"{store.url(prefix)}: {error}") from error
     except ValidationError as error:
         raise DamagedFolderError(f"{MANIFEST} is damaged ({error.errors()[0]['msg']})") from error
-    if manifest.format not in _READ:
-        raise DamagedFolderError(f"{MANIFEST} has format {manifest.format}, this version reads up to {FORMAT}")
     outside = [name for name in manifest.files if escapes(name)]
     if outside:
         raise DamagedFolderError(f"{MANIFEST} names {one_line(outside[0], _SHOWN)!r}, which lies outside the folder")

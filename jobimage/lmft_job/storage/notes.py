@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lmft_job.errors import InvalidError
+from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
+from lmft_job.errors import InvalidError, NewerReleaseError
 from lmft_job.storage import Store
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ def read_note(store: Store, key: str, understand: Callable[[dict[str, Any]], T])
 
     Raises:
         InvalidError: it is not what was written there.
+        NewerReleaseError: only a newer release can follow it.
     """
     data = store.get_bytes(key)
     if data is None:
@@ -29,6 +31,9 @@ def read_note(store: Store, key: str, understand: Callable[[dict[str, Any]], T])
         content = json.loads(data)
         if not isinstance(content, dict):
             raise TypeError("no object")
+        require_format(content, FIRST_FORMAT, store.url(key))
         return understand(content)
+    except NewerFormatError as error:
+        raise NewerReleaseError(str(error)) from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InvalidError([f"spec.output.uri: {store.url(key)} is damaged; remove it and run again"]) from error

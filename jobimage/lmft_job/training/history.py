@@ -9,6 +9,8 @@ from typing import Any
 
 from lmft_api.wire.layout import STATE_FILE
 from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
+from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
+from lmft_job.errors import NewerReleaseError
 from lmft_job.evaluation.held_out import HeldOutFigures
 
 LOSSES_FILE = "lmft_losses.f64"
@@ -47,7 +49,7 @@ class EvaluationPoint:
         return cls(
             step=written["step"],
             epoch=written["epoch"],
-            train_loss=written["train_loss"],
+            train_loss=written.get("train_loss"),
             figures=HeldOutFigures.from_json(written["figures"]),
         )
 
@@ -83,8 +85,16 @@ class TrainingHistory:
 
     @classmethod
     def load(cls, folder: Path) -> "TrainingHistory":
-        """Read from a checkpoint's folder."""
+        """Read from a checkpoint's folder.
+
+        Raises:
+            NewerReleaseError: only a newer release can follow it.
+        """
         body = json.loads((folder / STATE_FILE).read_text())
+        try:
+            require_format(body, FIRST_FORMAT, f"the checkpoint's {STATE_FILE}")
+        except NewerFormatError as error:
+            raise NewerReleaseError(str(error)) from error
         losses = array("d")
         losses.frombytes((folder / LOSSES_FILE).read_bytes())
         evaluations = [EvaluationPoint.from_json(entry) for entry in body["evaluations"]]

@@ -129,7 +129,9 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
             flaw = messages.flaw(pod.last_words)
             words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
             return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job succeeded but left {words}"))
-        return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message))
+        slips = messages.misspelt(pod.last_words)
+        note = f" (of the job's result, {shown(slips)})" if slips else ""
+        return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message) + note)
     silent = result is None and not pod.last_words.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
     message = shown(result.message) if result and result.message else _explained(pod, code, reason)

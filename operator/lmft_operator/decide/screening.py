@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from lmft_api.addresses import OBJECT_STORES
 from lmft_api.schema.types import ApiModel
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import EvaluationResult, finite
@@ -25,7 +26,7 @@ from lmft_operator.status import edit
 
 MAX_ATTEMPT = 1_000_000
 """No run has had so many attempts; a higher number would leave none to continue with."""
-_ADDRESS = re.compile(r"(s3://[^/\s]|file:///)\S*")
+_ADDRESS = re.compile(rf"(({'|'.join(OBJECT_STORES)})://[^/\s]|file:///)\S*")
 _FIGURE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _ADDRESSES = frozenset({"model_uri", "report_uri"})
 _SHOWN_OF_ADDRESS, _SHOWN_OF_FIGURE = 120, 32

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from lmft_api import API_VERSION, KIND
+from lmft_api.addresses import SCHEMES
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_api.spec.pod import PodTemplate, Resources, SecretRef
 from lmft_api.wire.layout import run_folder
@@ -37,6 +38,8 @@ DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"
+_EVERY_FILE = frozenset(f"{scheme}://*" for scheme in SCHEMES)
+"""Patterns that together admit every file that a manifest may name."""
 NO_NODE_ROLE = "AWS_EC2_METADATA_DISABLED"
 """Keeps botocore from the node's metadata service. Web identity and EKS Pod Identity do not go there."""
 
@@ -127,7 +130,8 @@ def build(
         stage=plan.stage,
         allow_user_code=rules.user_code,
         allow_remote_code=rules.trust_remote_code,
-        source_patterns=list(rules.sources.uris),
+        # Unset where it forbids nothing: images of release 0.1 do not know it.
+        source_patterns=None if set(rules.sources.uris) >= _EVERY_FILE else list(rules.sources.uris),
         resume_model_uri=plan.resume_model_uri,
         image=image_of(spec, settings),
         grace_seconds=settings.job.termination_grace_period_seconds,

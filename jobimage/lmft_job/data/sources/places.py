@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmft_api.addresses import WILDCARDS, admits, decoded
+from lmft_api.addresses import OBJECT_STORES, WILDCARDS, admits, decoded
 from lmft_api.reasons import Reason
 from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.tokens.packing import Check
@@ -43,12 +43,12 @@ def find_files(
             invalid.append(f"{where}: {uri!r} contains %00, which no name may")
             continue
         try:
-            if scheme == "s3":
+            if scheme in OBJECT_STORES:
                 bucket, _, key = rest.partition("/")
-                store = open_store(f"s3://{bucket}", credentials, purpose="dataset", field=where)
+                store = open_store(f"{scheme}://{bucket}", credentials, purpose="dataset", field=where)
                 for item in expand(store, key):
-                    _require_admitted(f"s3://{bucket}/{item.key}", admitted, where)
-                    target = scratch / "files" / hashlib.sha256(f"{bucket}/{item.key}".encode()).hexdigest()
+                    _require_admitted(f"{scheme}://{bucket}/{item.key}", admitted, where)
+                    target = scratch / "files" / hashlib.sha256(store.url(item.key).encode()).hexdigest()
                     target.parent.mkdir(parents=True, exist_ok=True)
                     store.get_file(item.key, target, check)
                     found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))

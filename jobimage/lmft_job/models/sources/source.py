@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmft_api.addresses import decoded
+from lmft_api.addresses import decoded, in_storage
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.hub import client
@@ -66,7 +66,7 @@ def fetch_source(
         for entry in (path, *path.rglob("*")):
             # A vocabulary that is a link to a key would end up in the model. (Path.resolve fails on links in a circle.)
             refuse_private(Path(os.path.realpath(entry)), field)
-    if source.startswith(("file://", "s3://")):
+    if in_storage(source):
         store = open_store(source, credentials, purpose="model", field=field)
         return SourceFolder(_from_storage(store, destination, field, check))
     patterns = [p for p in _WANTED if weights or p != "*.safetensors"] + (_CODE if with_code else [])
