@@ -34,7 +34,7 @@ class InvalidError(JobError):
 
 
 class Findings:
-    """Collects what several looks find wrong, so that all of it is told at once."""
+    """Collects what several checks find wrong, so that all of it is reported at once."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []

@@ -51,8 +51,8 @@ class RunContext:
         secrets: folder with one folder each of output, dataset, model, hub; None on a laptop.
         observer: what people see.
         hung: ends the process; called from the watchdog's thread with the message.
-        restart: replaces the process by a fresh one that goes on; called after running out of accelerator memory.
-        overwrite: begin anew where there is something already.
+        restart: replaces the process by a new one that resumes the run; called after running out of accelerator memory.
+        overwrite: start from scratch where a run exists already.
         pod: UID of our pod; empty on a laptop, and where the operator does not tell it.
         interrupt: the wish to stop.
         scrubber: takes secrets out of what leaves.

@@ -1,4 +1,4 @@
-"""Whose a run's folder is, and what the run began with: a later attempt goes on with that, or not at all."""
+"""Which run owns a folder, and what the run began with: a later attempt resumes with the same, or is refused."""
 
 import json
 from dataclasses import dataclass
@@ -91,16 +91,18 @@ def same_software(began: RunIdentity) -> bool:
 def _changes(began: RunIdentity, ours: RunIdentity, *, in_pod: bool) -> list[str]:
     """What is another than when the run began, with what to do."""
     problems = []
-    anew = "start a run with another name" + ("" if in_pod else ", or start this one from scratch with --overwrite")
+    otherwise = "start a run with another name" + (
+        "" if in_pod else ", or start this one from scratch with --overwrite"
+    )
     if began.data not in (None, ours.data) and began.software == ours.software:
         problems.append(
             "spec.dataset: the data changed since the run began, and its checkpoints and figures belong to the "
-            f"earlier data. Restore that, or {anew}; spec.dataset.revision pins a data set of the hub"
+            f"earlier data. Restore that, or {otherwise}; spec.dataset.revision pins a data set of the hub"
         )
     if None not in (began.model, ours.model) and began.model != ours.model:
         problems.append(
             f"spec.model.name: the run began with commit {began.model} of the model, and this is {ours.model}. "
-            f"Set spec.model.revision in a run of another name, or {anew}"
+            f"Set spec.model.revision in a run with another name, or {otherwise}"
         )
     return problems
 

@@ -29,7 +29,7 @@ class Begun:
     """A pod that has begun an attempt.
 
     Two pods may have one number: a queue took the place away and gave it back, or the cluster's database was restored
-    to an older snapshot. The one that began later goes on.
+    to an older snapshot. The one that began later continues.
 
     Attributes:
         number: of the attempt.

@@ -1,4 +1,4 @@
-"""What goes on beside the training of an attempt: its journal, its uploads, its fence, and smaller batches."""
+"""What an attempt does while it trains: its journal, its uploads, its fence, and smaller batches."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints of a run on their way to storage; and who is told when one has arrived."""
+"""Checkpoints of a run on their way to storage; and who is notified when one has arrived."""
 
 import shutil
 from pathlib import Path

@@ -23,7 +23,7 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
 
     Args:
         folder: a checkpoint, fetched and verified.
-        model: that is to go on from it; unchanged.
+        model: the one to resume; unchanged.
         own_trainer: whether a class of the user's trains, whose optimizer may hold anything.
 
     Raises:

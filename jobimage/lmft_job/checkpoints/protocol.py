@@ -91,7 +91,7 @@ def newest_verified(
     """
     passed_over = set() if passed_over is None else passed_over
     while True:
-        # Listed anew each time: an attempt before us may still be publishing and pruning.
+        # Listed again each time: an attempt before us may still be publishing and pruning.
         candidates = [found for found in complete(store) if found.prefix not in passed_over]
         if not candidates:
             return None

@@ -1,4 +1,4 @@
-"""Entry of ``lmft``. Nothing heavy is imported until a command needs it; a stop is heeded from the first moment."""
+"""Entry of ``lmft``. Nothing heavy is imported until a command needs it; signals are handled from the start."""
 
 import io
 import os

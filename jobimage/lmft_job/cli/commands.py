@@ -58,7 +58,7 @@ def run(
 
 
 def _again() -> str:
-    """The command that goes on, to be pasted into a shell where this one was typed."""
+    """The command that resumes the run, quoted for the shell."""
     from lmft_job.cli.run import typed_program
 
     return shlex.join([*typed_program(), *(word for word in sys.argv[1:] if word != "--overwrite")])

@@ -36,10 +36,10 @@ class LocalOptions:
 
     Attributes:
         output: folder or URI; None takes the manifest's, else ./runs.
-        overwrite: begin anew where there is a run of this name.
+        overwrite: start from scratch where there is a run of this name.
         allow_user_code: let callbacks and trainerClass run.
         allow_remote_code: let trustRemoteCode take effect.
-        again: the command that goes on after a stop.
+        again: the command that resumes the run after a stop.
     """
 
     output: str | None = None
@@ -50,7 +50,7 @@ class LocalOptions:
 
 
 def run_demo(options: LocalOptions) -> int:
-    """The quickstart, packaged; a finished demo is begun anew, an interrupted one goes on."""
+    """The quickstart, packaged; a finished demo starts from scratch, an interrupted one resumes."""
     with as_file(files("lmft_job") / DEMO) as manifest:
         return run_manifest(manifest, options, again_when_done=True)
 
@@ -136,7 +136,7 @@ def _run_alone(
 
 
 def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
-    """Name and spec of the one run in a file; None when there is none or it is wrong, which is told on stderr."""
+    """Name and spec of the one run in a file; None when there is none or it is wrong, which is reported on stderr."""
     documents = list(read_documents(path))
     ours = [document for document in documents if document.problems or not is_foreign(document.content)]
     wrong = False

@@ -1,4 +1,4 @@
-"""What is wrong with data, gathered so that all of it is told at once."""
+"""What is wrong with data, gathered so that all of it is reported at once."""
 
 MOST_PROBLEMS = 10
 LONGEST = 1000

@@ -31,5 +31,5 @@ class Repeats:
 
 
 def _hashes(texts: list[str]) -> npt.NDArray[np.int64]:
-    # Of 64 bits, drawn anew for each process: that two texts share one by chance is not to be feared.
+    # 64 bits, drawn again for each process: a collision of two texts by chance is negligible.
     return np.fromiter(map(hash, texts), np.int64, len(texts))

@@ -42,7 +42,7 @@ class HeldOutFigures:
             own, the mean of that.
         perplexity: exp(loss) for language models.
         accuracy: share of rows labelled right, for classification.
-        loss_error: standard error of the loss over blocks, or rows; None where it cannot be told.
+        loss_error: standard error of the loss over blocks, or rows; None where it cannot be computed.
         accuracy_error: standard error of the accuracy over rows.
         loss_change_error: standard error of the change of the loss since before training.
         accuracy_change_error: standard error of the change of the accuracy.

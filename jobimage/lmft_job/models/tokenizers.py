@@ -74,7 +74,7 @@ def id_count(tokenizer: Any) -> int:
 
 
 def identity(tokenizer: Any) -> str:
-    """SHA-256 of everything about a fast tokenizer that decides ids: its core, less what every call sets anew."""
+    """SHA-256 of everything about a fast tokenizer that decides ids: its core, without what every call sets again."""
     body = json.loads(tokenizer.backend_tokenizer.to_str())
     body.pop("truncation", None)
     body.pop("padding", None)

@@ -252,7 +252,7 @@ def restore(model: Any, checkpoint: Path) -> None:
     """Give a model the weights of a checkpoint that it saved.
 
     ``Trainer`` takes the stored names as they are, and passes over those that transformers changes on the way to
-    disk (experts of a mixture are stored one by one): the model would go on with other weights than it stopped with.
+    disk (experts of a mixture are stored one by one): the model would resume with other weights than it stopped with.
 
     Raises:
         InvalidError: they are another model's.

@@ -103,7 +103,7 @@ class Observer:
         """One line worth knowing: a damaged checkpoint passed over, the batch halved."""
 
     def interrupted(self, step: int | None, again: str) -> None:
-        """Stopped by Ctrl-C or SIGTERM; ``step`` is what is saved (None: nothing), ``again`` the command to go on."""
+        """Stopped by Ctrl-C or SIGTERM; ``step`` is what is saved (None: nothing), ``again`` the command to resume."""
 
     def done(self, report: Report) -> None:
         """Finished; model and report lie at ``report.results.model_uri`` and ``report_uri``."""

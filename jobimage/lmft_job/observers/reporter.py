@@ -112,7 +112,7 @@ class Endpoint:
         return cls(url, Path(ca) if ca else None, Path(token) if token else None)
 
     def post(self, message: ProgressMessage, timeout: float) -> str | None:
-        """Send a report; returns None when it was taken, else why not. Token and CA are read anew: both rotate."""
+        """Send a report; returns None when it was accepted, else why not. Token and CA are read again, they rotate."""
         try:
             headers = {"Content-Type": "application/json"}
             if self._token_file is not None:
@@ -134,7 +134,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     Args:
         endpoint: where to post.
         interval: seconds between two posts; a change of phase, an evaluation and a checkpoint are posted at once.
-        say: told once when reports stop getting through, and once when they do again.
+        say: called once when reports stop getting through, and once when they do again.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """A piece of work in a process of its own that can read only what it needs.
 
-The child is forked off this process, which has the libraries in memory: another Python would import them anew, for
+The child is forked off this process, which has the libraries in memory: another Python would import them again, for
 seconds. Of the threads only the one that forks lives on in the child, which therefore ends without cleaning up.
 """
 

@@ -103,4 +103,4 @@ def replace_process(module: str, arguments: Sequence[str]) -> None:
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
     # -P: no module is imported from the folder that the process stands in, which others may write to.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - ourselves, anew
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - this program again

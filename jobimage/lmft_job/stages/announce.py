@@ -1,4 +1,4 @@
-"""What people are told of data and model before training begins."""
+"""What is shown of data and model before training begins."""
 
 from typing import Any
 

@@ -112,7 +112,7 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
 
 
 def gather(context: RunContext, store: Store, sources: Sources, began: RunIdentity | None = None) -> Ingredients:
-    """Tokenizer, configuration and prepared data; everything that can be wrong with them is told at once.
+    """Tokenizer, configuration and prepared data; everything that can be wrong with them is reported at once.
 
     Raises:
         InvalidError: manifest or data cannot work.
@@ -148,7 +148,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     limit = tried.limit
     findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
 
-    # The data, which is only looked at when there is something to mend anyway
+    # The data, which is only read when there is something to fix anyway
     data = _data(context, store, tokenizer, limit, tried.labels, findings.problems, began)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)

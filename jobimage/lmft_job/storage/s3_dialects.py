@@ -45,6 +45,6 @@ def conditions_are_ignored(put_again: Callable[[], object]) -> bool:
         put_again()
     except ClientError as error:
         if status_of(error) in (409, 412) or code_of(error) == "NotImplemented":
-            return False  # it heeds them, or says that it does not
+            return False  # it honours them, or says that it does not
         raise
     return True

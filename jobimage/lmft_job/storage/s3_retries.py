@@ -1,7 +1,7 @@
 """How long a request to S3 is tried: until its attempts are used up, and with pauses that outlast a restart.
 
 botocore's standard mode waits 13 s in all for ten attempts, and shares 35 retries among all parts in flight. A storage
-service that is started anew takes longer, and a run that gives up meanwhile repeats what it did since its last
+service that is restarted takes longer, and a run that gives up meanwhile repeats what it did since its last
 checkpoint. Before a service has answered for the first time its address may be wrong, which people should hear soon:
 there botocore's own pauses stand.
 """

@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What the run changed to go on; kept in storage, so that later attempts start with it."""
+    """What the run adjusted in order to continue; kept in storage, so that later attempts start with it."""
 
     batch: Batch
     notes: tuple[str, ...] = ()

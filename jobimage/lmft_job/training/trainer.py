@@ -1,7 +1,7 @@
 """Training by transformers' Trainer, with our evaluation, checkpoints, and stops that lose nothing.
 
 The loss curve is Trainer's own. What is ours: losses of every step are kept, a non-finite one ends the run, evaluation
-leaves the random state alone, and what a checkpoint holds is enough to go on bit-equal on a CPU.
+leaves the random state alone, and what a checkpoint holds is enough to resume bit-equal on a CPU.
 """
 
 import errno
@@ -117,7 +117,7 @@ class RecipeTrainer(Trainer):
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: Trainer's own counts the model's parameters anew in every step."""
+        """Not counted: Trainer's own counts the model's parameters again in every step."""
         return 0
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -135,8 +135,8 @@ class RecipeTrainer(Trainer):
         """
         task, labels = tasks.of(self.run.job.settings.task), inputs["labels"]
         loss = super().compute_loss(model, inputs, *args, **options)
-        heeded = self.weighs or task.masked
-        if not heeded or not model.training or not isinstance(loss, torch.Tensor):
+        counted = self.weighs or task.masked
+        if not counted or not model.training or not isinstance(loss, torch.Tensor):
             return loss
         targets = task.targets_by_row(labels).sum().to(loss.device)
         if task.masked:

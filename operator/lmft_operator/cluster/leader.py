@@ -24,7 +24,7 @@ ADDRESS = f"{GROUP}/progress-address"
 """Annotation of the Lease: where the holder takes reports, as ``host:port``."""
 POD_NAME, POD_IP = "LMFT_POD_NAME", "LMFT_POD_IP"
 """Environment variables of the chart. A pod's name is its own for good, so that an operator which starts again in
-its pod goes on at once."""
+its pod continues at once."""
 
 JsonDict = dict[str, Any]
 

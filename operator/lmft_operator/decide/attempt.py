@@ -238,7 +238,7 @@ def _close(
         draft.status = edit.with_result(draft.status, outcome.result, complete=complete)
     gpus = job.gpus if job is not None else _gpus_of(draft, attempt)
     draft.status = edit.without_eta(edit.with_usage(draft.status, outcome, gpus))
-    # What is left of the attempt must not go on beside the next one; a pod that has ended keeps its log.
+    # What is left of the attempt must not run beside the next one; a pod that has ended keeps its log.
     left = pod is None or pod.gone or not pod.ended or manifest.queued(draft.spec, draft.settings)
     left = left or (job is not None and job.repeats and outcome.exit_code is None)
     if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
@@ -295,8 +295,8 @@ def _pod_of(draft: DecisionDraft, job: JobFacts | None, attempt: Attempt) -> Pod
     """The pod of an attempt: the first that began, before that the newest; one that exists before one that is gone.
 
     Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before it
-    began and before its Job was started anew was stopped by the queue, and the Job makes another one. A second pod that
-    begins, when a queue takes the place away and gives it back at once, is no part of the attempt.
+    began and before its Job was started again was stopped by the queue, and the Job makes another one. A second pod
+    that begins, when a queue takes the place away and gives it back at once, is no part of the attempt.
     """
     seen = draft.seen.pods
     pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]

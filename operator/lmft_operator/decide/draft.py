@@ -14,7 +14,7 @@ from lmft_operator.status import edit
 from lmft_operator.status.messages import linked
 
 ADJUSTED = "Adjusted"
-"""Reason of the Event that tells what a job changed to go on."""
+"""Reason of the Event about what a job adjusted in order to continue."""
 EXPLAINED = frozenset(
     {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.ADMISSION_FAILED, Reason.IMAGE_PULL_FAILED}
     | {Reason.SECRET_NOT_FOUND, Reason.STALLED}
@@ -69,7 +69,7 @@ class DecisionDraft:
         self.status = edit.with_condition(self.status, state, reason, message, phase, self.seen.now, run.generation)
 
     def wait(self, reason: Reason, message: str, phase: Phase = Phase.PENDING) -> None:
-        """The run goes on; this is where it is."""
+        """The run continues; this is its state."""
         self.say(ConditionStatus.UNKNOWN, reason, message, phase)
 
     def end(self, reason: Reason, message: str) -> None:
@@ -144,7 +144,7 @@ def since(timestamp: str | None) -> float:
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
     """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough.
 
-    What asks for somebody's help is told all the same.
+    What needs somebody's help is reported all the same.
     """
     change = _notice_of(before, after)
     if after.ended:

@@ -73,7 +73,7 @@ def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
 
 
 def _invalid(draft: DecisionDraft, problems: tuple[str, ...]) -> Decision:
-    """Nothing can be started; looked at afresh each time, so that a mended manifest or policy is enough."""
+    """Nothing can be started; looked at afresh each time, so that a fixed manifest or policy is enough."""
     draft.end(Reason.INVALID_SPEC, "; ".join(problems))
     draft.look(_time_to_live(draft, draft.status))
     return draft.decision()
@@ -86,7 +86,7 @@ def _time_to_live(draft: DecisionDraft, ended: LMFineTuneStatus) -> float | None
 
 
 def _revived(draft: DecisionDraft, problems: tuple[str, ...]) -> bool:
-    """Whether an ended run goes on: mended before its first attempt, or given more retries or time."""
+    """Whether an ended run resumes: fixed before its first attempt, or given more retries or time."""
     before, run = draft.status, draft.seen.run
     if before.reason == Reason.INVALID_SPEC and not before.attempts:
         return True

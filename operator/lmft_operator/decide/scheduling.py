@@ -1,4 +1,4 @@
-"""Why no node takes a pod: the scheduler's sentence, said in terms of the manifest, with what would mend it."""
+"""Why no node can take a pod: the scheduler's message in terms of the manifest, with what would fix it."""
 
 import re
 

@@ -99,7 +99,7 @@ def no_pod(job: JobFacts | None, warnings: Mapping[str, WarningEvent]) -> str:
 
 
 def still_refused(said: Condition | None) -> Wait | None:
-    """What the status says of the pod of a Job that was made anew, until an Event about the new one says otherwise."""
+    """What the status says of the pod of a Job that was created again, until an Event says otherwise."""
     return _held(said, (CANNOT_CREATE_POD,))
 
 

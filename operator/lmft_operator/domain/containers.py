@@ -47,7 +47,7 @@ def held_up(inits: Any) -> JsonObject:
 
 
 def failed_init(inits: Any, specs: Any) -> str:
-    """What is said of the init container whose failure ended the pod; those that are started anew end none."""
+    """What is said of the init container whose failure ended the pod; those that are restarted end none."""
     sidecars = {spec.get("name") for spec in specs if spec.get("restartPolicy") == "Always"}
     for status in inits:
         ended: JsonObject = status.get("state", {}).get("terminated", {})

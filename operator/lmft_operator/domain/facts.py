@@ -72,7 +72,7 @@ class JobFacts:
     """Pods that its controller counts as failed; one is enough for it never to make another."""
     message: str = ""
     started: float | None = None
-    """When it was started last; a queue that takes its place away and gives it back starts it anew."""
+    """When it was started last; a queue that preempts it and admits it again starts it again."""
     ended: float | None = None
     touched: float | None = None
     """When anybody wrote to it last, its controller included."""

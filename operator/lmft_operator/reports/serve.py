@@ -49,7 +49,7 @@ async def serve_reports(
     role: Role,
     clock: Callable[[], float],
 ) -> None:
-    """Serve until cancelled. Runs go on without it: a missing certificate is waited for, and said."""
+    """Serve until cancelled. Runs continue without it: a missing certificate is waited for, and logged."""
 
     async def review(token: str) -> Identity | Refusal:
         try:

@@ -71,7 +71,7 @@ def authorizer(cluster: Cluster) -> Authorizer:
 
 
 async def serve_metrics(settings: OperatorSettings, cluster: Cluster) -> None:
-    """Serve until cancelled. Runs go on without it: a missing certificate is waited for, and said."""
+    """Serve until cancelled. Runs continue without it: a missing certificate is waited for, and logged."""
     files, here = settings.progress, settings.metrics
     certificate = await serving_certificate(files.cert_file, files.key_file, "metrics")
     guard = Guard(authorizer(cluster))

@@ -141,7 +141,7 @@ def _with_activity(after: LMFineTuneStatus, report: ProgressReport, now: float) 
 
 
 def _resumed(status: LMFineTuneStatus, runs: str) -> str:
-    """Where the attempt under way went on, what that cost, and what had ended the one before; empty for a first one."""
+    """From where the current attempt resumed, what that cost, and what ended the one before; empty for a first one."""
     attempts = status.attempts or []
     if len(attempts) < 2 or attempts[-1].resumed_from_step is None:
         return ""

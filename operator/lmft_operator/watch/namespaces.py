@@ -1,4 +1,4 @@
-"""Which namespaces may be decided on: with a list of them, each comes and goes on its own."""
+"""Which namespaces may be decided on: with a list of them, each can be created and deleted on its own."""
 
 import logging
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ KINDS = (PLURAL, "jobs", "pods")
 LEAST_SECONDS = 20.0
 """Between two comparisons."""
 GATHER_SECONDS = 1.0
-"""After a watch began anew; those of the other kinds mostly do so with it."""
+"""After a watch began again; those of the other kinds mostly do so with it."""
 
 
 async def resync(cluster: Cluster, cache: Cache, served: Served, enqueue: Callable[[Key], None]) -> None:
@@ -105,7 +105,7 @@ async def resync_forever(
     every: float,
     relisted: asyncio.Event,
 ) -> None:
-    """A resync every so many seconds, and soon after a watch began anew; one that fails is made up for by the next."""
+    """A resync every so many seconds, and soon after a watch began again; one that fails is made up for by the next."""
     while True:
         await asyncio.sleep(min(LEAST_SECONDS, every))
         with suppress(TimeoutError):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 COMPARED = (PLURAL, "jobs", "pods")
 """Kinds whose whole lists are compared with the cache."""
 BEGIN_AGAIN = {"type": "ERROR", "object": {"code": 410}}
-"""What an API server sends when a watch is too old to go on."""
+"""What an API server sends when a watch is too old to continue."""
 LISTED = "events"
 """Kind whose list is only ever read when a watch begins."""
 
@@ -34,7 +34,7 @@ class Watches:
 
     Args:
         cluster: lists.
-        begun: called when a watch begins, for the first time or anew: what was there before it has to be listed.
+        begun: called when a watch begins, for the first time or again: what was there before it has to be listed.
     """
 
     def __init__(self, cluster: Cluster, begun: Callable[[], None]) -> None:

@@ -39,7 +39,7 @@ class WatchError(Exception):
 def follow(name: str, namespace: str | None, context: str | None, console: Console) -> bool:
     """Show a run until it ends; returns whether it succeeded.
 
-    A break of the connection is bridged: the run is read anew and followed on.
+    A lost connection is restored: the run is read again and followed further.
 
     Raises:
         WatchError: no cluster, no such run, or no right to see it.
@@ -81,7 +81,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
 
 
 def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator[tuple[str, LMFineTuneStatus]]:
-    """The run's UID, and its status now and after every change, until the run is deleted; a break is told."""
+    """The run's UID, its status now and after every change, until the run is deleted; a lost connection is reported."""
     api = client.CustomObjectsApi()
     where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     failures, answered = 0, False

@@ -1,6 +1,6 @@
 """Rows from files: json, text, csv and parquet, read as streams.
 
-What is wrong in a file is noted with its line or byte and reading goes on, so that all of it is reported at once.
+What is wrong in a file is noted with its line or byte and reading continues, so that all of it is reported at once.
 """
 
 import json

@@ -21,7 +21,7 @@ def json_rows(file: DataFile, columns: list[str], problems: Problems, *, alone: 
     Args:
         file: to read.
         columns: names that text and label may have.
-        problems: hears what is wrong. Where objects stand on lines of their own, reading goes on after a mistake.
+        problems: hears what is wrong. Where objects stand on lines of their own, reading continues after a mistake.
         alone: whether there is no other file.
     """
     repeats = Repeats(columns)

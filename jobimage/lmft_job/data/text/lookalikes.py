@@ -24,7 +24,7 @@ _MARKUP = {
 
 
 class LooksLikeRowsError(ValueError):
-    """The file holds rows of another format for certain; the text goes on from its name."""
+    """The file certainly holds rows of another format; the text follows its name."""
 
 
 def look_alike(file: DataFile) -> str | None:
@@ -77,7 +77,7 @@ _CONVERSATIONS = (
 
 
 def _refuse_rows(objects: Sequence[dict[Any, Any]]) -> None:
-    """Raises LooksLikeRowsError for rows that are told by their fields."""
+    """Raises LooksLikeRowsError for rows that are recognised by their fields."""
     for row in objects:
         if any(isinstance(value, list) and any(map(is_turn, value)) for value in row.values()):
             raise LooksLikeRowsError(_CONVERSATIONS)

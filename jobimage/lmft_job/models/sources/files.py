@@ -90,7 +90,7 @@ class Findings:
 
     Attributes:
         dropped: names that are left out.
-        refused: problems by name, in words that go on from a file's name.
+        refused: problems by name, in words that follow a file's name.
     """
 
     dropped: list[str] = field(default_factory=list)
@@ -156,7 +156,7 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
 
 
 class _UnusableError(Exception):
-    """A file that is not taken; the text goes on from its name."""
+    """A file that is not accepted; the text follows its name."""
 
 
 def _files(folder: Path) -> Iterator[Path]:
