@@ -77,8 +77,24 @@ async def run(settings: OperatorSettings) -> None:
     cluster = Cluster(settings.api, access.find(), clock.heard)
     cache = Cache(clock)
     queue: WorkQueue[Key] = WorkQueue()
-    reconciler = Reconciler(cluster, cache, settings, Authority(Path(settings.progress.ca_file)), clock)
     served = Served(settings.watch.namespaces)
+    stopping, kopf_stop, kopf_ready, relisted = (asyncio.Event() for _ in range(4))
+
+    def add(key: Key) -> None:
+        if served.knows(key.namespace):
+            queue.add(key)
+        else:
+            relisted.set()  # of a namespace that has come back: its lists say the rest
+
+    reconciler = Reconciler(
+        cluster,
+        cache,
+        settings,
+        progress_ca=Authority(Path(settings.progress.ca_file)),
+        enqueue=add,
+        suspicious=relisted.set,
+        clock=clock,
+    )
     health = Health(settings.watch.stale_seconds)
     metrics.register_runs(lambda: _rows(cache))
     metrics.QUEUE_READY.set_function(lambda: len(queue))
@@ -88,12 +104,6 @@ async def run(settings: OperatorSettings) -> None:
     elector = _elector(settings, cluster, health)
     leading = elector.leading.is_set if elector else lambda: True
     role = Role(leading, lambda: health.synced, lambda: elector.leader if elector else None)
-
-    def add(key: Key) -> None:
-        if served.knows(key.namespace):
-            queue.add(key)
-        else:
-            relisted.set()  # of a namespace that has come back: its lists say the rest
 
     async def look(key: Key) -> float | None:
         return await reconciler(key) if served.knows(key.namespace) else None
@@ -109,9 +119,7 @@ async def run(settings: OperatorSettings) -> None:
             add(key)
         await queue.run(look, settings.api.workers)
 
-    stopping, kopf_stop, kopf_ready, relisted = (asyncio.Event() for _ in range(4))
     watches = Watches(cluster, relisted.set)
-    reconciler.enqueue, reconciler.suspicious = add, relisted.set
 
     async def watching() -> None:
         # With a list of namespaces kopf looks at the definitions once: ours must be there by then.

@@ -58,31 +58,41 @@ SUSPICIOUS_SECONDS = 5.0
 
 
 class Reconciler:
-    """Brings runs to where their manifests want them, one at a time for each key."""
+    """Brings runs to where their manifests want them, one at a time for each key.
+
+    Args:
+        cluster: what is read and written.
+        cache: what is known of it.
+        settings: of the operator.
+        progress_ca: PEM text of the authority that pods trust for their progress reports, None for none.
+        enqueue: asks for a look at a run.
+        suspicious: asks for a comparison with whole lists.
+        clock: UNIX seconds.
+    """
 
     def __init__(
         self,
         cluster: Cluster,
         cache: Cache,
         settings: OperatorSettings,
+        *,
         progress_ca: Callable[[], str | None],
+        enqueue: Callable[[Key], None],
+        suspicious: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._cluster, self._cache, self._settings = cluster, cache, settings
-        self._progress_ca = progress_ca
+        self._progress_ca, self._enqueue, self._suspicious = progress_ca, enqueue, suspicious
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
         self._heard: dict[Key, Heard] = {}
         self._listening_since = clock()
-        self.enqueue: Callable[[Key], None] = lambda key: None
-        self.suspicious: Callable[[], None] = lambda: None
-        """Asks for a comparison with whole lists."""
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """A pod's newest report; it is worked in at the next look."""
         self._heard[key] = replace(self._heard_of(key), report=report)
-        self.enqueue(key)
+        self._enqueue(key)
 
     def _heard_of(self, key: Key) -> Heard:
         return self._heard.get(key) or Heard(since=self._listening_since)
@@ -123,7 +133,7 @@ class Reconciler:
             fresh = await self._cluster.get_run(key)
             if self._cache.newer_than(fresh):
                 # Only a database of the past has an older version of it; whole lists will say so.
-                self.suspicious()
+                self._suspicious()
                 return SUSPICIOUS_SECONDS
             self._cache.run_seen(fresh, watched=False)
             return 0.05
@@ -131,14 +141,13 @@ class Reconciler:
     def _decide(self, seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...]) -> Decision:
         """The decision. What an attempt reported last and is not written yet enters with its end, or would be lost."""
         decision = decide(seen, spec, problems, self._settings)
-        report, before = self._heard_of(seen.run.key).report, edit.parse(seen.run.status)
+        report, before = self._heard_of(seen.run.key).report, seen.status
         folder = manifest.folder_of(seen.run, spec)
         if report is None or report.run_uid != seen.run.uid or folder is None:
             return decision
         if all(attempt.number != report.attempt for attempt in _ended_since(before, decision.status)):
             return decision
-        told = json.dumps(merged(before, report, folder).to_json())
-        return decide(replace(seen, run=replace(seen.run, status=told)), spec, problems, self._settings)
+        return decide(replace(seen, status=merged(before, report, folder)), spec, problems, self._settings)
 
     def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
         key = seen.run.key
@@ -149,8 +158,7 @@ class Reconciler:
         folder = manifest.folder_of(seen.run, spec)
         if folder is None:
             return decision
-        before = edit.parse(seen.run.status)
-        found = overlay(before, decision.status, heard, seen.now, self._settings, folder)
+        found = overlay(seen.status, decision.status, heard, seen.now, self._settings, folder)
         if found.pace != heard.pace:
             self._heard[key] = replace(heard, pace=found.pace)
         looks = [look for look in (decision.look_again, found.look_again) if look is not None]
@@ -168,11 +176,11 @@ class Reconciler:
             problem = await self._create(run, spec, decision.create)
             if problem is not None:
                 after = _refused(DecisionDraft(seen, spec, self._settings, _without_plan(seen, decision)), problem)
-                await self._write(run, after, decision)
+                await self._write(seen, after, decision)
                 return REFUSED_SECONDS
         if self._words_can_wait(seen, decision):
             return BURST_SECONDS
-        await self._write(run, decision.status, decision)
+        await self._write(seen, decision.status, decision)
         return decision.look_again
 
     def _words_can_wait(self, seen: Observed, decision: Decision) -> bool:
@@ -182,7 +190,7 @@ class Reconciler:
         by its label, so nothing rests on the status having been written.
         """
         burst = len(self._created) == BURST and time.monotonic() - self._created[0] < BURST_SECONDS
-        first = decision.status.attempts is not None and not edit.parse(seen.run.status).attempts
+        first = decision.status.attempts is not None and not seen.status.attempts
         return burst and first and not decision.status.ended and seen.now - seen.run.created < BURST_PATIENCE
 
     async def _delete_job(self, key: Key, name: str, uid: str) -> None:
@@ -241,29 +249,28 @@ class Reconciler:
         except NotFoundError:
             return None
 
-    async def _write(self, run: RunFacts, after: LMFineTuneStatus, decision: Decision) -> None:
-        before = edit.parse(run.status)
+    async def _write(self, seen: Observed, after: LMFineTuneStatus, decision: Decision) -> None:
+        run, before = seen.run, seen.status
         after = self._with_job_names(run, after)
-        patch = edit.patch(run.status, after)
+        patch = edit.patch(run.status, before, after)
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
             self._cache.run_written(answer)
             self._count(run.key, before, after)
             for waiting in self._cache.dependants(run.key):
-                self.enqueue(waiting)
+                self._enqueue(waiting)
             for notice in notices(before, after, decision.closed):
                 self._post(run, notice)
         self._cache.settle(run.uid, [a.number for a in after.attempts or () if a.end_time is not None])
 
     def _with_job_names(self, run: RunFacts, after: LMFineTuneStatus) -> LMFineTuneStatus:
         """Attempts under the names that their Jobs really have."""
-        seen = self._cache.observe(run.key, 0.0)
-        names = {job.attempt: job.name for job in seen.jobs} if seen else {}
+        names = self._cache.job_names(run)
         attempts = [
-            edit.change(a, {"job": names[a.number]}) if names.get(a.number, a.job) != a.job else a
+            edit.change(a, job=names[a.number]) if names.get(a.number, a.job) != a.job else a
             for a in after.attempts or ()
         ]
-        return edit.change(after, {"attempts": attempts}) if attempts else after
+        return edit.change(after, attempts=attempts) if attempts else after
 
     @staticmethod
     def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
@@ -337,9 +344,9 @@ def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
     planned = decision.create.attempt if decision.create is not None else 0
     attempts = [attempt for attempt in decision.status.attempts or () if attempt.number != planned]
     if attempts:
-        return edit.change(decision.status, {"attempts": attempts})
+        return edit.change(decision.status, attempts=attempts)
     # Before the first attempt nothing is settled, and the manifest may still change.
-    return edit.change(edit.parse(seen.run.status), {"model": decision.status.model})
+    return edit.change(seen.status, model=decision.status.model)
 
 
 def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
@@ -349,6 +356,6 @@ def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
     if ours and not draft.status.attempts:
         draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")
         return draft.status
-    draft.status = edit.change(draft.status, {"completion_time": None})
+    draft.status = edit.change(draft.status, completion_time=None)
     draft.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
     return draft.status

@@ -16,6 +16,7 @@ from lmft_operator.domain.facts import JobFacts, Key, Observed, PodFacts, Resume
 from lmft_operator.domain.plan import Plan
 from lmft_operator.jobs import manifest
 from lmft_operator.settings import OperatorSettings, parse
+from lmft_operator.status import edit
 
 START = 1_800_000_000.0
 SPEC: dict[str, Any] = {
@@ -52,7 +53,10 @@ class World:
             json.dumps(self.spec), json.dumps(self.status.to_json()), self.orphans,
         )  # fmt: skip
         jobs, pods = tuple(self.jobs.values()), tuple(self.pods.values())
-        return Observed(run, self.now, jobs, pods, self.warnings, self.source)
+        return Observed(
+            run=run, status=edit.parse(run.status), now=self.now, jobs=jobs, pods=pods, warnings=self.warnings,
+            source=self.source,
+        )  # fmt: skip
 
     def decide(self) -> Decision:
         spec = manifest.with_defaults(parse_spec(self.spec), self.settings)

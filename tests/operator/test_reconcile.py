@@ -37,7 +37,14 @@ class Api:
         self.events: list[str] = []
         self.cache = Cache()
         settings = parse("progress: {url: 'https://progress'}")
-        self.reconciler = Reconciler(cast(Cluster, self), self.cache, settings, lambda: None)
+        self.reconciler = Reconciler(
+            cast(Cluster, self),
+            self.cache,
+            settings,
+            progress_ca=lambda: None,
+            enqueue=lambda key: None,
+            suspicious=lambda: None,
+        )
 
     async def look(self) -> LMFineTuneStatus:
         self.cache.run_seen(self.run)

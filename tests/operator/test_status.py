@@ -148,9 +148,9 @@ def test_what_a_newer_release_wrote_stays_in_what_this_one_writes():
     seen = edit.parse(json.dumps(stored))
     after = edit.with_attempt(seen, Attempt(number=3, job="r-3"))
     after = edit.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
-    after = edit.change(after, {"evaluations": [*seen.evaluations, evaluation(2)]})
+    after = edit.change(after, evaluations=[*seen.evaluations, evaluation(2)])
 
-    patch = edit.patch(json.dumps(stored), after)
+    patch = edit.patch(json.dumps(stored), seen, after)
 
     assert patch["attempts"] == [*stored["attempts"], {"number": 3, "job": "r-3"}]
     assert patch["conditions"][0] == stored["conditions"][0]

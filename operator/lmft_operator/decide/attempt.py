@@ -71,7 +71,7 @@ def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None
         spec_hash=(job.spec_hash if job else "") or spec_hash(draft.spec),
         seed=resolve(draft.spec).training.seed,
     )
-    draft.status = edit.change(draft.status, {"provenance": provenance})
+    draft.status = edit.change(draft.status, provenance=provenance)
 
 
 def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
@@ -86,10 +86,10 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
         return _close(draft, attempt, outcome, job, pod)
     if pod is not None and pod.started is not None and attempt.start_time is None:
         started = timestamp(pod.started)
-        attempt = edit.change(attempt, {"start_time": started})
+        attempt = edit.change(attempt, start_time=started)
         draft.status = edit.with_attempt(draft.status, attempt)
         if draft.status.start_time is None:
-            draft.status = edit.change(draft.status, {"start_time": started})
+            draft.status = edit.change(draft.status, start_time=started)
     if draft.spec.suspend:
         _stop(draft, job)
         draft.wait(Reason.SUSPENDED, _stopping(pod), Phase.SUSPENDED)
@@ -129,8 +129,8 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
         or not admission.refusal(words).changeable
     ):
         return False
-    told = edit.parse(draft.seen.run.status).observed_generation
-    draft.status = edit.change(draft.status, {"attempts": None, "provenance": None})
+    told = draft.seen.status.observed_generation
+    draft.status = edit.change(draft.status, attempts=None, provenance=None)
     draft.wait(*admission.told(CANNOT_CREATE_POD, words))
     left = job.created + REFUSED_SECONDS - draft.seen.now
     if left <= 0 or told not in (None, draft.seen.run.generation):
@@ -159,7 +159,7 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
     if due is None or due > now:
         draft.look(None if due is None else due - now)
         return OPEN
-    return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, None, pod.started if pod else None, now)
+    return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, started=pod.started if pod else None, ended=now)
 
 
 def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> None:
@@ -198,7 +198,7 @@ def _stopping(pod: PodFacts | None) -> str:
 
 def _said_before(draft: DecisionDraft, attempt: Attempt) -> Condition | None:
     """What the status as it stands says of an attempt that is under way."""
-    before = edit.parse(draft.seen.run.status)
+    before = draft.seen.status
     newest = next(reversed(before.attempts or []), None)
     return before.succeeded if newest is not None and newest.number == attempt.number else None
 
@@ -254,11 +254,11 @@ def _close(
     attempt = edit.closed(attempt, outcome, draft.status)
     draft.status = edit.with_attempt(draft.status, attempt)
     if draft.status.start_time is None and attempt.start_time is not None:
-        draft.status = edit.change(draft.status, {"start_time": attempt.start_time})
+        draft.status = edit.change(draft.status, start_time=attempt.start_time)
     if outcome.reason == Reason.INTERRUPTED:
-        draft.status = edit.change(draft.status, {"interruptions": (draft.status.interruptions or 0) + 1})
+        draft.status = edit.change(draft.status, interruptions=(draft.status.interruptions or 0) + 1)
     if outcome.kind == Kind.RETRY:
-        draft.status = edit.change(draft.status, {"failures": (draft.status.failures or 0) + 1})
+        draft.status = edit.change(draft.status, failures=(draft.status.failures or 0) + 1)
     draft.closed += _notices(attempt, outcome, earlier)
     if outcome.reason == Reason.DEADLINE_EXCEEDED:
         draft.give_up(outcome.reason, outcome.message)

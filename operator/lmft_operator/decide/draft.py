@@ -1,6 +1,6 @@
 """A decision in the making, and the arithmetic on it that more than one step needs."""
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from lmft_api.reasons import REASONS, Phase, Reason
 from lmft_api.spec import LMFineTuneSpec
@@ -36,6 +36,7 @@ class Decision:
     """What is wanted. ``look_again``: seconds until time alone may change it; ``closed``: Events about attempts."""
 
     status: LMFineTuneStatus
+    _: KW_ONLY
     create: Plan | None = None
     delete_jobs: tuple[str, ...] = ()
     delete_run: bool = False
@@ -82,7 +83,7 @@ class DecisionDraft:
             Phase.SUCCEEDED if done else Phase.FAILED,
         )
         if self.status.completion_time is None:
-            self.status = edit.change(self.status, {"completion_time": timestamp(self.seen.now)})
+            self.status = edit.change(self.status, completion_time=timestamp(self.seen.now))
 
     def give_up(self, reason: Reason, message: str) -> None:
         """The run is over, and the operator itself says why: with the next thing to try."""
@@ -91,7 +92,13 @@ class DecisionDraft:
     def decision(self) -> Decision:
         """The finished decision."""
         look = min(self.looks, default=None)
-        return Decision(self.status, self.create, tuple(self.delete), False, tuple(self.closed), look)
+        return Decision(
+            self.status,
+            create=self.create,
+            delete_jobs=tuple(self.delete),
+            closed=tuple(self.closed),
+            look_again=look,
+        )
 
 
 def newest_attempt(draft: DecisionDraft) -> Attempt | None:

@@ -83,7 +83,11 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
     ended = pod.finished or (job.ended if job else None) or now
     if job is not None and job.complete:
         return Verdict(
-            Kind.UNREAD, Reason.COMPLETED, "The pod is gone, and its result was not read.", None, pod.started, ended
+            Kind.UNREAD,
+            Reason.COMPLETED,
+            "The pod is gone, and its result was not read.",
+            started=pod.started,
+            ended=ended,
         )
     if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
         return OPEN  # the Job controller has yet to make up its mind
@@ -93,9 +97,11 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
         itself = pod.reason == EVICTED or pod.gone or pod.deleted is not None or pod.started is not None
         cause = "" if itself else pod.reason
         text = f"The node's kubelet rejected the pod. {words}" if cause else words
-        return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), None, pod.started, ended, cause=cause)
+        return Verdict(
+            Kind.INTERRUPTED, Reason.INTERRUPTED, _sentence(text), started=pod.started, ended=ended, cause=cause
+        )
     words = pod.init_failed or pod.message or "The pod failed."
-    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), None, pod.started, ended)
+    return Verdict(Kind.RETRY, Reason.INTERNAL_ERROR, _sentence(shown(words)), started=pod.started, ended=ended)
 
 
 def _ending(pod: PodFacts) -> str:
@@ -122,7 +128,7 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     result = messages.decode(pod.last_words)
 
     def verdict(kind: Kind, reason: Reason, message: str) -> Verdict:
-        return Verdict(kind, reason, message, code, pod.started, ended, result)
+        return Verdict(kind, reason, message, exit_code=code, started=pod.started, ended=ended, result=result)
 
     if code == ExitCode.DONE:
         if result is None:

@@ -48,9 +48,9 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft)
     if model_uri is not None and draft.status.provenance is not None:
-        provenance = edit.change(draft.status.provenance, {"resumed_from": model_uri})
-        draft.status = edit.change(draft.status, {"provenance": provenance})
-    said = None if draft.seen.jobs else edit.parse(draft.seen.run.status).succeeded
+        provenance = edit.change(draft.status.provenance, resumed_from=model_uri)
+        draft.status = edit.change(draft.status, provenance=provenance)
+    said = None if draft.seen.jobs else draft.seen.status.succeeded
     wait = waiting.still_refused(said) or waiting.at_creation(
         plan.attempt, queued=manifest.queued(draft.spec, draft.settings)
     )

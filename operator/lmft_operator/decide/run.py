@@ -29,7 +29,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
         problems: everything wrong with the manifest or refused by policy.
         settings: of the operator.
     """
-    before = edit.parse(seen.run.status)
+    before = seen.status
     if seen.run.deleting:
         # Somebody's finalizer holds it, and as long as it is there its Jobs are not collected.
         jobs = () if seen.run.orphans else (job.name for job in seen.jobs if not (job.finished or job.deleting))
@@ -47,7 +47,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
         return _invalid(DecisionDraft(seen, spec, settings, before), problems)
     # With attempts the spec is settled: a part of it that this version cannot read stays as it was told.
     model = (before.model if before.attempts else None) or edit.model_column(spec)
-    draft.status = edit.change(draft.status, {"completion_time": None, "model": model})
+    draft.status = edit.change(draft.status, completion_time=None, model=model)
     if attempt is None and clear_outdated(draft):
         return draft.decision()
     # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
@@ -103,7 +103,7 @@ def _after_the_end(draft: DecisionDraft, before: LMFineTuneStatus) -> Decision:
     seen = draft.seen
     after = edit.with_what_is_new(before)
     if before.observed_generation != seen.run.generation:
-        after = edit.change(after, {"observed_generation": seen.run.generation})
+        after = edit.change(after, observed_generation=seen.run.generation)
     # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]

@@ -73,12 +73,12 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
     updates: dict[str, Any] = {}
     if result.results is not None:
         ours = {"display": None}  # what kubectl shows of it is for the operator to write
-        known = _figures(edit.change(result.results, ours), "results", notes)
+        known = _figures(edit.change(result.results, **ours), "results", notes)
         addresses = {
             "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
             "report_uri": _home(known.report_uri, "results.reportURI", on, notes),
         }
-        updates["results"] = edit.change(known, addresses)
+        updates["results"] = edit.change(known, **addresses)
     if result.checkpoint is not None:
         home = _home(result.checkpoint.uri, "checkpoint.uri", on, notes)
         updates["checkpoint"] = result.checkpoint if home is not None else None
@@ -88,12 +88,12 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
         updates["adjustments"] = [shown(words) for words in result.adjustments]
     if result.provenance is not None:
         # Which run spec.resumeFrom led to is what the operator itself has found; an image of one's own may claim all.
-        provenance = None if on.own_image else edit.change(result.provenance, {"resumed_from": None})
+        provenance = None if on.own_image else edit.change(result.provenance, resumed_from=None)
         updates["provenance"] = provenance
     highest = result.highest_attempt
     if on.own_image or (highest is not None and highest > MAX_ATTEMPT):
         updates["highest_attempt"] = None
-    return edit.change(result, updates), notes
+    return edit.change(result, **updates), notes
 
 
 def _figures(model: Model, place: str, notes: list[str]) -> Model:
@@ -102,7 +102,7 @@ def _figures(model: Model, place: str, notes: list[str]) -> Model:
     for name, value in wrong.items():
         field = type(model).model_fields[name].alias
         notes.append(f'{place}.{field} "{shorten(shown(value), _SHOWN_OF_FIGURE)}" is not a figure')
-    return edit.change(model, dict.fromkeys(wrong))
+    return edit.change(model, **dict.fromkeys(wrong))
 
 
 def _evaluations(evaluations: list[EvaluationResult], notes: list[str]) -> list[EvaluationResult]:

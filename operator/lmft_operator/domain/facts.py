@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from lmft_api import KIND
+from lmft_api.status import LMFineTuneStatus
 from lmft_api.text.times import seconds
 from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
 from lmft_operator.domain import alterations, containers, shapes
@@ -199,11 +200,13 @@ class ResumeSource:
     """Names of the runs that wait for each other in a circle, the one that asks first; empty where they do not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything that one decision rests on."""
 
     run: RunFacts
+    status: LMFineTuneStatus
+    """Of the run, as much as can be read of it."""
     now: float
     jobs: tuple[JobFacts, ...] = ()
     pods: tuple[PodFacts, ...] = ()

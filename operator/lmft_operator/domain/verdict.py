@@ -1,6 +1,6 @@
 """The end of an attempt, and what follows from it."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 from lmft_api.reasons import Reason
@@ -28,6 +28,7 @@ class Verdict:
     kind: Kind
     reason: Reason = Reason.PENDING
     message: str = ""
+    _: KW_ONLY
     exit_code: int | None = None
     started: float | None = None
     ended: float | None = None

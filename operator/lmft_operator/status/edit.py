@@ -39,9 +39,16 @@ def parse(text: str) -> LMFineTuneStatus:
     return read_status(text)
 
 
-def change(model: Model, values: Mapping[str, Any]) -> Model:
-    """A copy with other values, by their names in Python."""
-    return model.model_copy(update=dict(values))
+def change(before: Model, /, **values: Any) -> Model:
+    """A copy with other values, by their names in Python.
+
+    Raises:
+        TypeError: the model has no such field.
+    """
+    unknown = values.keys() - type(before).model_fields.keys()
+    if unknown:
+        raise TypeError(f"{type(before).__name__} has no field {', '.join(sorted(unknown))}")
+    return before.model_copy(update=values)
 
 
 def with_condition(
@@ -70,17 +77,17 @@ def with_condition(
     finished = ConditionStatus.FALSE if state == ConditionStatus.UNKNOWN else ConditionStatus.TRUE
     ours = [condition(SUCCEEDED, state, message), condition(FINISHED, finished, "")]
     others = [c for kind, c in found.items() if kind not in (SUCCEEDED, FINISHED)][: MAX_CONDITIONS - len(ours)]
-    return change(status, {"phase": phase, "observed_generation": generation, "conditions": [*others, *ours]})
+    return change(status, phase=phase, observed_generation=generation, conditions=[*others, *ours])
 
 
 def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
     """The status with what an earlier release did not write into it: the result in short, the Finished condition."""
     results, outcome = status.results, status.succeeded
     if results is not None and (display := displayed(results)) != results.display:
-        status = change(status, {"results": change(results, {"display": display})})
+        status = change(status, results=change(results, display=display))
     if status.ended and outcome is not None and all(c.type != FINISHED for c in status.conditions or ()):
-        finished = change(outcome, {"type": FINISHED, "status": ConditionStatus.TRUE, "message": ""})
-        status = change(status, {"conditions": [*(status.conditions or ()), finished][-MAX_CONDITIONS:]})
+        finished = change(outcome, type=FINISHED, status=ConditionStatus.TRUE, message="")
+        status = change(status, conditions=[*(status.conditions or ()), finished][-MAX_CONDITIONS:])
     return status
 
 
@@ -98,7 +105,7 @@ def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus
     """The status with an attempt added or replaced; the newest are kept."""
     attempts = {a.number: a for a in status.attempts or ()} | {attempt.number: attempt}
     kept = [attempts[number] for number in sorted(attempts)][-MAX_ATTEMPTS_KEPT:]
-    return change(status, {"attempts": kept})
+    return change(status, attempts=kept)
 
 
 def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Attempt:
@@ -107,19 +114,17 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
     adjustments = verdict.result.adjustments if verdict.result else None
     return change(
         attempt,
-        {
-            "start_time": attempt.start_time or (timestamp(verdict.started) if verdict.started else None),
-            "end_time": timestamp(verdict.ended or 0.0),
-            "reason": verdict.reason.value,
-            "message": shorten(verdict.message, 1024) or None,
-            "exit_code": verdict.exit_code,
-            "highest_attempt": _above(attempt.number, verdict.result),
-            "cause": shorten(verdict.cause, 253) or None,
-            "resumed_from_step": counts.resumed_from_step if counts else attempt.resumed_from_step,
-            "lost_steps": counts.lost_steps if counts else attempt.lost_steps,
-            "adjustments": [shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
-            "checkpoint_step": status.checkpoint.step if status.checkpoint else None,
-        },
+        start_time=attempt.start_time or (timestamp(verdict.started) if verdict.started else None),
+        end_time=timestamp(verdict.ended or 0.0),
+        reason=verdict.reason.value,
+        message=shorten(verdict.message, 1024) or None,
+        exit_code=verdict.exit_code,
+        highest_attempt=_above(attempt.number, verdict.result),
+        cause=shorten(verdict.cause, 253) or None,
+        resumed_from_step=counts.resumed_from_step if counts else attempt.resumed_from_step,
+        lost_steps=counts.lost_steps if counts else attempt.lost_steps,
+        adjustments=[shorten(a, MAX_MESSAGE) for a in adjustments[:16]] if adjustments else attempt.adjustments,
+        checkpoint_step=status.checkpoint.step if status.checkpoint else None,
     )
 
 
@@ -134,7 +139,7 @@ def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> 
     updates: dict[str, Any] = {}
     if result.results is not None:
         results = _merged(status.results, result.results)
-        updates["results"] = change(results, {"display": displayed(results)})
+        updates["results"] = change(results, display=displayed(results))
     if result.provenance is not None:
         updates["provenance"] = _merged(status.provenance, result.provenance)
     newest = status.checkpoint
@@ -147,18 +152,14 @@ def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> 
         progress = status.progress or Progress()
         updates["progress"] = change(
             progress,
-            {
-                "percent": 100,
-                "display": "100%",
-                "eta": None,
-                "step": counts.steps if counts and counts.steps is not None else progress.step,
-                "total_steps": counts.total_steps
-                if counts and counts.total_steps is not None
-                else progress.total_steps,
-                "tokens_per_second": counts.tokens_per_second if counts else progress.tokens_per_second,
-            },
+            percent=100,
+            display="100%",
+            eta=None,
+            step=counts.steps if counts and counts.steps is not None else progress.step,
+            total_steps=counts.total_steps if counts and counts.total_steps is not None else progress.total_steps,
+            tokens_per_second=counts.tokens_per_second if counts else progress.tokens_per_second,
         )
-    return change(status, updates)
+    return change(status, **updates)
 
 
 def merged_evaluations(before: Sequence[EvaluationResult], after: Sequence[EvaluationResult]) -> list[EvaluationResult]:
@@ -183,12 +184,12 @@ def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineT
     used = status.usage or Usage()
     whole, on_gpus = used.seconds + seconds, used.gpu_seconds + seconds * gpus
     total = Usage(seconds=min(whole, MOST), gpu_seconds=min(on_gpus, MOST))
-    return change(status, {"usage": total})
+    return change(status, usage=total)
 
 
 def without_eta(status: LMFineTuneStatus) -> LMFineTuneStatus:
     """The status of a run in which nothing runs."""
-    return status if status.progress is None else change(status, {"progress": change(status.progress, {"eta": None})})
+    return status if status.progress is None else change(status, progress=change(status.progress, eta=None))
 
 
 def model_column(spec: LMFineTuneSpec) -> str:
@@ -198,11 +199,17 @@ def model_column(spec: LMFineTuneSpec) -> str:
     return shorten(f"{(spec.model.from_config or {}).get('model_type', 'model')} (from config)", 253)
 
 
-def patch(stored: str, after: LMFineTuneStatus) -> dict[str, Any]:
-    """The JSON merge patch from the status as stored to another one; what is not known of it stays. Empty for none."""
-    before = parse(stored).to_json()
-    changes = merge_patch(before, after.to_json())
-    return with_unknown(changes, json.loads(stored), before) if changes else {}
+def patch(stored: str, before: LMFineTuneStatus, after: LMFineTuneStatus) -> dict[str, Any]:
+    """The JSON merge patch from one status to another; empty for none.
+
+    Args:
+        stored: the status as the API server has it; what this release does not know of it stays.
+        before: what was read of that.
+        after: what it becomes.
+    """
+    known = before.to_json()
+    changes = merge_patch(known, after.to_json())
+    return with_unknown(changes, json.loads(stored), known) if changes else {}
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,4 +228,4 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 def _merged(before: Model | None, after: Model) -> Model:
     given = {name: getattr(after, name) for name in type(after).model_fields if getattr(after, name) is not None}
-    return after if before is None else change(before, given)
+    return after if before is None else change(before, **given)

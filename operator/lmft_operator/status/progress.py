@@ -87,10 +87,10 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
         # An attempt that is killed leaves no result that would tell.
         told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric(MetricName.LOST_STEPS))}
         updates["attempts"] = [
-            edit.change(attempt, told) if attempt.number == report.attempt else attempt
+            edit.change(attempt, **told) if attempt.number == report.attempt else attempt
             for attempt in status.attempts or ()
         ]
-    return status.model_copy(update=updates)
+    return edit.change(status, **updates)
 
 
 def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
@@ -118,8 +118,8 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
         found[PERPLEXITY.name] = decimal(math.exp(loss), PERPLEXITY.digits)
     if not found:
         return None
-    merged = (results or Results()).model_copy(update=found)
-    return edit.change(merged, {"display": edit.displayed(merged)})
+    merged = edit.change(results or Results(), **found)
+    return edit.change(merged, display=edit.displayed(merged))
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:

@@ -31,6 +31,7 @@ from lmft_operator.domain.facts import (
     pod_facts,
     run_facts,
 )
+from lmft_operator.status.edit import parse
 from lmft_operator.watch.waits import Waits
 
 TOMBSTONE_SECONDS = 600.0
@@ -278,7 +279,13 @@ class Cache:
         pods = tuple(by_our_clock(pod, now) for pod in pods)
         uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
-        return Observed(run, now, jobs, pods, warnings)
+        return Observed(run=run, status=parse(run.status), now=now, jobs=jobs, pods=pods, warnings=warnings)
+
+    def job_names(self, run: RunFacts) -> dict[int, str]:
+        """Names of the run's Jobs, by their attempts."""
+        return {
+            job.attempt: job.name for job in self._jobs.get(run.uid, {}).values() if job.namespace == run.key.namespace
+        }
 
     def _owned(self, run: RunFacts, pod: PodFacts) -> bool:
         """Whether a Job of the run owns a pod; a Job that nobody has seen counts under a name that the status lists."""

@@ -77,6 +77,7 @@ def look(status: Any, moment: str) -> None:
     run = run_facts({"kind": "LMFineTune", "metadata": metadata, "spec": SPEC, "status": status})
     spec, problems = read_spec(run, SETTINGS)
     jobs, pods = MOMENTS[moment]
-    decision = decide(Observed(run, NOW, jobs, pods, {}, None), spec, problems, SETTINGS)
-    shown = overlay(edit.parse(run.status), decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
-    edit.patch(run.status, shown.status)
+    seen = Observed(run=run, status=edit.parse(run.status), now=NOW, jobs=jobs, pods=pods)
+    decision = decide(seen, spec, problems, SETTINGS)
+    shown = overlay(seen.status, decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
+    edit.patch(run.status, seen.status, shown.status)
