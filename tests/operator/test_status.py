@@ -282,3 +282,8 @@ def test_conditions_of_others_leave_room_for_ours():
 @pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "", None])
 def test_a_time_that_python_does_not_know_is_none(time):
     assert seconds(time) is None
+
+
+def test_a_change_of_a_field_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(TypeError, match="LMFineTuneStatus has no field completed, fase"):
+        edit.change(LMFineTuneStatus(), fase="Training", completed=None)
