@@ -2,12 +2,12 @@
 
     python bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12] [--only transfer|training]
 
-Everything runs against one local S3 server (see tests/job/s3server.py), contenders taking turns in one run, each first
-in every other round, in memory (/dev/shm) where there is some, so that the disk does not decide. Transfer: one file, up
-and down, by our store, which computes its SHA-256, and by ``upload_file`` and ``download_file`` as boto3 comes, alone
-and with the SHA-256 that would have to follow. Ratios are of medians, ours over
-theirs in MiB/s; above 1 is faster. Training: the quickstart's model with checkpoints to S3 every N steps and without,
-as whole processes; the ratio is of the training phase's wall time as the report states it, with its uploads.
+Everything runs against one local S3 server (see tests/support/s3server.py), contenders taking turns in one run, each
+first in every other round, in memory (/dev/shm) where there is some, so that the disk does not decide. Transfer: one
+file, up and down, by our store, which computes its SHA-256, and by ``upload_file`` and ``download_file`` as boto3
+comes, alone and with the SHA-256 that would have to follow. Ratios are of medians, ours over theirs in MiB/s; above 1
+is faster. Training: the quickstart's model with checkpoints to S3 every N steps and without, as whole processes; the
+ratio is of the training phase's wall time as the report states it, with its uploads.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NEVER = 10_000_000
 
 def transfer(server: Any, home: Path, mebibytes: int, rounds: int) -> None:
     """Up and down, ours against boto3's defaults."""
-    from job.s3server import BUCKET
+    from support.s3server import BUCKET
 
     from lmft_job.storage import open_store
 
@@ -114,7 +114,7 @@ def training(server: Any, home: Path, every: int, epochs: int, rounds: int) -> N
 def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> dict[str, Any]:
     """One run in a process of its own; its report."""
     import yaml
-    from job.s3server import BUCKET
+    from support.s3server import BUCKET
 
     manifest = yaml.safe_load((ROOT / "jobimage/lmft_job/demo.yaml").read_text())
     manifest["metadata"]["name"] = name
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--only", choices=["transfer", "training"])
     given = parser.parse_args()
-    from job import s3server
+    from support import s3server
 
     print(s3server.describe())
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / folder) for folder in ("api", "jobimage", "tests")]
 
 import train  # noqa: E402
-from job.progress_double import server  # noqa: E402
+from support.progress_double import server  # noqa: E402
 
 from lmft_api.wire.progress import SERVER_URL_VARIABLE, TOKEN_VARIABLE  # noqa: E402
 from lmft_job.attempt.context import quiet_transformers  # noqa: E402

@@ -13,7 +13,7 @@ os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HU
 
 from compat.cases import CASES, Case
 from compat.environment import interpreter
-from job.local_runs import manifest, run_here
+from support.local_runs import manifest, run_here
 
 TOLERANCE = 1e-5
 TEXTS = ["The river of Ghent is wide", "The  ship of Lund, isn't it: Käse ☃ 12,345", "garden"]

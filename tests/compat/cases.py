@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from job.forked import TEXTS
+from support.forked import TEXTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 TINY = {

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDES = (ROOT / "api/lmft_api", ROOT / "operator/lmft_operator", ROOT / "jobimage/lmft_job")
 MOST_MODULES = 8
 MOST_LINES = 400
-LONGER = {"api/lmft_api/spec/fields.py", "tests/job/test_models.py"}
+LONGER = {"api/lmft_api/spec/fields.py", "tests/job/models/test_build.py"}
 LARGER = {"cli": 12, "decide": 12, "storage": 12}
 OF_TASKS = (ROOT / "api/lmft_api/tasks.py", *(ROOT / "jobimage/lmft_job/tasks").glob("*.py"))
 """The only places that ask which task it is; all others ask what sets it apart."""

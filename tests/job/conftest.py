@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job import s3server
+from support import s3server
 
 from lmft_job.storage import Store, open_store
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from job.bad_input import DATA, TABLE, Wrong, lines
-from job.forked import TEXTS, toy_spec
-from job.local_runs import run_here, write_manifest
+from support.forked import TEXTS, toy_spec
+from support.local_runs import run_here, write_manifest
 
 from lmft_api.spec import Task
 from lmft_job.models import tokenizers

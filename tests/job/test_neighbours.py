@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import release
-from job.pods import Pod
-from release import Release
+from support import release
+from support.pods import Pod
+from support.release import Release
 
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.reasons import Reason

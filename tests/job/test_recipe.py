@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from job.forked import attempt, complete, run_folder, toy_spec
+from support.forked import attempt, complete, run_folder, toy_spec
 
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import limit_threads_to_cpu_quota

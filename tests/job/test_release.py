@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import release
-from job.pods import Pod
-from job.s3server import BUCKET, S3Server
-from release import Release
+from support import release
+from support.pods import Pod
+from support.release import Release
+from support.s3server import BUCKET, S3Server
 
 from lmft_job import recipe  # noqa: F401 - imported here, once, rather than in every child
 from lmft_job.data import prepared  # noqa: F401 - as above

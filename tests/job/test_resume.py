@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job.complete_folders import files_of
-from job.faults import Fault, Request, proxy
-from job.forked import KILL, UID, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
-from job.s3server import BUCKET, S3Server
+from support.complete_folders import files_of
+from support.faults import Fault, Request, proxy
+from support.forked import KILL, UID, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
+from support.s3server import BUCKET, S3Server
 
 # What is waited for, and how often at most it may come before the kill.
 MOMENTS = [

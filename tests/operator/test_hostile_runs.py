@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from results import stopped
+from support.results import stopped
 
 from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-import release
 from pydantic import ValidationError
+from support import release
 
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.reasons import Reason

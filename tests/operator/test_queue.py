@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from leaping import leaping
+from support.leaping import leaping
 
 from lmft_operator.queue import WorkQueue
 

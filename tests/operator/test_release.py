@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-import release
-from release import Release
+from support import release
+from support.release import Release
 
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.status import LMFineTuneStatus

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.forked import attempt, run_folder, toy_spec
+from support.forked import attempt, run_folder, toy_spec
 from sweep.independent import figures, require_the_same_again
 from sweep.tiny import tiny
 

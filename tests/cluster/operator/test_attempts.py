@@ -5,7 +5,7 @@ import urllib.error
 import pytest
 from cluster.eventually import eventually
 from cluster.operator.plane import JOBS, PODS
-from results import DONE
+from support.results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus

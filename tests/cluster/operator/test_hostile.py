@@ -12,7 +12,7 @@ from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import JOBS, RUNS, SPEC, Api, Json, Operator, Run
 from cluster.ports import free_port
-from results import DONE
+from support.results import DONE
 
 JSON = "application/json"
 

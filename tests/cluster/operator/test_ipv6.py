@@ -16,8 +16,8 @@ from cluster.operator.namespace import NoNamespaceError, ipv6_alone
 from cluster.operator.plane import CLUSTER, LEASES, Api, Run, bracketed
 from cluster.operator.reporting import Reporting, authority
 from cluster.ports import own_control_plane
-from job import s3server
-from results import DONE
+from support import s3server
+from support.results import DONE
 
 from lmft_api.generate.crd import crd
 from lmft_api.wire.progress import SERVER_URL_VARIABLE, Metric, ProgressMessage, TrainerStatus

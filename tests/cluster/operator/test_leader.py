@@ -11,7 +11,7 @@ from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import LEASES, Api, Run
 from cluster.operator.reporting import Reporting, authority, report
-from results import DONE
+from support.results import DONE
 
 TAKEOVER_SECONDS = 20
 

@@ -10,7 +10,7 @@ from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import JOBS, PODS, Api, Operator, Run
 from cluster.operator.proxy import Proxy
 from cluster.ports import free_port
-from results import DONE
+from support.results import DONE
 
 Start = Callable[..., Operator]
 Component = Callable[[str, str], None]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cluster.eventually import eventually
 from cluster.operator.plane import JOBS, PODS, Api, Run, timestamps
-from results import DONE
+from support.results import DONE
 
 from lmft_api.wire.result import encode
 

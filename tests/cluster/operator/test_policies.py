@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cluster.eventually import eventually
 from cluster.operator.plane import JOBS, Api, Operator, Run
 from cluster.operator.test_admission import ADMISSION, events
-from results import DONE
+from support.results import DONE
 
 Make = Callable[..., Run]
 LABEL = "/metadata/labels/lmfinetune.dev~1run-uid"

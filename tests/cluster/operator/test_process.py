@@ -10,7 +10,7 @@ from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import Api, Operator, Run
 from cluster.ports import free_port
-from results import DONE
+from support.results import DONE
 
 AGENT = "lmfinetune-operator"
 

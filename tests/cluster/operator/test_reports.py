@@ -12,7 +12,7 @@ from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import JOBS, PODS, Api, Json, Run
 from cluster.operator.reporting import HOST, Reporting, certificate, report
-from results import DONE
+from support.results import DONE
 
 from lmft_operator.process.limits import Limits
 

@@ -8,7 +8,7 @@ from cluster.eventually import eventually
 from cluster.operator.conftest import SETTINGS
 from cluster.operator.plane import Api, Run
 from cluster.operator.reporting import Reporting
-from results import DONE
+from support.results import DONE
 
 
 @pytest.fixture
