@@ -17,7 +17,7 @@ from attacks.registry import Attack
 from lmft_job.attempt.identity import RUN_MARKER, read_claim
 from lmft_job.attempt.journal import begun, known_steps, place
 from lmft_job.checkpoints import newest_verified, prune, publish
-from lmft_job.errors import JobError
+from lmft_job.errors import JobError, NewerReleaseError
 from lmft_job.storage import Store, expand, fetch_folder, open_store
 
 SECRET = b"not for you"
@@ -200,7 +200,11 @@ def foreign(name: str, change: Callable[[dict[str, object]], bytes]) -> str | No
         path.write_bytes(change(json.loads(path.read_bytes())))
         before = sorted(home.rglob("*"))
         said: list[str] = []
-        taken = newest_verified(store, home / "resume", said.append)
+        try:
+            taken = newest_verified(store, home / "resume", said.append)
+        except NewerReleaseError as error:
+            # A checkpoint of a newer release is left for the newer image, and nothing older is taken for the newest.
+            return None if path.is_file() and len(str(error)) < 2_000 else f"lost, or {error}"
         left = [path for path in set(home.rglob("*")) - set(before) if not path.is_relative_to(home / "resume")]
         got = contents(home / "resume") if (home / "resume").is_dir() else {}
     if left or max(map(len, said), default=0) > 2_000:

@@ -173,7 +173,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_same_command_goes_on(tmp_pat
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "resume with:" in rest
-    assert f"{sys.executable} -m lmft_job.cli run {path}" in rest
+    assert f"{shlex.quote(sys.executable)} -m lmft_job.cli run {path}" in rest
     done = run_here(tmp_path, path)
     assert done.returncode == 0, done.stderr
     assert "resumed from step" in done.stdout
