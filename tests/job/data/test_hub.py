@@ -17,7 +17,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from support.data_helpers import settings_of
-from lmft_job import hub
+from lmft_job.hub import client as hub
 from lmft_job.data.prepared import prepare
 from lmft_job.errors import JobError
 
