@@ -79,3 +79,9 @@ def test_a_task_is_asked_for_by_name_among_the_tasks_alone() -> None:
     assert [place for path in files for place in names_of_tasks(path)] == []
     assert [path.name for path in templates if any(task in path.read_text() for task in Task)] == []
     assert all(names_of_tasks(path) for path in OF_TASKS if path.name not in ("__init__.py", "base.py"))
+
+
+def test_the_recipe_stays_a_page_of_headings() -> None:
+    lines = (ROOT / "jobimage/lmft_job/recipe.py").read_text().splitlines()
+
+    assert len([line for line in lines if line.strip() and not line.strip().startswith("#")]) <= 70
