@@ -1,1 +1,1 @@
-"""The API server: the only package that talks to it."""
+"""Access to the API server; no other package talks to it."""

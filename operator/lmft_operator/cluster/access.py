@@ -1,6 +1,6 @@
-"""Where the API server is and how to prove who we are: the pod's service account, else a kubeconfig.
+"""Address of the API server and credentials for it: the pod's service account, else a kubeconfig.
 
-kopf finds both; this only makes of them what an HTTP session needs.
+kopf finds both; this module turns them into what an HTTP session needs.
 """
 
 import base64
@@ -18,7 +18,7 @@ import kopf
 
 TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 TOKEN_SECONDS = 60.0
-"""How long a token that was read is used: kubelet renews the file long before the token ends."""
+"""Seconds for which a token that was read is reused; kubelet renews the file long before the token expires."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Access:
     _read: float = 0.0
 
     def token(self) -> str | None:
-        """The bearer token to send now; None when a client certificate does."""
+        """The bearer token to send now; None when a client certificate is used instead."""
         if self._token_file is not None and time.monotonic() - self._read > TOKEN_SECONDS:
             self._token = self._token_file.read_text(encoding="ascii").strip()
             self._read = time.monotonic()
@@ -40,9 +40,9 @@ class Access:
 
 
 def login(**named: Any) -> kopf.ConnectionInfo | None:
-    """How kopf and we find the API server: the pod's service account, else what KUBECONFIG or ~/.kube/config says.
+    """Login handler for kopf and this operator: the pod's service account, else KUBECONFIG or ~/.kube/config.
 
-    In a pod kubelet says where the API server is; its name would need the cluster's DNS, which may be away.
+    In a pod the address comes from kubelet's environment variables: its DNS name would fail while cluster DNS is down.
     """
     info = kopf.login_with_service_account(**named)
     if info is None:
@@ -55,7 +55,7 @@ def login(**named: Any) -> kopf.ConnectionInfo | None:
 
 
 def find() -> Access:
-    """The service account of this pod, else what KUBECONFIG or ~/.kube/config says.
+    """Find the pod's service account, else what KUBECONFIG or ~/.kube/config says.
 
     Raises:
         kopf.LoginError: neither is there.

@@ -1,7 +1,7 @@
-"""The only module that talks to the API server: plain JSON objects in and out, errors in the operator's words.
+"""Client of the API server: plain JSON objects in and out, failures as :class:`ClusterError`.
 
-It speaks HTTP itself, over the session library that kopf uses. The official client would add 70 MiB of generated
-models to a process that otherwise takes 60, and building its models costs more than all else the operator does.
+It speaks HTTP directly, over the session library that kopf uses. The official client would add 70 MiB of generated
+models to a process that otherwise takes 60, and building those models costs more than all else the operator does.
 """
 
 import json
@@ -28,15 +28,15 @@ from lmft_operator.process import metrics
 from lmft_operator.settings import ApiSettings
 
 PAGE = 10
-"""Objects in a page of a list: whatever is in them, ten are never much."""
+"""Objects in a page of a list; ten stay small enough whatever they contain."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""Of any answer. An object has 1.5 MiB in the database, which escapes may make six times as large."""
+"""Largest response. An object has up to 1.5 MiB in the database; JSON escapes may make it six times as large."""
 RUNS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
 LEASES = "/apis/coordination.k8s.io/v1"
 _NO_DECISION = {"leases", "tokenreviews", "subjectaccessreviews"}
-"""What is written without deciding on any run."""
+"""What may be written by an operator that does not hold the Lease: it decides nothing about a run."""
 _ERRORS: dict[int, type[ClusterError]] = {
     400: InvalidObjectError,
     403: ForbiddenError,
@@ -51,18 +51,18 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "pods": (CORE, "Pod", {"labelSelector": RUN_LABEL}),
     "events": (CORE, "Event", {"fieldSelector": "type=Warning"}),
 }
-"""Path, kind of an item, and selector."""
+"""By resource: path, kind of an item, and label or field selector."""
 JsonDict = dict[str, Any]
 T = TypeVar("T")
 
 
 class Cluster:
-    """A connection to the API server; every method raises :class:`ClusterError` or one of its kinds.
+    """A connection to the API server; every method raises :class:`ClusterError` or a subclass.
 
     Args:
         settings: time-outs, and how many connections.
-        access: where it is, and who we are.
-        dated: told each answer's date.
+        access: address and credentials.
+        dated: called with the Date header of each response.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Cluster:
         headers = {"Accept": "application/json", "User-Agent": "lmfinetune-operator"}
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
         self.last_answer = time.monotonic()
-        """When the API server last answered anything at all."""
+        """When the API server last answered any request."""
         self.may_write: Callable[[], bool] = lambda: True
-        """Whether this operator is the one that decides; asked before each write."""
+        """Whether this operator is the leader; checked before each write."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -93,9 +93,9 @@ class Cluster:
         return await self._call("GET", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs")
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Delete one Job and its pods, if it is still the one meant; the pods first.
+        """Delete one Job and its pods, the pods first; the UID makes sure that it is still the Job that was meant.
 
-        Once it is gone its pods would go as well; but a finalizer of somebody else may keep it, and them with it.
+        Deleting the Job would delete its pods too, but somebody else's finalizer may keep the Job, and so its pods.
         """
         body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs", body=body)
@@ -115,7 +115,7 @@ class Cluster:
         )
 
     async def delete_run(self, key: Key, uid: str) -> None:
-        """Delete a run; its Jobs and pods follow."""
+        """Delete a run; its Jobs and pods are garbage-collected."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{RUNS}/namespaces/{key.namespace}/{PLURAL}/{key.name}", PLURAL, body=body)
 
@@ -124,12 +124,12 @@ class Cluster:
         await self._call("POST", f"{CORE}/namespaces/{namespace}/events", "events", body=event)
 
     async def review_token(self, token: str, audience: str | None = TOKEN_AUDIENCE) -> JsonDict:
-        """Status of a TokenReview: whose token it is, if it is meant for an audience; None: the API server's own."""
+        """Status of a TokenReview of a token for an audience; None: the API server's own audience."""
         spec = {"token": token} | ({"audiences": [audience]} if audience else {})
         return await self._review("authentication.k8s.io", "TokenReview", spec)
 
     async def review_access(self, subject: JsonDict, path: str) -> JsonDict:
-        """Status of a SubjectAccessReview: whether somebody (user, uid, groups, extra) may get a path."""
+        """Status of a SubjectAccessReview: whether a subject (user, uid, groups, extra) may get a path."""
         spec = subject | {"nonResourceAttributes": {"path": path, "verb": "get"}}
         return await self._review("authorization.k8s.io", "SubjectAccessReview", spec)
 
@@ -156,7 +156,7 @@ class Cluster:
         return await self._call("PUT", path, "leases", body=lease)
 
     async def serves_runs(self) -> bool:
-        """Whether the API server knows of LMFineTunes by now."""
+        """Whether the API server serves the LMFineTune resource yet."""
         try:
             answer = await self._call("GET", RUNS, "apis")
         except NotFoundError:
@@ -164,7 +164,7 @@ class Cluster:
         return any(found.get("name") == PLURAL for found in answer.get("resources") or ())
 
     async def version(self, kind: str, namespace: str | None) -> int:
-        """The version that a list of all runs, Jobs or Pods has now."""
+        """Current resourceVersion of the list of all runs, Jobs or Pods."""
         async for _, version in self.pages(kind, namespace, limit=1):
             return version
         return 0
@@ -172,12 +172,12 @@ class Cluster:
     async def pages(
         self, kind: str, namespace: str | None, limit: int = PAGE
     ) -> AsyncIterator[tuple[list[JsonDict], int]]:
-        """All runs (``lmfinetunes``), all ``jobs`` or ``pods`` of ours, or all warning ``events``, in pages of a list.
+        """All runs (``lmfinetunes``), our ``jobs`` or ``pods``, or all warning ``events``, page by page.
 
-        Beside each page comes the list's version.
+        Yields each page with the list's resourceVersion.
 
-        Objects come in their shapes (:mod:`shapes`). A page of ten large ones would be megabytes: from there on they
-        are asked for one by one, until they are small again (:class:`reading.PageSize`).
+        Objects come in their shapes (:mod:`shapes`). A page of ten large ones would be megabytes: after one, they are
+        requested one by one, until they are small again (:class:`reading.PageSize`).
         """
         base, singular, query = _LISTS[kind]
         path = f"{base}/namespaces/{namespace}/{kind}" if namespace else f"{base}/{kind}"
@@ -221,7 +221,7 @@ class Cluster:
         content: str = "application/json",
         most: int = MAX_ANSWER_BYTES,
     ) -> bytes | None:
-        """Body of a good answer; None when it is larger than ``most`` bytes, of which no more are taken."""
+        """Body of a successful response; None when it is larger than ``most`` bytes, and then the rest is not read."""
         if method != "GET" and resource not in _NO_DECISION and not self.may_write():
             raise ClusterError(0, f"{method} {path}: not sent: another operator may be the leader by now")
         status = 0
@@ -254,7 +254,7 @@ class Cluster:
 
 
 async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """A body of at most so many bytes; None, and no more of it taken, when it is larger."""
+    """A body of at most ``most`` bytes; None when it is larger, and then the rest is not read."""
     data = bytearray()
     async for chunk in answer.content.iter_any():
         data += chunk

@@ -1,4 +1,4 @@
-"""What can go wrong between the operator and the API server, in the operator's own words."""
+"""What can go wrong between the operator and the API server."""
 
 
 class ClusterError(Exception):
@@ -14,23 +14,23 @@ class NotFoundError(ClusterError):
 
 
 class ConflictError(ClusterError):
-    """Another version of the object is there than was meant (patch), or an object of that name (create)."""
+    """The object has another version than was expected (patch), or an object of that name exists (create)."""
 
 
 class NameTakenError(ClusterError):
-    """Somebody else's objects have all the names that could be used."""
+    """All names that could be used are taken by objects of others."""
 
 
 class ForbiddenError(ClusterError):
-    """The operator lacks a right, or the namespace is being deleted, or admission refuses the object."""
+    """The operator lacks a right, the namespace is being deleted, or admission refuses the object."""
 
 
 class InvalidObjectError(ClusterError):
-    """The API server finds the object wrong: trying the same again cannot help."""
+    """The API server finds the object invalid: retrying with the same object cannot help."""
 
 
 class RestoredError(Exception):
-    """The API server's database was restored to an older snapshot: what is known of the cluster is of another time."""
+    """The API server's database was restored to an older snapshot: what the cache holds is no longer true."""
 
     def __init__(self, kind: str, before: int, now: int) -> None:
         super().__init__(
@@ -40,4 +40,4 @@ class RestoredError(Exception):
 
 
 class SilentError(ClusterError):
-    """A connection stood and no answer came in time: the request may have been carried out, or hang in a webhook."""
+    """Connected, but no answer came in time: the request may have been carried out, or hang in a webhook."""

@@ -1,7 +1,7 @@
-"""Which of several operators decides: the one that holds a Lease, as Kubernetes' own controllers do it.
+"""Leader election among several operators: the holder of a Lease decides, as in Kubernetes' own controllers.
 
-The holder renews the Lease; whoever sees it unchanged for its whole duration, by its own clock, takes it. A holder that
-could not renew it in time stops writing at once and then ends: it may have been replaced.
+The holder renews the Lease; another one takes it after seeing it unchanged for its whole duration, by its own clock. A
+holder that could not renew it in time stops writing at once and then exits: it may have been replaced.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from lmft_operator.settings import LeaderSettings
 
 logger = logging.getLogger(__name__)
 ADDRESS = f"{GROUP}/progress-address"
-"""Annotation of the Lease: where the holder takes reports, as ``host:port``."""
+"""Annotation of the Lease: where the holder receives progress reports, as ``host:port``."""
 POD_NAME, POD_IP = "LMFT_POD_NAME", "LMFT_POD_IP"
-"""Environment variables of the chart. A pod's name is its own for good, so that an operator which starts again in
-its pod continues at once."""
+"""Environment variables set by the chart. A pod's name never changes, so an operator that restarts within its pod
+continues as leader at once."""
 
 JsonDict = dict[str, Any]
 
@@ -36,35 +36,35 @@ class Leases(Protocol):
         """One Lease."""
 
     async def create_lease(self, lease: JsonDict) -> JsonDict:
-        """Create one."""
+        """Create a Lease."""
 
     async def update_lease(self, lease: JsonDict) -> JsonDict:
-        """Replace the version of it that is given."""
+        """Replace the given version of a Lease."""
 
 
 class LeaseLostError(Exception):
-    """Another operator may decide by now."""
+    """The Lease was lost: another operator may be the leader by now."""
 
 
 def identity() -> str:
-    """Who we are in a Lease: the pod's name, else a name of this process alone."""
+    """Our name in a Lease: the pod's name, else a name unique to this process."""
     return os.environ.get(POD_NAME) or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 def address(port: int) -> str | None:
-    """Where other operators reach this one, when it knows."""
+    """Where other operators reach this one, ``host:port``; None when unknown."""
     host = os.environ.get(POD_IP)
     return None if not host else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Elector:
-    """Takes the Lease when it can be had, and keeps it.
+    """Takes the Lease when it is free, and keeps it renewed.
 
     Args:
-        leases: the API server.
-        settings: which Lease, and its times.
-        who: our name in it.
-        where: our address in it.
+        leases: access to Leases.
+        settings: name, namespace and times of the Lease.
+        who: holder identity of this operator.
+        where: address of this operator, written into the Lease.
         clock: monotonic seconds.
     """
 
@@ -81,7 +81,7 @@ class Elector:
         self._seen_at = self._renewed = clock()
         self._lease: JsonDict | None = None
         self.leading = asyncio.Event()
-        """Set when we hold it; never taken back, for losing it ends the process."""
+        """Set when we hold the Lease; never cleared, since losing it ends the process."""
 
     @property
     def read(self) -> bool:
@@ -90,21 +90,21 @@ class Elector:
 
     @property
     def leader(self) -> str | None:
-        """Address of the holder, when another one holds it and has given one."""
+        """Address of the holder, when another operator holds the Lease and has given its address."""
         if self.leading.is_set() or self._lease is None or not _holder(self._lease):
             return None
         found = _notes(self._lease).get(ADDRESS)
         return found if isinstance(found, str) else None
 
     def holds(self) -> bool:
-        """Whether nobody else can hold it now; without that nothing may be written."""
+        """Whether nobody else can hold the Lease now; otherwise nothing may be written."""
         return self.leading.is_set() and self._clock() - self._renewed < self._settings.renew_seconds
 
     async def run(self) -> None:
-        """Until the Lease is lost.
+        """Run until the Lease is lost.
 
         Raises:
-            LeaseLostError: it was.
+            LeaseLostError: the Lease was lost.
         """
         while True:
             patience = self._settings.renew_seconds / 2
@@ -120,7 +120,7 @@ class Elector:
             await asyncio.sleep(self._pause())
 
     async def release(self) -> None:
-        """Give it up in order, so that the next one need not wait; nothing may be written after it."""
+        """Release the Lease at shutdown, so that the next leader need not wait; nothing may be written afterwards."""
         if not self.holds() or self._lease is None:
             return
         self.leading.clear()
@@ -137,7 +137,7 @@ class Elector:
         return min(self._settings.retry_seconds, max(0.05, self._ends() - self._clock()))
 
     def _ends(self) -> float:
-        """When the Lease that was seen ends, by our clock and its holder's word on its length."""
+        """When the Lease that was seen expires: by our clock, and with the duration that its holder wrote."""
         seconds: object = (self._seen or {}).get("leaseDurationSeconds")
         return self._seen_at + (seconds if isinstance(seconds, int) and seconds > 0 else self._settings.lease_seconds)
 

@@ -1,8 +1,8 @@
-"""From the API server's bytes to objects, whatever somebody has written into one of them.
+"""Parses the API server's responses safely, whatever somebody has written into an object.
 
-JSON that nests deeper than Python's recursion reaches, or that is larger than any object that we work with, is not
-parsed: of such an object its metadata is picked out, which is enough to say to its owner what is wrong with it. All
-others come in their shape (:mod:`shapes`), so that nothing keeps what nobody reads.
+JSON that nests deeper than Python's recursion limit, or that is larger than any object that we work with, is not
+parsed: only the metadata of such an object is extracted, which is enough to tell its owner what is wrong with it. All
+other objects are reduced to their shape (:mod:`shapes`), so that fields nobody reads take no memory.
 """
 
 import json
@@ -18,13 +18,13 @@ from lmft_operator.domain.shapes import SHAPES, UNREAD
 logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 200
-"""Levels of nesting. A CustomResourceDefinition has about 60, a pod a dozen; Python ends at some 990."""
+"""Levels of nesting that are parsed. A CustomResourceDefinition has about 60, a pod a dozen; Python fails at 990."""
 MAX_OBJECT_BYTES = 1024 * 1024
-"""Of an object that is parsed; larger ones give their metadata only."""
+"""Largest object that is parsed; of larger ones only the metadata is read."""
 MAX_PAGE_BYTES = MAX_OBJECT_BYTES
-"""Of a page that is parsed; of a larger one the objects are asked for one by one."""
+"""Largest page that is parsed; the objects of a larger one are requested one by one."""
 MAX_SINGLE = 64
-"""Small objects in a row, at most, before several are asked for at a time again."""
+"""Most small objects in a row that are required before several are requested at a time again."""
 CUT = "spec: the object is larger than 1 MiB or nests more than 200 levels, and is not read"
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -45,11 +45,11 @@ JsonDict = dict[str, Any]
 
 
 class UnreadableError(ValueError):
-    """No object can be made of it, nor its metadata picked out."""
+    """The text is not an object, and no metadata can be extracted from it."""
 
 
 def depth(text: str) -> int:
-    """Levels of nesting of a JSON text; counted, not parsed."""
+    """Levels of nesting of a JSON text, counted without parsing."""
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return MAX_DEPTH  # it cannot have more
     outside = _STRING.sub("", text)
@@ -58,28 +58,28 @@ def depth(text: str) -> int:
 
 
 def fits(text: str) -> bool:
-    """Whether a JSON text may be parsed whole."""
+    """Whether a JSON text is small and shallow enough to be parsed whole."""
     return len(text) <= MAX_OBJECT_BYTES and depth(text) <= MAX_DEPTH
 
 
 def read_object(data: bytes | str) -> JsonDict:
-    """An answer that is no list: an object in its shape where we know its kind, else as it is.
+    """Read a response that is not a list: an object in its shape if its kind is known, else as it is.
 
     Raises:
-        UnreadableError: it is no JSON object, or larger or deeper than is parsed and without metadata.
+        UnreadableError: it is not a JSON object, or it is too large or too deep to be parsed and has no metadata.
     """
     return read_item(data if isinstance(data, str) else data.decode("utf-8", "replace"))
 
 
 def read_item(text: str, kind: str = "") -> JsonDict:
-    """One object of the API server's in its shape; only its metadata where it is not parsed.
+    """Read one object of the API server's in its shape; only its metadata if it is too large or too deep.
 
     Args:
         text: as JSON.
-        kind: of it, where it does not say: lists name the kind once.
+        kind: kind of the object if the text does not name it: a list names the kind once.
 
     Raises:
-        UnreadableError: not even its metadata can be read.
+        UnreadableError: not even the metadata can be read.
     """
     if fits(text):
         try:
@@ -90,7 +90,7 @@ def read_item(text: str, kind: str = "") -> JsonDict:
 
 
 def in_shape(body: JsonDict, kind: str = "") -> JsonDict:
-    """An object without what nobody reads of its kind; an unknown kind stays as it is."""
+    """The object without the fields that are not read for its kind; an unknown kind stays as it is."""
     shape = SHAPES.get(str(body.get("kind") or kind))
     if shape is None:
         return body
@@ -98,10 +98,10 @@ def in_shape(body: JsonDict, kind: str = "") -> JsonDict:
 
 
 def read_list(text: str, kind: str) -> "Page":
-    """A page of a list, its items in their shapes. One that is not even metadata is left out.
+    """Read a page of a list, its items in their shapes. An item without readable metadata is left out.
 
     Raises:
-        UnreadableError: it is no list.
+        UnreadableError: it is not a list.
     """
     if fits_page(text):
         page = _parsed(text)
@@ -114,19 +114,19 @@ def read_list(text: str, kind: str) -> "Page":
 
 
 def fits_page(text: str) -> bool:
-    """Whether a page may be parsed whole; otherwise its objects are to be asked for one by one."""
+    """Whether a page may be parsed whole; otherwise its objects must be requested one by one."""
     return len(text) <= MAX_PAGE_BYTES and depth(text) <= MAX_DEPTH
 
 
 class PageSize:
-    """How many objects of a list to ask for at a time, among objects of any size.
+    """How many objects of a list to request at a time, when objects may be of any size.
 
-    A page that cannot be parsed whole costs a request and a megabyte for nothing. So after one, objects are asked for
-    one by one, until some in a row were small: one at first, and twice as many after each further page in vain. Whoever
-    mixes large and small ones costs a few such pages, not one for each.
+    A page that cannot be parsed whole wastes a request and a megabyte. So after such a page, objects are requested one
+    by one until some in a row were small: one at first, and twice as many after each further wasted page. A mix of
+    large and small objects therefore costs a few such pages, not one for each object.
 
     Args:
-        most: objects in a page.
+        most: most objects in a page.
     """
 
     def __init__(self, most: int) -> None:
@@ -135,16 +135,16 @@ class PageSize:
 
     @property
     def single(self) -> bool:
-        """Whether objects are asked for one by one, to be read whatever they are."""
+        """Whether objects are requested one by one; each is then read, however large it is."""
         return self.limit == 1
 
     def refused(self) -> None:
-        """A page of several could not be parsed."""
+        """Record that a page of several objects could not be parsed."""
         self.limit, self._small = 1, 0
         self._wanted = min(2 * self._wanted, MAX_SINGLE)
 
     def taken(self, length: int, whole: bool) -> None:
-        """A page of so many characters was read, and could be parsed whole or not."""
+        """Record that a page of ``length`` characters was read; ``whole``: whether it could be parsed whole."""
         if not whole or length * self._most > MAX_PAGE_BYTES * self.limit:
             self._small = 0
             return
@@ -155,13 +155,13 @@ class PageSize:
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a list.
+    """A page of a list.
 
     Attributes:
         items: objects in their shapes.
         version: resourceVersion of the whole list.
-        following: token of the page after it; empty for the last.
-        whole: whether it was parsed, rather than picked from.
+        following: continue token of the next page; empty for the last.
+        whole: whether the page was parsed whole, rather than only its metadata extracted.
     """
 
     items: list[JsonDict]
@@ -171,7 +171,7 @@ class Page:
 
 
 def _read_single(text: str, kind: str) -> Page:
-    """A list of one object, which is too large or too deep to be parsed with it."""
+    """Read a list of one object that is too large or too deep to be parsed."""
     items: list[JsonDict] = []
     metadata: JsonDict = {}
     for name, at in _members(text, 0):
@@ -182,7 +182,7 @@ def _read_single(text: str, kind: str) -> Page:
                 items.append(cut(text, kind, first.end()))
             except UnreadableError:
                 logger.warning("an object of %s is ignored: it is too large, and its metadata cannot be read", kind)
-            # A list of custom resources has its own metadata last. Counting brackets up to there would take a second.
+            # A list of custom resources has its own metadata last. Counting brackets up to it would take a second.
             last = text.rfind(_METADATA, first.end())
             if not metadata and last >= 0:
                 at = last + len(_METADATA) - 1
@@ -198,9 +198,9 @@ def _where(version: Any, following: Any) -> tuple[int, str]:
 
 
 def read_event(line: str) -> JsonDict:
-    """One line of a watch: its type, and its object in its shape. One that cannot be read is a bookmark without a mark.
+    """One line of a watch: its type, and its object in its shape. An unreadable one becomes a bookmark without version.
 
-    It takes the place of ``json.loads`` in kopf's stream, where an exception would end the process.
+    It replaces ``json.loads`` in kopf's stream, where an exception would end the process.
     """
     if fits(line):
         try:
@@ -219,10 +219,10 @@ def read_event(line: str) -> JsonDict:
 
 
 def cut(text: str, kind: str = "", start: int = 0) -> JsonDict:
-    """An object of which nothing is parsed but its kind and the scalars and labels of its metadata.
+    """An object of which only the kind and the scalars and labels of its metadata are parsed.
 
     Raises:
-        UnreadableError: it has none that can be found.
+        UnreadableError: no metadata is found.
     """
     found: JsonDict = {"kind": kind} if kind else {}
     for name, at in _members(text, start):
@@ -244,7 +244,7 @@ def _picked(text: str, key: str, at: int) -> Any:
 
 
 def _members(text: str, start: int) -> Iterator[tuple[Any, int]]:
-    """Keys of the object that begins at a place, each with the place of its value; stops where it is no JSON."""
+    """Keys of the JSON object that begins at ``start``, each with the position of its value; stops at invalid JSON."""
     opened = _OPEN.match(text, start)
     while opened is not None and (key := _KEY.match(text, opened.end())) is not None:
         yield _unquoted(key[1]), key.end()
@@ -252,12 +252,12 @@ def _members(text: str, start: int) -> Iterator[tuple[Any, int]]:
 
 
 def _skipped(text: str, at: int) -> int:
-    """Where the value ends that begins at a place."""
+    """Position after the value that begins at ``at``."""
     if text[at : at + 1] not in ("{", "[", '"'):
         bare = _BARE.match(text, at)
         return bare.end() if bare else len(text)
     try:
-        # Parsed and thrown away: C is that much faster than counting brackets here.
+        # Parsed and discarded: the C parser is faster than counting brackets here.
         return _DECODER.raw_decode(text, at)[1]
     except (ValueError, RecursionError):
         pass
@@ -270,7 +270,7 @@ def _skipped(text: str, at: int) -> int:
 
 
 def _scalar(text: str, at: int) -> Any:
-    """A text or a number; None for anything else."""
+    """A string or a number; None for anything else."""
     if text[at : at + 1] == '"':
         string = _STRING.match(text, at)
         return _unquoted(string[0]) if string is not None else None
@@ -286,7 +286,7 @@ def _unquoted(quoted: str) -> Any:
 
 
 def _integer(digits: str) -> int | None:
-    """Python refuses to make an integer of 5,000 digits, and no field of anybody's has so many."""
+    """The integer; None for one of thousands of digits, which Python refuses to make and no field needs."""
     return int(digits) if len(digits) <= 400 else None
 
 

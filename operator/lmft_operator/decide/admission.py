@@ -1,7 +1,7 @@
-"""Why the API server takes no Job or no pod of ours, by what it says, with what would change that.
+"""Why the API server refuses a Job or a pod of ours, derived from its message, and how to fix that.
 
-Quotas, LimitRanges, webhooks, policies, PriorityClasses and service accounts all speak in one sentence of the API
-server's. The status of an answer says little: a webhook chooses its own, and one that is dead makes a 500.
+Quotas, LimitRanges, webhooks, policies, PriorityClasses and service accounts all answer with one sentence through the
+API server. The HTTP status says little: a webhook chooses its own, and a webhook that is down causes a 500.
 """
 
 import re
@@ -36,17 +36,17 @@ _LIMIT_RANGE = re.compile(
     r"(?P<ratio>[a-z-]+) max limit to request ratio"
 )
 _PASSING = ("because it is being terminated", "exist and are not this run's")
-"""A namespace that is being deleted, and names that are taken: nothing that admission could settle."""
+"""A namespace that is being deleted, and names that are taken: not matters of admission."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A Job or a pod that was not taken.
+    """Why a Job or a pod was refused.
 
     Attributes:
         reason: of the run's condition.
-        remedy: what to do about it; empty where time alone helps.
-        changeable: whether another spec may be taken, so that the attempt is not worth holding on to.
+        remedy: what to do about it; empty where waiting is enough.
+        changeable: whether an edited spec may be accepted, so that the attempt should not be kept.
     """
 
     reason: Reason
@@ -55,12 +55,12 @@ class Refusal:
 
 
 def at_work(words: str) -> bool:
-    """Whether an error of the API server's, whatever its status, comes from what admits objects."""
+    """Whether an API server error, whatever its status, comes from admission."""
     return _AT_WORK.search(words) is not None or _QUOTA.search(words) is not None
 
 
 def refusal(words: str) -> Refusal:
-    """Why something was not taken, by the API server's words."""
+    """Why an object was refused, from the API server's message."""
     if _QUOTA.search(words):
         return _quota(words)
     if any(passing in words for passing in _PASSING):
@@ -80,14 +80,14 @@ def refusal(words: str) -> Refusal:
 
 
 def told(beginning: str, words: str) -> tuple[Reason, str]:
-    """Reason and message of a run whose Job or pod was not taken; ``beginning`` says which."""
+    """Reason and message of a run whose Job or pod was refused; ``beginning`` says which of them."""
     found = refusal(words)
     text = f"{beginning}{words}"
     return found.reason, f"{text.rstrip('. ')}. {found.remedy}" if found.remedy else text
 
 
 def _quota(words: str) -> Refusal:
-    """A quota that is used up is waited for; one that wants a request or limit is met by setting it."""
+    """An exhausted quota is waited for; a quota that requires a request or limit is satisfied by setting it."""
     found = _UNSET_QUOTA.search(words)
     if found is None:
         if never := _never(words):
@@ -99,26 +99,26 @@ def _quota(words: str) -> Refusal:
 
 
 def _never(words: str) -> list[str]:
-    """The fields that ask for more than the whole of a quota, so that no waiting helps."""
+    """The fields that ask for more than the whole quota, so that waiting cannot help."""
     asked, most = (_amounts(found[1]) if (found := re.search(rf"{name}: (\S+)", words)) else {} for name in _SIDES)
     beyond = (name.rpartition(".")[2] for name, wanted in asked.items() if name in most and wanted > most[name])
     return list(dict.fromkeys(_SPEC_FIELDS[resource] for resource in beyond if resource in _SPEC_FIELDS))
 
 
 def _amounts(text: str) -> dict[str, Decimal]:
-    """Quantities by their names, of ``requests.cpu=1,requests.memory=2Gi``; without those that cannot be read."""
+    """Quantities by name, parsed from ``requests.cpu=1,requests.memory=2Gi``; unreadable ones are left out."""
     pairs = (part.rpartition("=") for part in text.rstrip(",").split(","))
     return {name: amount(value) for name, _, value in pairs if matches(QUANTITY_PATTERN, value)}
 
 
 def _unset(name: str) -> str:
-    """What sets a request or limit that a quota wants."""
+    """How to set a request or limit that a quota requires."""
     kind, _, resource = name.rpartition(".") if name in _SPEC_FIELDS else name.partition(".")
     field, most = _SPEC_FIELDS.get(resource), _MAXIMA.get(resource)
     if field is None:
         return f"The quota requires {name}, which runs do not set: remove it from the quota, or set it by a LimitRange."
     if name == "limits.cpu":
-        # A manifest alone sets none: without the policy's maximum nothing throttles.
+        # A manifest alone sets no CPU limit: without the policy's maximum nothing is throttled.
         return (
             f"The quota requires {name}: ask the platform team to set {most}, or a LimitRange with a default CPU limit."
         )

@@ -1,4 +1,4 @@
-"""The attempt that is under way: what it waits for or does, and what its end means for the run."""
+"""The open attempt: what it waits for or does, and what its end means for the run."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ from lmft_operator.jobs import manifest
 from lmft_operator.status import edit
 
 MAX_ADOPTED = 9_999
-"""Highest number of an attempt that a Job's label alone may say: somebody may have written any."""
+"""Highest attempt number that is accepted from a Job's label alone: anybody may have written the label."""
 REFUSED_SECONDS = 30.0
-"""How long the Job of a first attempt is kept whose pod is refused."""
+"""Seconds for which the Job of a first attempt is kept while its pod is refused."""
 
 
 def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
-    """The next attempt whose Job exists though the status does not list it: created just before a crash, or a burst."""
+    """The next attempt whose Job exists though the status does not list it, as after a crash or in a burst."""
     found = (job for job in draft.seen.jobs if after < job.attempt <= MAX_ADOPTED)
     jobs = [job for job in found if not outdated(draft, job)]
     if not jobs:
@@ -38,15 +38,15 @@ def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
 
 
 def outdated(draft: DecisionDraft, job: JobFacts) -> bool:
-    """Whether a Job was made from a manifest that changed before the status could list it, and thereby settle it.
+    """Whether a Job was made from a manifest that was edited before the status listed the Job.
 
-    Until then the API server takes every edit, and the Job has what was there before.
+    The spec is immutable only once the status lists an attempt; until then edits are accepted and the Job may be stale.
     """
     return not draft.status.attempts and bool(job.spec_hash) and job.spec_hash != spec_hash(draft.spec)
 
 
 def clear_outdated(draft: DecisionDraft) -> bool:
-    """Delete Jobs of an earlier manifest; returns whether they or their pods are still in the way of the next one."""
+    """Delete Jobs of an earlier manifest; returns whether they or their pods still block the next one."""
     seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
     jobs = [job for job in seen.jobs if outdated(draft, job)]
     for job in jobs:
@@ -63,7 +63,7 @@ def clear_outdated(draft: DecisionDraft) -> bool:
 
 
 def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None:
-    """What is settled with the first attempt: provenance, of a Job that exists by what its pods are given."""
+    """Set what the first attempt fixes for good: provenance; if the Job exists, from what its pods are given."""
     if draft.status.provenance is not None:
         return
     provenance = Provenance(
@@ -75,7 +75,7 @@ def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None
 
 
 def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
-    """Look after the open attempt; returns it, closed when it has ended."""
+    """Update the open attempt; returns it, closed when it has ended."""
     seen = draft.seen
     job = next((job for job in seen.jobs if job.attempt == attempt.number), None)
     pod = _pod_of(draft, job, attempt)
@@ -101,7 +101,7 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
         draft.wait(Reason.DEADLINE_EXCEEDED, words, phase)
         return attempt
     if job is not None and job.suspended and attempt.start_time is not None:
-        # Admitted once more, the Job would make a second pod, in the folder of the first. An attempt has one pod.
+        # If the queue admitted the Job again it would make a second pod in the first one's folder; one pod an attempt.
         _stop(draft, job)
         words = "The queue has preempted the run: the pod saves a checkpoint and ends, and the run is queued again."
         draft.wait(Reason.INTERRUPTED, words, phase)
@@ -114,10 +114,10 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
 
 
 def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
-    """Whether the first attempt counts as not made, because its pod is refused: then the manifest may still change.
+    """Whether the first attempt counts as not made because its pod is refused, so that the manifest may still change.
 
-    The Job stays for a while, for its controller tries again by itself; then, or once the manifest is another, it is
-    deleted and a new one made, whose pod is tried at once.
+    The Job is kept for a while, since its controller retries by itself. After that, or once the manifest has
+    changed, it is deleted and a new one is created, whose pod is tried at once.
     """
     words = waiting.no_pod(job, draft.seen.warnings)
     first = [a.number for a in draft.status.attempts or ()] == [attempt.number]
@@ -140,7 +140,7 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
 
 
 def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> Verdict:
-    """Patience with an open attempt whose end is due; what is fenced in its own folder need not be waited for."""
+    """Time-out of an open attempt that should have ended; later attempts write to folders of their own."""
     now, margin = draft.seen.now, draft.settings.retries.pod_end_margin_seconds
     due: float | None = None
     words = ""
@@ -151,7 +151,7 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
         if pod.deleted is not None:
             due = pod.deleted + margin
         elif left is not None and left <= 0 and job is None:
-            due = now + left + grace(draft) + margin  # nobody ends a pod that was taken from its Job
+            due = now + left + grace(draft) + margin  # nobody stops a pod that was orphaned from its Job
     else:
         silent = judge.silent_since(job, pod, begun=attempt.start_time is not None)
         due = None if silent is None else silent + margin
@@ -163,7 +163,7 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
 
 
 def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> None:
-    """Phase, reason and message of a run whose attempt is under way."""
+    """Set phase, reason and message of a run whose attempt is open."""
     queued = job is not None and job.suspended
     stopping = pod is not None and pod.deleted is not None
     if judge.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
@@ -190,26 +190,26 @@ def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod:
 
 
 def _stopping(pod: PodFacts | None) -> str:
-    """What becomes of a pod that is to be stopped."""
+    """What happens to a pod that is to be stopped."""
     if pod is None or not pod.orphaned or pod.deleted is not None:
         return "Stopping: the pod saves a checkpoint and ends."
     return f"Its Job was deleted without its pod; kubectl delete pod {pod.name} stops it."
 
 
 def _said_before(draft: DecisionDraft, attempt: Attempt) -> Condition | None:
-    """What the status as it stands says of an attempt that is under way."""
+    """The condition in the current status, if it describes this open attempt."""
     before = draft.seen.status
     newest = next(reversed(before.attempts or []), None)
     return before.succeeded if newest is not None and newest.number == attempt.number else None
 
 
 def release(draft: DecisionDraft) -> None:
-    """Delete the Jobs of pods that other containers keep up though ours has ended: they hold GPUs that nothing uses."""
+    """Delete the Jobs of pods that other containers keep running though ours has ended: they hold GPUs in vain."""
     seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
     ends = {attempt.number: since(attempt.end_time) for attempt in draft.status.attempts or ()}
     for pod in seen.pods:
         job = next((job for job in seen.jobs if job.uid == pod.owner), None)
-        # A pod without others ends by itself, however late a busy kubelet says so.
+        # A pod without other containers ends by itself, however late a busy kubelet reports it.
         if job is None or not pod.ended or pod.over or not pod.beside or pod.deleted is not None:
             continue
         left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
@@ -226,7 +226,7 @@ def _stop(draft: DecisionDraft, job: JobFacts | None) -> None:
 def _close(
     draft: DecisionDraft, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None
 ) -> Attempt:
-    """Write down how an attempt ended, and end the run where that settles it."""
+    """Record how an attempt ended, and end the run where that decides it."""
     run = draft.seen.run
     outcome = screened(outcome, grounds(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings))
     if outcome.started is None and attempt.start_time is not None:
@@ -238,7 +238,7 @@ def _close(
         draft.status = edit.with_result(draft.status, outcome.result, complete=complete)
     gpus = job.gpus if job is not None else _gpus_of(draft, attempt)
     draft.status = edit.without_eta(edit.with_usage(draft.status, outcome, gpus))
-    # What is left of the attempt must not run beside the next one; a pod that has ended keeps its log.
+    # Whatever is left of the attempt must not run beside the next one; a pod that has ended keeps its log.
     left = pod is None or pod.gone or not pod.ended or manifest.queued(draft.spec, draft.settings)
     left = left or (job is not None and job.repeats and outcome.exit_code is None)
     if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
@@ -268,16 +268,16 @@ def _close(
 
 
 def _out_of_time(draft: DecisionDraft) -> bool:
-    """Whether an attempt that was interrupted has been stopped at the deadline, or has reached it."""
+    """Whether an interrupted attempt was stopped at the deadline, or has reached it."""
     left, seen = time_left(draft), draft.status.succeeded
-    # The clock of its node may tell another running time than ours, by which it was stopped.
+    # The node's clock may give another running time than ours, which was used to stop it.
     stopped = seen is not None and seen.reason == Reason.DEADLINE_EXCEEDED and deadline(draft)[0] is not None
     current = seen is not None and seen.observed_generation == draft.seen.run.generation
     return (left is not None and left <= 0) or (stopped and current)
 
 
 def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Notice]:
-    """What is worth an Event about the end of an attempt; adjustments of earlier attempts have had theirs."""
+    """Events about the end of an attempt; adjustments of earlier attempts have already been reported."""
     found = []
     if new := [change for change in attempt.adjustments or () if change not in earlier]:
         words = (
@@ -292,11 +292,11 @@ def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Noti
 
 
 def _pod_of(draft: DecisionDraft, job: JobFacts | None, attempt: Attempt) -> PodFacts | None:
-    """The pod of an attempt: the first that began, before that the newest; one that exists before one that is gone.
+    """The pod of an attempt: the first that began, else the newest; existing pods before deleted ones.
 
-    Labels alone do not make a pod the attempt's: whoever may create pods may label them. A pod that ended before it
-    began and before its Job was started again was stopped by the queue, and the Job makes another one. A second pod
-    that begins, when a queue takes the place away and gives it back at once, is no part of the attempt.
+    A label alone does not prove that a pod belongs to the attempt: whoever may create pods may label them. A pod that
+    ended before it began and before its Job was started again was stopped by the queue, and the Job makes another one.
+    A second pod that begins, when a queue preempts and readmits the Job at once, does not belong to the attempt.
     """
     seen = draft.seen.pods
     pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]

@@ -1,4 +1,4 @@
-"""A decision in the making, and the arithmetic on it that more than one step needs."""
+"""A decision being built, and the arithmetic on it that several steps need."""
 
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -14,12 +14,12 @@ from lmft_operator.status import edit
 from lmft_operator.status.messages import linked
 
 ADJUSTED = "Adjusted"
-"""Reason of the Event about what a job adjusted in order to continue."""
+"""Reason of the Event about what a job adjusted in order to resume."""
 EXPLAINED = frozenset(
     {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.ADMISSION_FAILED, Reason.IMAGE_PULL_FAILED}
     | {Reason.SECRET_NOT_FOUND, Reason.STALLED}
 )
-"""Reasons of waiting that ask for somebody's help."""
+"""Reasons for waiting that need somebody's action."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is wanted. ``look_again``: seconds until time alone may change it; ``closed``: Events about attempts."""
+    """What is wanted. ``look_again``: seconds until time alone may change it; ``closed``: Events on ended attempts."""
 
     status: LMFineTuneStatus
     _: KW_ONLY
@@ -46,7 +46,7 @@ class Decision:
 
 @dataclass
 class DecisionDraft:
-    """A decision in the making."""
+    """A decision being built."""
 
     seen: Observed
     spec: LMFineTuneSpec
@@ -58,23 +58,23 @@ class DecisionDraft:
     closed: list[Notice] = field(default_factory=list)
 
     def look(self, seconds: float | None) -> None:
-        """Ask to be called again after some seconds; None asks for nothing."""
+        """Ask to be called again after some seconds, the soonest winning; None is ignored."""
         if seconds is not None:
             self.looks.append(max(0.0, seconds))
 
     def say(self, state: ConditionStatus, reason: Reason, message: str, phase: Phase) -> None:
-        """Set the Succeeded condition; what asks for somebody's help leads to the page that explains it."""
+        """Set the Succeeded condition; reasons that need somebody's action link to the page that explains them."""
         run = self.seen.run
         if state == ConditionStatus.FALSE or reason in EXPLAINED:
             message = linked(self.settings, reason, message)
         self.status = edit.with_condition(self.status, state, reason, message, phase, self.seen.now, run.generation)
 
     def wait(self, reason: Reason, message: str, phase: Phase = Phase.PENDING) -> None:
-        """The run continues; this is its state."""
+        """The run continues, in this state."""
         self.say(ConditionStatus.UNKNOWN, reason, message, phase)
 
     def end(self, reason: Reason, message: str) -> None:
-        """The run is over."""
+        """The run has ended."""
         done = reason == Reason.COMPLETED
         self.say(
             ConditionStatus.TRUE if done else ConditionStatus.FALSE,
@@ -86,7 +86,7 @@ class DecisionDraft:
             self.status = edit.change(self.status, completion_time=timestamp(self.seen.now))
 
     def give_up(self, reason: Reason, message: str) -> None:
-        """The run is over, and the operator itself says why: with the next thing to try."""
+        """The run has ended by the operator's own decision: the message says what to try next."""
         self.end(reason, f"{sentence(message)} {REASONS[reason].remedy}")
 
     def decision(self) -> Decision:
@@ -107,13 +107,13 @@ def newest_attempt(draft: DecisionDraft) -> Attempt | None:
 
 
 def max_retries(draft: DecisionDraft) -> int:
-    """Failures that are followed by another attempt."""
+    """How many failures are followed by another attempt."""
     chosen = draft.spec.max_retries
     return draft.settings.retries.default_max_retries if chosen is None else chosen
 
 
 def deadline(draft: DecisionDraft) -> tuple[int | None, str]:
-    """Longest running time over all attempts, seconds, and who sets it: the manifest, or else policy; None for none."""
+    """Longest running time over all attempts, seconds, and who sets it: the manifest, else policy; None: no limit."""
     if draft.spec.active_deadline_seconds is not None:
         return draft.spec.active_deadline_seconds, "spec.activeDeadlineSeconds"
     most = draft.settings.policy.for_namespace(draft.seen.run.key.namespace).max_deadline_seconds
@@ -121,7 +121,7 @@ def deadline(draft: DecisionDraft) -> tuple[int | None, str]:
 
 
 def time_left(draft: DecisionDraft, pod: PodFacts | None = None) -> float | None:
-    """Running time left under the deadline, seconds; None without one, or while nothing runs that could use it."""
+    """Running time left before the deadline, seconds; None without a deadline, or while nothing runs."""
     limit, _ = deadline(draft)
     if limit is None:
         return None
@@ -133,25 +133,25 @@ def time_left(draft: DecisionDraft, pod: PodFacts | None = None) -> float | None
 
 
 def time_is_up(draft: DecisionDraft) -> str:
-    """What is said of a run that has reached its deadline."""
+    """Message for a run that has reached its deadline."""
     limit, source = deadline(draft)
     return f"The run has used its {limit} seconds ({source})."
 
 
 def grace(draft: DecisionDraft) -> float:
-    """Seconds that a pod has to save a checkpoint when it is stopped."""
+    """Seconds that a pod has for saving a checkpoint after SIGTERM."""
     return draft.settings.job.termination_grace_period_seconds
 
 
 def since(timestamp: str | None) -> float:
-    """UNIX seconds of a time in the status; 0 for none."""
+    """UNIX seconds of a time in the status; 0 for None."""
     return seconds(timestamp) or 0.0
 
 
 def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Notice, ...]) -> list[Notice]:
-    """The Events of one change of the status: how attempts ended, and the new phase unless an end has said enough.
+    """Events of one change of the status: how attempts ended, and the new phase unless an end already says it.
 
-    What needs somebody's help is reported all the same.
+    Reasons that need somebody's action are always reported.
     """
     change = _notice_of(before, after)
     if after.ended:
@@ -162,7 +162,7 @@ def notices(before: LMFineTuneStatus, after: LMFineTuneStatus, closed: tuple[Not
 
 
 def _notice_of(before: LMFineTuneStatus, after: LMFineTuneStatus) -> Notice | None:
-    """One Event for each change of phase or reason; the first Pending goes without saying, and so do evaluations."""
+    """One Event for each change of phase or reason; the first Pending and evaluations have none."""
     old, new = before.succeeded, after.succeeded
     if new is None or (old is not None and old.reason == new.reason and before.phase == after.phase):
         return None

@@ -1,7 +1,7 @@
-"""How an attempt ended: one pure function from a Job and its Pod to a verdict.
+"""How an attempt ended: a pure function from a Job and its Pod to a verdict.
 
-The job's result in the termination message says most; the exit code decides whether another attempt makes sense; what
-Kubernetes did to the pod tells an interruption from a failure.
+The result in the termination message says most; the exit code decides whether another attempt makes sense; what
+Kubernetes did to the pod distinguishes an interruption from a failure.
 """
 
 import re
@@ -16,14 +16,14 @@ from lmft_operator.domain.verdict import OPEN, Kind, Verdict
 
 MAX_WORDS = 1200
 KILLED = 128 + 9
-"""Exit code of a container that SIGKILL ended; the kernel's memory killer says so beside it."""
+"""Exit code of a container that SIGKILL ended; the kernel's OOM killer reports a reason as well."""
 EVICTED = "Evicted"
-# The others are the operator's own to say; believed, they would be tried again at once and without end.
+# The others only the operator may report: taken from a job, they would be retried at once and without end.
 _JOBS_REASONS = (FAILURES | {Reason.INTERRUPTED}) - {Reason.DEADLINE_EXCEEDED, Reason.RETRIES_EXHAUSTED}
 _TOLD = re.compile(
     r"(?i:(?<=secret)|(?<=token)|(?<=password)|(?<=authorization))(?!s\b)(?i:[_a-z]*[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)[^\s,\"']+"
 )
-"""What a log gives for a secret, however it looks; a job's own words went through its scrubber."""
+"""What looks like the value of a secret in a log; a job's own message has been through its own scrubber."""
 _STARS = "***"
 
 
@@ -33,11 +33,11 @@ def judge(job: JobFacts | None, pod: PodFacts | None, now: float, *, begun: bool
     Args:
         job: None when it was deleted.
         pod: None when none was ever seen; ``gone`` when it no longer exists.
-        now: UNIX seconds, for ends that left no time behind.
+        now: UNIX seconds, used as end time where none was recorded.
         begun: whether the attempt is known to have run.
     """
     if job is not None and job.suspended and not job.finished and not _begun(pod, begun):
-        return OPEN  # a queue controller has yet to admit it; pods that it had did nothing
+        return OPEN  # a queue controller has yet to admit it; earlier pods of the Job did nothing
     if pod is None:
         return _without_pod(job, now)
     if not pod.ended:
@@ -48,16 +48,16 @@ def judge(job: JobFacts | None, pod: PodFacts | None, now: float, *, begun: bool
 
 
 def silent_since(job: JobFacts | None, pod: PodFacts | None, *, begun: bool = False) -> float | None:
-    """Since when an open attempt has no pod that could end it, UNIX seconds; None while it has, or has yet to get one.
+    """Since when an open attempt has had no pod that could end it, UNIX seconds; None if it has one or waits for one.
 
-    Its Job says how it ended within moments, unless the Job's controller has lost track of it; then it never does.
+    Its Job reports how it ended within moments, unless the Job's controller has lost track of it; then it never does.
     """
     if job is None or job.finished or (job.suspended and not _begun(pod, begun)):
         return None
     if pod is not None:
         return pod.gone_at if pod.gone else None
     if not begun and not job.failed_pods:
-        return None  # a quota may keep it from making its pod for as long as it likes
+        return None  # a quota may keep it from making its pod indefinitely
     return job.touched or job.created
 
 
@@ -79,7 +79,7 @@ def _without_pod(job: JobFacts | None, now: float) -> Verdict:
 
 
 def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdict:
-    """The pod ended, or vanished, before anyone saw its container end."""
+    """Verdict on a pod that ended, or vanished, before its container was seen to end."""
     ended = pod.finished or (job.ended if job else None) or now
     if job is not None and job.complete:
         return Verdict(
@@ -90,10 +90,10 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
             ended=ended,
         )
     if job is not None and not job.finished and not job.deleting and pod.gone and pod.deleted is None:
-        return OPEN  # the Job controller has yet to make up its mind
+        return OPEN  # the Job controller has yet to decide
     if pod.disruption or pod.reason or pod.gone or pod.deleted is not None:
         words = _ending(pod) or ("The pod was deleted." if pod.gone else "The pod was stopped.")
-        # An eviction is for what the node lacks, and the scheduler knows of that: another node will do.
+        # An eviction is due to something the node lacks, which the scheduler knows: another node will do.
         itself = pod.reason == EVICTED or pod.gone or pod.deleted is not None or pod.started is not None
         cause = "" if itself else pod.reason
         text = f"The node's kubelet rejected the pod. {words}" if cause else words
@@ -105,7 +105,7 @@ def _without_container(job: JobFacts | None, pod: PodFacts, now: float) -> Verdi
 
 
 def _ending(pod: PodFacts) -> str:
-    """Why Kubernetes ended a pod, in its own words; empty when it did not say."""
+    """Kubernetes' own message on why it ended a pod; empty when there is none."""
     words = pod.disruption or (f"{pod.reason}: {pod.message}".removesuffix(": ") if pod.reason else "")
     if pod.reason == EVICTED and (remedy := _storage_remedy(words)):
         return f"{sentence(words)} {remedy}"
@@ -113,7 +113,7 @@ def _ending(pod: PodFacts) -> str:
 
 
 def _storage_remedy(words: str) -> str:
-    """What to do about an eviction for disk space, by what kubelet says of it; empty for anything else."""
+    """What to do about an eviction for disk space, from kubelet's message; empty for any other eviction."""
     if 'EmptyDir volume "lmft-shm" exceeds' in words:
         return "Start a new run with a larger spec.resources.sharedMemory."
     if "ephemeral" not in words and "EmptyDir volume" not in words:
@@ -141,9 +141,9 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     silent = result is None and not pod.last_words.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
     message = shown(result.message) if result and result.message else _explained(pod, code, reason)
-    # kubelet and the control plane write a reason into a pod that they end; its container does not.
+    # kubelet and the control plane write a reason into a pod that they end; a container cannot.
     stopped = bool(pod.disruption or pod.reason) or pod.deleted is not None
-    # Without a result the code may be another's: a container that is killed while runc still starts it ends with 2.
+    # Without a result the code may not be the job's: a container that is killed while runc starts it ends with 2.
     if code in FINAL_EXIT_CODES and not silent and not (stopped and result is None):
         return verdict(Kind.FINAL, reason, message)
     if code == ExitCode.INTERRUPTED or stopped or reason == Reason.INTERRUPTED:
@@ -161,7 +161,7 @@ def _fallback(pod: PodFacts, code: int, silent: bool) -> Reason:
 
 
 def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
-    """For a pod without a result: its last words, what the exit code means, and what to try."""
+    """Message for a pod without a result: the end of its log, the meaning of its exit code, and what to try."""
     cause, remedy = REASONS[reason].cause, REASONS[reason].remedy
     if code == KILLED and reason == Reason.INTERNAL_ERROR:
         cause = "Something on the node killed it (SIGKILL); the node does not report that memory ran out."
@@ -172,18 +172,18 @@ def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
 
 
 def last_words(log: str) -> str:
-    """The end of a log, fit to be shown: the last useful lines, without control characters and secrets."""
+    """The last useful lines of a log, without control characters and secrets."""
     lines = [line.strip() for line in printable(log).splitlines() if line.strip()]
     return scrub(" | ".join(lines)[-MAX_WORDS:])
 
 
 def shown(text: str) -> str:
-    """A job's own message, fit for a terminal."""
+    """A job's own message, made safe for a terminal."""
     return scrub(printable(text))
 
 
 def scrub(text: str) -> str:
-    """The text with everything that looks like a credential replaced by stars."""
+    """The text with everything that looks like a credential replaced by asterisks."""
     return _TOLD.sub(_STARS, redact(text, _STARS)[0])
 
 

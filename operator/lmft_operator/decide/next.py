@@ -1,4 +1,4 @@
-"""What follows when no attempt is under way: the next one, a wait, or the end of the run."""
+"""What follows when no attempt is open: the next one, a wait, or the end of the run."""
 
 from itertools import takewhile
 
@@ -16,9 +16,9 @@ from lmft_operator.status import edit
 from lmft_operator.status.messages import linked
 
 MAX_UNREAD = 3
-"""Attempts in a row that may end well without leaving a result."""
+"""Most attempts in a row that may succeed without leaving a result."""
 FREE_INTERRUPTIONS = 3
-"""Interruptions in a row without a new checkpoint that are followed at once; then with back-off."""
+"""Interruptions in a row without a new checkpoint that are retried at once; further ones wait for a back-off."""
 
 NOT_COUNTED = frozenset({Reason.INTERRUPTED, Reason.SUSPENDED, Reason.DEADLINE_EXCEEDED, Reason.COMPLETED})
 
@@ -58,7 +58,7 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
 
 
 def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
-    """Whether failures, idle interruptions or lost results have used up their chances; ends the run if so."""
+    """Whether the limit on failures, idle interruptions or lost results is reached; ends the run if so."""
     failures, retries = draft.status.failures or 0, max_retries(draft)
     words = f"{last.reason}: {last.message}" if last.message else str(last.reason)
     if failures > retries and last.reason not in NOT_COUNTED:
@@ -84,7 +84,7 @@ def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
 
 
 def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
-    """Whether the next attempt is not due yet: an old pod still ends, or a back-off runs."""
+    """Whether the next attempt is not due yet: an old pod is still ending, or a back-off has not passed."""
     seen = draft.seen
     reason = Reason.INTERRUPTED if last.reason == Reason.INTERRUPTED else Reason.RETRYING
     delay = _delay(draft, last)
@@ -102,7 +102,7 @@ def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
 
 
 def _delay(draft: DecisionDraft, last: Attempt) -> float:
-    """Seconds from the end of an attempt to the next one."""
+    """Seconds from the end of an attempt to the start of the next one."""
     if last.reason == Reason.INTERRUPTED:
         if rejected(last):
             return _backoff(draft, _rejections(draft))
@@ -112,9 +112,9 @@ def _delay(draft: DecisionDraft, last: Attempt) -> float:
 
 
 def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:
-    """Which old pod has to end before the next attempt begins, in words; empty when none has.
+    """Message naming the old pod that has to end before the next attempt begins; empty when there is none.
 
-    It may be uploading its checkpoint, or hold the GPU that the next one needs.
+    The pod may be uploading its checkpoint, or hold the GPU that the next one needs.
     """
     seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
     for pod in seen.pods:
@@ -135,12 +135,12 @@ def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:
 
 
 def _resume_model(draft: DecisionDraft) -> str | None:
-    """Model or checkpoint of the run that spec.resumeFrom names; says what is missing while there is none."""
+    """Model or checkpoint of the run that spec.resumeFrom names; sets the message while there is none."""
     wanted, source, provenance = draft.spec.resume_from, draft.seen.source, draft.status.provenance
     if wanted is None:
         return None
     if provenance is not None and provenance.resumed_from is not None:
-        # Settled by the first attempt, for the other run may be gone by now; the policy may be another since.
+        # Fixed by the first attempt, since the other run may be deleted by now; the policy may have changed since.
         return _admitted(draft, provenance.resumed_from)
     name = f'LMFineTune "{wanted.name}" (spec.resumeFrom)'
     if source is not None and source.circle:
@@ -160,13 +160,13 @@ def _resume_model(draft: DecisionDraft) -> str | None:
 
 
 def circle(names: tuple[str, ...]) -> str:
-    """Names on the way round, those in the middle of a long one left out."""
+    """Names of the runs in a cycle; those in the middle of a long one are left out."""
     shown = names if len(names) <= 8 else (*names[:4], f"({len(names) - 8} more)", *names[-4:])
     return " → ".join((*shown, names[0]))
 
 
 def _admitted(draft: DecisionDraft, address: str) -> str | None:
-    """The address to start from, if the policy lets the manifest name it; ends the run if not."""
+    """The address to start from, if policy allows the manifest to name it; ends the run if not."""
     refused = policy.unreadable(address, draft.spec, draft.settings, draft.seen.run.key.namespace)
     if refused:
         draft.end(Reason.INVALID_SPEC, "; ".join(map(str, refused)))
@@ -176,7 +176,7 @@ def _admitted(draft: DecisionDraft, address: str) -> str | None:
 def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> Plan:
     seen = draft.seen
     numbers = [number for a in draft.status.attempts or () for number in (a.number, a.highest_attempt or 0)]
-    # Labels may be forged. Of a Job that is overlooked the API server says that its name is taken.
+    # Labels may be forged. If a Job is overlooked, the API server reports that its name is taken.
     labelled = [*(job.attempt for job in seen.jobs), *(pod.attempt for pod in seen.pods)]
     highest = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)])
     number = min(highest + 1, MOST)
@@ -190,7 +190,7 @@ def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> 
     )
     stage = Stage.ALL if not separate else Stage.TRAIN if prepared else Stage.PREPARE
     if stage == Stage.PREPARE or (last is not None and _unread(last)):
-        gpus = 0  # nothing to compute: preparing needs none, and a finished run answers from its report
+        gpus = 0  # nothing to compute: preparing needs no GPU, and a finished run answers from its report
     name = manifest.job_name(seen.run.key.name, number, stage)
     return Plan(name, number, stage, gpus, model_uri)
 
@@ -209,27 +209,27 @@ def _trailing_unread(draft: DecisionDraft) -> int:
 
 
 def _most_idle(draft: DecisionDraft) -> int:
-    """Interruptions in a row without a newer checkpoint: the platform's bound, or what the run itself asks for.
+    """Most interruptions in a row without a newer checkpoint: the platform's limit, or what the run asks for.
 
-    No more than the status keeps attempts to count.
+    At most as many as the status keeps attempts.
     """
     return max(draft.settings.retries.max_idle_interruptions, min(draft.spec.max_retries or 0, MAX_ATTEMPTS_KEPT - 1))
 
 
 def rejected(attempt: Attempt) -> bool:
-    """Whether kubelet did not take the pod: the scheduler thought otherwise of the node."""
+    """Whether kubelet rejected the pod although the scheduler had assigned it to the node."""
     return attempt.cause is not None and attempt.start_time is None
 
 
 def _rejections(draft: DecisionDraft) -> int:
-    """How many attempts in a row were rejected, the newest included."""
+    """How many attempts in a row, up to the newest, were rejected."""
     return len(list(takewhile(rejected, reversed(draft.status.attempts or []))))
 
 
 def _idle_interruptions(draft: DecisionDraft) -> int:
-    """Interruptions in a row, the newest included, without a newer checkpoint in between.
+    """Interruptions in a row, up to the newest, without a newer checkpoint in between.
 
-    What kubelet rejects does not count: the run did nothing, and waits for the cluster as for a free node.
+    Rejections by kubelet do not count: the run did nothing, and waits for the cluster as it would for a free node.
     """
     attempts = [attempt for attempt in draft.status.attempts or () if not rejected(attempt)]
     count = 0

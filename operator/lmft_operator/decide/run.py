@@ -1,7 +1,7 @@
 """What to do about one run: a pure function from what is observed to a wanted Job, a status and the next look.
 
-Level-triggered: nothing but the observation decides, so that a decision repeated, late or after a restart comes out
-the same. One attempt is open at a time (:mod:`attempts`); what follows its end is decided in :mod:`following`.
+Level-triggered: the decision depends on the observation alone, so that repeating it, late or after a restart, gives the
+same result. One attempt is open at a time (:mod:`attempt`); what follows its end is decided in :mod:`next`.
 """
 
 from lmft_api.reasons import Reason
@@ -25,13 +25,13 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
 
     Args:
         seen: what is observed.
-        spec: with the platform's defaults filled in; what can be read of it, if that is not all.
+        spec: with the platform's defaults filled in; the readable parts of it if not all of it can be read.
         problems: everything wrong with the manifest or refused by policy.
-        settings: of the operator.
+        settings: the operator's settings.
     """
     before = seen.status
     if seen.run.deleting:
-        # Somebody's finalizer holds it, and as long as it is there its Jobs are not collected.
+        # Somebody's finalizer keeps it, and until it is removed its Jobs are not garbage-collected.
         jobs = () if seen.run.orphans else (job.name for job in seen.jobs if not (job.finished or job.deleting))
         return Decision(before, delete_jobs=tuple(jobs))
     draft = DecisionDraft(seen, spec, settings, edit.with_what_is_new(before))
@@ -45,12 +45,12 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     attempt = newest_attempt(draft)
     if attempt is None and problems and not seen.jobs:
         return _invalid(DecisionDraft(seen, spec, settings, before), problems)
-    # With attempts the spec is settled: a part of it that this version cannot read stays as it was told.
+    # Once there are attempts the spec is fixed: the column keeps its value if this version cannot read the model.
     model = (before.model if before.attempts else None) or edit.model_column(spec)
     draft.status = edit.change(draft.status, completion_time=None, model=model)
     if attempt is None and clear_outdated(draft):
         return draft.decision()
-    # Usually one round; more when a crash came between the Job of an attempt and the status that lists it.
+    # Usually one round; more when a crash came between creating the Job of an attempt and listing it in the status.
     while attempt is not None or (attempt := adopt(draft, 0)) is not None:
         if attempt.end_time is None:
             attempt = follow(draft, attempt)
@@ -63,7 +63,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     release(draft)
     next_attempt(draft, attempt, problems)
     if before.ended and _same_end(before, draft.status):
-        return _after_the_end(draft, before)  # looked at afresh in vain: its end and its times stand
+        return _after_the_end(draft, before)  # decided again with the same result: its end and its times stay
     return draft.decision()
 
 
@@ -73,20 +73,20 @@ def _same_end(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
 
 
 def _invalid(draft: DecisionDraft, problems: tuple[str, ...]) -> Decision:
-    """Nothing can be started; looked at afresh each time, so that a fixed manifest or policy is enough."""
+    """Nothing can be started; checked again each time, so that fixing the manifest or the policy is enough."""
     draft.end(Reason.INVALID_SPEC, "; ".join(problems))
     draft.look(_time_to_live(draft, draft.status))
     return draft.decision()
 
 
 def _time_to_live(draft: DecisionDraft, ended: LMFineTuneStatus) -> float | None:
-    """Seconds until spec.ttlSecondsAfterFinished is over; None without it, or before the end."""
+    """Seconds until spec.ttlSecondsAfterFinished has passed; None without it, or before the end."""
     ttl, when = draft.spec.ttl_seconds_after_finished, ended.completion_time
     return None if ttl is None or when is None else since(when) + ttl - draft.seen.now
 
 
 def _revived(draft: DecisionDraft, problems: tuple[str, ...]) -> bool:
-    """Whether an ended run resumes: fixed before its first attempt, or given more retries or time."""
+    """Whether an ended run resumes: it was fixed before its first attempt, or given more retries or time."""
     before, run = draft.status, draft.seen.run
     if before.reason == Reason.INVALID_SPEC and not before.attempts:
         return True
@@ -104,7 +104,7 @@ def _after_the_end(draft: DecisionDraft, before: LMFineTuneStatus) -> Decision:
     after = edit.with_what_is_new(before)
     if before.observed_generation != seen.run.generation:
         after = edit.change(after, observed_generation=seen.run.generation)
-    # A Job whose pod has ended is about to be closed by its controller; deleting it would take the log along.
+    # A Job whose pod has ended is about to be closed by its controller; deleting it would delete the log too.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]
     draft.look(_time_to_live(draft, before))

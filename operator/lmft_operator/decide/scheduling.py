@@ -1,4 +1,4 @@
-"""Why no node can take a pod: the scheduler's message in terms of the manifest, with what would fix it."""
+"""Why no node can take a pod: the scheduler's message translated into fields of the manifest, with how to fix it."""
 
 import re
 
@@ -6,7 +6,7 @@ from lmft_api.text.wording import sentence
 from lmft_operator.domain.plan import Wishes
 
 _COUNTED = re.compile(r"0/(?P<nodes>\d+) nodes are available: (?P<rest>.*)", re.DOTALL)
-# What follows the reasons: preemption and dynamic resources, of which nothing in the manifest speaks.
+# What follows the reasons: preemption and dynamic resources, which no field of the manifest concerns.
 _TAIL = re.compile(r"\s*(?:\bpreemption: |\bno new claims to deallocate\b|\bstill not schedulable\b).*", re.DOTALL)
 _CLAUSE = re.compile(r"(?P<count>\d+) (?P<text>.+?)(?=, \d+ |\.?\s*$)", re.DOTALL)
 _TAINT = re.compile(r"node\(s\) had (?:untolerated )?taints?(?:\(s\))?(?P<names>.*)", re.DOTALL)
@@ -20,7 +20,7 @@ _FIELDS = {
 
 
 def explain(message: str, wishes: Wishes) -> str:
-    """The scheduler's message as a person would put it; what is not understood is kept as it is."""
+    """The scheduler's message in plain words; parts that are not recognized are kept as they are."""
     message = _TAIL.sub("", message)
     counted = _COUNTED.match(message)
     clauses = [(int(c["count"]), c["text"]) for c in _CLAUSE.finditer(counted["rest"])] if counted else []

@@ -1,8 +1,8 @@
-"""What of a job's last word is believed: a pod writes it, and the pod may run an image of the user's own.
+"""Which parts of a job's result are accepted: a pod writes it, and the pod may run the user's own image.
 
-Figures must be figures, addresses must lead below the run's folder or to where the policy lets manifests point, and
-where a result came from is for our own image to say. What is left out is named in the message; the run ends as it
-would have.
+Figures must be numbers, addresses must lie below the run's folder or where policy lets manifests point, and provenance
+is accepted only from the platform's own image. What is dropped is named in the message; it does not change how the run
+ends.
 """
 
 import re
@@ -25,7 +25,7 @@ from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
 
 MAX_ATTEMPT = 1_000_000
-"""No run has had so many attempts; a higher number would leave none to continue with."""
+"""No run has had so many attempts; a higher number would leave no numbers for further attempts."""
 _ADDRESS = re.compile(rf"(({'|'.join(OBJECT_STORES)})://[^/\s]|file:///)\S*")
 _FIGURE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _ADDRESSES = frozenset({"model_uri", "report_uri"})
@@ -36,10 +36,10 @@ Model = TypeVar("Model", bound=ApiModel)
 
 @dataclass(frozen=True)
 class Grounds:
-    """What believing rests on.
+    """What decides which parts of a result are accepted.
 
     Attributes:
-        folder: address of the run's folder in storage; None where the manifest names no storage that can be read.
+        folder: address of the run's folder in storage; None where the manifest names no readable storage.
         own_image: whether the image is the user's own.
         admits: whether the policy lets the manifest name an address.
     """
@@ -50,14 +50,14 @@ class Grounds:
 
 
 def grounds(key: Key, folder: str | None, spec: LMFineTuneSpec, settings: OperatorSettings) -> Grounds:
-    """The grounds on which the results of a run are believed."""
+    """The grounds on which results of a run are accepted."""
     image = spec.pod_template.image if spec.pod_template else None
     own = image is not None and image != settings.job.image
     return Grounds(folder, own, lambda uri: not policy.unreadable(uri, spec, settings, key.namespace))
 
 
 def screened(outcome: Verdict, on: Grounds) -> Verdict:
-    """The verdict with what of its result is believed, and a note about the rest in its message."""
+    """The verdict with only the accepted parts of its result, and a note about the rest in its message."""
     if outcome.result is None:
         return outcome
     result, notes = believed(outcome.result, on)
@@ -68,11 +68,11 @@ def screened(outcome: Verdict, on: Grounds) -> Verdict:
 
 
 def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
-    """What of a result is believed, and what is not, by field and with the reason."""
+    """The accepted parts of a result, and notes on the rest: the field and the reason."""
     notes: list[str] = []
     updates: dict[str, Any] = {}
     if result.results is not None:
-        ours = {"display": None}  # what kubectl shows of it is for the operator to write
+        ours = {"display": None}  # the short form that kubectl shows is written by the operator
         known = _figures(edit.change(result.results, **ours), "results", notes)
         addresses = {
             "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
@@ -87,7 +87,7 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
     if result.adjustments is not None:
         updates["adjustments"] = [shown(words) for words in result.adjustments]
     if result.provenance is not None:
-        # Which run spec.resumeFrom led to is what the operator itself has found; an image of one's own may claim all.
+        # The operator itself has found out which run spec.resumeFrom led to; a user's own image may claim anything.
         provenance = None if on.own_image else edit.change(result.provenance, resumed_from=None)
         updates["provenance"] = provenance
     highest = result.highest_attempt
@@ -97,7 +97,7 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
 
 
 def _figures(model: Model, place: str, notes: list[str]) -> Model:
-    """The model without texts in place of figures; numbers of whatever size are figures, NaN and words are not."""
+    """The model without text where numbers belong; numbers of any size are accepted, NaN and words are not."""
     wrong = {name: value for name, value in _texts(model).items() if name not in _ADDRESSES and not _is_figure(value)}
     for name, value in wrong.items():
         field = type(model).model_fields[name].alias
@@ -115,7 +115,7 @@ def _evaluations(evaluations: list[EvaluationResult], notes: list[str]) -> list[
 
 
 def _home(uri: str | None, place: str, on: Grounds, notes: list[str]) -> str | None:
-    """The address, where it leads below the run's folder or to where the policy lets a manifest point."""
+    """The address if it lies below the run's folder or where policy lets a manifest point, else None."""
     if uri is None:
         return None
     well_formed = _ADDRESS.fullmatch(uri) and uri.isprintable() and ".." not in unquote(uri).split("/")
@@ -131,6 +131,6 @@ def _is_figure(text: str) -> bool:
 
 
 def _texts(model: ApiModel) -> dict[str, str]:
-    """Fields of the model itself that hold text."""
+    """The model's own fields that hold text."""
     found = {name: getattr(model, name) for name in type(model).model_fields}
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -1,4 +1,4 @@
-"""What a run waits for that has a Job but no running container, in words that a person can act on."""
+"""What a run with a Job but no running container waits for, worded so that a person can act on it."""
 
 import re
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from lmft_operator.domain.plan import Wishes
 NO_POD = "FailedCreate"
 NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
 TOLD = NO_START | {NO_POD}
-"""Reasons of the Warning Events that are looked at: of a Job without a pod, and of a pod without volumes or network."""
+"""Reasons of the Warning Events that are read: about a Job without a pod, or a pod without volumes or network."""
 _CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
     | {"RegistryUnavailable", "SignatureValidationFailed"}
 )
-# client-go puts the first before a message that takes the place of others; the second names a new pod each time.
+# client-go prefixes a message that combines others with the first; the second is a pod name, new each time.
 _NOISE = re.compile(r"^\(combined from similar events\): |(?<=-)[a-z0-9]{5}(?=\" is forbidden)")
 _SECRET_MISSING = re.compile(
     r"secret \S+ not found|non-existent secret key|couldn't find key .* in Secret", re.IGNORECASE
@@ -45,16 +45,16 @@ def explain(
 ) -> Wait:
     """What attempt ``number`` waits for.
 
-    Events are no clock: whoever posts many gets fewer of them through, and they are gone after an hour. What one has
-    told holds until its cause is seen to be gone, by a pod that exists, or by volumes and network that it has.
+    Events are unreliable: they are rate-limited and deleted after an hour. What one reported therefore holds until its
+    cause is seen to be gone: the pod exists, or its volumes and network are ready.
 
     Args:
-        job: of the attempt.
-        pod: of the attempt.
-        warnings: by the UID of their object.
-        wishes: what the pod asks of a node.
-        number: of the attempt.
-        said: what the run's status says of this attempt; None where it says nothing of it yet.
+        job: Job of the attempt.
+        pod: pod of the attempt.
+        warnings: by the UID of the object that they are about.
+        wishes: what the pod requires of a node.
+        number: attempt number, from 1.
+        said: condition of this attempt in the run's status; None where there is none yet.
     """
     if job is not None and job.suspended:
         return at_creation(number, queued=True)
@@ -91,7 +91,7 @@ def _of_job(job: JobFacts | None, warnings: Mapping[str, WarningEvent], said: Co
 
 
 def no_pod(job: JobFacts | None, warnings: Mapping[str, WarningEvent]) -> str:
-    """Why the Job's controller could not make its pod, by its newest Event; empty where none says so."""
+    """Why the Job's controller could not create its pod, from its newest Event; empty when there is none."""
     warning = warnings.get(job.uid) if job is not None else None
     if job is None or warning is None or warning.reason != NO_POD or warning.time < int(job.started or job.created):
         return ""
@@ -99,24 +99,24 @@ def no_pod(job: JobFacts | None, warnings: Mapping[str, WarningEvent]) -> str:
 
 
 def still_refused(said: Condition | None) -> Wait | None:
-    """What the status says of the pod of a Job that was created again, until an Event says otherwise."""
+    """What the status says of a refused pod whose Job was created again, until an Event says otherwise."""
     return _held(said, (CANNOT_CREATE_POD,))
 
 
 def _held(said: Condition | None, beginnings: tuple[str, ...]) -> Wait | None:
-    """What the status has from an Event that is not to be had any more."""
+    """What the status reports from an Event that is no longer available."""
     if said is None or not said.message.startswith(beginnings) or said.reason not in Reason.__members__.values():
         return None
     return Wait(Reason(said.reason), said.message)
 
 
 def with_remedy(reason: Reason, words: str) -> str:
-    """What Kubernetes says, and the next thing to try where somebody has to."""
+    """Kubernetes' message, and what to do next where somebody has to act."""
     return words if reason == Reason.PENDING else f"{words.rstrip('. ')}. {REASONS[reason].remedy}"
 
 
 def at_creation(number: int, *, queued: bool) -> Wait:
-    """What the Job of an attempt waits for as long as nothing else is known."""
+    """What an attempt's Job waits for while nothing else is known."""
     if queued:
         return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
     return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")

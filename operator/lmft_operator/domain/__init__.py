@@ -1,1 +1,1 @@
-"""What the operator reasons about: facts of foreign objects, an attempt's plan, its verdict."""
+"""What the operator reasons about: facts about Kubernetes objects, an attempt's plan, its verdict."""

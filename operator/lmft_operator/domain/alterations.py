@@ -1,7 +1,7 @@
-"""What admission policies of a cluster have changed in a Job of ours, as the API server shows it.
+"""What a cluster's admission policies have changed in a Job of ours, as the API server shows it.
 
-An attempt is one pod: its place among the attempts is its own. A Job that would make a second
-one, or ends and vanishes by rules of its own, is used all the same where that can be lived with, and it is said.
+An attempt is exactly one pod. A Job that was changed so that it would make a second one, or to end or be deleted by
+other rules, is still used where that does no harm, and the change is reported.
 """
 
 from collections.abc import Mapping
@@ -17,32 +17,32 @@ _OURS: Mapping[str, Any] = {
     "ttlSecondsAfterFinished": None,
 }
 FIELDS = tuple(_OURS)
-"""Fields of a Job's spec that are looked at."""
+"""Fields of a Job's spec that are checked."""
 _ONE_POD = ("completions", "parallelism")
 _LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
 
 
 def altered(spec: Mapping[str, Any]) -> str:
-    """The fields of a Job that are not as the operator writes them, with their values; empty when all are."""
+    """The fields of a Job that differ from what the operator writes, with their values; empty when none does."""
     return ", ".join(_said(field, spec[field]) for field in _OURS if _differs(spec, field))
 
 
 def several_pods(spec: Mapping[str, Any]) -> bool:
-    """Whether the Job makes more pods than one at a time or in a row, so that it cannot be an attempt."""
+    """Whether the Job makes more than one pod, in parallel or in sequence, so that it cannot be an attempt."""
     return any(_differs(spec, field) for field in _ONE_POD)
 
 
 def repeats(spec: Mapping[str, Any]) -> bool:
-    """Whether the Job's controller may follow a pod that failed by another one."""
+    """Whether the Job's controller may replace a pod that failed."""
     return _differs(spec, "backoffLimit")
 
 
 def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
-    """Why a Job cannot be an attempt after what policies have done to it, as a sentence; empty where it can.
+    """Why a Job cannot be an attempt after policies have changed it, as a sentence; empty if it can.
 
     Args:
-        wanted: as the operator wrote it.
-        made: as the API server has it.
+        wanted: Job as the operator wrote it.
+        made: Job as the API server has it.
     """
     if lost := _lost(wanted, made):
         return f"{told(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
@@ -52,7 +52,7 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
 
 
 def _lost(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """What the Job and its pods are known by, or told by, and is not as it was."""
+    """Which labels, owners, annotations and names that the Job and its pods depend on were changed."""
     lost = [f"metadata.labels[{name}]" for name in _LABELS if _label(wanted, name) != _label(made, name)]
     if _owners(wanted) - _owners(made):
         lost.append("metadata.ownerReferences")

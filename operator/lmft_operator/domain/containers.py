@@ -1,6 +1,6 @@
-"""Which container of a pod counts, and what the others mean for it. Plain JSON in; no I/O.
+"""Which container of a pod is ours, and what the others mean for it. Plain JSON in; no I/O.
 
-Admission puts containers into pods: meshes, log shippers, vaults. Ours is known by its name, wherever it stands.
+Admission adds containers to pods: service meshes, log shippers, vaults. Ours is found by its name, at any position.
 """
 
 import json
@@ -14,25 +14,25 @@ _NONE: JsonObject = {}
 
 
 def named(containers: Any) -> JsonObject:
-    """Our container, or its status, among those of a pod."""
+    """Our container, or its status, among a pod's containers."""
     return next((container for container in containers if container.get("name") == CONTAINER), _NONE)
 
 
 def beside(statuses: Any) -> str:
-    """Names of the containers that run and are not ours."""
+    """Names of the other containers that are running."""
     others = (status for status in statuses if status.get("name") != CONTAINER)
     return ", ".join(str(status.get("name")) for status in others if status.get("state", {}).get("running"))
 
 
 def gpus(container: JsonObject) -> int:
-    """What a container asks for of resources with a domain in their names, such as nvidia.com/gpu."""
+    """Sum of a container's extended resources: those with a domain in their names, such as nvidia.com/gpu."""
     limits = container.get("resources", {}).get("limits", {})
     amounts = (str(amount) for name, amount in limits.items() if "/" in name)
     return sum(int(amount) for amount in amounts if amount.isdecimal() and len(amount) < 7)
 
 
 def held_up(inits: Any) -> JsonObject:
-    """Reason and message of the init container that cannot start, or not again; empty when none is in the way."""
+    """Reason and message of the init container that cannot start or restart; empty when none blocks the pod."""
     for status in inits:
         waiting: JsonObject = status.get("state", {}).get("waiting", {})
         if waiting.get("reason", "PodInitializing") in ("PodInitializing", "ContainerCreating"):
@@ -47,7 +47,7 @@ def held_up(inits: Any) -> JsonObject:
 
 
 def failed_init(inits: Any, specs: Any) -> str:
-    """What is said of the init container whose failure ended the pod; those that are restarted end none."""
+    """Message about the init container whose failure ended the pod; restartable ones never end it."""
     sidecars = {spec.get("name") for spec in specs if spec.get("restartPolicy") == "Always"}
     for status in inits:
         ended: JsonObject = status.get("state", {}).get("terminated", {})
@@ -63,7 +63,7 @@ def _ended_words(ended: JsonObject) -> str:
 
 
 def spec_hash(annotations: JsonObject) -> str:
-    """Of the spec in the run file among a pod's annotations; empty where it cannot be read."""
+    """Hash of the spec in the run file among a pod's annotations; empty where it cannot be read."""
     try:
         return json_hash(json.loads(annotations[RUN_ANNOTATION])["spec"])
     except (KeyError, TypeError, ValueError, RecursionError):

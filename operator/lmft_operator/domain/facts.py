@@ -1,4 +1,4 @@
-"""What the operator has seen, cut down to what it decides on: typed, small, without the API's noise.
+"""Facts about Kubernetes objects, reduced to what decisions need: typed, small, without the rest of the API object.
 
 A watch of a few thousand runs holds one of these for each resource, Job and Pod, so they are slotted and keep no raw
 objects. Times are UNIX seconds.
@@ -18,11 +18,11 @@ from lmft_operator.domain import alterations, containers, shapes
 
 JsonObject = Mapping[str, Any]
 NODE_CLOCK_SECONDS = 300.0
-"""By more than this a node's clock is wrong."""
+"""A node's clock that is off by more than this many seconds is wrong."""
 
 
 class Key(NamedTuple):
-    """Which LMFineTune."""
+    """Namespace and name of an LMFineTune."""
 
     namespace: str
     name: str
@@ -41,15 +41,15 @@ class RunFacts:
     spec: str
     status: str
     orphans: bool = False
-    """Whether it is being deleted by somebody who wants its Jobs to stay (``--cascade=orphan``)."""
+    """Whether it is being deleted without its Jobs (``--cascade=orphan``)."""
     unread: str = ""
-    """Why its spec was not read: it is larger or deeper than any that could be worked with."""
+    """Why its spec was not read: too large or nested too deep; empty when it was read."""
     resumes: str = ""
-    """Name of the run that it starts from."""
+    """Name of the run that spec.resumeFrom names."""
 
     @property
     def known(self) -> bool:
-        """Whether it can be told from others."""
+        """Whether namespace, name and UID could be read."""
         return bool(self.uid and self.key.name and self.key.namespace)
 
 
@@ -70,39 +70,39 @@ class JobFacts:
     complete: bool = False
     failed: bool = False
     failed_pods: int = 0
-    """Pods that its controller counts as failed; one is enough for it never to make another."""
+    """Pods that its controller counts as failed; after one it never makes another."""
     message: str = ""
     started: float | None = None
-    """When it was started last; a queue that preempts it and admits it again starts it again."""
+    """When it was last started; a queue that preempts and readmits it starts it again."""
     ended: float | None = None
     touched: float | None = None
-    """When anybody wrote to it last, its controller included."""
+    """When anybody last wrote to it, its controller included."""
     namespace: str = ""
     owner: str = ""
-    """UID of the controller that its owner reference names: its run."""
+    """UID of the run that its owner reference names as controller."""
     altered: str = ""
-    """What the cluster's policies have changed in it; empty for nothing that matters."""
+    """What the cluster's policies have changed in it; empty when nothing that matters."""
     repeats: bool = False
-    """Whether its controller may follow a pod that failed by another one."""
+    """Whether its controller may replace a pod that failed."""
     spec_hash: str = ""
-    """Of the spec in the run file that its pods are given; empty where that cannot be read."""
+    """Hash of the spec in the run file that its pods are given; empty where it cannot be read."""
     image: str = ""
-    """Of the container that counts."""
+    """Image of our container."""
 
     @property
     def known(self) -> bool:
-        """Whether it can be told from others."""
+        """Whether namespace, name and UID could be read."""
         return bool(self.uid and self.name and self.namespace)
 
     @property
     def finished(self) -> bool:
-        """Whether the Job controller has closed it."""
+        """Whether the Job controller has recorded its end."""
         return self.complete or self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """A Pod of one of our Jobs. ``gone``: it no longer exists, these are its last facts."""
+    """A Pod of one of our Jobs. ``gone``: it no longer exists; these are its last known facts."""
 
     name: str
     uid: str
@@ -115,59 +115,59 @@ class PodFacts:
     message: str = ""
     node: str = ""
     deleted: float | None = None
-    """metadata.deletionTimestamp: when its grace period ends, not when it was asked to go."""
+    """metadata.deletionTimestamp: when its grace period ends, not when the deletion was requested."""
     disruption: str = ""
-    """Message of the DisruptionTarget condition; empty without it."""
+    """Message of the DisruptionTarget condition; empty without that condition."""
     unschedulable: str = ""
-    """The scheduler's message while it finds no node."""
+    """The scheduler's message while no node fits."""
     gates: str = ""
-    """Scheduling gates that keep the scheduler from looking at it."""
+    """Scheduling gates that keep the scheduler from considering it."""
     sandboxed: bool = False
-    """Whether its volumes are mounted and its network stands."""
+    """Whether its volumes are mounted and its network is ready."""
     waiting_reason: str = ""
     waiting_message: str = ""
-    """Of our container; of an init container, with its name, where that one holds ours up."""
+    """State of our container; of an init container, with its name, if that one keeps ours from starting."""
     init_failed: str = ""
-    """What is known of the init container that failed, so that ours was never started."""
+    """Message about the init container whose failure kept ours from starting."""
     beside: str = ""
-    """Names of the other containers that run."""
+    """Names of the other containers that are running."""
     started: float | None = None
     finished: float | None = None
     exit_code: int | None = None
     exit_reason: str = ""
     last_words: str = ""
     owner: str = ""
-    """UID of the Job that its owner reference names as its controller; empty for a controller of another kind."""
+    """UID of the Job that its owner reference names as controller; empty for a controller of another kind."""
     owner_name: str = ""
     """Name of that Job."""
     orphaned: bool = False
-    """Whether its Job was deleted without it (``--cascade=orphan``), so that nothing of ours can stop it."""
+    """Whether its Job was deleted without it (``--cascade=orphan``), so that no Job can stop it."""
     gone: bool = False
     gone_at: float = 0.0
-    """When that was noticed."""
+    """When its deletion was noticed."""
     namespace: str = ""
 
     @property
     def known(self) -> bool:
-        """Whether it can be told from others."""
+        """Whether namespace, name and UID could be read."""
         return bool(self.uid and self.name and self.namespace)
 
     @property
     def ended(self) -> bool:
-        """Whether our container does not run any more."""
+        """Whether our container is no longer running."""
         return self.over or self.exit_code is not None
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it runs any more: what it had of its node is free."""
+        """Whether no container is running any more: its resources on the node are free."""
         return self.gone or self.phase in ("Succeeded", "Failed")
 
 
 def by_our_clock(pod: PodFacts, now: float) -> PodFacts:
-    """A Pod as if its node's clock were right: its container did not start before the Pod was made, nor after now.
+    """The Pod with times corrected for a wrong node clock: a start is not before the Pod's creation nor after now.
 
-    A node may be ahead or behind by days, and deadlines, back-offs and usage count from what it writes. What clocks
-    differ by anyway is left alone.
+    A node's clock may be off by days, and deadlines, back-offs and usage are computed from its times. Ordinary small
+    differences between clocks are left alone.
     """
     if pod.started is None and pod.finished is None:
         return pod
@@ -190,23 +190,23 @@ class WarningEvent:
 
 @dataclass(frozen=True, slots=True)
 class ResumeSource:
-    """The run that ``spec.resumeFrom`` names, as far as it matters."""
+    """What is needed of the run that ``spec.resumeFrom`` names."""
 
     exists: bool
     ended: bool = False
     uri: str | None = None
-    """Its model; its newest checkpoint where it ended without one."""
+    """Address of its model; of its newest checkpoint if it ended without a model."""
     circle: tuple[str, ...] = ()
-    """Names of the runs that wait for each other in a circle, the one that asks first; empty where they do not."""
+    """Names of the runs that wait for each other in a cycle, the asking run first; empty when there is no cycle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything that one decision rests on."""
+    """Everything that a decision is based on."""
 
     run: RunFacts
     status: LMFineTuneStatus
-    """Of the run, as much as can be read of it."""
+    """Status of the run, as much as can be read of it."""
     now: float
     jobs: tuple[JobFacts, ...] = ()
     pods: tuple[PodFacts, ...] = ()
@@ -218,7 +218,7 @@ class Observed:
 def run_facts(body: JsonObject) -> RunFacts:
     """Facts of an LMFineTune as the API server sends it. Never fails: what cannot be read counts as absent.
 
-    So do the facts of Jobs and Pods; an object without a readable name, namespace and UID has empty ones.
+    The same holds for Jobs and Pods; an object without a readable name, namespace and UID gets empty ones.
     """
     body = shapes.run(body)
     metadata, spec = body["metadata"], body.get("spec") or {}
@@ -256,7 +256,7 @@ def job_facts(body: JsonObject) -> JobFacts:
         stage=_stage(labels),
         created=seconds(metadata.get("creationTimestamp")) or 0.0,
         gpus=containers.gpus(container),
-        # The condition goes a moment after the field, and until then the Job's pods are those of its time before.
+        # The condition is removed a moment after the field; until then the Job's pods are those from before.
         suspended=bool(spec.get("suspend")) or "Suspended" in conditions,
         deleting="deletionTimestamp" in metadata,
         complete="Complete" in conditions,
@@ -278,7 +278,7 @@ def job_facts(body: JsonObject) -> JobFacts:
 def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
     """Facts of a Pod of ours, ``gone_at`` for its last ones.
 
-    One container counts, by its name: admission may have put others before, beside and after it.
+    Our container is found by its name: admission may have added others before, beside and after it.
     """
     body = shapes.pod(body)
     metadata, status, spec = body["metadata"], body.get("status", {}), body.get("spec", {})
@@ -324,7 +324,7 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
 
 
 def _unschedulable(scheduled: JsonObject) -> str:
-    # That of gates stays for a moment when they are gone, until the scheduler has looked.
+    # The message about gates stays for a moment after they are removed, until the scheduler has tried.
     looked = scheduled.get("status") == "False" and scheduled.get("reason") != "SchedulingGated"
     return str(scheduled.get("message", "")) if looked else ""
 

@@ -1,4 +1,4 @@
-"""What an attempt to start needs: its number and stage, and what its pod asks of a node."""
+"""What an attempt to be started needs: its number and stage, and what its pod requires of a node."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from lmft_api.wire.run_file import (
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a pod asks of a node.
+    """What a pod requires of a node.
 
     Attributes:
         requests: quantities by resource.
-        selector: labels that the node must have.
-        tolerations: taints that the pod puts up with.
+        selector: node labels that are required.
+        tolerations: taints that are tolerated.
     """
 
     requests: Mapping[str, str] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Plan:
-    """An attempt to start."""
+    """An attempt to be started."""
 
     name: str
     attempt: int

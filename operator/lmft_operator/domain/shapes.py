@@ -1,8 +1,8 @@
-"""What is read of the API server's objects, and of which type it must be: one table for each kind.
+"""Which fields of the API server's objects are read, and their types: one table for each kind.
 
-Whoever may create Jobs or Pods may write nearly anything into them. An object is brought into its shape before anything
-else looks at it: fields that nobody reads are dropped, so that a megabyte of annotations costs nothing, and a value of
-another type or beyond its bounds counts as absent.
+Whoever may create Jobs or Pods may write nearly anything into them. An object is reduced to its shape before anything
+else reads it: fields that are not used are dropped, so that a megabyte of annotations costs nothing, and a value of
+the wrong type or beyond its bounds counts as absent.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from lmft_operator.domain import alterations
 
 JsonObject = Mapping[str, Any]
 Shape = Callable[[Any], Any]
-"""Makes of a JSON value what may be read of it; None for what counts as absent."""
+"""Converts a JSON value to what may be read of it; None if it counts as absent."""
 
 MAX_SPEC_BYTES = 64 * 1024
 MAX_STATUS_BYTES = 256 * 1024
@@ -24,11 +24,11 @@ MAX_TEXT = 4096
 MAX_ITEMS = 256
 MAX_INTEGER = 2**53
 UNREAD = "unread"
-"""Key of a run's object in its shape: why its spec was not read, with the hash of what was there."""
+"""Key in a run's shape: why its spec was not read, with the hash of the spec."""
 
 
 def text(most: int = MAX_TEXT) -> Shape:
-    """A text, cut to so many characters; what is no Unicode is replaced."""
+    """A string, cut to ``most`` characters; invalid Unicode is replaced."""
 
     def shape(value: Any) -> str | None:
         if not isinstance(value, str):
@@ -40,27 +40,27 @@ def text(most: int = MAX_TEXT) -> Shape:
 
 
 def whole(value: Any) -> Any:
-    """An integer that every reader can hold, or true or false."""
+    """An integer that every JSON reader can hold, or a boolean."""
     return value if isinstance(value, int) and -MAX_INTEGER < value < MAX_INTEGER else None
 
 
 def truth(value: Any) -> Any:
-    """True or false."""
+    """A boolean."""
     return value if isinstance(value, bool) else None
 
 
 def scalar(value: Any) -> Any:
-    """A short text or an integer: quantities may be either."""
+    """A short string or an integer: quantities may be either."""
     return _name(value) if isinstance(value, str) else whole(value)
 
 
 def digits(value: Any) -> str:
-    """A version: an API server's are decimal numbers. Anything else is older than all."""
+    """A resourceVersion: the API server's are decimal numbers. Anything else counts as older than all others."""
     return value if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20 else "0"
 
 
 def table(**fields: Shape) -> Shape:
-    """An object with these fields; ``None`` of a field leaves it out."""
+    """An object with these fields; a field whose shape gives ``None`` is left out."""
 
     def shape(value: Any) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
@@ -72,7 +72,7 @@ def table(**fields: Shape) -> Shape:
 
 
 def each(item: Shape, most: int = MAX_ITEMS) -> Shape:
-    """A list of these; those of another type are left out, and those beyond so many."""
+    """A list of at most ``most`` such items; items of another type are left out."""
 
     def shape(value: Any) -> list[Any] | None:
         if not isinstance(value, list | tuple):
@@ -84,7 +84,7 @@ def each(item: Shape, most: int = MAX_ITEMS) -> Shape:
 
 
 def by_name(value_shape: Shape, most: int = MAX_ITEMS) -> Shape:
-    """An object of whatever keys."""
+    """An object with arbitrary keys."""
 
     def shape(value: Any) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
@@ -101,7 +101,7 @@ _words = text()
 
 
 def _identity(value: Any) -> dict[str, Any]:
-    """metadata, of which these are always there: empty where they cannot be read, and then nobody takes the object."""
+    """metadata with name, namespace and UID always present: empty if unreadable, and then the object is ignored."""
     found: dict[str, Any] = _METADATA(value) or {}
     return {"name": "", "namespace": "", "uid": "", **found, "resourceVersion": digits(found.get("resourceVersion"))}
 
@@ -189,7 +189,7 @@ def event(body: JsonObject) -> dict[str, Any]:
 
 
 def run(body: JsonObject) -> dict[str, Any]:
-    """An LMFineTune in its shape: the spec as it is, unless it is larger than any that could be worked with."""
+    """An LMFineTune in its shape: the spec as it is, unless it is too large to be processed."""
     shaped = _with_identity(_RUN, body)
     for name, most in (("spec", MAX_SPEC_BYTES), ("status", MAX_STATUS_BYTES)):
         part = body.get(name) if isinstance(body, Mapping) else None
@@ -204,18 +204,18 @@ def run(body: JsonObject) -> dict[str, Any]:
 
 
 SHAPES: dict[str, Callable[[JsonObject], dict[str, Any]]] = {KIND: run, "Job": job, "Pod": pod, "Event": event}
-"""By kind."""
+"""Shape by kind."""
 
 
 def _with_identity(shape: Shape, body: JsonObject) -> dict[str, Any]:
-    """Objects are what comes in; of anything else nothing is read."""
+    """The shape of an object with its metadata; anything that is not an object counts as empty."""
     if not isinstance(body, Mapping):
         body = {}
     return {**(shape(body) or {}), "metadata": _identity(body.get("metadata"))}
 
 
 def _measure(part: JsonObject) -> tuple[int, str]:
-    """Bytes as JSON, and the beginning of their hash."""
+    """Size in bytes as JSON, and the beginning of the hash."""
     try:
         data = json.dumps(part, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "replace")
     except (RecursionError, TypeError, ValueError):

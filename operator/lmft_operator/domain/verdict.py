@@ -11,14 +11,14 @@ class Kind(StrEnum):
     """What follows from the end of an attempt."""
 
     OPEN = "Open"
-    """It has not ended, or has and its Job has yet to say how."""
+    """It has not ended, or it has and its Job has yet to report how."""
     DONE = "Done"
     UNREAD = "Unread"
-    """It ended well, but its result is lost: one more attempt fetches it."""
+    """It succeeded but its result is lost: one more attempt recovers it."""
     INTERRUPTED = "Interrupted"
     RETRY = "Retry"
     FINAL = "Final"
-    """Another attempt would end the same."""
+    """Another attempt would end in the same way."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Verdict:
     ended: float | None = None
     result: Result | None = None
     cause: str = ""
-    """Kubernetes' own word for what ended the pod, such as Evicted or OutOfcpu."""
+    """Kubernetes' reason for ending the pod, such as Evicted or OutOfcpu."""
 
 
 OPEN = Verdict(Kind.OPEN)
