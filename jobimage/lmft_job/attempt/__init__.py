@@ -1,1 +1,1 @@
-"""One attempt of a run: what it is given, whose folder it writes to, its journal, and its result."""
+"""One attempt of a run: its context, the identity of the run's folder, its journal, and its result."""

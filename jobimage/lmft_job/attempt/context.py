@@ -1,4 +1,4 @@
-"""What a run is given: the manifest, where it runs, and who listens. The same for a laptop and a pod."""
+"""Context of an attempt: the manifest, where it runs, and who observes it. The same for a laptop and a pod."""
 
 import math
 import os
@@ -22,13 +22,13 @@ from lmft_job.process.watchdog import Watchdog
 from lmft_job.storage import Store, join_key, open_store
 
 PATIENCE_BEFORE_STEPS_SECONDS = 3600.0
-"""Of the watchdog, at least, before the first step: spec.training.watchdogSeconds is meant for steps, and weights on a
-slow disk say nothing while they are read."""
+"""Least patience of the watchdog before the first step: spec.training.watchdogSeconds is meant for steps, and reading
+weights from a slow disk reports no progress."""
 
 
 @dataclass
 class AttemptProgress:
-    """How far the attempt is; read when it ends, however it ends."""
+    """Progress of the attempt; read when it ends, however it ends."""
 
     step: int | None = None
     total: int | None = None
@@ -45,19 +45,19 @@ class RunContext:
 
     Attributes:
         run: the run file.
-        in_pod: in a cluster; otherwise on somebody's machine.
-        folder: scratch space of this attempt; gone with the pod.
-        cache: prepared data of this machine.
-        secrets: folder with one folder each of output, dataset, model, hub; None on a laptop.
-        observer: what people see.
+        in_pod: True in a cluster; False on a laptop.
+        folder: scratch space of this attempt; removed with the pod.
+        cache: prepared data on this machine.
+        secrets: folder with one subfolder each for output, dataset, model, hub; None on a laptop.
+        observer: receives the events that people see.
         hung: ends the process; called from the watchdog's thread with the message.
         restart: replaces the process by a new one that resumes the run; called after running out of accelerator memory.
-        overwrite: start from scratch where a run exists already.
-        pod: UID of our pod; empty on a laptop, and where the operator does not tell it.
-        interrupt: the wish to stop.
-        scrubber: takes secrets out of what leaves.
+        overwrite: start from scratch even if the run exists.
+        pod: UID of this pod; empty on a laptop, and where the operator does not set it.
+        interrupt: requests to stop.
+        scrubber: removes secrets from all output.
         timings: seconds by phase.
-        progress: how far it is.
+        progress: progress of the attempt.
     """
 
     run: RunFile
@@ -83,7 +83,7 @@ class RunContext:
 
     @property
     def grace(self) -> Grace | None:
-        """The time that a stop may take; None where nobody kills after it."""
+        """Grace period of a stop; None where nothing kills the process after it."""
         if not self.in_pod:
             return None
         return Grace(self.run.grace_seconds or KUBERNETES_GRACE_SECONDS)
@@ -94,7 +94,7 @@ class RunContext:
         if uri is None:
             raise InvalidError(["spec.output.uri: is not set, and the platform has no default; set s3:// or file://"])
         if self._store is None:
-            # Making a client of S3 takes a while.
+            # Creating an S3 client is slow.
             self._store = open_store(uri, self.secret("output")).child(self.run.namespace)
         return self._store
 
@@ -104,12 +104,12 @@ class RunContext:
         return self.namespace_store().child(join_key("runs", name))
 
     def secret(self, kind: str) -> Path | None:
-        """The mounted Secret of a kind; None where there is none."""
+        """Folder of the mounted Secret of a kind; None if there is none."""
         folder = self.secrets / kind if self.secrets else None
         return folder if folder is not None and folder.is_dir() else None
 
     def hub_token_file(self) -> Path | None:
-        """File with the hub token of the manifest; None leaves it to the hub's client."""
+        """File with the hub token of the manifest; None leaves the choice to the hub's client."""
         folder, reference = self.secret("hub"), self.run.spec.hub_token_secret_ref
         path = folder / reference.key if folder and reference else None
         return path if path is not None and path.is_file() else None
@@ -121,7 +121,7 @@ class RunContext:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a part of the recipe, for the report."""
+        """Measure the time of a phase of the recipe, for the report."""
         began = time.monotonic()
         try:
             yield
@@ -130,17 +130,17 @@ class RunContext:
 
     @cached_property
     def watchdog(self) -> Watchdog:
-        """Watches over the attempt, from its first look at storage to its last word there."""
+        """Watches the attempt, from its first access to storage to its last."""
         return Watchdog(self.settings.training.watchdog_seconds, self.hung, PATIENCE_BEFORE_STEPS_SECONDS)
 
     def check(self) -> None:
-        """Something moved; for loops over batches of data and chunks of files. Raises when the run is to stop."""
+        """Report progress to the watchdog; for loops over batches and chunks. Raises if a stop was requested."""
         self.watchdog.beat()
         self.interrupt.check()
 
 
 def quiet_libraries() -> None:
-    """Libraries report through us: no bars, no advice, no telemetry, no thread pools that a fork would break."""
+    """Turn off the libraries' progress bars, advice, telemetry, and the thread pools that a fork would break."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -148,7 +148,7 @@ def quiet_libraries() -> None:
 
 
 def quiet_transformers() -> None:
-    """Once it is imported: errors only."""
+    """Limit transformers to errors; call it after the import."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -156,7 +156,7 @@ def quiet_transformers() -> None:
 
 
 def limit_threads_to_cpu_quota(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
-    """No more threads than a container's CPU quota lets run: torch counts the node's cores, and they would queue up."""
+    """Limit threads to the container's CPU quota: torch counts the node's cores, and the extra threads would queue."""
     if "OMP_NUM_THREADS" in os.environ or not quota_file.is_file():
         return
     quota, _, period = quota_file.read_text().strip().partition(" ")

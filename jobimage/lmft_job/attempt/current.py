@@ -1,4 +1,4 @@
-"""This attempt: its number and pod, and what is known of those before."""
+"""This attempt: its number and pod, and what is known of earlier attempts."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,9 @@ class CurrentAttempt:
     """This attempt.
 
     Attributes:
-        ours: its number, and its pod.
-        earlier: steps that attempts before are known to have done; its own too, in a process before this.
-        passed_over: folders of the checkpoints that it finds damaged.
+        ours: its number and pod.
+        earlier: steps that earlier attempts are known to have done; also those of earlier processes of this attempt.
+        passed_over: folders of checkpoints that it found damaged.
     """
 
     ours: journal.Begun
@@ -21,5 +21,5 @@ class CurrentAttempt:
 
     @property
     def number(self) -> int:
-        """From 1."""
+        """Attempt number, from 1."""
         return self.ours.number

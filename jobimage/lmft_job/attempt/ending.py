@@ -1,4 +1,4 @@
-"""How a process ends: whatever happened becomes a result with a reason, and an exit code."""
+"""How a process ends: every outcome becomes a result with a reason, and an exit code."""
 
 import sys
 import traceback
@@ -24,9 +24,9 @@ class Ending:
     """The end of an attempt.
 
     Attributes:
-        exit_code: of the process.
+        exit_code: exit code of the process.
         result: for the operator.
-        problems: what to list one by one, for people.
+        problems: problems to list one by one, for people.
     """
 
     exit_code: int
@@ -35,7 +35,7 @@ class Ending:
 
 
 def conclude(run: Callable[[], Result]) -> Ending:
-    """Run, and turn whatever comes out of it into an ending. Bugs leave a traceback on stderr."""
+    """Run, and turn the result or exception into an ending. Bugs print a traceback on stderr."""
     try:
         return Ending(ExitCode.DONE, run())
     except StopNow as stop:
@@ -44,9 +44,9 @@ def conclude(run: Callable[[], Result]) -> Ending:
         return _failed(error.exit_code, error.reason, str(error), error.problems)
     except JobError as error:
         return _failed(error.exit_code, error.reason, str(error))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a result instead of silence
+    except Exception as error:  # noqa: BLE001 - last resort: a result instead of none
         if INTERRUPT.requested:
-            # A library turned the stop into an error of its own.
+            # A library wrapped the stop in an error of its own.
             return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, INTERRUPT.words)
         print(shown(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, MemoryError) or _CPU_ALLOCATOR in str(error):
@@ -57,7 +57,7 @@ def conclude(run: Callable[[], Result]) -> Ending:
 
 
 def with_progress(ending: Ending, context: RunContext | None) -> Result:
-    """Add what is known of the attempt; all of it to a result that has nothing but words."""
+    """Add the attempt's progress to a result; a completed one lacks only the highest attempt number."""
     result = ending.result
     if context is None:
         return result

@@ -1,4 +1,4 @@
-"""Which run owns a folder, and what the run began with: a later attempt resumes with the same, or is refused."""
+"""Which run owns a folder, and what it started with: a later attempt must resume with the same, or is refused."""
 
 import json
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _DECIDES_ROWS = ("python", "datasets", "tokenizers", "transformers")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What ``run.json`` in a run's folder says.
+    """Content of ``run.json`` in a run's folder.
 
     Attributes:
-        name: of the run.
-        specHash: of its spec, without what may change.
-        data: fingerprint of the prepared data; None in a note of an earlier version.
-        model: commit of the model on the hub; None where it has none.
-        software: what the data was prepared with: other software may name the same data otherwise.
+        name: name of the run.
+        specHash: hash of its spec, without the fields that may change.
+        data: fingerprint of the prepared data; None in a file of an earlier version.
+        model: commit of the model on the hub; None if it has none.
+        software: versions that prepared the data: other versions may give the same data another fingerprint.
     """
 
     name: str
@@ -46,10 +46,10 @@ class RunIdentity:
 
 
 def read_claim(store: Store) -> RunIdentity | None:
-    """What an attempt before has noted; None when there was none.
+    """The identity that an earlier attempt stored; None if there was none.
 
     Raises:
-        InvalidError: the note is damaged.
+        InvalidError: the file is damaged.
     """
 
     def understand(note: dict[str, Any]) -> RunIdentity:
@@ -62,17 +62,17 @@ def read_claim(store: Store) -> RunIdentity | None:
 
 
 def claim(context: RunContext, store: Store, began: RunIdentity | None, data: str, model: str | None) -> None:
-    """Note in the run's folder whose it is. Not before all was looked at: a manifest that was wrong may change.
+    """Store which run owns the folder. Only after all checks: a manifest that was wrong may change.
 
     Args:
-        context: of the attempt.
+        context: context of the attempt.
         store: rooted at the run's folder.
-        began: what an attempt before has noted.
+        began: what an earlier attempt stored.
         data: fingerprint of the prepared data.
         model: commit of the model on the hub, where it has one.
 
     Raises:
-        InvalidError: data or model are others than those that the run began with.
+        InvalidError: data or model differ from those that the run started with.
     """
     ours = RunIdentity(context.run.name, spec_hash(context.run.spec), data, model, _software())
     if began is not None:
@@ -84,12 +84,12 @@ def claim(context: RunContext, store: Store, began: RunIdentity | None, data: st
 
 
 def same_software(began: RunIdentity) -> bool:
-    """Whether the data that the run began with is what this software would have made of it."""
+    """Whether the run's data was prepared by this software's versions."""
     return began.software == _software()
 
 
 def _changes(began: RunIdentity, ours: RunIdentity, *, in_pod: bool) -> list[str]:
-    """What is another than when the run began, with what to do."""
+    """What differs from the start of the run, with what to do."""
     problems = []
     otherwise = "start a run with another name" + (
         "" if in_pod else ", or start this one from scratch with --overwrite"

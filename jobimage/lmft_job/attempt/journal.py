@@ -1,6 +1,6 @@
-"""How far an attempt came, told to storage now and then: the next one can say how many steps were lost.
+"""Progress of an attempt, written to storage periodically: the next attempt can report how many steps were lost.
 
-That a later attempt has begun is told here too, and whoever sees it leaves alone what all attempts of a run share.
+It also records that a later attempt has begun; an earlier one that sees this stops writing what attempts share.
 """
 
 import json
@@ -28,13 +28,13 @@ _PAUSE_SECONDS = 5.0
 class Begun:
     """A pod that has begun an attempt.
 
-    Two pods may have one number: a queue took the place away and gave it back, or the cluster's database was restored
+    Two pods may have the same number: a queue preempted and readmitted the Job, or the cluster's database was restored
     to an older snapshot. The one that began later continues.
 
     Attributes:
-        number: of the attempt.
+        number: attempt number, from 1.
         pod: first 8 of the pod's UID; empty on a laptop, and in what earlier versions wrote.
-        before: pods that had begun with the same number before; known of our own alone.
+        before: pods that began earlier with the same number; known for our own attempt only.
     """
 
     number: int
@@ -43,27 +43,27 @@ class Begun:
 
     @property
     def key(self) -> str:
-        """Of its note."""
+        """Storage key of its note."""
         return f"{_FOLDER}{attempt_name(self.number, self.pod)}.json"
 
     @property
     def folder(self) -> str:
-        """Where its checkpoints lie."""
+        """Folder of its checkpoints."""
         return attempt_folder(self.number, self.pod)
 
     def note(self, step: int) -> bytes:
-        """What its note says."""
+        """Content of its note."""
         return json.dumps({"attempt": self.number, "step": step, "before": self.before}).encode()
 
 
 def begun(store: Store) -> list[Begun]:
-    """All that have begun an attempt of the run."""
+    """All pods that have begun an attempt of the run."""
     found = (_NAME.fullmatch(item.key) for item in store.list(_FOLDER))
     return [Begun(int(name[1]), name[2] or "") for name in found if name]
 
 
 def known_steps(store: Store, attempts: Iterable[Begun]) -> dict[int, int]:
-    """Newest known step of each attempt, by number."""
+    """Last known step of each attempt, by number."""
     steps: dict[int, int] = {}
     for attempt in attempts:
         step = read_note(store, attempt.key, lambda note: int(note["step"]))
@@ -73,7 +73,7 @@ def known_steps(store: Store, attempts: Iterable[Begun]) -> dict[int, int]:
 
 
 def place(store: Store, attempt: int, pod: str, others: Iterable[Begun]) -> Begun:
-    """Our own place among those that have begun; a process that the same pod started before has noted it already."""
+    """Our own entry among those that have begun; an earlier process of the same pod may have written it already."""
     ours = Begun(attempt, short_uid(pod))
     noted = _noted_before(store, ours)
     if noted is None:
@@ -82,7 +82,7 @@ def place(store: Store, attempt: int, pod: str, others: Iterable[Begun]) -> Begu
 
 
 def begin(store: Store, ours: Begun) -> None:
-    """Let it be seen that this attempt has begun; what is known of its steps already stays."""
+    """Record that this attempt has begun; steps that are already recorded stay."""
     store.put_if_absent(ours.key, ours.note(0))
 
 
@@ -91,13 +91,13 @@ def _noted_before(store: Store, attempt: Begun) -> tuple[str, ...] | None:
 
 
 class Fence:
-    """Ends an attempt once a later one has begun: what both would write is the later one's.
+    """Ends an attempt once a later one has begun: only the later one may write shared files.
 
     Args:
         store: rooted at the run's folder.
-        ours: our own.
-        pause: seconds for which an answer of the storage holds.
-        clock: seconds; another one in tests.
+        ours: our own attempt.
+        pause: seconds for which an answer of the storage is reused.
+        clock: returns seconds; replaced in tests.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Fence:
         self._looked: float | None = None
 
     def check(self) -> None:
-        """Ask storage, unless it was asked just now; for loops.
+        """Ask storage, unless it was asked within ``pause``; for loops.
 
         Raises:
             InterruptedRunError: a later attempt has begun.
@@ -138,14 +138,14 @@ class Fence:
             )
 
     def _later(self, other: Begun) -> bool:
-        """Whether a pod with our number began after us; of two that began at once, one counts as later for both."""
+        """Whether a pod with our number began after us; if both began at once, both pods agree on which is later."""
         if other.pod == self._ours.pod or other.pod in self._ours.before:
             return False
         return self._ours.pod in (_noted_before(self._store, other) or ()) or other.pod > self._ours.pod
 
 
 class Journal:
-    """Writes the attempt's step from a thread; a storage that is slow or away costs the run nothing."""
+    """Writes the attempt's step from a thread, so that slow or unreachable storage does not delay the run."""
 
     def __init__(self, store: Store, ours: Begun, pause: float = _PAUSE_SECONDS) -> None:
         self.step = 0
@@ -172,11 +172,11 @@ class Journal:
             try:
                 self.write()
             except JobError as error:
-                # Only the count of lost steps depends on it; checkpoints tell people of their own troubles.
+                # Only the count of lost steps depends on it; checkpoints report storage failures themselves.
                 log.info("the step could not be noted: %s", error)
 
     def write(self) -> None:
-        """Tell storage now, unless it knows."""
+        """Write the step now, unless it is already stored."""
         step = self.step
         if step != self._written:
             self._store.put_bytes(self._ours.key, self._ours.note(step))

@@ -1,4 +1,4 @@
-"""From what a run knows at its end to the report, and from the report to the result that the operator reads."""
+"""Builds the report from what a run knows at its end, and from the report the result that the operator reads."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ _LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "
 
 
 def versions() -> dict[str, str]:
-    """Python's and the libraries' that decide the figures."""
+    """Versions of Python and of the libraries that affect the figures."""
     found = {"python": python_version(), "lmfinetune": __version__}
     for name in _LIBRARIES:
         try:
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance(run: RunFile, seed: int, model_revision: str | None, fingerprint: str | None) -> ReportProvenance:
-    """What is needed to get the same again."""
+    """What is needed to reproduce the run."""
     return ReportProvenance(
         versions=versions(),
         seed=seed,
@@ -48,7 +48,7 @@ def provenance(run: RunFile, seed: int, model_revision: str | None, fingerprint:
 
 
 def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Result:
-    """The last word of a run that is done."""
+    """The result of a completed run."""
     figures, training, origin = report.results, report.training, report.provenance
     return Result(
         reason=Reason.COMPLETED,
@@ -87,7 +87,7 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
 
 
 def evaluation_result(evaluation: EvaluationRow) -> EvaluationResult:
-    """An evaluation in the contract's words: decimals as text."""
+    """An evaluation in the result's format: decimals as text."""
     figures: dict[str, Any] = {kind.name: decimal(getattr(evaluation, kind.name), kind.digits) for kind in FIGURES}
     return EvaluationResult(
         step=evaluation.step,
@@ -125,9 +125,9 @@ def _commit() -> str | None:
 
 
 def stored_report(store: Store) -> Report | None:
-    """The report of a run that is complete; None while it is not.
+    """The report of a completed run; None if it is not complete.
 
     Raises:
-        InvalidError: it is damaged.
+        InvalidError: the report is damaged.
     """
     return read_note(store, REPORT, Report.model_validate)

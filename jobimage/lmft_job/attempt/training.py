@@ -1,4 +1,4 @@
-"""What an attempt does while it trains: its journal, its uploads, its fence, and smaller batches."""
+"""What an attempt runs beside training: its journal, uploads, fence, and smaller batches."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,17 +14,17 @@ from lmft_job.training.batch import Adjustment, Batch, is_shortage
 
 
 class TrainingAttempt:
-    """Enter it before the model is measured; leaving it waits for the upload in flight.
+    """Enter it before the baseline is measured; leaving it waits for the upload in flight.
 
     Args:
-        context: of the run.
-        store: of the run.
+        context: context of the run.
+        store: rooted at the run's folder.
         attempt: this one.
 
     Attributes:
-        uploads: where checkpoints go.
-        fence: says whether a later attempt has begun.
-        adjustment: the batch, and how attempts before came to it.
+        uploads: takes checkpoints.
+        fence: detects that a later attempt has begun.
+        adjustment: the batch, and how earlier attempts arrived at it.
     """
 
     def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> None:
@@ -48,13 +48,13 @@ class TrainingAttempt:
         return self._open.__exit__(kind, error, trace)
 
     def beat(self, step: int) -> None:
-        """Tell the watchdog and the journal that something moved."""
+        """Report progress to the watchdog and the journal."""
         self._journal.step = self._context.progress.step = max(self._journal.step, step)
         self._context.watchdog.beat(f"training, at step {step}")
 
     @contextmanager
     def smaller_batch_on_shortage(self) -> Iterator[None]:
-        """When the accelerator's memory does not suffice, note a smaller batch and continue in a fresh process.
+        """If the accelerator runs out of memory, store a smaller batch and continue in a fresh process.
 
         Raises:
             AcceleratorMemoryError: a batch of one row does not fit either.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run on their way to storage; and who is notified when one has arrived."""
+"""Uploads of a run's checkpoints, and the notification when one is complete."""
 
 import shutil
 from pathlib import Path
@@ -32,16 +32,16 @@ class Uploads(CheckpointUploader):
             attempt.ours.pod,
         )
         if grace := context.grace:
-            # An upload that storage never ends must not cost the attempt its last word.
+            # An upload that storage never finishes must not keep the attempt from writing its result.
             context.interrupt.on_request(lambda: self.limit(grace.for_uploads))
 
     @override
     def submit(self, folder: Path, step: int) -> None:
-        """Send one, which is ours from now on; waits for the one before, and raises its failure."""
+        """Upload a folder and remove it; waits for the previous upload, and raises its failure."""
         super().submit(folder, step)
         shutil.rmtree(folder)
 
     def keep_last(self) -> None:
-        """After success only the newest stays."""
+        """Remove all but the newest checkpoint, after success."""
         self.wait()
         prune(self._store, 1, self._attempt, self._passed_over)

@@ -1,6 +1,6 @@
-"""Checkpoints in storage: written whole or not at all, verified before they are believed, pruned manifest first.
+"""Checkpoints in storage: written whole or not at all, verified before use, pruned manifest first.
 
-``protocol`` says what lies where and which checkpoint is taken; ``uploader`` sends them beside training.
+``protocol`` defines the layout and which checkpoint is taken; ``uploader`` uploads them beside training.
 """
 
 from lmft_job.checkpoints.protocol import Checkpoint, complete, newest_verified, prune, publish

@@ -1,6 +1,6 @@
-"""Whether a checkpoint's folder on this disk can be loaded; weights are read as safetensors, and nothing is unpickled.
+"""Whether a checkpoint's folder on this disk can be loaded; weights are read as safetensors; nothing is unpickled.
 
-A manifest proves that the files are those that were written. Whoever may write into the storage can write one too.
+A manifest proves that the files are those that were written. Anyone who may write to the storage can write one too.
 """
 
 import json
@@ -14,20 +14,20 @@ from lmft_job.storage import DamagedFolderError
 from lmft_job.training.history import TrainingHistory
 
 _UNREAD = ("pytorch_model*", "adapter_model.bin", "adapter_config.json", "optimizer.bin", "training_args.bin")
-"""What transformers would unpickle, or follow to another model, where it lies in a checkpoint. None of it is needed."""
+"""Files that transformers would unpickle, or follow to another model, if they lie in a checkpoint. None is needed."""
 _STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
 
 def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
-    """Looks at everything that a resumed training reads, and removes what it must not.
+    """Checks everything that a resumed training reads, and removes what it must not read.
 
     Args:
         folder: a checkpoint, fetched and verified.
-        model: the one to resume; unchanged.
-        own_trainer: whether a class of the user's trains, whose optimizer may hold anything.
+        model: the model to resume; unchanged.
+        own_trainer: whether the user's trainer class trains, whose optimizer state may have any content.
 
     Raises:
-        DamagedFolderError: some of it does not load; the text says which file and why.
+        DamagedFolderError: some of it does not load; the message says which file and why.
     """
     for place in (folder, folder / BEST_FOLDER):
         _remove_unread(place)
@@ -43,7 +43,7 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
 
 
 def _require_weights(folder: Path, model: Any) -> None:
-    """All of the model's weights, of the right shapes, as :func:`lmft_job.models.weights.restore` will read them."""
+    """All of the model's weights, with the right shapes, as :func:`lmft_job.models.weights.restore` will read them."""
     _require_plain_names(folder)
     try:
         _, about = type(model).from_pretrained(
@@ -54,7 +54,7 @@ def _require_weights(folder: Path, model: Any) -> None:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # whatever a library makes of files that others may have written
+    except Exception as error:  # libraries raise anything for files that others may have written
         raise DamagedFolderError(f"the weights in {folder.name}/ do not load ({_first_line(error)})") from error
     lacking = sorted(about["missing_keys"]) or sorted(str(entry) for entry in about["mismatched_keys"])
     if lacking:
@@ -62,7 +62,7 @@ def _require_weights(folder: Path, model: Any) -> None:
 
 
 def _require_plain_names(folder: Path) -> None:
-    """An index of weights in several files names files of its own folder."""
+    """An index of sharded weights may only name files in its own folder."""
     for index in folder.glob("*.index.json"):
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
@@ -83,7 +83,7 @@ def _remove_unread(folder: Path) -> None:
 
 
 def _require_history(folder: Path) -> None:
-    """The run's story and Trainer's position."""
+    """The training history and Trainer's state."""
     try:
         state = TrainingHistory.load(folder)
         for measured in state.evaluations:
@@ -99,14 +99,14 @@ def _require_history(folder: Path) -> None:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Optimizer, scheduler and random numbers, as Trainer reads them: tensors and plain values, no objects."""
+    """Optimizer, scheduler and random state, as Trainer reads them: tensors and plain values, no objects."""
     import torch
     from transformers.trainer_pt_utils import safe_globals
 
     try:
         with safe_globals():  # type: ignore[no-untyped-call]
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a library makes of files that others may have written
+    except Exception as error:  # libraries raise anything for files that others may have written
         raise DamagedFolderError(f"{path.name} does not load ({_first_line(error)})") from error
     if not isinstance(state, dict):
         raise DamagedFolderError(f"{path.name} does not load (it holds no state)")

@@ -1,9 +1,9 @@
-"""What lies where below a run's folder, which checkpoint is taken, and what is removed.
+"""The layout below a run's folder, which checkpoint is taken, and what is removed.
 
-``checkpoints/attempt-0002-<first 8 of the pod's UID>/step-00000400/MANIFEST.json`` names a folder of a random name
-beside it, which holds the files. A pod writes in its own folder only, so that one thought dead, or one of the same
-attempt number, cannot touch what another has stored; it reads those of all. Earlier versions left out the UID, and laid
-the files beside the manifest.
+``checkpoints/attempt-0002-<first 8 of the pod's UID>/step-00000400/MANIFEST.json`` names a folder with a random name
+beside it, which holds the files. A pod writes in its own folder only, so that a pod believed dead, or one with the
+same attempt number, cannot change what another has stored; it reads the folders of all. Earlier versions left out the
+UID, and stored the files beside the manifest.
 """
 
 import re
@@ -28,7 +28,7 @@ from lmft_job.storage import (
 
 Say = Callable[[str], None]
 Loads = Callable[[Path], None]
-"""Looks whether a checkpoint's folder can be loaded; raises DamagedFolderError when not."""
+"""Checks whether a checkpoint's folder can be loaded; raises DamagedFolderError if not."""
 
 _LOCATION = re.compile(
     rf"(?P<prefix>{CHECKPOINTS_FOLDER}/attempt-(?P<attempt>[0-9]{{1,9}})(?:-[0-9A-Za-z]+)?/step-(?P<step>[0-9]{{1,15}}))/"
@@ -42,11 +42,11 @@ class Checkpoint:
     """A complete checkpoint in storage.
 
     Attributes:
-        attempt: which attempt wrote it, from 1.
+        attempt: number of the attempt that wrote it, from 1.
         step: optimizer steps done.
-        prefix: its folder, relative to the run's.
+        prefix: its folder, relative to the run's folder.
         uri: its address, for people.
-        time: when its manifest was written, UNIX seconds by the storage's clock; 0 when not known.
+        time: when its manifest was written, UNIX seconds by the storage's clock; 0 if unknown.
     """
 
     attempt: int
@@ -57,10 +57,10 @@ class Checkpoint:
 
 
 def complete(store: Store) -> list[Checkpoint]:
-    """All checkpoints that have a manifest, the one to take first; not verified.
+    """All checkpoints that have a manifest, best first; not verified.
 
-    The most steps count, then the later manifest. Attempt numbers do not: they may repeat once the cluster's database
-    was restored to an older snapshot.
+    Ordered by steps, then by the time of the manifest. Not by attempt number, which may repeat after the cluster's
+    database was restored to an older snapshot.
     """
     return _survey(store)[0]
 
@@ -73,25 +73,25 @@ def newest_verified(
     passed_over: set[str] | None = None,
     loads: Loads = lambda folder: None,
 ) -> Checkpoint | None:
-    """Fetches the newest complete checkpoint into a folder, every file compared with its SHA-256.
+    """Fetches the newest complete checkpoint into a folder, and compares every file with its SHA-256.
 
-    Damaged ones are passed over, each with a line that says why.
+    Damaged ones are skipped, each with a message that says why.
 
     Args:
         store: rooted at the run's folder.
-        destination: replaced; does not exist afterwards when there is no good checkpoint.
-        say: takes the lines for people.
-        check: called between chunks; what it raises ends the download (an interrupt, for instance).
-        passed_over: gets the folders of those that are damaged, for :func:`prune`.
-        loads: the last look at the folder; what it refuses is passed over too.
+        destination: replaced; does not exist afterwards if there is no usable checkpoint.
+        say: called with messages for people.
+        check: called between chunks; an exception it raises ends the download (an interrupt, for instance).
+        passed_over: receives the folders of damaged checkpoints, for :func:`prune`.
+        loads: final check of the folder; a checkpoint that it rejects is skipped too.
 
     Raises:
-        UnavailableError: storage failed after its retries. That says nothing about a checkpoint, so none is passed
-            over for it.
+        UnavailableError: storage failed after its retries. That does not show that a checkpoint is damaged, so none is
+            skipped for it.
     """
     passed_over = set() if passed_over is None else passed_over
     while True:
-        # Listed again each time: an attempt before us may still be publishing and pruning.
+        # Listed again each time: an earlier attempt may still be publishing and pruning.
         candidates = [found for found in complete(store) if found.prefix not in passed_over]
         if not candidates:
             return None
@@ -113,7 +113,7 @@ def newest_verified(
 
 
 def _fetch(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:
-    """Whether it was there; DamagedFolderError when it is not what it says."""
+    """Whether it was there; raises DamagedFolderError if it does not match its manifest."""
     manifest = fetch_verified(store, wanted.prefix, destination, check)
     if manifest is None:
         return False
@@ -132,20 +132,20 @@ def publish(
     pod: str = "",
     passed_over: set[str] | None = None,
 ) -> Checkpoint:
-    """Stores a checkpoint folder, its manifest last; it exists for readers from that moment on.
+    """Stores a checkpoint folder, its manifest last; it exists for readers once the manifest is there.
 
     Args:
         store: rooted at the run's folder.
-        folder: on this disk.
-        attempt: our own.
+        folder: local folder.
+        attempt: our own attempt number.
         step: optimizer steps done.
         check: see :func:`lmft_job.storage.put_folder`.
-        pod: UID of our pod, where it is known.
-        passed_over: folders found damaged; one of this step and of ours is replaced.
+        pod: UID of our pod, if known.
+        passed_over: folders found damaged; one of our own at this step is replaced.
 
     Raises:
-        RefusedError: when the pod has published another checkpoint of this step: two processes believe that they are
-            this attempt.
+        RefusedError: the pod has published another checkpoint of this step: two processes believe that they are this
+            attempt.
     """
     prefix = checkpoint_folder(attempt, step, pod)
     if passed_over and prefix in passed_over:
@@ -163,14 +163,14 @@ def publish(
 def prune(store: Store, keep: int, attempt: int, passed_over: Collection[str] = ()) -> int:
     """Removes all but the newest checkpoints, and what was left incomplete.
 
-    Each loses its manifest first, so that a reader never takes a half-removed one for whole. Complete checkpoints of
-    attempts after ours are out of sight: a pod thought dead must not remove what its successor wrote. What no manifest
-    names goes with the attempts before ours, and of any attempt once it is a day old.
+    The manifest is removed first, so that a reader never takes a half-removed checkpoint for a complete one. Complete
+    checkpoints of later attempts are not touched: a pod believed dead must not remove what its successor wrote. Files
+    that no manifest names are removed for earlier attempts, and for any attempt once they are a day old.
 
     Args:
-        keep: how many complete checkpoints stay, at least 1; the newest of our own attempt always does.
-        attempt: our own attempt.
-        passed_over: folders found damaged; they go first, and count for none of those kept.
+        keep: how many complete checkpoints stay, at least 1; the newest of our own attempt always stays.
+        attempt: our own attempt number.
+        passed_over: folders found damaged; they are removed first, and do not count as kept.
 
     Returns:
         How many complete checkpoints were removed.
@@ -191,7 +191,7 @@ def prune(store: Store, keep: int, attempt: int, passed_over: Collection[str] = 
 
 @dataclass(frozen=True)
 class _Folder:
-    """What lies in one checkpoint's folder, complete or not."""
+    """Contents of one checkpoint's folder, complete or not."""
 
     attempt: int
     items: list[ObjectInfo] = field(default_factory=list)
@@ -202,7 +202,7 @@ class _Folder:
 
 
 def _abandoned(whole: Collection[Checkpoint], folders: dict[str, _Folder], attempt: int) -> list[str]:
-    """Folders without a manifest that nobody will complete: of attempts before ours, or a day old."""
+    """Folders without a manifest that will not be completed: of earlier attempts, or a day old."""
     named, now = {found.prefix for found in whole}, _clock(folders)
     if not any(found.attempt <= attempt for found in whole):
         return []
@@ -215,7 +215,7 @@ def _abandoned(whole: Collection[Checkpoint], folders: dict[str, _Folder], attem
 
 
 def _clock(folders: dict[str, _Folder]) -> float:
-    """The time by the storage's clock, or somewhat before it: ours may differ."""
+    """The current time by the storage's clock, or somewhat earlier: ours may differ."""
     return max((item.modified for folder in folders.values() for item in folder.items), default=0.0)
 
 

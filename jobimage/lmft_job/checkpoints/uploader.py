@@ -1,4 +1,4 @@
-"""Uploads of checkpoints beside training: one in flight, a failure never lost, none longer than the grace period."""
+"""Uploads of checkpoints beside training: one in flight, no failure lost, none longer than the grace period."""
 
 import os
 import shutil
@@ -25,9 +25,9 @@ class CheckpointUploader:
         store: rooted at the run's folder.
         attempt: our attempt; we write in its folder only.
         keep: how many complete checkpoints stay.
-        say: takes lines for people, called from the upload's thread.
+        say: called with messages for people, in the upload's thread.
         published: called in the upload's thread with each checkpoint that is complete.
-        moved: called by whoever waits for an upload, as long as it gets on.
+        moved: called while waiting for an upload, as long as it makes progress.
         passed_over: folders of checkpoints found damaged, see :func:`prune`.
         pod: UID of our pod, where it is known.
     """
@@ -68,7 +68,7 @@ class CheckpointUploader:
         if error is None:
             self.wait()
             return
-        # The block's own error matters most; the upload still ends well if it can, and its failure is told beside it.
+        # The block's own error takes precedence; the upload still finishes if it can, and its failure is reported too.
         try:
             self.wait()
         except JobError as failure:
@@ -76,13 +76,13 @@ class CheckpointUploader:
             self._say(str(failure))
 
     def submit(self, folder: Path, step: int) -> None:
-        """Publishes a checkpoint folder in the background, after the upload before it.
+        """Publishes a checkpoint folder in the background, after the previous upload.
 
-        The folder's files are linked aside first, so the caller may remove it at once.
+        The folder's files are hard-linked first, so the caller may remove it at once.
 
         Raises:
-            JobError: the failure of the upload before it.
-            InterruptedRunError: when the time set by ``limit`` is over.
+            JobError: the failure of the previous upload.
+            InterruptedRunError: the time set by ``limit`` is over.
         """
         self.wait()
         try:
@@ -96,7 +96,7 @@ class CheckpointUploader:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises the failure of an upload that has ended; cheap enough for every step."""
+        """Raises the failure of an upload that has ended; cheap enough to call at every step."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -106,8 +106,8 @@ class CheckpointUploader:
 
         Raises:
             JobError: the upload's failure.
-            InterruptedRunError: when the time set by ``limit`` is over; the upload is abandoned, what it had sent is
-                removed or ignored, and the checkpoint before it stays the newest.
+            InterruptedRunError: the time set by ``limit`` is over; the upload is abandoned, what it has sent is removed
+                or ignored, and the previous checkpoint stays the newest.
         """
         thread, seen = self._thread, self._moves
         while thread is not None and thread.is_alive():
@@ -117,7 +117,7 @@ class CheckpointUploader:
                 raise InterruptedRunError(self._abandoned())
             thread.join(min(_POLL_SECONDS, left))
             if seen != self._moves:
-                # An upload that hangs says nothing, and whoever watches us hears that.
+                # An upload that hangs reports no progress, so the watchdog can notice.
                 seen = self._moves
                 self._moved()
         self._thread = None
@@ -125,7 +125,7 @@ class CheckpointUploader:
         return self.newest
 
     def limit(self, seconds: float) -> None:
-        """From now on no wait, nor one that has begun, lasts longer than this in all. For a signal handler."""
+        """Limits all waiting from now on, current waits included, to this time in all. For a signal handler."""
         self._deadline = time.monotonic() + seconds
 
     def _upload(self, snapshot: Path, step: int) -> None:
@@ -145,7 +145,7 @@ class CheckpointUploader:
             self._published(self.newest)
             prune(self._store, self._keep, self._attempt, self._passed_over)
         except JobError as error:
-            # The checkpoint is safe, which is what matters; the next prune finds the same old ones again.
+            # The checkpoint is stored, which is what matters; the next prune finds the same old ones again.
             self._say(f"checkpoint {step} is stored, but not everything old could be removed: {error}")
         except BaseException as error:  # noqa: BLE001 - as above
             self._failure = error
@@ -161,7 +161,7 @@ class CheckpointUploader:
 
 
 def _with_what_is_kept(error: JobError, step: int, newest: Checkpoint | None) -> JobError:
-    """The same failure, and for people: which checkpoint it hit, and which one the next attempt starts from."""
+    """The same failure, with which checkpoint failed and which one the next attempt resumes from."""
     if not isinstance(error, UnavailableError):
         return error
     kept = f"kept: the checkpoint of step {newest.step}" if newest else "this attempt had stored no checkpoint before"
@@ -171,7 +171,7 @@ def _with_what_is_kept(error: JobError, step: int, newest: Checkpoint | None) ->
 
 
 def _snapshot(folder: Path) -> Path:
-    """The same files under another folder beside it: hard links, or copies where the disk has none."""
+    """The same files in another folder beside it: hard links, or copies where the disk does not support them."""
     snapshot = Path(tempfile.mkdtemp(prefix=".upload-", dir=folder.parent))
     try:
         shutil.copytree(folder, snapshot, copy_function=_link_or_copy, dirs_exist_ok=True)

@@ -16,7 +16,7 @@ def main() -> None:
     """Run a command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What an old locale cannot write is written as an escape, and ends nothing.
+            # Characters that an old locale cannot encode are escaped instead of raising.
             stream.reconfigure(errors="backslashreplace")
     long = is_long(sys.argv[1:])
     try:
@@ -31,13 +31,13 @@ def main() -> None:
     except OSError as problem:
         if long:
             raise
-        # A full disk under ``lmft validate … > file``: its exit code must not say that all is well.
+        # A full disk under ``lmft validate … > file``: the exit code must show that output was lost.
         sys.stderr.write(f"lmft: {problem.strerror or problem}\n")
-        os._exit(1)  # without another try to write what is left
+        os._exit(1)  # without another attempt to flush
 
 
 def is_long(arguments: Sequence[str]) -> bool:
-    """Whether the command, which is the first word that is no option, trains: a stop of it saves a checkpoint."""
+    """Whether the command (the first argument that is not an option) trains: stopping it saves a checkpoint."""
     return next((word for word in arguments if not word.startswith("-")), "") in _LONG_COMMANDS
 
 

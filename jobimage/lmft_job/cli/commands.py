@@ -93,7 +93,7 @@ def watch(
 
     kind, _, after = name.partition("/")
     if kind.partition(".")[0].lower() in (KIND.lower(), PLURAL, "lmft"):
-        name = after  # as kubectl takes it: lmft/quickstart
+        name = after  # kubectl's form: lmft/quickstart
     try:
         succeeded = follow(name, namespace, context, Console())
     except WatchError as error:

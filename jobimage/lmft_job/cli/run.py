@@ -1,4 +1,4 @@
-"""A run on somebody's machine: manifest in, folder out. The same recipe that a pod runs."""
+"""A run on a laptop: manifest in, folder out. The same recipe that a pod runs."""
 
 import fcntl
 import hashlib
@@ -27,7 +27,7 @@ from lmft_job.storage import Store
 NAMESPACE = "default"
 DEMO = "demo.yaml"
 PROGRAM = "LMFT_PROGRAM"
-"""Variable by which a process that takes the place of this one knows how it was called."""
+"""Variable that passes the original command line to the process that replaces this one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LocalOptions:
 
     Attributes:
         output: folder or URI; None takes the manifest's, else ./runs.
-        overwrite: start from scratch where there is a run of this name.
+        overwrite: start from scratch if a run of this name exists.
         allow_user_code: let callbacks and trainerClass run.
         allow_remote_code: let trustRemoteCode take effect.
         again: the command that resumes the run after a stop.
@@ -63,7 +63,7 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
     name, spec = found
     spec = _with_output(spec, options.output)
     if options.allow_user_code:
-        # The user's modules lie where the command is typed, as with `python script.py`.
+        # The user's modules are in the current folder, as with `python script.py`.
         sys.path.insert(0, str(Path.cwd()))
     quiet_libraries()
     cache = Path(os.environ.get("LMFT_CACHE") or Path.home() / ".cache" / "lmfinetune")
@@ -90,7 +90,7 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
 def _run_alone(
     path: Path, name: str, spec: LMFineTuneSpec, options: LocalOptions, cache: Path, folder: Path, again_when_done: bool
 ) -> int:
-    """Run it, in a process that no other run of this name and output has beside it."""
+    """Run it; no other process runs the same name and output at this time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with ConsoleObserver() as console:
@@ -136,7 +136,7 @@ def _run_alone(
 
 
 def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
-    """Name and spec of the one run in a file; None when there is none or it is wrong, which is reported on stderr."""
+    """Name and spec of the one run in a file; None if there is none or it is invalid, which is reported on stderr."""
     documents = list(read_documents(path))
     ours = [document for document in documents if document.problems or not is_foreign(document.content)]
     wrong = False
@@ -174,7 +174,7 @@ def _hung(message: str) -> None:
 
 
 def typed_program() -> list[str]:
-    """The program as it was typed: ``lmft`` where the shell finds this one by that name, else its path or module."""
+    """The program as typed: ``lmft`` if the shell finds this one by that name, else its path or module."""
     if typed := os.environ.get(PROGRAM):
         return shlex.split(typed)
     program = Path(sys.argv[0])

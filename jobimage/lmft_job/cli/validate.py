@@ -1,4 +1,4 @@
-"""``lmft validate``: every problem of every document, in columns. Imports no library that trains."""
+"""``lmft validate``: every problem of every document, in columns. Imports no training library."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from lmft_api.text.shown import one_line
 
 
 def report_problems(paths: Iterable[Path]) -> int:
-    """Print what is wrong, or that all is well; returns the exit code."""
+    """Print the problems, or that there are none; returns the exit code."""
     wrong = False
     for path in paths:
         documents = list(read_documents(path))
@@ -31,7 +31,7 @@ def report_problems(paths: Iterable[Path]) -> int:
 
 
 def is_foreign(content: Any) -> bool:
-    """Whether a document is of somebody else's kind, such as a Secret beside the run."""
+    """Whether a document is of another kind, such as a Secret beside the run."""
     if not isinstance(content, dict):
         return False
     group, kind = str(content.get("apiVersion") or "").partition("/")[0], content.get("kind")
@@ -39,7 +39,7 @@ def is_foreign(content: Any) -> bool:
 
 
 def problems_of(document: Document) -> list[Problem]:
-    """Why it cannot be read, or what is wrong with what it says."""
+    """Why a document cannot be read, or what is invalid in it."""
     return list(document.problems) or document_problems(document.content)
 
 

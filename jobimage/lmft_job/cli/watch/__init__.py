@@ -1,1 +1,1 @@
-"""``lmft watch``: a run in the cluster, seen from a terminal."""
+"""``lmft watch``: follows a run in the cluster from a terminal."""

@@ -1,4 +1,4 @@
-"""Following a run through the API server with the user's kubeconfig."""
+"""Follows a run through the API server with the user's kubeconfig."""
 
 import json
 import time
@@ -22,12 +22,12 @@ from lmft_job.cli.watch.view import EventLine, History, closing, line, picture
 
 WATCH_SECONDS = 60
 ANSWER_SECONDS = 10
-"""How long to wait for a connection or an answer; after that it counts as a break of the connection."""
+"""How long to wait for a connection or a response; after that the connection counts as lost."""
 PAUSE_SECONDS = 2.0
 PATIENCE, FIRST_PATIENCE = 30, 3
-"""Tries in a row without an answer before giving up: of a server that has answered, and of one that never has."""
+"""Tries in a row without a response before giving up: if the server has responded before, and if it never has."""
 LAST_EVENT_SECONDS = 3.0
-"""The operator posts the Event of an end beside the status that tells of it: how long to wait for the later one."""
+"""The operator posts the final Event beside the final status: how long to wait for whichever is later."""
 EVENT_PAUSE_SECONDS = 0.2
 NO_EVENTS = "NoEvents"
 
@@ -39,10 +39,10 @@ class WatchError(Exception):
 def follow(name: str, namespace: str | None, context: str | None, console: Console) -> bool:
     """Show a run until it ends; returns whether it succeeded.
 
-    A lost connection is restored: the run is read again and followed further.
+    After a lost connection the run is read again and followed further.
 
     Raises:
-        WatchError: no cluster, no such run, or no right to see it.
+        WatchError: no cluster, no such run, or no permission to see it.
     """
     try:
         config.load_kube_config(context=context)
@@ -54,7 +54,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
         why = str(error).rstrip(".")
         raise WatchError(f"no cluster to watch: {why}. Set KUBECONFIG or choose a --context.") from error
     quick = client.Configuration.get_default_copy()
-    quick.retries = False  # the library's own would be silent ones
+    quick.retries = False  # the library would retry silently
     client.Configuration.set_default(quick)
 
     def say(words: str) -> None:
@@ -81,7 +81,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
 
 
 def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator[tuple[str, LMFineTuneStatus]]:
-    """The run's UID, its status now and after every change, until the run is deleted; a lost connection is reported."""
+    """The run's UID, and its status now and after every change, until it is deleted; a lost connection is reported."""
     api = client.CustomObjectsApi()
     where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     failures, answered = 0, False
@@ -104,7 +104,7 @@ def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator
                     return
                 failures = 0
                 yield _status(event["object"])
-            # Its time was over, which is no break; but what stands between may end every one at once.
+            # The watch timed out as requested, which is not a failure; but a proxy may end every watch at once.
             failures = 0
             time.sleep(max(0.0, PAUSE_SECONDS - (time.monotonic() - began)))
             continue
@@ -136,7 +136,7 @@ def _status(body: dict[str, Any]) -> tuple[str, LMFineTuneStatus]:
 
 
 def _events_with(reason: str, uid: str, namespace: str) -> list[EventLine]:
-    """The Events about the run once one of them has this reason, or as they are after a bounded time."""
+    """The Events about the run once one of them has this reason, or after a bounded time."""
     until = time.monotonic() + LAST_EVENT_SECONDS
     while True:
         events = _events(uid, namespace)
@@ -146,9 +146,9 @@ def _events_with(reason: str, uid: str, namespace: str) -> list[EventLine]:
 
 
 def _events(uid: str, namespace: str) -> list[EventLine]:
-    """The Events about the run, oldest first; one that says so when they cannot be read, for the run matters more.
+    """The Events about the run, oldest first; one that says so if they cannot be read, since the run matters more.
 
-    By UID and not by name: Events outlive what they are about, and a run of the same name may have been before.
+    By UID and not by name: Events outlive their object, and an earlier run may have had the same name.
     """
     try:
         found = client.CoreV1Api().list_namespaced_event(

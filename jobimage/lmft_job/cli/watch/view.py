@@ -1,4 +1,4 @@
-"""What ``lmft watch`` shows: from a run's status to lines and pictures. No I/O."""
+"""What ``lmft watch`` shows: a run's status as lines and terminal pages. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _COLOURS = {ConditionStatus.TRUE: "green", ConditionStatus.FALSE: "red", Conditi
 
 @dataclass(frozen=True)
 class EventLine:
-    """An Event about the run: its age-independent time (RFC 3339), type, reason and message."""
+    """An Event about the run: its time (RFC 3339), type, reason and message."""
 
     time: str
     kind: str
@@ -34,7 +34,7 @@ class History:
     losses: dict[int, float] = field(default_factory=dict)
 
     def add(self, status: LMFineTuneStatus) -> None:
-        """Take in what a status knows; a resumed run overwrites the steps that it repeats."""
+        """Add what a status contains; a resumed run overwrites the steps that it repeats."""
         for evaluation in status.evaluations or ():
             if (loss := finite(evaluation.train_loss)) is not None:
                 self.losses.setdefault(evaluation.step, loss)
@@ -48,7 +48,7 @@ class History:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """A curve of one character row: the values thinned to ``width`` means, lowest to highest as block heights."""
+    """A one-row chart: the values averaged into ``width`` means, lowest to highest as block heights."""
     if not values:
         return ""
     width = min(width, len(values))
@@ -68,7 +68,7 @@ def line(name: str, status: LMFineTuneStatus) -> str:
             parts.append(f"step {progress.step}/{progress.total_steps}")
         parts += [f"loss {progress.loss}"] if progress.loss else []
         parts += [f"{progress.eta} left"] if progress.eta and not status.ended else []
-    # The loss of this line is that of training.
+    # The loss in this line is the training loss.
     parts += [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
     if condition and condition.message:
         parts.append(condition.message)
@@ -120,7 +120,7 @@ def picture(
 
 
 def closing(status: LMFineTuneStatus) -> list[Text]:
-    """What a run leaves when it is over: samples, and where model and report lie; nothing before that."""
+    """Output at the end of a run: samples, and the addresses of model and report; empty before that."""
     results = status.results
     if results is None or not status.ended:
         return []
@@ -160,7 +160,7 @@ def _figures(status: LMFineTuneStatus) -> Table:
 
 
 def _within(figure: str | None, error: str | None) -> str:
-    """A figure of the status with its standard error, where it has one."""
+    """A figure of the status with its standard error, if it has one."""
     return f"{figure} ± {error}" if figure and error else figure or ""
 
 
