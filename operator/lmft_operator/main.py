@@ -1,4 +1,4 @@
-"""The process: settings, kopf in a loop of ours, the queue, the HTTP server, and an orderly end."""
+"""The process: settings, kopf in our own event loop, the queue, the HTTP servers, and an orderly shutdown."""
 
 import asyncio
 import gc
@@ -42,9 +42,9 @@ logger = logging.getLogger(__name__)
 Parts = dict[str, Coroutine[Any, Any, None]]
 MAX_FILES = 65_536
 DEFINITION_SECONDS = 2.0
-"""Between two looks for the definition."""
+"""Seconds between two checks for the CustomResourceDefinition."""
 WATCHES_SECONDS = 10.0
-"""How long the first lists wait for the watches to begin."""
+"""Seconds for which the first lists wait for the watches to begin."""
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(f"lmft-operator: {problem}")
     logs.configure(settings.log_level)
     _raise_file_limit()
-    # What is loaded by now lives as long as the process: the collector need not look at it again and again.
+    # What is loaded by now lives as long as the process: exempt it from further garbage collection.
     gc.collect()
     gc.freeze()
     try:
@@ -68,10 +68,10 @@ def main() -> None:
 
 
 async def run(settings: OperatorSettings) -> None:
-    """Everything at once, until a signal or until a part fails; then stop within seconds.
+    """Run everything concurrently until a signal or until a part fails; then stop within seconds.
 
     Raises:
-        LeaseLostError: another operator may decide by now.
+        LeaseLostError: another operator may be the leader by now.
     """
     clock = Clock()
     cluster = Cluster(settings.api, access.find(), clock.heard)
@@ -84,7 +84,7 @@ async def run(settings: OperatorSettings) -> None:
         if served.knows(key.namespace):
             queue.add(key)
         else:
-            relisted.set()  # of a namespace that has come back: its lists say the rest
+            relisted.set()  # of a namespace that was created again: its lists give the rest
 
     reconciler = Reconciler(
         cluster,
@@ -109,7 +109,7 @@ async def run(settings: OperatorSettings) -> None:
         return await reconciler(key) if served.knows(key.namespace) else None
 
     async def work() -> None:
-        # What is there before the watches begin only a list says; so they begin first.
+        # Only a list shows what existed before the watches began, so the watches begin first.
         await watches.wait(WATCHES_SECONDS)
         relisted.clear()
         await resync_until_done(cluster, cache, served, add)
@@ -122,7 +122,7 @@ async def run(settings: OperatorSettings) -> None:
     watches = Watches(cluster, relisted.set)
 
     async def watching() -> None:
-        # With a list of namespaces kopf looks at the definitions once: ours must be there by then.
+        # With a list of namespaces kopf reads the definitions only once: ours must exist by then.
         if await _defined(cluster, kopf_stop):
             await kopf.operator(
                 registry=handlers.register(cache, add),
@@ -135,7 +135,7 @@ async def run(settings: OperatorSettings) -> None:
             )
 
     def deciding() -> Parts:
-        """What only the operator that decides does."""
+        """The parts that run only in the leader."""
         watches.install()
         return {
             "kopf": watching(),
@@ -164,7 +164,7 @@ async def run(settings: OperatorSettings) -> None:
         if failed:
             logger.error("%s has stopped; ending", ", ".join(failed))
     finally:
-        # kopf takes whatever task still runs at its end for one of its own that hangs: it goes last.
+        # kopf reports any task still running at its end as one of its own that hangs: it is stopped last.
         ours = [task for name, task in health.tasks.items() if name != "kopf"]
         for task in ours:
             task.cancel()
@@ -184,7 +184,7 @@ async def run(settings: OperatorSettings) -> None:
 
 
 def _elector(settings: OperatorSettings, cluster: Cluster, health: Health) -> Elector | None:
-    """Whoever has no Lease to share decides alone."""
+    """The elector; None without a Lease, when this operator always decides."""
     if settings.leader.namespace is None:
         metrics.LEADER.set(1)
         return None
@@ -195,7 +195,7 @@ def _elector(settings: OperatorSettings, cluster: Cluster, health: Health) -> El
 
 
 async def _defined(cluster: Cluster, stop: asyncio.Event) -> bool:
-    """Wait for the definition of LMFineTunes; False when the process ends before it comes."""
+    """Wait for the CustomResourceDefinition; False when the process ends before it exists."""
     said = ""
     while not stop.is_set():
         try:
@@ -217,7 +217,7 @@ def _start(health: Health, parts: Parts) -> None:
 
 
 async def _first(event: asyncio.Event, stopping: asyncio.Event, health: Health) -> bool:
-    """Wait for the event, a signal, or the end of a part; whether it was the event."""
+    """Wait for the event, a signal, or the end of a part; True if it was the event."""
     waits = [asyncio.create_task(each.wait()) for each in (event, stopping)]
     await asyncio.wait({*waits, *health.tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
@@ -235,13 +235,13 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 
 async def _signals_again(kopf_ready: asyncio.Event, stopping: asyncio.Event) -> None:
-    """kopf puts in handlers of its own when it starts: ours go in after it."""
+    """Install our signal handlers again after kopf has installed its own at its start."""
     await kopf_ready.wait()
     _on_signals(stopping)
 
 
 async def _serve(settings: OperatorSettings, live: Problem, ready: Problem) -> list[Probes | http.Server]:
-    """Probes and open metrics, on a port each: who reads the metrics, or fills their port, is not kubelet's matter."""
+    """Serve probes and plain metrics on separate ports: readers of metrics, however many, cannot block kubelet."""
     limits, measured = settings.connections.limits(), settings.metrics
     probes = Probes(
         {"/healthz": (live, 500), "/readyz": (ready, 503)},
@@ -258,7 +258,7 @@ async def _serve(settings: OperatorSettings, live: Problem, ready: Problem) -> l
 
 
 def _raise_file_limit() -> None:
-    """As many file descriptors as the machine lets us have, up to what three full ports could take."""
+    """Raise the limit on file descriptors up to what three full ports need, as far as the machine allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -273,7 +273,7 @@ class Authority:
         self._text: str | None = None
 
     def __call__(self) -> str | None:
-        """PEM text; None without a file that holds any: a run without progress is better than no run."""
+        """PEM text; None unless the file holds any certificate: a run without progress is better than no run."""
         try:
             changed = self._file.stat().st_mtime
             if changed != self._changed:
@@ -286,7 +286,7 @@ class Authority:
         return self._text
 
     def _certificates(self) -> str | None:
-        # What stands between certificates is for people, in whatever encoding.
+        # Text between certificates is for people, in any encoding.
         found = _CERTIFICATE.findall(self._file.read_text(encoding="ascii", errors="ignore"))
         if not found:
             logger.warning("new pods report no progress: %s contains no certificate", self._file)
@@ -294,7 +294,7 @@ class Authority:
 
 
 def _rows(cache: Cache) -> Iterator[tuple[str, str, str]]:
-    # Plain JSON: typed parsing of thousands of runs would hold the loop up at every scrape.
+    # Plain JSON: typed parsing of thousands of runs would block the event loop at every scrape.
     for run in cache.runs.values():
         seen = json.loads(run.status)
         reasons = [c["reason"] for c in seen.get("conditions", ()) if c["type"] == SUCCEEDED]

@@ -1,7 +1,7 @@
-"""One work queue for everything that may need a look: keyed, delayed, with back-off, one look at a time for a key.
+"""Work queue of keys to reconcile: delays, back-off, one worker at a time for each key.
 
 A key added while it is being worked on is worked on once more afterwards; added several times while it waits, once.
-Of several delays the shortest counts. That makes it the clock too: deadlines, time to live and staleness are delays.
+Of several delays the shortest counts. The queue is also the timer: deadlines, time to live and staleness are delays.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait for work; single loop, not thread-safe."""
+    """Keys that wait for work; for a single event loop, not thread-safe."""
 
     def __init__(self, *, base: float = 0.5, most: float = 60.0) -> None:
         self._base, self._most = base, most
@@ -36,11 +36,11 @@ class WorkQueue(Generic[K]):
 
     @property
     def delayed(self) -> int:
-        """Keys that wait for their time."""
+        """Keys whose delay has not passed."""
         return len(self._due)
 
     def add(self, key: K, delay: float = 0.0) -> None:
-        """Have a key worked on, now or after some seconds."""
+        """Schedule a key, now or after ``delay`` seconds."""
         if delay > 0:
             due = asyncio.get_running_loop().time() + delay
             if due < self._due.get(key, float("inf")):
@@ -59,9 +59,9 @@ class WorkQueue(Generic[K]):
         """Work on keys until cancelled.
 
         Args:
-            work: handles one key; returns the seconds after which to look again, or None. What it raises is for it
-                to log: the key comes back after a back-off that doubles with every failure in a row.
-            workers: how many keys at a time.
+            work: handles one key; returns the seconds after which to call again, or None. It must log its own
+                exceptions; the key is retried after a back-off that doubles with every failure in a row.
+            workers: how many keys to work on at a time.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._clock(), name="queue clock")
@@ -74,12 +74,12 @@ class WorkQueue(Generic[K]):
             key = self._ready.popleft()
             self._queued.discard(key)
             self._busy.add(key)
-            # A look now makes an earlier appointment pointless: the look itself says when the next one is due.
+            # A look now replaces an earlier appointment: the look itself says when the next one is due.
             self._due.pop(key, None)
             try:
                 delay = await work(key)
                 self._failures.pop(key, None)
-            except Exception:  # noqa: BLE001 - the work has logged it; the queue must outlive whatever it was
+            except Exception:  # noqa: BLE001 - the work has logged it; the queue must survive any exception
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 ceiling = min(self._most, self._base * 2.0 ** min(failures - 1, 30))
                 delay = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing

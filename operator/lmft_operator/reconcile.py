@@ -1,6 +1,6 @@
-"""The one function that every trigger leads to: observe, decide, apply.
+"""The one function that every trigger calls: observe, decide, apply.
 
-It may run at any time, any number of times; what it finds done it does not do again.
+It is idempotent: it may run at any time, any number of times.
 """
 
 import asyncio
@@ -50,23 +50,23 @@ COMPONENT = "lmfinetune-operator"
 CHANGED = "JobChanged"
 """Reason of the Event about a Job that the cluster's policies have changed."""
 BURST, BURST_SECONDS, BURST_PATIENCE = 20, 0.5, 15.0
-"""So many Jobs in so many seconds are a burst; a first status waits for its end, but no longer than that."""
+"""This many Jobs in this many seconds are a burst; a first status waits for its end, but not longer than that."""
 REFUSED_SECONDS = 15.0
-"""How soon a Job that admission refused is tried again."""
+"""Seconds until a Job that admission refused is tried again."""
 SUSPICIOUS_SECONDS = 5.0
-"""How soon a run is looked at again of which the API server has an older version than we saw."""
+"""Seconds until a run is looked at again when the API server has an older version than we saw."""
 
 
 class Reconciler:
-    """Brings runs to where their manifests want them, one at a time for each key.
+    """Brings runs to the state that their manifests want, one look at a time for each run.
 
     Args:
-        cluster: what is read and written.
-        cache: what is known of it.
-        settings: of the operator.
-        progress_ca: PEM text of the authority that pods trust for their progress reports, None for none.
-        enqueue: asks for a look at a run.
-        suspicious: asks for a comparison with whole lists.
+        cluster: client of the API server.
+        cache: what is known of the cluster.
+        settings: the operator's settings.
+        progress_ca: PEM text of the authority that pods trust for their progress reports; None without one.
+        enqueue: schedules a look at a run.
+        suspicious: requests a comparison with full lists.
         clock: UNIX seconds.
     """
 
@@ -90,7 +90,7 @@ class Reconciler:
         self._listening_since = clock()
 
     def reported(self, key: Key, report: ProgressReport) -> None:
-        """A pod's newest report; it is worked in at the next look."""
+        """Record a pod's newest report; the next look uses it."""
         self._heard[key] = replace(self._heard_of(key), report=report)
         self._enqueue(key)
 
@@ -98,7 +98,7 @@ class Reconciler:
         return self._heard.get(key) or Heard(since=self._listening_since)
 
     async def __call__(self, key: Key) -> float | None:
-        """One look at a run; returns the seconds until the next one is due, if time alone makes it due."""
+        """Look at a run once; returns the seconds until the next look is due, if time alone makes it due."""
         with metrics.RECONCILE_SECONDS.time():
             try:
                 delay = await self._look(key)
@@ -126,20 +126,20 @@ class Reconciler:
         try:
             return await self._apply(seen, spec, decision)
         except NotFoundError:
-            # The run or a Job vanished under our hands; its deletion is on its way through the watch.
+            # The run or a Job was deleted meanwhile; the watch will show it.
             logger.info("deleted while it was reconciled", **about(key))
             return 5.0 if key in self._cache.runs else None
         except ConflictError:
             fresh = await self._cluster.get_run(key)
             if self._cache.newer_than(fresh):
-                # Only a database of the past has an older version of it; whole lists will say so.
+                # Only a restored database has an older version of it; full lists will show whether that is so.
                 self._suspicious()
                 return SUSPICIOUS_SECONDS
             self._cache.run_seen(fresh, watched=False)
             return 0.05
 
     def _decide(self, seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...]) -> Decision:
-        """The decision. What an attempt reported last and is not written yet enters with its end, or would be lost."""
+        """The decision. An attempt's last report that is not written yet is merged with its end, or would be lost."""
         decision = decide(seen, spec, problems, self._settings)
         report, before = self._heard_of(seen.run.key).report, seen.status
         folder = manifest.folder_of(seen.run, spec)
@@ -184,10 +184,10 @@ class Reconciler:
         return decision.look_again
 
     def _words_can_wait(self, seen: Observed, decision: Decision) -> bool:
-        """Whether Jobs come before words: in a burst the first status of a run waits until no more Jobs are created.
+        """Whether Jobs come before status: in a burst a run's first status waits until no more Jobs are created.
 
-        The API server is what limits a burst, and a status is half of what it is asked for. A Job that exists is known
-        by its label, so nothing rests on the status having been written.
+        The API server's rate limits a burst, and status writes are half of its load. A Job that exists is found by its
+        label, so nothing depends on the status having been written.
         """
         burst = len(self._created) == BURST and time.monotonic() - self._created[0] < BURST_SECONDS
         first = decision.status.attempts is not None and not seen.status.attempts
@@ -227,7 +227,7 @@ class Reconciler:
         return None
 
     async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any], plan: Plan) -> dict[str, Any]:
-        """The Job, made now, or ours from before a crash; one step aside for somebody else's of that name."""
+        """The Job: created now, or ours from before a crash; under a second name if the first is somebody else's."""
         other = manifest.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
         for name in (plan.name, other):
             job["metadata"]["name"] = name
@@ -264,7 +264,7 @@ class Reconciler:
         self._cache.settle(run.uid, [a.number for a in after.attempts or () if a.end_time is not None])
 
     def _with_job_names(self, run: RunFacts, after: LMFineTuneStatus) -> LMFineTuneStatus:
-        """Attempts under the names that their Jobs really have."""
+        """The status with the names that the attempts' Jobs really have."""
         names = self._cache.job_names(run)
         attempts = [
             edit.change(a, job=names[a.number]) if names.get(a.number, a.job) != a.job else a
@@ -282,7 +282,7 @@ class Reconciler:
             metrics.GPU_SECONDS.labels(key.namespace).inc(max(0, after.usage.gpu_seconds - gpu))
 
     def _post(self, run: RunFacts, notice: Notice) -> None:
-        """Post an Event beside the work: a lost one is a pity, a run held up by one would be a fault."""
+        """Post an Event in the background: losing one is acceptable, delaying a run for one is not."""
         task = asyncio.create_task(self._post_event(run, notice))
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
@@ -322,7 +322,7 @@ def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Atte
 
 
 def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:
-    """The spec with the platform's defaults, or what can be read of it, and everything that is wrong with it."""
+    """The spec with the platform's defaults, or its readable parts, and everything that is wrong with it."""
     raw = json.loads(run.spec)
     if run.unread:
         return parse_readable(raw), (run.unread,)
@@ -340,18 +340,18 @@ def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec
 
 
 def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
-    """What was decided but for the attempt whose Job was refused: how the one before it ended stands."""
+    """The decided status without the attempt whose Job was refused; the end of the one before it is kept."""
     planned = decision.create.attempt if decision.create is not None else 0
     attempts = [attempt for attempt in decision.status.attempts or () if attempt.number != planned]
     if attempts:
         return edit.change(decision.status, attempts=attempts)
-    # Before the first attempt nothing is settled, and the manifest may still change.
+    # Before the first attempt nothing is fixed, and the manifest may still change.
     return edit.change(seen.status, model=decision.status.model)
 
 
 def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
-    """The status of a run whose Job was refused: by a quota, by admission, or as no valid Job at all."""
-    # A webhook or a policy of the cluster may answer 422 too; it is the platform's to change, and the run need not.
+    """The status of a run whose Job was refused: by a quota, by admission, or as an invalid Job."""
+    # A webhook or a policy of the cluster may answer 422 too; that is for the platform to fix, and the run waits.
     ours = problem.status == 422 and " is invalid: " in str(problem) and not admission.at_work(str(problem))
     if ours and not draft.status.attempts:
         draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")

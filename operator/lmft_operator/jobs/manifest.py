@@ -34,20 +34,20 @@ from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-"""Annotation: whose log and shell kubectl takes where admission has put other containers beside ours."""
+"""Annotation: the container whose log and shell kubectl uses by default, if admission has added others."""
 MAX_NAME = 63
 TOKEN_SECONDS = 3600
 CA_BUNDLE_FOLDER = "/etc/lmft/ca"
 _EVERY_FILE = frozenset(f"{scheme}://*" for scheme in SCHEMES)
-"""Patterns that together admit every file that a manifest may name."""
+"""Patterns that together allow every file that a manifest may name."""
 NO_NODE_ROLE = "AWS_EC2_METADATA_DISABLED"
-"""Keeps botocore from the node's metadata service. Web identity and EKS Pod Identity do not go there."""
+"""Keeps botocore from using the node's metadata service. Web identity and EKS Pod Identity are not affected."""
 
 
 def job_name(name: str, attempt: int, stage: Stage, uid: str = "") -> str:
     """``<name>-<attempt>``, for a preparation ``<name>-<attempt>-prepare``; longer names are cut and hashed.
 
-    With a UID the name is hashed with it: for when somebody else's Job has the plain name.
+    With a UID the name is hashed with it: used when somebody else's Job has the plain name.
     """
     suffix = f"-{attempt}" + ("-prepare" if stage == Stage.PREPARE else "")
     if not uid and len(name) + len(suffix) <= MAX_NAME and "." not in name:
@@ -58,7 +58,7 @@ def job_name(name: str, attempt: int, stage: Stage, uid: str = "") -> str:
 
 
 def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTuneSpec:
-    """The spec with what the platform team configured filled in where the manifest says nothing."""
+    """The spec with the platform's defaults filled in for what the manifest leaves out."""
     defaults, output = settings.defaults, spec.output or Output()
     updates: dict[str, Any] = {}
     if output.uri is None and defaults.output_uri:
@@ -73,7 +73,7 @@ def with_defaults(spec: LMFineTuneSpec, settings: OperatorSettings) -> LMFineTun
 
 
 def folder_of(run: RunFacts, spec: LMFineTuneSpec) -> str | None:
-    """Address of the run's folder in storage; None where the manifest names no storage that can be read."""
+    """Address of the run's folder in storage; None where the manifest names no readable storage."""
     if spec.output is None or spec.output.uri is None:
         return None
     return run_folder(spec.output.uri, run.key.namespace, run.key.name, run.uid)
@@ -91,7 +91,7 @@ def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
 
 
 def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, gpus: int) -> Wishes:
-    """What the pod of an attempt asks of a node; ``rules`` are those of its namespace."""
+    """What the pod of an attempt requires of a node; ``rules`` are those of its namespace."""
     template = spec.pod_template or PodTemplate()
     return Wishes(
         requests=demand(spec.resources or Resources(), gpus, settings.job, rules).requests,
@@ -106,12 +106,12 @@ def build(
     """The Job of an attempt.
 
     Args:
-        plan: which attempt.
-        run: its resource, which owns the Job.
+        plan: the attempt to build for.
+        run: the LMFineTune, which owns the Job.
         spec: with the platform's defaults (:func:`with_defaults`).
-        settings: of the operator.
-        rules: of the namespace.
-        ca: PEM text of the progress server's authority, if pods are to report.
+        settings: the operator's settings.
+        rules: policy of the namespace.
+        ca: PEM text of the progress server's authority; None if pods are not to report.
     """
     template = spec.pod_template or PodTemplate()
     ours = {
@@ -130,7 +130,7 @@ def build(
         stage=plan.stage,
         allow_user_code=rules.user_code,
         allow_remote_code=rules.trust_remote_code,
-        # Unset where it forbids nothing: images of release 0.1 do not know it.
+        # Left out where it forbids nothing: images of release 0.1 do not know this field.
         source_patterns=None if set(rules.sources.uris) >= _EVERY_FILE else list(rules.sources.uris),
         resume_model_uri=plan.resume_model_uri,
         image=image_of(spec, settings),
@@ -153,9 +153,9 @@ def build(
     }
     job: dict[str, Any] = {
         "backoffLimit": 0,
-        # A queue may take the place away and give it back: never two pods at a time in one attempt's folder.
+        # A queue may preempt and readmit the Job: never two pods at a time in one attempt's folder.
         "podReplacementPolicy": "Failed",
-        # Nor a second one where the cluster's policies raise backoffLimit.
+        # Nor a second pod where the cluster's policies raise backoffLimit.
         "podFailurePolicy": {
             "rules": [
                 {
@@ -196,7 +196,7 @@ def _pod(
     node = wishes(spec, settings, rules, plan.gpus)
     volumes, mounts = _volumes(spec, settings, asks, progress)
     pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
-    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform gives each its own
+    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform assigns IDs itself
     security = {
         "runAsNonRoot": True,
         **user,
@@ -238,10 +238,10 @@ def _pod(
 
 
 def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> list[dict[str, Any]]:
-    """Later groups win: where things lie, the platform's, the manifest's, how to report."""
+    """Environment variables; later groups win: paths, the platform's, the manifest's, how to report progress."""
     variables = {
         "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
-        "USER": "lmft",  # the numeric user has no name, and torch asks for one
+        "USER": "lmft",  # the numeric user has no name, and torch needs one
         "XDG_CACHE_HOME": "/cache",
         "HF_HOME": "/cache/huggingface",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -259,7 +259,7 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
     }
     variables |= settings.job.env
     variables |= {variable.name: variable.value for variable in template.env or ()}
-    # Not the manifest's to change, whatever policy says of its variables.
+    # The manifest cannot change this one, whatever policy says of its variables.
     variables[NO_NODE_ROLE] = "false" if settings.job.node_cloud_role else settings.job.env.get(NO_NODE_ROLE, "true")
     if progress:
         variables |= {
@@ -292,7 +292,7 @@ def _volumes(
         {"name": "lmft-tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "lmft-cache", "mountPath": "/cache"},
         {"name": "lmft-shm", "mountPath": "/dev/shm"},  # noqa: S108
-        # By subPath: a volume over the whole folder would leave no place to mount the Secrets below it.
+        # By subPath: a volume over the whole folder would leave nowhere to mount the Secrets below it.
         {"name": "lmft-run", "mountPath": str(RUN_FILE), "subPath": RUN_FILE.name, "readOnly": True},
     ]
     for folder, name, key in _secrets(spec):
@@ -311,7 +311,7 @@ def _volumes(
         volumes.append({"name": "lmft-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
         mounts.append({"name": "lmft-token", "mountPath": str(TOKEN_FILE.parent), "readOnly": True})
     for index, volume in enumerate(template.volumes or ()):
-        # The number tells those apart whose names are cut to the same.
+        # The number distinguishes names that are the same once they are cut.
         name = f"user-{index}-{volume.name}"[:MAX_NAME].rstrip("-")
         claim = _without_empty({"claimName": volume.claim_name, "readOnly": volume.read_only})
         volumes.append({"name": name, "persistentVolumeClaim": claim})
@@ -320,7 +320,7 @@ def _volumes(
 
 
 def _secrets(spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
-    """Folder, Secret and, where only one key is wanted, the key."""
+    """Folder, Secret and, if only one key is wanted, the key."""
     named: list[tuple[str, SecretRef | None]] = [
         ("output", spec.output.credentials_secret_ref if spec.output else None),
         ("dataset", spec.dataset.credentials_secret_ref),

@@ -1,7 +1,7 @@
 """What manifests may name: pure checks of a spec against the platform's rules.
 
-Who may create an LMFineTune could otherwise use every Secret, service account and image of the namespace through the
-operator, which has more rights than they do. Every refusal names the rule, so that a platform team can find it.
+Whoever may create an LMFineTune could otherwise use every Secret, service account and image of the namespace through
+the operator, which has more rights than they do. Every refusal names the rule, so that a platform team can find it.
 """
 
 import posixpath
@@ -17,15 +17,15 @@ from lmft_api.spec.pod import EnvVar
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
 
 _RESERVED = ("lmfinetune.dev/*", "batch.kubernetes.io/*", "job-name", "controller-uid")
-"""Keys by which the operator and the Job controller know their own."""
+"""Label keys by which the operator and the Job controller identify their own objects."""
 _NAMED_IN_FULL = ("system-*", "node-role.kubernetes.io/*", "")
-"""What takes the place of the cluster's own pods; no pattern allows it, only its full name."""
+"""Names that could displace the cluster's own pods: allowed only by their full name, not by a pattern."""
 _BUILT_IN_ENV = ("LMFT_*", "KUBEFLOW_TRAINER_*", "DISABLE_KUBEFLOW_INTEGRATION")
 _WINS_OVER = {
     "HF_DATASETS_OFFLINE": ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
     "HF_HUB_OFFLINE": ("TRANSFORMERS_OFFLINE",),
 }
-"""Other names of a switch, which the libraries look at only where this one is not set."""
+"""Other names of a variable, which the libraries read only where this one is not set."""
 
 
 def refusals(spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -> list[Problem]:
@@ -106,7 +106,7 @@ def _sources(spec: LMFineTuneSpec, rules: PolicyRules, shared: str | None, names
 
 
 def unreadable(source: str, spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -> list[Problem]:
-    """What forbids a run to start from an address that the run of ``spec.resumeFrom`` has left in its status."""
+    """Policy problems with starting from an address that the run of ``spec.resumeFrom`` has left in its status."""
     rules, shared = settings.policy.for_namespace(namespace), settings.defaults.output_uri
     return list(_address("spec.resumeFrom.name", source, spec, rules, shared, namespace))
 
@@ -129,7 +129,7 @@ def _address(
 def _foreign(path: str, source: str, shared: str, namespace: str, patterns: Iterable[str]) -> bool:
     """Whether an address lies in the platform's storage, but outside the namespace's own folder of it.
 
-    The credentials that the platform hands out may well reach all of it. A pattern that names a folder there opens it.
+    The platform's credentials may well reach all of it. A pattern that names a folder there allows it.
     """
     address = _plain(source)
     if path == "spec.output.uri" and address == shared:
@@ -145,13 +145,13 @@ def _foreign(path: str, source: str, shared: str, namespace: str, patterns: Iter
 
 
 def _plain(source: str) -> str:
-    """The address without what changes its spelling alone: some S3 servers keep objects in a file tree."""
+    """The address in its normal form: some S3 servers keep objects in a file tree, where spellings are equivalent."""
     scheme, _, rest = decoded(source).partition("://")
     return f"{scheme}://{re.sub(r'/(?:[.]?/)+', '/', rest)}".rstrip("/")
 
 
 def _file(path: str, uri: str, mounts: Iterable[str]) -> Iterator[Problem]:
-    """A file:// address must stay on a volume of the manifest: all else is the image, or other people's secrets."""
+    """A file:// address must lie on a volume of the manifest: anything else is the image, or other people's secrets."""
     location = decoded(uri).removeprefix("file://")
     inside = location.startswith("/") and ".." not in location.split("/")
     normal = posixpath.normpath(location)
@@ -194,7 +194,7 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
         if _allowed(variable.name, _BUILT_IN_ENV) or not _allowed(variable.name, rules.env_names):
             yield _refused(f"{at}.env[{index}].name", f'variable "{variable.name}"', "policy.envNames")
         elif (name := _set_by_platform(variable, job.env)) is not None:
-            # The value is not told: a proxy's may hold a password.
+            # The value is not shown: a proxy's may hold a password.
             words = f"the platform sets {name} for every run (job.env); remove it"
             yield Problem(f"{at}.env[{index}].name", f'variable "{variable.name}" is refused: {words}')
     for field, keys, patterns, rule in (
@@ -227,13 +227,13 @@ def _pod(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> Iterator
 
 
 def _set_by_platform(variable: EnvVar, fixed: Mapping[str, str]) -> str | None:
-    """The platform's variable that this one would change."""
+    """The platform's variable that this one would change; None if it changes none."""
     names = (variable.name, *_WINS_OVER.get(variable.name, ()))
     return next((name for name in names if fixed.get(name, variable.value) != variable.value), None)
 
 
 def _admitted(address: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern admits a decoded address and all that its wildcards stand for."""
+    """Whether a pattern allows a decoded address and everything that its wildcards stand for."""
     return any(admits(pattern, address, wildcards=True) for pattern in patterns)
 
 

@@ -1,7 +1,7 @@
-"""What the pod of an attempt asks for and may use at most: the manifest, the platform's defaults, the policy's maxima.
+"""Requests and limits of the pod of an attempt: the manifest, the platform's defaults, the policy's maxima.
 
-Defaults are requests alone: a limit that nobody chose would end runs that a node has room for. What a run may use at
-most comes from its manifest, else from ``policy``; without either there is no limit.
+Defaults set requests only: a limit that nobody chose would end runs that the node has room for. A run's limits come
+from its manifest, else from ``policy``; without either there is no limit.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lmft_operator.settings import JobSettings, PolicyRules
 
 @dataclass(frozen=True)
 class Demand:
-    """Quantities of a pod.
+    """Resource quantities of a pod.
 
     Attributes:
         requests: by resource, of the container.
@@ -29,13 +29,13 @@ class Demand:
 
 
 def demand(wanted: Resources, gpus: int, job: JobSettings, rules: PolicyRules) -> Demand:
-    """What a pod with so many GPUs asks for.
+    """Requests and limits of a pod with ``gpus`` GPUs.
 
     Args:
         wanted: ``spec.resources``.
-        gpus: of the pod; a preparation has none.
+        gpus: GPUs of the pod; a preparation has none.
         job: the platform's defaults.
-        rules: of the run's namespace, whose maxima a default never passes.
+        rules: policy of the run's namespace, whose maxima a default never exceeds.
     """
     default = job.resources
     gpu = {wanted.gpu_resource_name or job.gpu_resource_name: str(gpus)} if gpus else {}
@@ -46,7 +46,7 @@ def demand(wanted: Resources, gpus: int, job: JobSettings, rules: PolicyRules) -
         or _at_most(default.ephemeral_storage, rules.max_ephemeral_storage),
     }
     limits = {
-        # A CPU limit only throttles, so that none is set where the platform wants none.
+        # A CPU limit only throttles, so none is set unless the platform wants one.
         "cpu": rules.max_cpu and (wanted.cpu or rules.max_cpu),
         "memory": wanted.memory or rules.max_memory,
         "ephemeral-storage": wanted.ephemeral_storage or rules.max_ephemeral_storage,

@@ -1,1 +1,1 @@
-"""The process itself: whether it lives, what it counts, and what it logs."""
+"""The process itself: health, clock, metrics and logs."""

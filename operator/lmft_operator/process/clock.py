@@ -1,10 +1,10 @@
-"""What time it is: the API server's time, kept by a clock that does not jump.
+"""The API server's time, kept by a clock that does not jump.
 
-Times in objects are the API server's and the nodes', and a run is deleted, stopped or tried again by them. The clock of
-the operator's own machine may be set right, or wrong, by a day at any moment; deadlines and times to live would then be
-over at once. So it is looked at once, at the start, and time passes by the steady clock from there. Each answer of the
-API server says what time it is there: the first one settles by how much ours was wrong, and a later one that differs
-counts only when it has differed for a while.
+Times in objects are those of the API server and the nodes, and a run is deleted, stopped or retried by them. The
+machine's own clock may be set by a day, rightly or wrongly, at any moment; deadlines and times to live would then have
+passed at once. So the wall clock is read once, at the start, and time advances by the monotonic clock from there. Each
+response of the API server gives the time there: the first one sets the offset of our clock, and a later one that
+differs counts only once it has differed for a while.
 """
 
 import logging
@@ -14,19 +14,19 @@ from email.utils import parsedate_to_datetime
 
 logger = logging.getLogger(__name__)
 TOLERANCE_SECONDS = 2.0
-"""A date has whole seconds, and an answer takes its time."""
+"""Tolerance, seconds: a Date header has whole seconds, and a response takes its time."""
 DOUBT_SECONDS = 300.0
-"""How long the API server has to say another time before it is believed."""
+"""Seconds for which the API server must give another time before it is accepted."""
 LOOK_SECONDS = 1.0
-"""Between two answers that are looked at."""
+"""Seconds between two responses whose dates are read."""
 
 
 class Clock:
-    """UNIX seconds, when called.
+    """Gives UNIX seconds when called.
 
     Args:
-        wall: this machine's own UNIX seconds.
-        steady: seconds that never go back.
+        wall: this machine's UNIX seconds.
+        steady: monotonic seconds.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -37,17 +37,17 @@ class Clock:
         self._differs: float | None = None
 
     def __call__(self) -> float:
-        """The time."""
+        """The current time, UNIX seconds."""
         return self._steady() + self._offset
 
     def heard(self, date: str | None) -> None:
-        """An answer's header ``Date``; one that cannot be read says nothing."""
+        """Record the ``Date`` header of a response; an unreadable one is ignored."""
         now = self._steady()
         if date is None or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         try:
-            there = parsedate_to_datetime(date).timestamp() + 0.5  # between this second and the next
+            there = parsedate_to_datetime(date).timestamp() + 0.5  # the middle of that second
         except (ValueError, OverflowError):
             return
         difference = there - self()

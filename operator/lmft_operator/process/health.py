@@ -1,4 +1,4 @@
-"""Whether the operator lives: pure reasoning on a few clocks and tasks."""
+"""Whether the operator is alive: pure decisions on a few clocks and tasks."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -7,22 +7,22 @@ WATCHED = ("lmfinetunes", "jobs", "pods")
 
 
 class Health:
-    """What the probes answer."""
+    """State behind the liveness and readiness probes."""
 
     def __init__(self, stale_seconds: float) -> None:
         self._stale = stale_seconds
         self.synced = False
         self.standby: Callable[[], str | None] | None = None
-        """While another operator decides: what this one lacks for taking its place."""
+        """While another operator leads: what this one lacks before it could take over."""
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def live(self, unseen: Iterable[tuple[int, float]], last_answer: float) -> str | None:
         """What is dead, or None.
 
         Args:
-            unseen: writes the watch has not shown yet, as version and monotonic time.
-            last_answer: monotonic time of the API server's last answer to anything. A server that is away is no fault
-                of ours: only what it answered and then did not show counts.
+            unseen: writes that the watch has not shown yet, as version and monotonic time.
+            last_answer: monotonic time of the API server's last response. A server that is down is not our failure:
+                only what it confirmed and then did not show in the watch counts.
         """
         for name, task in self.tasks.items():
             if task.done():

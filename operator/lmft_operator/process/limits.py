@@ -1,19 +1,19 @@
-"""Bounds of a port: how many connections, of whom, and for how long."""
+"""Connection limits of a port: how many, from whom, and for how long."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a port.
+    """Connection limits of a port.
 
     Attributes:
         most: connections at a time.
-        per_source: of them from one address.
-        per_client: of them that one proven client may hold on to when the port is full.
-        handshake_seconds: until the first byte has come and the TLS handshake is done.
-        header_seconds: from then until a request's head is complete.
-        seconds: longest life of a connection, idle or not.
+        per_source: connections from one IP address.
+        per_client: connections that one authenticated client keeps when the port is full.
+        handshake_seconds: time until the first byte has arrived and the TLS handshake is done.
+        header_seconds: time from then until a request's head is complete.
+        seconds: longest duration of a connection, idle or not.
     """
 
     most: int = 512

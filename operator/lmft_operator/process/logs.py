@@ -33,12 +33,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _of_ours(record: logging.LogRecord) -> bool:
-    """Not what a stranger sent that is no HTTP: it is answered with 400, and anyone could fill the log with it."""
+    """Whether to keep a record. Malformed HTTP is not logged: it is answered with 400, and anyone could send it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def configure(level: str) -> None:
-    """Send everything to standard error as JSON; kopf's chatter from warnings on."""
+    """Send all logs to standard error as JSON; kopf's own from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter()
     formatter.converter = time.gmtime
@@ -50,5 +50,5 @@ def configure(level: str) -> None:
 
 
 def about(key: Key) -> dict[str, Any]:
-    """``extra`` of a log call that is about a run."""
+    """``extra`` of a log call about a run."""
     return {"extra": {"key": key}}

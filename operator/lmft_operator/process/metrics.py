@@ -1,4 +1,4 @@
-"""What Prometheus sees. Runs are counted from the cache when it asks, the rest as it happens."""
+"""Prometheus metrics. Runs are counted from the cache at each scrape, everything else as it happens."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
@@ -49,5 +49,5 @@ class RunsCollector(Collector):
 
 
 def register_runs(rows: Callable[[], Iterable[tuple[str, str, str]]]) -> None:
-    """Have runs counted by a function that gives namespace, phase and reason of each."""
+    """Register the gauge of runs; ``rows`` gives namespace, phase and reason of each run."""
     REGISTRY.register(RunsCollector(rows))

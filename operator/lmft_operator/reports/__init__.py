@@ -1,1 +1,1 @@
-"""The server that takes progress reports from the pods."""
+"""The server that receives progress reports from the pods."""

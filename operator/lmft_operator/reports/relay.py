@@ -1,4 +1,4 @@
-"""A standby's progress server: it knows no pod, so it hands reports on to the operator that leads."""
+"""A standby's progress server: it forwards reports to the leader, since it knows no pods itself."""
 
 import asyncio
 import ssl
@@ -14,18 +14,18 @@ from lmft_operator.settings import ProgressSettings
 from lmft_operator.tokens.identity import Refusal, claimed
 
 FORWARDED = "Lmft-Forwarded"
-"""Header of a report that was handed on once: it is not handed on again."""
+"""Header of a report that has been forwarded once: it is not forwarded again."""
 AT_ONCE = 32
 SECONDS = 5.0
 
 
 class Relay:
-    """Answers as the leader does, or 503 when the leader cannot be asked.
+    """Returns the leader's answer, or 503 when the leader cannot be reached.
 
     Args:
-        settings: the authority that the leader's certificate is under, and the name it must hold for.
+        settings: the authority that signed the leader's certificate, and the name that the certificate must have.
         leader: address of the leader, ``host:port``, or None.
-        count: told the outcome, for the metric.
+        count: called with the outcome, for the metric.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Relay:
         self._free = asyncio.Semaphore(AT_ONCE)
 
     async def post(self, request: web.Request) -> web.Response:
-        """Hand a report on."""
+        """Forward a report."""
         outcome = await self._handed_on(request)
         if isinstance(outcome, Refusal):
             self._count(outcome.reason)

@@ -1,4 +1,4 @@
-"""The progress server in the running operator: its certificate, the API server's word on tokens, and the known pods."""
+"""The progress server in the running operator: its certificate, token reviews by the API server, and the known pods."""
 
 import logging
 from collections.abc import Callable
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What an operator is at the moment.
+    """Role of an operator at the moment.
 
     Attributes:
-        decides: whether it is the one that decides.
-        knows: whether it has listed what there is.
-        leader: address of the one that decides, when it is another.
+        decides: whether it is the leader.
+        knows: whether it has listed all objects.
+        leader: address of the leader, when it is another operator.
     """
 
     decides: Callable[[], bool]
@@ -49,7 +49,7 @@ async def serve_reports(
     role: Role,
     clock: Callable[[], float],
 ) -> None:
-    """Serve until cancelled. Runs continue without it: a missing certificate is waited for, and logged."""
+    """Serve until cancelled. Runs continue without it: it waits for a missing certificate, and logs that."""
 
     async def review(token: str) -> Identity | Refusal:
         try:
@@ -84,7 +84,7 @@ async def serve_reports(
         return await reports.post(request)
 
     server = Server(
-        [web.post("/{path:.*}", post)],  # any path: the token says whose it is
+        [web.post("/{path:.*}", post)],  # any path: the token says which run it belongs to
         Port("progress", settings.host, settings.port, limits, certificate.context),
         MAX_BODY_BYTES,
     )

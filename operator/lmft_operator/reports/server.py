@@ -1,4 +1,4 @@
-"""HTTPS server for the pods' progress reports: proves who posts, bounds what is posted, hands it on."""
+"""HTTPS server for the pods' progress reports: authenticates the pod, limits size and rate, passes the report on."""
 
 import time
 from collections import OrderedDict
@@ -23,14 +23,14 @@ Count = Callable[[str], None]
 
 
 class ProgressServer:
-    """Answers 200 when a report was taken; 401, 403, 413, 422 or 429 when not, and then nothing changes.
+    """Answers 200 when a report was accepted; 401, 403, 413, 422 or 429 when not, and then nothing changes.
 
     Args:
-        reviews: whose token it is, by the API server's word.
-        admit: which known pod that is.
-        take: gets the namespace and the report.
-        count: told ``taken`` or the word of the refusal, for the metric.
-        trust: told whose a request's connection is, once its token has proven it.
+        reviews: verifies tokens with the API server.
+        admit: finds the known pod of an identity.
+        take: receives the namespace and the report.
+        count: called with ``taken`` or the word of the refusal, for the metric.
+        trust: called with the request and its client once the token is verified.
         clock: UNIX seconds.
     """
 
@@ -48,7 +48,7 @@ class ProgressServer:
         self._last: OrderedDict[str, float] = OrderedDict()
 
     async def post(self, request: web.Request) -> web.Response:
-        """Take a report."""
+        """Receive a report."""
         outcome = await self._taken(request)
         if outcome is None:
             self._count("taken")
@@ -63,7 +63,7 @@ class ProgressServer:
         who = claimed(token)
         if isinstance(who, Refusal):
             return who
-        # First what costs nothing: a token that is not of a run's pod, proven or not, is of no use here.
+        # The cheap check first: a token that is not of a run's pod, verified or not, is of no use here.
         pod = self._admit(who)
         if isinstance(pod, Refusal):
             return pod
@@ -77,7 +77,7 @@ class ProgressServer:
         now = self._clock()
         if 0 <= now - self._last.get(pod.uid, 0.0) < MIN_SECONDS_BETWEEN_REPORTS:
             return Refusal(429, "rate")
-        remember(self._last, pod.uid, now, MAX_PODS_KEPT)  # before the body is read: what cannot be read counts too
+        remember(self._last, pod.uid, now, MAX_PODS_KEPT)  # before the body is read: unreadable bodies count too
         try:
             message = ProgressMessage.model_validate_json(await request.read())
         except web.HTTPRequestEntityTooLarge:

@@ -1,1 +1,1 @@
-"""Ports: bounded connections, HTTP, probes, certificates."""
+"""Ports: connection limits, HTTP, probes, certificates."""

@@ -1,4 +1,4 @@
-"""The operator's serving certificate: waited for, and taken up again when it is renewed."""
+"""The operator's serving certificate: waited for at the start, and reloaded when it is renewed."""
 
 import asyncio
 import logging
@@ -8,12 +8,12 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 30.0
-"""Between two looks for a renewed certificate."""
+"""Seconds between two checks for a renewed certificate."""
 _WAIT_SECONDS = 5.0
 
 
 class ServingCertificate:
-    """A TLS context that takes up a renewed certificate without a restart."""
+    """A TLS context that loads a renewed certificate without a restart."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate, self._key = certificate, key
@@ -23,7 +23,7 @@ class ServingCertificate:
         self.reload()
 
     def reload(self) -> bool:
-        """Load the files again if they changed; new connections use them. A half-written pair keeps the old one."""
+        """Load the files again if they changed; new connections use them. An incomplete pair keeps the old one."""
         content = self._certificate.read_bytes() + self._key.read_bytes()
         if content == self._loaded:
             return False
@@ -32,7 +32,7 @@ class ServingCertificate:
         return True
 
     async def follow(self, every_seconds: float, say: Callable[[str], None]) -> None:
-        """Look for a renewed certificate for as long as the task lives."""
+        """Check for a renewed certificate until cancelled."""
         while True:
             await asyncio.sleep(every_seconds)
             try:
@@ -43,12 +43,12 @@ class ServingCertificate:
 
 
 async def serving_certificate(cert_file: str, key_file: str, missed: str) -> ServingCertificate:
-    """The certificate of two files, once they can be read; until then the log says what is missed for want of it."""
+    """The certificate from two files, once they are readable; until then the log says what does not work without it."""
     said = ""
     while True:
         try:
             return ServingCertificate(Path(cert_file), Path(key_file))
-        except OSError as problem:  # ssl.SSLError is one
+        except OSError as problem:  # includes ssl.SSLError
             if str(problem) != said:
                 said = str(problem)
                 logger.warning("no %s until the serving certificate can be read: %s", missed, problem)

@@ -1,10 +1,10 @@
-"""Bounds on a port's connections, from the moment they are accepted: how many, of whom, and how long each may last.
+"""Limits on a port's connections, from the moment they are accepted: how many, from whom, and for how long.
 
-Whoever reaches a port may open connections before any token is asked for. One that sends nothing, its handshake a byte
-at a time, or half a request would hold a file descriptor and memory for as long as it likes, and they are what the
-operator talks to the API server with. So a connection is counted when it is accepted and costs a socket until its first
-byte comes: TLS and HTTP are set up only then, of a few connections in a turn of the loop. A full port closes its oldest
-connection that has proven nothing.
+Whoever reaches a port may open connections before any token is required. One that sends nothing, its handshake a byte
+at a time, or half a request would hold a file descriptor and memory indefinitely, which the operator needs for talking
+to the API server. So a connection is counted when it is accepted and costs only a socket until its first byte arrives:
+TLS and HTTP are set up only then, for a few connections in each turn of the event loop. A full port closes its oldest
+unauthenticated connection.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from lmft_operator.serving.crowd import Crowd
 
 logger = logging.getLogger(__name__)
 AT_ONCE = 4
-"""Connections that are accepted, and those that are set up, in one turn of the loop. Then it gets on with the rest: a
-handshake takes milliseconds, and a request that has come must be answered before a flood takes its place."""
+"""Connections accepted, and connections set up, in one turn of the event loop. Then other tasks run: a handshake
+takes milliseconds, and a request that has arrived must be answered before a flood takes its place."""
 _BACKLOG = 1024
 _PAUSE_SECONDS = 1.0
-"""Nothing is accepted for so long when the process has no file descriptor left and no connection to close."""
+"""Seconds without accepting when the process has no file descriptor left and no connection to close."""
 
 
 class Listener:
     """Accepts connections, within limits, for a server's own protocols.
 
     Args:
-        make: the factory of the server proper.
-        limits: of this port.
-        tls: for HTTPS.
-        dropped: told why, for each connection that is closed on the other side's account: ``full``, ``handshake``,
+        make: protocol factory of the server.
+        limits: limits of this port.
+        tls: TLS context for HTTPS.
+        dropped: called with the reason for each connection closed because of the client: ``full``, ``handshake``,
             ``header``, ``time``.
     """
 
@@ -52,39 +52,39 @@ class Listener:
         self._door: Door | None = None
 
     def __len__(self) -> int:
-        """Connections at the moment."""
+        """Number of open connections."""
         return len(self._crowd)
 
     def listen(self, host: str, port: int) -> int:
-        """Begin to accept.
+        """Start accepting connections.
 
         Args:
-            host: an address of this machine; empty for all of them, IPv6 and IPv4.
-            port: 0 takes a free one.
+            host: an address of this machine; empty for all, IPv6 and IPv4.
+            port: port number; 0 chooses a free one.
 
         Returns:
-            The port.
+            The port number.
 
         Raises:
-            OSError: the address is taken, or not of this machine.
+            OSError: the address is in use, or is not an address of this machine.
         """
         self._door = Door(host, port, _BACKLOG, AT_ONCE, self._admit, self._crowd.make_room)
         return self._door.port
 
     def close(self) -> None:
-        """Accept nothing more, and close what is open."""
+        """Stop accepting, and close all connections."""
         if self._door is not None:
             self._door.close()
         for connection in self._crowd:
             connection.end()
 
     def heard(self, protocol: asyncio.BaseProtocol) -> None:
-        """The server has read a request's head on a connection."""
+        """Record that the server has read a request's head on a connection."""
         if connection := self._protocols.get(protocol):
             connection.heard()
 
     def trust(self, protocol: asyncio.BaseProtocol, client: str) -> None:
-        """A connection has proven whose it is: it is closed for no other's sake, unless its client holds many."""
+        """Mark a connection as authenticated: it is not closed for others, unless its client holds many."""
         if connection := self._protocols.get(protocol):
             self._crowd.trust(connection, client)
 
@@ -96,24 +96,24 @@ class Listener:
             accepted.close()
 
     def speaks(self, connection: "_Connection") -> None:
-        """The first byte of a connection has come: it is set up when it is its turn."""
+        """Queue a connection for its set-up when its first byte arrives."""
         if not self._speaking:
             asyncio.get_running_loop().call_soon(self._set_up_some)
         self._speaking[connection] = None
 
     def _set_up_some(self) -> None:
-        # The newest first, and as many as are accepted: a crowd that speaks at once holds up nobody who comes later.
+        # The newest first, and as many as are accepted: a burst of active clients delays nobody who comes later.
         for _ in range(min(AT_ONCE, len(self._speaking))):
             self._speaking.popitem()[0].set_up()
         if self._speaking:
             asyncio.get_running_loop().call_soon(self._set_up_some)
 
     def opened(self, connection: "_Connection", protocol: asyncio.BaseProtocol) -> None:
-        """A connection has a protocol by now."""
+        """Record the protocol of a connection."""
         self._protocols[protocol] = connection
 
     def ended(self, connection: "_Connection", protocol: asyncio.BaseProtocol | None) -> None:
-        """A connection gives its place back."""
+        """Remove a connection that has ended."""
         self._crowd.remove(connection)
         self._speaking.pop(connection, None)
         if protocol is not None:
@@ -121,7 +121,7 @@ class Listener:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a bare socket, then a handshake, then the server's own protocol; ended when its time is up."""
+    """One connection: a bare socket, then a handshake, then the server's own protocol; closed when its time is up."""
 
     def __init__(self, listener: Listener, accepted: socket.socket, source: str) -> None:
         self.source = source
@@ -139,7 +139,7 @@ class _Connection(asyncio.Protocol):
         self._loop.add_reader(accepted, self._speaks)
 
     def end(self, reason: str | None = None) -> None:
-        """Close it now; the reason is counted when it lies with the other side."""
+        """Close it now; ``reason`` is set, and counted, only if the client caused it."""
         if self._ended:
             return
         if reason is not None:
@@ -154,7 +154,7 @@ class _Connection(asyncio.Protocol):
         self._finish()
 
     def heard(self) -> None:
-        """A request's head has come: the server answers it by itself, and soon."""
+        """A request's head has arrived: its time limit ends here, since the server answers soon."""
         self.answering = True
         self._step.cancel()
 
@@ -165,7 +165,7 @@ class _Connection(asyncio.Protocol):
         self._listener.ended(self, self._inner)
 
     def _speaks(self) -> None:
-        """The first byte has come, or the end."""
+        """Called when the first byte, or the end of the stream, has arrived."""
         self._loop.remove_reader(self._socket)
         if _at_end(self._socket):
             self.end()
@@ -173,7 +173,7 @@ class _Connection(asyncio.Protocol):
             self._listener.speaks(self)
 
     def set_up(self) -> None:
-        """Give it a handshake and a protocol."""
+        """Start the handshake and the protocol."""
         self._setting_up = self._loop.create_task(self._set_up())
         self._setting_up.add_done_callback(self._set_up_ended)
 
@@ -190,7 +190,7 @@ class _Connection(asyncio.Protocol):
     def _set_up_ended(self, task: asyncio.Task[None]) -> None:
         if not self._handed_over:
             self._socket.close()
-        # Whatever a stranger's bytes make of a handshake ends this connection and nothing else.
+        # Whatever a client's bytes do to a handshake ends this connection and nothing else.
         if not task.cancelled() and task.exception() is not None:
             self.end("handshake")
 
@@ -228,15 +228,15 @@ class _Connection(asyncio.Protocol):
 
 
 class Door:
-    """A listening socket: takes what has connected, a bounded number in each turn of the loop.
+    """A listening socket: accepts connections, at most a fixed number in each turn of the event loop.
 
     Args:
-        host: an address of this machine; empty for all of them, IPv6 and IPv4.
-        port: 0 takes a free one.
-        backlog: connections that wait to be accepted; a further one is asked to try again a second later.
-        at_once: connections that are accepted in one turn.
-        admit: gets each, with its address.
-        make_room: closes one when the process has no file descriptor left; False when there is none to close.
+        host: an address of this machine; empty for all, IPv6 and IPv4.
+        port: port number; 0 chooses a free one.
+        backlog: connections that wait to be accepted; the kernel makes further ones retry a second later.
+        at_once: most connections accepted in one turn.
+        admit: called with each socket and its source address.
+        make_room: closes a connection when the process has no file descriptor left; False when there is none to close.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class Door:
         self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
-        """Accept nothing more."""
+        """Stop accepting."""
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._socket.close()
@@ -284,14 +284,14 @@ class Door:
 
 
 def _source(address: str) -> str:
-    """An address without its zone; IPv4 that came in over IPv6 is IPv4."""
+    """The address without its zone; an IPv4-mapped IPv6 address as IPv4."""
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)
 
 
 def _at_end(accepted: socket.socket) -> bool:
-    """Whether the other side has closed a connection without a word."""
+    """Whether the client has closed a connection without sending anything."""
     try:
         return not accepted.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Who may be connected to a port, and who makes room for whom: bookkeeping without any I/O."""
+"""Which connections of a port are open, and which one is closed to make room: bookkeeping without any I/O."""
 
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
@@ -7,29 +7,29 @@ from lmft_operator.process.limits import Limits
 
 
 class Member(Protocol):
-    """A connection, as the bounds see it."""
+    """A connection, as seen by the limits."""
 
     source: str
     client: str | None
     answering: bool
 
     def end(self, reason: str | None = None) -> None:
-        """Close it now, and leave the crowd; the reason is counted when it lies with the other side."""
+        """Close it now, and remove it; ``reason`` is set, and counted, only if the client caused it."""
 
 
 M = TypeVar("M", bound=Member)
 
 
 class Crowd(Generic[M]):
-    """The connections of a port.
+    """The open connections of a port.
 
     Args:
-        limits: of the port.
+        limits: limits of the port.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._open: dict[M, None] = {}  # the oldest first
+        self._open: dict[M, None] = {}  # oldest first
         self._sources: dict[str, dict[M, None]] = {}
         self._clients: dict[str, dict[M, None]] = {}
 
@@ -40,9 +40,9 @@ class Crowd(Generic[M]):
         return iter(list(self._open))
 
     def make_room(self, source: str | None = None) -> bool:
-        """Close a connection for the sake of the next one of an address, if there is a need; whether it may come.
+        """Close a connection, if necessary, so that one from ``source`` can be accepted; False if it cannot be.
 
-        Without an address: close one in any case.
+        Without a source: close one in any case.
         """
         crowd = self._open
         if source is not None:
@@ -57,18 +57,18 @@ class Crowd(Generic[M]):
         return victim is not None
 
     def add(self, connection: M) -> None:
-        """One more, the newest."""
+        """Add a connection, as the newest."""
         self._open[connection] = None
         self._sources.setdefault(connection.source, {})[connection] = None
 
     def remove(self, connection: M) -> None:
-        """It gives its place back."""
+        """Remove a connection."""
         self._open.pop(connection, None)
         _discard(self._sources, connection.source, connection)
         self._forget_client(connection)
 
     def trust(self, connection: M, client: str) -> None:
-        """It has proven whose it is: it is closed for no other's sake, unless its client holds many."""
+        """Mark a connection as authenticated: it is not closed for others, unless its client holds many."""
         self._forget_client(connection)
         connection.client = client
         held = self._clients.setdefault(client, {})

@@ -1,4 +1,4 @@
-"""Serves a few routes on a port, within bounds; and what metrics answer."""
+"""Serves a few routes on a port, within connection limits; includes the metrics route."""
 
 import asyncio
 import ssl
@@ -14,22 +14,22 @@ from lmft_operator.process.limits import Limits
 from lmft_operator.serving.connections import Listener
 
 Trust = Callable[[web.Request, str], None]
-"""Says of a request's connection whose it has proven to be."""
+"""Records which client a request's connection belongs to, once authenticated."""
 Check = Callable[[web.Request], Awaitable[web.Response | None]]
-"""The answer to a request that is refused, or None."""
+"""Returns the response to a request that is refused, or None."""
 _BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Where to listen, and within which bounds.
+    """Where to listen, and the limits.
 
     Attributes:
-        name: in metrics: ``metrics``, ``progress``.
-        host: an address of this machine; empty for all of them.
-        number: of the port.
-        limits: of its connections.
-        tls: for HTTPS.
+        name: label in metrics: ``metrics``, ``progress``.
+        host: an address of this machine; empty for all.
+        number: port number.
+        limits: connection limits.
+        tls: TLS context for HTTPS.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Port:
 
 
 class Server:
-    """Routes on a port. One request a connection: what stays open serves nobody but whoever wants to fill the port."""
+    """Routes on a port. One request for each connection: idle connections would only help to fill the port."""
 
     def __init__(self, routes: Iterable[web.RouteDef], port: Port, body_bytes: int = _BODY_BYTES) -> None:
         self._port = port
@@ -50,7 +50,7 @@ class Server:
         self._runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=2.0)
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the port is taken."""
+        """Start listening. Raises OSError when the port is in use."""
         await self._runner.setup()
         dropped, name, make = (
             metrics.DROPPED,
@@ -64,13 +64,13 @@ class Server:
         self._listener.listen(self._port.host, self._port.number)
 
     async def stop(self) -> None:
-        """Finish what is being answered, within two seconds."""
+        """Stop; requests in progress have two seconds to finish."""
         await self._runner.cleanup()
         if self._listener is not None:
             self._listener.close()
 
     def trust(self, request: web.Request, client: str) -> None:
-        """A request has proven whose it is."""
+        """Mark a request's connection as authenticated."""
         if self._listener is not None:
             self._listener.trust(request.protocol, client)
 
@@ -88,7 +88,7 @@ class Server:
 
 
 def metric_routes(refused: Check | None = None) -> list[web.RouteDef]:
-    """/metrics, for everybody or for those who pass a check."""
+    """/metrics, for everybody or for those who pass the check."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if refused is not None and (refusal := await refused(request)) is not None:

@@ -1,4 +1,4 @@
-"""The metrics over HTTPS, for those whom the API server lets read them."""
+"""The metrics over HTTPS, for clients that the API server authorizes."""
 
 import logging
 
@@ -25,18 +25,18 @@ _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 
 
 class Guard:
-    """Refuses requests for metrics, with the reason in words.
+    """Refuses unauthorized requests for metrics, with the reason.
 
     Args:
-        authorizer: whether the bearer of a token may.
-        trust: told whose a request's connection is, once its token has proven it.
+        authorizer: decides whether the bearer of a token may read.
+        trust: called with the request and its client once the token is verified.
     """
 
     def __init__(self, authorizer: Authorizer, trust: Trust = lambda request, client: None) -> None:
         self._authorizer, self.trust = authorizer, trust
 
     async def __call__(self, request: web.Request) -> web.Response | None:
-        """The answer to a request that is refused, or None."""
+        """The response to a request that is refused, or None."""
         found = await self._found(request)
         if isinstance(found, str):
             metrics.SCRAPES.labels("answered").inc()
@@ -51,7 +51,7 @@ class Guard:
 
 
 def authorizer(cluster: Cluster) -> Authorizer:
-    """One that asks this API server."""
+    """An authorizer that asks this API server."""
 
     async def who(token: str) -> Subject | Refusal:
         try:
@@ -71,7 +71,7 @@ def authorizer(cluster: Cluster) -> Authorizer:
 
 
 async def serve_metrics(settings: OperatorSettings, cluster: Cluster) -> None:
-    """Serve until cancelled. Runs continue without it: a missing certificate is waited for, and logged."""
+    """Serve until cancelled. Runs continue without it: it waits for a missing certificate, and logs that."""
     files, here = settings.progress, settings.metrics
     certificate = await serving_certificate(files.cert_file, files.key_file, "metrics")
     guard = Guard(authorizer(cluster))

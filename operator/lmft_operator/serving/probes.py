@@ -1,10 +1,10 @@
-"""Answers kubelet's probes, whatever else comes in at the same time.
+"""Answers kubelet's probes, however many other connections arrive at the same time.
 
-A liveness probe that is not answered in time ends the operator, so this port does as little as possible for each
-connection: no library's server, no task, a request's bytes and one answer on the bare socket. A request that has come
-with its connection is answered when that is accepted, before it could make room for another. And a turn of the loop
-accepts as many as have come in the meantime: the kernel lets those that find its queue full try again only after a
-second, then three, then seven.
+A liveness probe that is not answered in time restarts the operator, so this port does as little as possible for each
+connection: no HTTP library, no task, only a request's bytes and one response on the bare socket. A request that arrives
+with its connection is answered on accepting it, before it could be closed to make room. And one turn of the event loop
+accepts as many connections as have arrived meanwhile: when its queue is full, the kernel makes clients retry only after
+one second, then three, then seven.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from lmft_operator.serving.crowd import Crowd
 
 logger = logging.getLogger(__name__)
 Problem = Callable[[], str | None]
-"""None when all is well, else what is wrong."""
+"""Returns None when all is well, else what is wrong."""
 AT_ONCE = 256
 _BACKLOG = 4096
-"""As many as Linux allows by default (``net.core.somaxconn``)."""
+"""Linux's default maximum (``net.core.somaxconn``)."""
 _HEAD_BYTES = 8192
 _KEPT_SECONDS = 0.1
-"""How long what a check found is answered again: looking takes longer than answering."""
+"""Seconds for which the result of a check is reused: checking takes longer than answering."""
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"} | {
     500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
@@ -34,9 +34,9 @@ class Probes:
     """Answers GET and HEAD for a few paths; one request a connection.
 
     Args:
-        checks: path to what says whether all is well, and the HTTP status when not.
-        limits: of its connections.
-        dropped: told why, for each connection that is closed on the other side's account: ``full``, ``header``.
+        checks: by path, the check and the HTTP status when it fails.
+        limits: connection limits.
+        dropped: called with the reason for each connection closed because of the client: ``full``, ``header``.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Probes:
         self._door: Door | None = None
 
     def __len__(self) -> int:
-        """Connections at the moment."""
+        """Number of open connections."""
         return len(self._crowd)
 
     def listen(self, host: str, port: int) -> int:
-        """Begin to accept; the port. Raises OSError when it is taken."""
+        """Start accepting; returns the port number. Raises OSError when it is in use."""
         self._door = Door(host, port, _BACKLOG, AT_ONCE, self._admit, self._crowd.make_room)
         return self._door.port
 
     async def stop(self) -> None:
-        """Accept nothing more, and close what is open."""
+        """Stop accepting, and close all connections."""
         if self._door is not None:
             self._door.close()
         for connection in self._crowd:
@@ -75,11 +75,11 @@ class Probes:
         connection.wait(self._limits.header_seconds)
 
     def left(self, connection: "_Asking") -> None:
-        """A connection gives its place back."""
+        """Remove a connection that has ended."""
         self._crowd.remove(connection)
 
     def answer(self, head: bytes) -> bytes:
-        """The answer to a request's head."""
+        """The response to a request's head."""
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             return _response(400, "not an HTTP request")
@@ -97,7 +97,7 @@ class Probes:
         if path not in self._found or now - when > _KEPT_SECONDS:
             try:
                 problem = self._checks[path][0]()
-            except Exception as error:  # whatever it is, a probe has to be answered
+            except Exception as error:  # whatever it is, a probe must be answered
                 logger.exception("the check of %s fails", path)
                 problem = f"{type(error).__name__}: {error}"
             self._found[path] = now, problem
@@ -105,7 +105,7 @@ class Probes:
 
 
 class _Asking:
-    """One connection, until its request's head is complete."""
+    """One connection, until the head of its request is complete."""
 
     def __init__(self, probes: Probes, accepted: socket.socket, source: str) -> None:
         self.source = source
@@ -117,12 +117,12 @@ class _Asking:
         self._patience: asyncio.TimerHandle | None = None
 
     def wait(self, seconds: float) -> None:
-        """For the rest of the head."""
+        """Wait up to ``seconds`` for the rest of the head."""
         self._patience = self._loop.call_later(seconds, self.end, "header")
         self._loop.add_reader(self._socket, self._more)
 
     def end(self, reason: str | None = None) -> None:
-        """Close it now; the reason is counted when it lies with the other side."""
+        """Close it now; ``reason`` is set, and counted, only if the client caused it."""
         if reason is not None:
             self._probes.dropped(reason)
         if self._patience is not None:
@@ -136,12 +136,12 @@ class _Asking:
             self.end()
 
     def read(self) -> bool:
-        """Take what has come, and answer it when it is a request; whether the connection is done with."""
+        """Read what has arrived, and answer it if it is a request; returns whether the connection is finished."""
         try:
             data = self._socket.recv(_HEAD_BYTES)
             self._head += data
             if b"\r\n\r\n" in self._head or len(self._head) > _HEAD_BYTES:
-                self._socket.send(self._probes.answer(self._head))  # some hundred bytes always have room
+                self._socket.send(self._probes.answer(self._head))  # a few hundred bytes always fit
                 return True
         except BlockingIOError:
             return False

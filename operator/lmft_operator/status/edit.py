@@ -1,4 +1,4 @@
-"""Pure arithmetic on the status: conditions, attempts, results, bounds, and the smallest patch."""
+"""Pure changes to the status: conditions, attempts, results, size limits, and the smallest patch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ Model = TypeVar("Model", bound=ApiModel)
 
 
 def parse(text: str) -> LMFineTuneStatus:
-    """The status as stored; of one that another release wrote as much as can be read."""
+    """The status as stored; from one written by another release, as much as can be read."""
     return read_status(text)
 
 
 def change(before: Model, /, **values: Any) -> Model:
-    """A copy with other values, by their names in Python.
+    """A copy with other values, given by their Python names.
 
     Raises:
         TypeError: the model has no such field.
@@ -60,7 +60,7 @@ def with_condition(
     now: float,
     generation: int,
 ) -> LMFineTuneStatus:
-    """The status with its Succeeded and Finished; lastTransitionTime moves only when True/False/Unknown changes."""
+    """The status with its Succeeded and Finished conditions; lastTransitionTime changes only with their status."""
     found = {condition.type: condition for condition in status.conditions or ()}
 
     def condition(kind: str, now_is: ConditionStatus, words: str) -> Condition:
@@ -81,7 +81,7 @@ def with_condition(
 
 
 def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
-    """The status with what an earlier release did not write into it: the result in short, the Finished condition."""
+    """The status with what an earlier release did not write: the short result and the Finished condition."""
     results, outcome = status.results, status.succeeded
     if results is not None and (display := displayed(results)) != results.display:
         status = change(status, results=change(results, display=display))
@@ -92,24 +92,24 @@ def with_what_is_new(status: LMFineTuneStatus) -> LMFineTuneStatus:
 
 
 def displayed(results: Results) -> str | None:
-    """The result in short, for kubectl get: ``accuracy 0.91`` or ``perplexity 49.61``; None while nothing is known."""
+    """The short result for kubectl get: ``accuracy 0.91`` or ``perplexity 49.61``; None while there is none."""
     for kind in known(results):
         value = str(getattr(results, kind.name))
-        # The digits of a share are worth showing where they are not zeros.
+        # Trailing zeros of a share are not worth showing.
         plain = value.rstrip("0").rstrip(".") if kind.scale == Scale.SHARE and "." in value else value
         return f"{kind.word} {plain}"
     return None
 
 
 def with_attempt(status: LMFineTuneStatus, attempt: Attempt) -> LMFineTuneStatus:
-    """The status with an attempt added or replaced; the newest are kept."""
+    """The status with an attempt added or replaced; only the newest are kept."""
     attempts = {a.number: a for a in status.attempts or ()} | {attempt.number: attempt}
     kept = [attempts[number] for number in sorted(attempts)][-MAX_ATTEMPTS_KEPT:]
     return change(status, attempts=kept)
 
 
 def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Attempt:
-    """The attempt as it ended; ``status`` already holds the checkpoint of its result."""
+    """The attempt with its end recorded; ``status`` already holds the checkpoint of its result."""
     counts = verdict.result.counts if verdict.result else None
     adjustments = verdict.result.adjustments if verdict.result else None
     return change(
@@ -129,13 +129,13 @@ def closed(attempt: Attempt, verdict: Verdict, status: LMFineTuneStatus) -> Atte
 
 
 def _above(number: int, result: Result | None) -> int | None:
-    """The highest attempt that a result knows of, where it is above its own."""
+    """The highest attempt that a result names, if it is above its own number."""
     highest = result.highest_attempt if result else None
     return highest if highest is not None and highest > number else None
 
 
 def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> LMFineTuneStatus:
-    """The status with what the job said at its end; what it left out for want of space stays as it was."""
+    """The status with the job's final result; fields that the job left out for lack of space keep their values."""
     updates: dict[str, Any] = {}
     if result.results is not None:
         results = _merged(status.results, result.results)
@@ -169,7 +169,7 @@ def merged_evaluations(before: Sequence[EvaluationResult], after: Sequence[Evalu
 
 
 def thinned(items: list[Any], most: int) -> list[Any]:
-    """At most ``most`` items: every second one goes until they fit; the first and the last stay."""
+    """At most ``most`` items: every second one is dropped until they fit; the first and the last are kept."""
     while len(items) > most:
         kept = items[::2]
         items = kept if (len(items) - 1) % 2 == 0 else [*kept, items[-1]]
@@ -188,7 +188,7 @@ def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineT
 
 
 def without_eta(status: LMFineTuneStatus) -> LMFineTuneStatus:
-    """The status of a run in which nothing runs."""
+    """The status of a run with nothing running: without the estimated end."""
     return status if status.progress is None else change(status, progress=change(status.progress, eta=None))
 
 
@@ -200,12 +200,12 @@ def model_column(spec: LMFineTuneSpec) -> str:
 
 
 def patch(stored: str, before: LMFineTuneStatus, after: LMFineTuneStatus) -> dict[str, Any]:
-    """The JSON merge patch from one status to another; empty for none.
+    """The JSON merge patch from one status to another; empty when they are equal.
 
     Args:
-        stored: the status as the API server has it; what this release does not know of it stays.
-        before: what was read of that.
-        after: what it becomes.
+        stored: the status as the API server has it; fields that this release does not know are kept.
+        before: what was parsed from it.
+        after: what it is to become.
     """
     known = before.to_json()
     changes = merge_patch(known, after.to_json())

@@ -7,7 +7,7 @@ from lmft_operator.settings import OperatorSettings
 
 
 def linked(settings: OperatorSettings, reason: Reason, message: str) -> str:
-    """A message with the address of the page that explains its reason, where one is configured."""
+    """The message with the address of the page that explains its reason, if one is configured."""
     if not settings.documentation_url:
         return message
     address = f"{settings.documentation_url}#{reason.value.lower()}"

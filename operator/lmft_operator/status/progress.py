@@ -1,4 +1,4 @@
-"""What a pod reports while it runs: who may report for which run, and its figures in the status. No I/O."""
+"""Progress reports of pods: who may report for which run, and the reported figures in the status. No I/O."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from lmft_operator.tokens.identity import Identity, Refusal
 
 @dataclass(frozen=True, slots=True)
 class ProgressReport:
-    """The newest report of a run, and when it came in (UNIX seconds)."""
+    """The newest report of a run, and when it was received (UNIX seconds)."""
 
     run_uid: str
     attempt: int
@@ -27,13 +27,13 @@ class ProgressReport:
 
 
 def admitted(who: Identity, pods: Sequence[PodFacts], jobs: Sequence[JobFacts]) -> PodFacts | Refusal:
-    """The pod that may report, tied to its Job, and the Job to its run.
+    """The pod that may report, checked to belong to its Job, and the Job to its run.
 
     Labels alone prove nothing (whoever may create pods may label them); the owner's UID must be that of a Job of ours
     that belongs to the run that the label names.
 
     Args:
-        who: the pod that the token proved.
+        who: the pod that the token is bound to, as verified.
         pods: known pods of the namespace.
         jobs: known Jobs of the namespace.
     """
@@ -47,15 +47,15 @@ def admitted(who: Identity, pods: Sequence[PodFacts], jobs: Sequence[JobFacts]) 
 
 
 def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) -> LMFineTuneStatus:
-    """The status with a report worked in: progress, a new evaluation, perplexity, the newest checkpoint.
+    """The status with a report merged in: progress, a new evaluation, perplexity, the newest checkpoint.
 
     Args:
-        status: what stands in the resource.
-        report: the newest report of the attempt that runs.
-        run_folder: address of the run's folder in storage, for the checkpoint's.
+        status: the status in the resource.
+        report: the newest report of the open attempt.
+        run_folder: address of the run's folder in storage, for the checkpoint's address.
     """
     sent = report.status
-    # transformers' own callback knows no percentage before the first step; ours neither.
+    # transformers' own callback reports no percentage before the first step; neither does ours.
     percent = sent.progress_percentage
     step, total = _integer(sent.metric(MetricName.CURRENT_STEP)), _integer(sent.metric(MetricName.TOTAL_STEPS))
     progress = Progress(
@@ -84,7 +84,7 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
         updates["checkpoint"] = CheckpointStatus(step=saved, uri=uri, time=timestamp(report.received))
     begun = _integer(sent.metric(MetricName.RESUMED_FROM_STEP))
     if begun is not None:
-        # An attempt that is killed leaves no result that would tell.
+        # An attempt that is killed leaves no result that would report this.
         told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric(MetricName.LOST_STEPS))}
         updates["attempts"] = [
             edit.change(attempt, **told) if attempt.number == report.attempt else attempt
@@ -94,7 +94,7 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
 
 
 def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
-    """Whether a report changes more than the progress itself, so that it should not wait for the next patch."""
+    """Whether a report changes more than the progress itself, so that it should be written at once."""
     return (before.evaluations, before.results, before.attempts) != (after.evaluations, after.results, after.attempts)
 
 
@@ -113,7 +113,7 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
     read = {name: _decimal(sent.metric(name), digits) for name, digits in names}
     found: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
     loss = finite(sent.metric(EVAL_LOSS.name))
-    # A user's own image with a plain Trainer sends the loss alone.
+    # A user's own image with a plain Trainer reports only the loss.
     if loss is not None and loss < 700 and not found.keys() & {ACCURACY.name, PERPLEXITY.name}:
         found[PERPLEXITY.name] = decimal(math.exp(loss), PERPLEXITY.digits)
     if not found:

@@ -1,7 +1,7 @@
-"""When a report shows in the status: news at once, figures now and then, silence as a stall. No I/O.
+"""When a report is written to the status: news at once, progress at intervals, silence as a stall. No I/O.
 
-The decision on a run knows nothing of reports and says Training as long as a pod trains. What was written of the
-progress last stays until it is time for the next patch, so that a look in between changes nothing.
+The decision on a run does not use reports and says Training as long as a pod trains. The progress that was written
+last is kept until the next patch is due, so that a look in between changes nothing.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from lmft_operator.status.progress import ProgressReport, merged, newsworthy
 
 NEWS_BURST = 6
 NEWS_SECONDS = 10.0
-"""News is written at once, so many times in a row; a run that has ever more of it gets one patch in so many seconds."""
+"""News is written at once, this many times in a row; after that, a run gets one patch in this many seconds."""
 _SOON = 0.001
-"""Not worth another look, seconds; sums of floats seldom come out at 0."""
+"""Seconds not worth another look: sums of floats are seldom exactly 0."""
 
 _SAID = {
     JobPhase.EVALUATING: (Reason.EVALUATING, "Evaluating on the held-out data"),
@@ -30,11 +30,11 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True)
 class PatchBudget:
-    """How fast a run is written of.
+    """How often the status of a run may be patched.
 
     Attributes:
-        left: patches that news may still cause at once; refills with time.
-        at: when that was so, UNIX seconds.
+        left: patches that news may still cause at once; refills over time.
+        at: when ``left`` was computed, UNIX seconds.
         patched: when progress was written last, UNIX seconds.
     """
 
@@ -43,13 +43,13 @@ class PatchBudget:
     patched: float = 0.0
 
     def allowance(self, now: float) -> float:
-        """Patches that news may cause at once by now."""
+        """Patches that news may cause at once, at time ``now``."""
         return min(NEWS_BURST, self.left + max(0.0, now - self.at) / NEWS_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was heard of a run since the operator began to listen (UNIX seconds)."""
+    """What was received about a run since the operator began to listen (UNIX seconds)."""
 
     since: float
     report: ProgressReport | None = None
@@ -58,7 +58,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A status with progress worked in, the seconds until time alone may change it, and the pace from there."""
+    """A status with progress merged in, the seconds until time alone may change it, and the patch budget after it."""
 
     status: LMFineTuneStatus
     look_again: float | None
@@ -73,14 +73,14 @@ def overlay(
     settings: OperatorSettings,
     run_folder: str,
 ) -> Overlay:
-    """What a run's status becomes by its newest report.
+    """The status of a run after its newest report.
 
     Args:
-        before: the status as it stands in the resource.
-        wanted: the status decided on, holding the progress that was written last.
-        heard: of the run, whichever attempt.
+        before: the status in the resource.
+        wanted: the decided status, with the progress that was written last.
+        heard: reports received for the run, from any attempt.
         now: UNIX seconds.
-        settings: how often to patch, and when silence counts as a stall.
+        settings: how often to patch, and how long a silence counts as a stall.
         run_folder: address of the run's folder in storage.
     """
     condition, attempt = wanted.succeeded, next(reversed(wanted.attempts or []), None)
@@ -91,7 +91,7 @@ def overlay(
     report = heard.report if heard.report is not None and heard.report.attempt == attempt.number else None
     last = report.received if report is not None else _last_written(wanted, attempt, heard.since, now)
     if last is None:
-        return Overlay(shown, None, heard.pace)  # it may never report: an image of the user's own need not
+        return Overlay(shown, None, heard.pace)  # it may never report: a user's own image need not
     stale = settings.progress.stale_seconds - (now - last)
     after = shown if report is None else merged(wanted, report, run_folder)
     if stale <= 0:
@@ -115,21 +115,21 @@ def overlay(
 def _as_written(
     before: LMFineTuneStatus, wanted: LMFineTuneStatus, condition: Condition, attempt: Attempt, now: float
 ) -> LMFineTuneStatus:
-    """The decided status with what was last written about the same attempt's activity."""
+    """The decided status, with what was last written about the same attempt's activity."""
     written, newest = before.succeeded, next(reversed(before.attempts or []), None)
     kept = {condition.reason, Reason.STALLED.value}
     kept |= {Reason.EVALUATING.value} if condition.reason == Reason.TRAINING else set()
     if written is None or newest is None or newest.number != attempt.number or written.reason not in kept:
         return wanted
-    # A stall that was written is over only when a report says so: until then nothing has been heard.
+    # A stall that was written ends only with a new report, and there has been none yet.
     return _conditioned(wanted, Reason(written.reason), written.message, now)
 
 
 def _with_activity(after: LMFineTuneStatus, report: ProgressReport, now: float) -> LMFineTuneStatus:
-    """The condition by what the pod says that it does: one of four phases, or nothing, as a user's own image does."""
+    """The condition from the activity that the pod reports: one of four phases, or none, as from a user's own image."""
     condition, progress = after.succeeded, after.progress
     if condition is None or condition.reason != Reason.TRAINING:
-        return after  # preparing; merged() has left the decided condition in place
+        return after  # preparing; merged() has kept the decided condition
     told = report.status.metric(MetricName.PHASE)
     where = f"step {progress.step} of {progress.total_steps}" if progress and progress.step is not None else ""
     resumed = _resumed(after, condition.message)
@@ -141,7 +141,7 @@ def _with_activity(after: LMFineTuneStatus, report: ProgressReport, now: float) 
 
 
 def _resumed(status: LMFineTuneStatus, runs: str) -> str:
-    """From where the current attempt resumed, what that cost, and what ended the one before; empty for a first one."""
+    """Where the current attempt resumed, what that cost, and what ended the previous one; empty for the first."""
     attempts = status.attempts or []
     if len(attempts) < 2 or attempts[-1].resumed_from_step is None:
         return ""
@@ -164,12 +164,12 @@ def _stalled(
 
 
 def _past(time: float, now: float) -> float:
-    """A time that a status holds; 0 for one of tomorrow, which an operator whose clock was ahead has written."""
+    """A time in a status; 0 for one in the future, which an operator whose clock was ahead has written."""
     return time if time <= now else 0.0
 
 
 def _last_written(wanted: LMFineTuneStatus, attempt: Attempt, since: float, now: float) -> float | None:
-    """When the attempt was last heard of, by the status; nobody could be heard before the operator listened."""
+    """When the attempt last reported, from the status; not before the operator began to listen."""
     written = seconds(wanted.progress.last_update_time if wanted.progress else None)
     started = seconds(attempt.start_time)
     if written is None or started is None or written < started:
