@@ -1,4 +1,4 @@
-"""The ways a run can fail. Every outside system's errors are translated into these, once, in its own module."""
+"""The ways a run can fail. Every external system's errors are translated into these, once, in its own module."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 class JobError(Exception):
-    """A failure that a person can act on; its text is the whole explanation.
+    """A failure that a person can act on; its message is the whole explanation.
 
     Attributes:
-        reason: from the closed list, goes into the result message.
-        exit_code: how the process ends.
+        reason: from the closed list; part of the result message.
+        exit_code: exit code of the process.
     """
 
     exit_code: ExitCode
@@ -24,7 +24,7 @@ class JobError(Exception):
 
 
 class InvalidError(JobError):
-    """The manifest or the data cannot work. Holds every problem found, each beginning with its field path."""
+    """The manifest or the data is invalid. Holds every problem found, each beginning with its field path."""
 
     exit_code = ExitCode.INVALID
 
@@ -34,13 +34,13 @@ class InvalidError(JobError):
 
 
 class Findings:
-    """Collects what several checks find wrong, so that all of it is reported at once."""
+    """Collects the problems found by several checks, so that all are reported at once."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def of(self, look: Callable[[], T]) -> T | None:
-        """The look's answer; None, and its problems noted, when it raises InvalidError."""
+        """The check's result; None, with its problems collected, if it raises InvalidError."""
         try:
             return look()
         except InvalidError as error:
@@ -49,13 +49,13 @@ class Findings:
 
 
 class RefusedError(JobError):
-    """Model, data set or storage refused or not found: another attempt would end the same."""
+    """Model, data set or storage refused or not found: another attempt would fail the same way."""
 
     exit_code = ExitCode.REFUSED
 
 
 class AcceleratorMemoryError(JobError):
-    """Even a batch of 1 does not fit."""
+    """Even a batch of 1 does not fit into the accelerator's memory."""
 
     exit_code = ExitCode.ACCELERATOR_MEMORY
 
@@ -82,7 +82,7 @@ class UnavailableError(JobError):
 
 
 class NewerReleaseError(JobError):
-    """A newer release wrote what this one is to read. An attempt that runs its image can: not the run's failure."""
+    """A newer release wrote the input. An attempt with that release's image can read it: not a failure of the run."""
 
     exit_code = ExitCode.INTERRUPTED
 
@@ -91,7 +91,7 @@ class NewerReleaseError(JobError):
 
 
 class InterruptedRunError(JobError):
-    """SIGTERM or Ctrl-C arrived; what there was to save is saved."""
+    """SIGTERM or Ctrl-C arrived; everything that could be saved is saved."""
 
     exit_code = ExitCode.INTERRUPTED
 

@@ -28,7 +28,7 @@ HELD_OUT = "eval.arrow"
 
 
 def problems_of_spec(settings: Settings, max_positions: int | None) -> list[str]:
-    """What can be told before the data is seen."""
+    """Problems that can be found before the data is read."""
     problems = []
     size = settings.dataset.block_size
     if size is not None and max_positions is not None and size > max_positions:
@@ -55,14 +55,14 @@ def make(
 
     Args:
         folder: empty; gets the rows, the tokenizer and the summary.
-        scratch: for texts on their way.
-        settings: of the run.
+        scratch: for temporary texts.
+        settings: settings of the run.
         source: where the rows come from.
         tokenizer: ready for the task (see :func:`lmft_job.models.build.ready_tokenizer`); None trains one.
         max_positions: where texts are cut, and the longest block: the smaller of the model's and the tokenizer's limit.
-        fingerprint: noted in the figures.
-        spec_problems: what is known to be wrong already, to be reported with what the data adds.
-        check: called often; raises when the run is to stop.
+        fingerprint: stored with the figures.
+        spec_problems: problems found already, to be reported together with those of the data.
+        check: called often; raises if a stop was requested.
         model_labels: names that the model gives its classes, in its order.
 
     Raises:
@@ -79,7 +79,7 @@ def make(
         )
     (train, train_rows), (held_out, held_out_rows) = sides
 
-    # Drop what has no text.
+    # Drop rows without text.
     train_kept, held_out_kept = train.usable(train_rows), held_out.usable(held_out_rows)
     dropped = len(train_rows) + len(held_out_rows) - len(train_kept) - len(held_out_kept)
     _refuse_empty(settings, train_rows, held_out_rows, train_kept, held_out_kept)
@@ -118,7 +118,7 @@ def make(
         train_tokens, held_tokens = int(kept.sum()), int(held_kept.sum())
         train_cut, held_cut = int((train_lengths > kept).sum()), int((held_lengths > held_kept).sum())
 
-    # Note the figures.
+    # Store the figures.
     packed = chosen.block_size is not None
     figures = DatasetFigures(
         name=source.title,
@@ -156,7 +156,7 @@ def _checked(batches: Iterator[list[str]], check: Check) -> Iterator[list[str]]:
 def _load(
     settings: Settings, source: DataSource, scratch: Path, problems: Problems, check: Check
 ) -> tuple[tuple[Corpus, Indices], tuple[Corpus, Indices]] | None:
-    """Both sides of the data: their texts, and the rows to use of them; None when a split cannot be."""
+    """Both sides of the data: their texts, and the rows to use; None if a split cannot be made."""
     chosen = settings.dataset
     read: dict[str, Corpus] = {}
 
@@ -203,7 +203,7 @@ def _load(
 
 
 def _shared_rows(train: tuple[Corpus, Indices], held_out: tuple[Corpus, Indices]) -> int:
-    """How many rows are on both sides, as far as the source tells where its rows come from."""
+    """How many rows are on both sides, as far as the source can tell where its rows come from."""
     (one, rows), (other, held_rows) = train, held_out
     if not (one.spans and other.spans):
         return len(np.intersect1d(rows, held_rows)) if one is other else 0
@@ -254,7 +254,7 @@ def _pack(path: Path, texts: Iterator[list[str]], tokenizer: Any, size: int, che
 def _label(
     path: Path, texts: Iterator[list[str]], numbers: list[int], tokenizer: Any, limit: int | None, check: Check
 ) -> tuple[Lengths, Lengths]:
-    """Write rows with their labels; the lengths of their texts, and as far as these are kept."""
+    """Write rows with their labels; returns the lengths of their texts, before and after truncation."""
     whole, kept = [], []
     waiting = iter(numbers)
     with RowWriter(path, tokenizers.id_count(tokenizer)) as writer:

@@ -1,4 +1,4 @@
-"""Labels of any kind as numbers of classes, in the order that the source or the model gives them."""
+"""Labels of any kind as class numbers, in the order that the source or the model gives them."""
 
 import re
 import unicodedata
@@ -24,8 +24,8 @@ class Classes:
 
     Attributes:
         names: in the order of their numbers.
-        train: the number of each training row's class.
-        held_out: of each held-out row's.
+        train: class number of each training row.
+        held_out: class number of each held-out row.
     """
 
     names: list[str]
@@ -34,9 +34,9 @@ class Classes:
 
 
 def plain(label: Any) -> Any:
-    """A label as it is compared: text, a whole number, or None where there is none; anything else as it was.
+    """A label as it is compared: text, a whole number, or None if there is none; other values are returned unchanged.
 
-    Text is kept as written, zeros in front of a number too.
+    Text is kept as written, including leading zeros of a number.
     """
     if is_missing(label):
         return None
@@ -54,7 +54,7 @@ def plain(label: Any) -> Any:
 
 
 def model_labels(id2label: dict[int, str] | None) -> list[str]:
-    """Names that a model gives its classes; none where it has but the library's placeholders."""
+    """Class names of a model; empty if it only has the library's placeholders."""
     names = [str((id2label or {})[number]) for number in sorted(id2label or {})]
     unnamed = all(_UNNAMED.match(name) or _PLAIN_INTEGER.match(name) for name in names)
     return [] if unnamed or len(set(names)) < len(names) or len(names) < 2 else names
@@ -68,19 +68,19 @@ def number_labels(
     problems: Problems,
     of_model: Sequence[str] = (),
 ) -> Classes:
-    """Class names, and the labels of both sides as numbers of them.
+    """Class names, and the labels of both sides as class numbers.
 
     Args:
         train: labels as :func:`plain` gives them, none missing.
         held_out: likewise.
-        names: those of the source, which then numbers its labels.
-        field_name: for words.
-        problems: hears what is wrong; then there are no classes.
-        of_model: names that the model gives its classes. Where they are those of the data, or the data has numbers of
-            them, they stand, in the model's order: its head knows that one.
+        names: class names of the source, whose labels are then numbers.
+        field_name: for messages.
+        problems: receives what is wrong; then there are no classes.
+        of_model: class names of the model. If they match the data's, or the data has numbers of them, they are used in
+            the model's order, which its head was trained with.
 
-    Without names of source or model the values themselves are the names, sorted (whole numbers by value, text by code
-    point).
+    If neither source nor model has names, the values themselves are the names, sorted (whole numbers by value, text by
+    code point).
     """
     where = f"spec.dataset.labelField: {field_name!r}"
     strange = {type(value).__name__ for value in chain(train, held_out) if type(value) not in (str, int, float)}
@@ -140,7 +140,7 @@ def _are_classes(train: Sequence[Any], held_out: Sequence[Any], where: str, prob
 
 
 def _require_known(train: Counter[Any], both: Counter[Any], where: str, problems: Problems) -> None:
-    """Every class needs rows to learn from."""
+    """Every class needs training rows."""
     strange = sorted((value for value in both if value not in train), key=str)
     if strange:
         shown = listed([f"{value!r} ({both[value]} row{'s' if both[value] > 1 else ''})" for value in strange])
@@ -161,7 +161,7 @@ def _one_class(train: Iterable[Any], where: str) -> str:
 
 
 def _fraction(values: list[Any]) -> str | None:
-    """A value that shows that these are measures and no classes."""
+    """A value which shows that the labels are measurements and not classes."""
     for value in values:
         if isinstance(value, float):
             return f"{value:g}"
@@ -171,7 +171,7 @@ def _fraction(values: list[Any]) -> str | None:
 
 
 def _twins(values: list[str]) -> list[tuple[str, str]]:
-    """Pairs that people take for the same word: blanks around or within, or composed and decomposed letters."""
+    """Pairs that people read as the same word: they differ in spaces, or in composed and decomposed letters."""
     seen: dict[str, str] = {}
     found = []
     for value in values:
@@ -183,14 +183,14 @@ def _twins(values: list[str]) -> list[tuple[str, str]]:
 
 
 def _ordered(values: list[Any]) -> list[Any]:
-    """Numbers by value, also those that are text, as in CSV; other text by code point."""
+    """Numbers by value, including numbers written as text, as in CSV; other text by code point."""
     if all(isinstance(value, str) and _NUMBER.match(value) for value in values):
         return sorted(values, key=lambda value: (float(value), value))
     return sorted(values)
 
 
 def _aligned(values: list[Any], names: Sequence[str]) -> dict[Any, int] | None:
-    """The model's number of each value: by name, whatever its case, or by number; None where they do not fit."""
+    """The model's class number of each value: by name (ignoring case) or by number; None if they do not match."""
     if not names:
         return None
     ways: list[Callable[[Any], Any]] = [str, lambda value: str(value).casefold()]

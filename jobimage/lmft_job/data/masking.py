@@ -1,7 +1,7 @@
 """Masks for masked language modelling, each a pure function of seed, epoch and row.
 
 Trainer restores the random state only after it has collated the first batch of a resumed run, so masks drawn from a
-global generator would differ there. Here nothing is drawn from a state: Philox (Salmon et al., "Parallel random
+global generator would differ there. Here no random state is used: Philox (Salmon et al., "Parallel random
 numbers: as easy as 1, 2, 3", 2011) is a counter-based generator, keyed by (seed, epoch) and started at the row.
 """
 
@@ -16,17 +16,17 @@ from lmft_job.errors import InvalidError
 from lmft_job.tasks.base import IGNORED
 
 EVALUATION_EPOCH = (1 << 64) - 1
-"""Stands for "epoch" in the masks of the held-out blocks, which are the same at every evaluation."""
+"""Takes the place of the epoch in the masks of held-out blocks, which are the same at every evaluation."""
 _KEEP_BELOW = int(0.1 * 2**32)
 _REPLACE_BELOW = int(0.2 * 2**32)
 
 
 class Masker:
-    """BERT's masking (Devlin et al., 2019): of the chosen tokens 80 % become the mask, 10 % another token, 10 % stay.
+    """BERT's masking (Devlin et al., 2019): 80 % of the chosen tokens become the mask, 10 % another token, 10 % stay.
 
     Args:
-        seed: of the run.
-        probability: share of the tokens to choose.
+        seed: seed of the run.
+        probability: share of tokens to choose.
         vocabulary: ids below this may replace a token.
         mask_id: id of the mask token.
         special_ids: ids that are never chosen.
@@ -40,9 +40,9 @@ class Masker:
         self.special_ids = np.array(sorted(set(special_ids)), np.int64)
 
     def __call__(self, ids: Ids, epoch: int, row: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Inputs and labels of one block of ids (1-D, int64); labels are -100 where nothing is to be predicted."""
+        """Inputs and labels of one block of ids (1-D, int64); labels are -100 where nothing is predicted."""
         length = len(ids)
-        # random_raw's stream is part of numpy's compatibility promise; the distributions built on it are not.
+        # numpy guarantees that random_raw's stream stays the same; it does not for the distributions built on it.
         key, counter = np.array([self.seed, epoch], np.uint64), np.array([0, 0, row, 0], np.uint64)
         raw = np.random.Philox(key=key, counter=counter).random_raw(2 * length)
         chosen = raw[:length] < np.uint64(int(self.probability * 2**64))
@@ -62,7 +62,7 @@ class MaskedBlocks(BlockRows):
     Args:
         path: the Arrow file.
         masker: draws the masks.
-        fixed: the same masks at every reading (evaluation); otherwise those of the epoch that the index carries.
+        fixed: use the same masks at every reading (evaluation); otherwise those of the epoch that the index carries.
     """
 
     def __init__(self, path: Path, masker: Masker, *, fixed: bool) -> None:
@@ -77,7 +77,7 @@ class MaskedBlocks(BlockRows):
 
 
 def require_masks(held_out: MaskedBlocks) -> None:
-    """Refuse held-out blocks without a single mask: there would be nothing to measure.
+    """Refuse held-out blocks without a single masked token: there would be nothing to measure.
 
     Raises:
         InvalidError: with what to change.

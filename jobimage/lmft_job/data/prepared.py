@@ -1,4 +1,4 @@
-"""The way in: from settings to rows that a Trainer can take, prepared once and found again by their fingerprint."""
+"""The entry: from settings to rows that a Trainer can take, prepared once and found again by their fingerprint."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _PACKAGE = Path(lmft_job.__file__).parent
 CODE = ("data/**/*.py", "models/config.py", "models/tokenizers.py", "tasks/*.py")
-"""The files of this package that decide on prepared rows."""
+"""Files of this package that affect the prepared rows."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Prepared:
 
     Attributes:
         train: rows to train on; give the Trainer ``EpochSampler(len(train), seed)`` as its training sampler, so that
-            an index carries its epoch, and leave ``remove_unused_columns`` off.
+            an index carries its epoch, and set ``remove_unused_columns`` to False.
         held_out: rows to evaluate on, the same at every reading.
-        collator: of both.
-        tokenizer: the one given, or the one trained on the training texts.
-        figures: the data in numbers.
-        noun: what a row is called, in the plural.
-        reused: whether it was found prepared.
-        folder: where it lies on this machine.
+        collator: for both.
+        tokenizer: the given one, or the one trained on the training texts.
+        figures: figures of the data.
+        noun: what a row is called, plural.
+        reused: whether it had been prepared before.
+        folder: its folder on this machine.
     """
 
     train: Rows
@@ -70,7 +70,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Names the prepared data here and in storage."""
+        """Identifies the prepared data here and in storage."""
         return self.folder.name
 
     @property
@@ -94,27 +94,27 @@ def prepare(
     say: Callable[[str], None] = log.info,
     admitted: Sequence[str] | None = None,
 ) -> Prepared:
-    """Find the prepared data set, here or in storage, or make it and leave it in both.
+    """Find the prepared data set, here or in storage, or prepare it and store it in both.
 
     Args:
-        settings: of the run.
-        tokenizer: a fast one that is ready for the task; None trains one of ``train_vocab_size`` tokens.
+        settings: settings of the run.
+        tokenizer: a fast one that is ready for the task; None trains one with ``train_vocab_size`` tokens.
         store: rooted at ``<output.uri>/<namespace>``; None keeps the data on this machine.
         cache: folder of this machine for prepared data and scratch files.
         max_positions: tokens that fit into one input (see :func:`lmft_job.models.config.position_limit`); None for no
             limit.
-        model_labels: names that the model gives its classes, in the order of their numbers; none for a fresh head.
-        known_problems: what is wrong already; the data is then only looked at, to tell what is wrong with it too.
+        model_labels: class names of the model, in the order of their numbers; empty for a fresh head.
+        known_problems: problems found already; the data is then only checked, to report its problems too.
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
-        check: called often; raises when the run is to stop.
-        say: hears what a person may want to know.
-        admitted: the platform's patterns for addresses of files; None admits all.
+        check: called often; raises if a stop was requested.
+        say: called with messages for people.
+        admitted: the platform's patterns for addresses of files; None allows all.
 
     Raises:
-        InvalidError: spec or data cannot work; every problem found is listed, those known before included.
+        InvalidError: spec or data are invalid; lists every problem found, known ones included.
         RefusedError: data set not found or not allowed.
-        UnavailableError: hub or storage out of reach.
+        UnavailableError: hub or storage unreachable.
     """
     spec_problems = [*known_problems, *problems_of_spec(settings, max_positions)]
     try:
@@ -174,7 +174,7 @@ def reopen(
     check: Check = lambda: None,
     say: Callable[[str], None] = log.info,
 ) -> Prepared | None:
-    """A prepared data set by its fingerprint, without a look at its source; None when there is none."""
+    """A prepared data set by its fingerprint, without reading its source; None if there is none."""
     target = _folder(cache, fingerprint)
     if (target / PREPARED).is_file():
         try:
@@ -201,7 +201,7 @@ def reopen(
     try:
         return _open(target, settings, tokenizer, reused=True)
     except NewerReleaseError as error:
-        # Theirs stays as it is: whoever runs the newer release has use for it.
+        # Data of a newer release is kept: the newer release can use it.
         say(f"{error}; it is prepared again here")
         shutil.rmtree(target, ignore_errors=True)
         return None
@@ -215,7 +215,7 @@ def reopen(
 def fingerprint_of(
     settings: Settings, data: str, tokenizer: Any | None, max_positions: int | None, model_labels: Sequence[str] = ()
 ) -> str:
-    """Names what the prepared data depends on: the data, split, fields, tokenizer, block size and this code."""
+    """Hash of everything the prepared data depends on: data, split, fields, tokenizer, block size and this code."""
     chosen = settings.dataset
     parts: dict[str, Any] = {
         "code": code_version(),
@@ -234,7 +234,7 @@ def fingerprint_of(
 
 
 def code_version() -> str:
-    """SHA-256 of the code that decides on prepared rows: data prepared by other code is not reused."""
+    """SHA-256 of the code that affects prepared rows: data prepared by other code is not reused."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in CODE for path in _PACKAGE.glob(pattern)):
         digest.update(path.read_bytes())
@@ -242,7 +242,7 @@ def code_version() -> str:
 
 
 def _with_problems(known: Sequence[str], error: JobError) -> InvalidError:
-    """One error for what is wrong with the spec and for a data set that cannot be had; the spec must change anyway."""
+    """One error for an invalid spec and unavailable data together; the spec must change anyway."""
     if isinstance(error, InvalidError):
         return InvalidError([*known, *error.problems], error.reason)
     return InvalidError([*known, str(error)] if isinstance(error, RefusedError) else known)
@@ -253,12 +253,12 @@ def _folder(cache: Path, fingerprint: str) -> Path:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place at once; one that is there already is as good."""
+    """Move a finished folder into place atomically; one that is there already is equally good."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(folder, target)
     except OSError:
-        # In its place there may be another's, whole as ours.
+        # Another process may have put a complete one there.
         if not (target / PREPARED).is_file():
             raise
 
@@ -270,7 +270,7 @@ def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bo
     except NewerFormatError as error:
         raise NewerReleaseError(str(error)) from error
     if tokenizer is None:
-        # Whoever shares the namespace's storage may have put it there.
+        # Anyone with access to the namespace's storage may have put it there.
         tokenizer = _tokenizer(folder / TOKENIZER)
     train, held_out, collator = _views(folder, settings, tokenizer)
     figures = DatasetFigures.model_validate(summary["figures"])
@@ -278,7 +278,7 @@ def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bo
 
 
 def _tokenizer(folder: Path) -> Any:
-    """Raises ValueError for one that cannot be read, or leads elsewhere."""
+    """Raises ValueError for a tokenizer that cannot be read, or that refers to files elsewhere."""
     from lmft_job.models.sources.parsing import SlowTokenizerError, tokenizer_of
     from lmft_job.process.apart import ApartError
 

@@ -1,4 +1,4 @@
-"""Whether held-out texts stand in the training data too, word for word; figures on such rows are no test."""
+"""Whether held-out texts also occur in the training data, word for word; figures on such rows test nothing."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 class Repeats:
-    """Counts held-out texts that the training texts hold; 9 bytes of memory for each held-out one."""
+    """Counts held-out texts that also occur in training; 9 bytes of memory for each held-out text."""
 
     def __init__(self, held_out: Iterator[list[str]]) -> None:
         parts = [_hashes(batch) for batch in held_out]
@@ -15,7 +15,7 @@ class Repeats:
         self._seen = np.zeros(len(self._held), bool)
 
     def watch(self, train: Iterator[list[str]]) -> Iterator[list[str]]:
-        """The same batches; their texts are looked up as they pass."""
+        """Passes the batches on unchanged, and looks their texts up."""
         for batch in train:
             if len(self._held):
                 hashes = _hashes(batch)
@@ -25,11 +25,11 @@ class Repeats:
 
     @property
     def count(self) -> int:
-        """Held-out texts seen so far; equal ones count each."""
+        """Number of held-out texts seen so far; duplicates count each."""
         first = np.searchsorted(self._held, self._held)
         return int(self._seen[first].sum())
 
 
 def _hashes(texts: list[str]) -> npt.NDArray[np.int64]:
-    # 64 bits, drawn again for each process: a collision of two texts by chance is negligible.
+    # 64 bits, with a new key for each process: the chance of a collision of two texts is negligible.
     return np.fromiter(map(hash, texts), np.int64, len(texts))

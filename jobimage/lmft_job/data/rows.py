@@ -39,7 +39,7 @@ def _numpy(values: pa.Array) -> Ids:
 
 
 class BlockWriter:
-    """Cuts a stream of ids into blocks of equal length and writes them as they come; the remainder is dropped."""
+    """Cuts a stream of ids into blocks of equal length and writes them as they arrive; drops the remainder."""
 
     def __init__(self, path: Path, block_size: int, bound: int) -> None:
         self.blocks = 0
@@ -107,7 +107,7 @@ class RowWriter:
             self._write()
 
     def close(self) -> None:
-        """Write what is held."""
+        """Write the buffered rows."""
         if self._rows:
             self._write()
         self._stream.close()
@@ -132,8 +132,8 @@ class RowWriter:
 class Rows(ABC):
     """Base of the data sets that a Trainer takes.
 
-    An index may carry the epoch: ``epoch * len(rows) + row``, as :class:`EpochSampler` yields it. What a row looks like
-    is a pure function of that index, so a resumed run sees what an uninterrupted one would have seen.
+    An index may carry the epoch: ``epoch * len(rows) + row``, as :class:`EpochSampler` yields it. The content of a row
+    is a pure function of that index, so a resumed run sees what an uninterrupted run would have seen.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,7 +150,7 @@ class Rows(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Item:
-        """The row of an index."""
+        """The row at an index."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_batches", "_views", "_labels")}
@@ -164,7 +164,7 @@ class BlockRows(Rows):
     """Packed blocks for causal language modelling: ``input_ids`` and ``labels``, both int64 of block_size.
 
     Labels equal the inputs: the model shifts them itself. No attention mask, since nothing is padded; attention crosses
-    the borders of documents within a block, as it does in the tutorials.
+    the boundaries of documents within a block, as it does in the tutorials.
     """
 
     def _open(self) -> None:
@@ -174,7 +174,7 @@ class BlockRows(Rows):
             self._views.append(_numpy(batch.column(0).values).reshape(batch.num_rows, -1))
 
     def block(self, row: int) -> Ids:
-        """Ids of one block, int64 of block_size, in memory of its own."""
+        """Ids of one block, int64 of block_size, as a copy."""
         if not 0 <= row < self._length:
             raise IndexError(row)
         ids: Ids = self._views[row // BATCH_ROWS][row % BATCH_ROWS].astype(np.int64)
@@ -204,8 +204,8 @@ class LabelledRows(Rows):
 class EpochSampler(Sampler[int]):
     """The order in which a plain Trainer reads its data, each index carrying its epoch (see :class:`Rows`).
 
-    The permutation of epoch e is ``torch.randperm`` seeded with seed + e, as accelerate's seedable sampler draws it
-    (it replaces a RandomSampler by its own, hence no subclass of that). Trainer and accelerate call ``set_epoch``.
+    The permutation of epoch e is ``torch.randperm`` seeded with seed + e, the same as accelerate's seedable sampler
+    (accelerate replaces a RandomSampler, hence this is not a subclass). Trainer and accelerate call ``set_epoch``.
     """
 
     def __init__(self, length: int, seed: int) -> None:
@@ -214,7 +214,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration reads."""
+        """Set the epoch that the next iteration reads."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -258,7 +258,8 @@ class PadRows:
 class OneEnd:
     """Collator for heads that read the state at a row's last end-of-text token (BART's, T5's).
 
-    They want as many of these in every row. One that a text holds, as ``</s>``, is read as unknown.
+    These heads need the same number of such tokens in every row. One that occurs in the text, as ``</s>``, is replaced
+    by the unknown token.
     """
 
     def __init__(self, collate: Callable[[list[Item]], dict[str, Any]], tokenizer: Any) -> None:

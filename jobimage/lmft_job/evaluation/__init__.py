@@ -1,1 +1,1 @@
-"""Figures and answers on held-out data: what the model knows, and how far each figure may be off."""
+"""Figures and sample answers on held-out data, and the uncertainty of each figure."""

@@ -1,6 +1,6 @@
 """Figures on the held-out data: loss, perplexity, accuracy, and the loss as a plain Trainer would report it.
 
-Draws nothing from the global random state, so that evaluating does not change what training does next.
+Does not use the global random state, so that an evaluation does not change the training after it.
 """
 
 import math
@@ -22,12 +22,12 @@ from lmft_job.evaluation.uncertainty import Units
 from lmft_job.models.device import Arithmetic
 
 _ADDED = 1e-4
-"""Share of the loss from which on it is not the likelihood alone; summing otherwise changes less."""
+"""Relative difference above which the loss is not the likelihood alone; summation order changes it by less."""
 
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
 Beat = Callable[[], None]
 TrainerLoss = Callable[[dict[str, torch.Tensor], float], float | None]
-"""From a batch and its summed loss to the loss that Trainer's own evaluation has for it; None for the plain mean."""
+"""Maps a batch and its summed loss to the loss of Trainer's own evaluation; None for the plain mean."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class HeldOutFigures:
 
     Attributes:
         loss: mean negative log-likelihood over all targets, in nats; each target weighs the same. What a model adds to
-            its loss for training, such as a router's balance, is not part of it.
+            its loss for training, such as a router's balancing loss, is not included.
         trainer_loss: mean of the batches' losses weighted by rows, which is what Trainer calls ``eval_loss``. The same
             as ``loss`` where every row has the same number of targets; with a trainer class that computes a loss of its
             own, the mean of that.
         perplexity: exp(loss) for language models.
-        accuracy: share of rows labelled right, for classification.
+        accuracy: share of rows labelled correctly, for classification.
         loss_error: standard error of the loss over blocks, or rows; None where it cannot be computed.
         accuracy_error: standard error of the accuracy over rows.
-        loss_change_error: standard error of the change of the loss since before training.
+        loss_change_error: standard error of the change of the loss since the baseline.
         accuracy_change_error: standard error of the change of the accuracy.
     """
 
@@ -65,7 +65,7 @@ class HeldOutFigures:
         return self.perplexity * self.loss_error
 
     def by_name(self) -> dict[str, float | None]:
-        """By the names that :mod:`lmft_api.figures`, report and status have for them."""
+        """Figures by their names in :mod:`lmft_api.figures`, report and status."""
         return {
             "eval_loss": self.loss,
             "trainer_eval_loss": self.trainer_loss,
@@ -79,7 +79,7 @@ class HeldOutFigures:
         }
 
     def to_json(self) -> dict[str, float | None]:
-        """As checkpoints and ``before.json`` hold it."""
+        """As stored in checkpoints and ``before.json``."""
         return {
             "loss": self.loss,
             "trainer_loss": self.trainer_loss,
@@ -93,7 +93,7 @@ class HeldOutFigures:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "HeldOutFigures":
-        """Read back, what an earlier release wrote too; raises KeyError where a loss is missing."""
+        """Read back, including the format of earlier releases; raises KeyError if a loss is missing."""
         return cls(
             loss=written["loss"],
             trainer_loss=written["trainer_loss"],
@@ -108,11 +108,11 @@ class HeldOutFigures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """An evaluation, and what it is made of.
+    """An evaluation, and the units that it is computed from.
 
     Attributes:
         figures: of all held-out data.
-        units: block by block, or row by row; None for a model whose logits do not tell.
+        units: figures by block or row; None for a model whose logits do not allow it.
     """
 
     figures: HeldOutFigures
@@ -134,18 +134,18 @@ def evaluate_held_out(
     """Evaluate a model.
 
     Args:
-        model: takes a batch with ``labels`` and answers with ``loss`` and ``logits``.
-        rows: the held-out rows, with a length.
-        collate: rows to a batch.
-        task: decides what counts as a target.
+        model: takes a batch with ``labels`` and returns ``loss`` and ``logits``.
+        rows: held-out rows, with a length.
+        collate: makes a batch of rows.
+        task: determines the targets.
         batch_size: rows in a batch.
         arithmetic: device and precision.
-        beat: called after every batch; what it raises ends the evaluation.
-        trainer_loss_of: for :attr:`HeldOutFigures.trainer_loss`.
-        before: the evaluation before training, to tell how certain the change since is.
+        beat: called after every batch; an exception it raises ends the evaluation.
+        trainer_loss_of: computes :attr:`HeldOutFigures.trainer_loss`.
+        before: units of the baseline, for the standard error of the change since then.
 
     Raises:
-        DivergedError: when a batch's loss is NaN or infinite; a mean would hide or spread it.
+        DivergedError: a batch's loss is NaN or infinite; a mean would hide or spread it.
     """
     kind = tasks.of(task)
     losses: list[float] = []
@@ -217,9 +217,9 @@ def _with_errors(figures: HeldOutFigures, units: Units | None, before: Units | N
 
 
 def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
-    """The mean negative log-likelihood of a batch: the model's own loss, unless it adds something to that.
+    """The mean negative log-likelihood of a batch: the model's own loss, unless that includes other terms.
 
-    Mixtures of experts add their routers' losses, and other models regularisers or further heads.
+    Mixtures of experts add their routers' losses, other models add regularisation or the losses of further heads.
     """
     if by_row is None:
         return own
@@ -228,7 +228,7 @@ def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
 
 
 def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:
-    # A DataLoader draws its workers' base seed from the global generator unless it is given one of its own.
+    # A DataLoader draws its workers' base seed from the global generator unless it is given a generator of its own.
     order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)
     pinned = device.type == "cuda"
     loader: DataLoader[Any] = DataLoader(

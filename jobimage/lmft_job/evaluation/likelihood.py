@@ -1,4 +1,4 @@
-"""The negative log-likelihood of each held-out row, beside the model's own loss and at little more than its cost."""
+"""The negative log-likelihood of each held-out row, at little more than the cost of the model's own loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from lmft_job.tasks.base import IGNORED
 
 
 class RowLosses:
-    """Stands in for transformers' loss of causal models: the same mean, of losses that are kept row by row.
+    """Replaces transformers' loss of causal models: the same mean, of losses that are kept row by row.
 
     Over a vocabulary of 50,000 a second cross entropy costs as much as several layers of a small model.
     """
@@ -32,7 +32,7 @@ class RowLosses:
         shift_labels: torch.Tensor | None = None,
         **more: Any,
     ) -> torch.Tensor:
-        """As ``ForCausalLMLoss``, which is asked where this is more than a mean over the targets of a batch."""
+        """As ``ForCausalLMLoss``, which is called if this is more than a mean over the targets of a batch."""
         ordinary = num_items_in_batch is None and shift_labels is None and ignore_index == IGNORED and not more
         if not ordinary or logits.shape != (*labels.shape, vocab_size):
             own: torch.Tensor = ForCausalLMLoss(
@@ -45,16 +45,16 @@ class RowLosses:
         return losses.sum() / (targets != ignore_index).sum()
 
     def of(self, logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
-        """Summed loss of each row of the batch that was just computed; None where its logits do not tell."""
+        """Summed loss of each row of the last batch; None if its logits do not allow it."""
         kept, self._kept = self._kept, []
-        if len(kept) == 1 and kept[0][0] is labels:  # several are of several heads
+        if len(kept) == 1 and kept[0][0] is labels:  # several come from several heads
             return kept[0][1].tolist()
         return row_losses(logits, labels, task)
 
 
 @contextmanager
 def recorded(model: Any, task: Task) -> Iterator[RowLosses]:
-    """Within it, a causal model that takes its loss from transformers keeps the losses of its rows."""
+    """Within it, a causal model with transformers' loss records the losses of its rows."""
     rows = RowLosses()
     if not tasks.of(task).causal or getattr(model, "loss_function", None) is not ForCausalLMLoss:
         yield rows
@@ -70,17 +70,17 @@ def recorded(model: Any, task: Task) -> Iterator[RowLosses]:
 
 
 def row_losses(logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
-    """Summed negative log-likelihood of each row of a batch; None where the logits are not those of the labels."""
+    """Summed negative log-likelihood of each row of a batch; None if the logits do not match the labels."""
     if not isinstance(logits, torch.Tensor) or logits.shape[:-1] != labels.shape:
         return None
     kind = tasks.of(task)
     if kind.has_labels:
         return cross_entropy(logits.float(), labels, reduction="none").tolist()
-    if kind.masked:  # few of the tokens are targets
+    if kind.masked:  # only a few tokens are targets
         chosen = labels != IGNORED
         losses = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
         return torch.stack([part.sum() for part in torch.split(losses, chosen.sum(1).tolist())]).tolist()
-    # Row by row: the logits of a batch in FP32 once more could be what the accelerator's memory does not hold.
+    # Row by row: another FP32 copy of a whole batch's logits might not fit into the accelerator's memory.
     last, first = labels.shape[1] - kind.shift, kind.shift
     sums = [
         cross_entropy(logits[row, :last].float(), labels[row, first:], reduction="sum") for row in range(len(labels))

@@ -1,4 +1,4 @@
-"""Prompts answered by the model, the same way before and after training. Seeded; the global RNG is left alone."""
+"""Prompts answered by the model, in the same way before and after training. Seeded; does not use the global RNG."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ from lmft_job.models.device import Arithmetic
 
 
 def check_prompts(prompts: Sequence[str], tokenizer: Any | None, task: Task, limit: int | None) -> None:
-    """Refuse prompts that cannot be answered, all at once, before anything expensive.
+    """Refuse prompts that cannot be answered, all at once, before any expensive step.
 
     Args:
-        prompts: of the manifest.
-        tokenizer: of the model; None while it is yet to be trained, when less can be told.
-        task: of the run.
+        prompts: prompts of the manifest.
+        tokenizer: tokenizer of the model; None if it is not trained yet, when fewer checks are possible.
+        task: task of the run.
         limit: tokens that fit into the model; None for no limit.
 
     Raises:
-        InvalidError: a prompt is too long, has no tokens, or is none that the task can answer.
+        InvalidError: a prompt is too long, has no tokens, or does not suit the task.
     """
     kind, problems = tasks.of(task), []
     for index, prompt in enumerate(prompts):
@@ -54,7 +54,7 @@ def answer_prompts(
     arithmetic: Arithmetic,
     beat: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """An answer for each prompt: a continuation, the likeliest fills, or a label with its score."""
+    """An answer for each prompt: a continuation, the most likely fills, or a label with its score."""
     kind = tasks.of(task)
     was_training = model.training
     model.eval()
@@ -67,7 +67,7 @@ def answer_prompts(
                 encoded = tokenizer(text, return_tensors="pt").to(arithmetic.device)
                 encoded.pop("token_type_ids", None)
                 inputs = {name: values[:, :length] for name, values in encoded.items()}
-                # Each prompt starts from the seed, so an answer does not depend on the prompts before it.
+                # The seed is set for each prompt, so an answer does not depend on earlier prompts.
                 devices = [arithmetic.device] if arithmetic.device.type == "cuda" else []
                 with torch.random.fork_rng(devices=devices):
                     torch.manual_seed(seed)

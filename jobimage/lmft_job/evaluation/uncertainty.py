@@ -1,8 +1,8 @@
-"""How far a figure of the held-out data may be off by the choice of that data: standard errors over rows or blocks.
+"""Uncertainty of a held-out figure due to the choice of that data: standard errors over rows or blocks.
 
-A figure is a ratio of two sums over units: the losses of all targets by their number, or the rows labelled right by the
-rows. Its standard error is the ratio estimator's over units drawn at random (Cochran, "Sampling Techniques", 1977,
-section 6.4). Units are blocks where texts are packed, since the tokens of a block are not independent; rows elsewhere.
+A figure is a ratio of two sums over units: the losses of all targets to their number, or the rows labelled correctly to
+all rows. Its standard error is the ratio estimator's over randomly drawn units (Cochran, "Sampling Techniques", 1977,
+section 6.4). Units are blocks if texts are packed, since the tokens of a block are not independent; otherwise rows.
 """
 
 import io
@@ -14,17 +14,17 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 NOTICEABLE = 2.0
-"""A change of fewer standard errors than this may be chance: one in twenty is larger without any reason."""
+"""A change of fewer standard errors than this may be chance: one in twenty is larger by chance alone."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """One evaluation, unit by unit; units without a target count nothing.
+    """One evaluation by units; units without a target do not count.
 
     Attributes:
         losses: summed negative log-likelihood of each block or row, in nats; (units,).
-        targets: its number of targets; (units,).
-        right: 1 where the row is labelled right, else 0; None for language models.
+        targets: number of targets of each; (units,).
+        right: 1 if the row is labelled correctly, else 0; None for language models.
     """
 
     losses: Floats
@@ -38,23 +38,23 @@ class Units:
 
     @property
     def accuracy_error(self) -> float | None:
-        """Standard error of the share labelled right."""
+        """Standard error of the accuracy."""
         return None if self.right is None else share_error(self.right)
 
     def loss_change_error(self, before: "Units") -> float | None:
-        """Standard error of the change of the mean loss, the units compared one by one."""
+        """Standard error of the change of the mean loss, units compared pairwise."""
         if not np.array_equal(self.targets, before.targets):
             return None
         return ratio_error(self.losses - before.losses, self.targets)
 
     def accuracy_change_error(self, before: "Units") -> float | None:
-        """Standard error of the change of accuracy, the rows compared one by one."""
+        """Standard error of the change of accuracy, rows compared pairwise."""
         if self.right is None or before.right is None or len(self.right) != len(before.right):
             return None
         return ratio_error(self.right - before.right, np.ones(len(self.right)))
 
     def to_bytes(self) -> bytes:
-        """As numpy's file of float64, a row each for losses, targets and what is right."""
+        """As a numpy file of float64, with one row each for losses, targets and right."""
         parts = [self.losses, self.targets, *([] if self.right is None else [self.right])]
         file = io.BytesIO()
         np.save(file, np.stack(parts), allow_pickle=False)
@@ -62,7 +62,7 @@ class Units:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Units":
-        """Read back; raises ValueError when it is no such file."""
+        """Read back; raises ValueError if it is not such a file."""
         try:
             parts = np.load(io.BytesIO(data), allow_pickle=False)
         except (EOFError, OSError) as error:
@@ -73,7 +73,7 @@ class Units:
 
 
 def ratio_error(sums: Floats, weights: Floats) -> float | None:
-    """Standard error of ``sums.sum() / weights.sum()``; None with fewer than two units that weigh something."""
+    """Standard error of ``sums.sum() / weights.sum()``; None with fewer than two units of non-zero weight."""
     counted = weights > 0
     sums, weights = sums[counted], weights[counted]
     units, total = len(sums), math.fsum(weights)
@@ -86,7 +86,8 @@ def ratio_error(sums: Floats, weights: Floats) -> float | None:
 def share_error(right: Floats) -> float | None:
     """Standard error of a share.
 
-    Where none or all are right the sample has no spread, which is no certainty: then of Laplace's (k + 1) / (n + 2).
+    If none or all are right, the sample has no variance, which does not mean certainty: then of Laplace's
+    (k + 1) / (n + 2).
     """
     rows, hits = len(right), math.fsum(right)
     if hits in (0, rows) and rows:
@@ -96,5 +97,5 @@ def share_error(right: Floats) -> float | None:
 
 
 def may_be_chance(change: float, error: float | None) -> bool:
-    """Whether a change is so small that another draw of the held-out data might not show it."""
+    """Whether a change is so small that another sample of held-out data might not show it."""
     return error is not None and abs(change) < NOTICEABLE * error

@@ -1,1 +1,1 @@
-"""The Hugging Face hub: its client's errors in our words, and uploads to it."""
+"""The Hugging Face hub: translation of its client's errors, and uploads to it."""

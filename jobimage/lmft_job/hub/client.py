@@ -1,6 +1,7 @@
-"""What the Hugging Face hub's client raises, in the run's words, and patience with what may pass.
+"""Translates what the Hugging Face hub's client raises, and retries failures that may be temporary.
 
-Asked by everything that talks to the hub: :mod:`model_source`, :mod:`data.sources`, :mod:`hub_push`.
+Used by everything that talks to the hub: :mod:`lmft_job.models.sources`, :mod:`lmft_job.data.sources`,
+:mod:`lmft_job.hub.push`.
 """
 
 import errno
@@ -19,22 +20,22 @@ T = TypeVar("T")
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 WAITS_SECONDS = (1.0, 2.0, 4.0)
-"""Between tries; the client itself waits and tries again when it fetches files, not when it asks what there is."""
+"""Seconds between tries; the client itself retries downloads of files, but not queries."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the hub was asked for.
+    """What was requested from the hub.
 
     Attributes:
         name: ``owner/name``.
-        field: of the manifest that names it.
+        field: manifest field that names it.
         thing: ``model`` or ``data set``.
-        revision: branch, tag or commit that was asked for.
-        revision_field: of the manifest that names the revision.
+        revision: branch, tag or commit that was requested.
+        revision_field: manifest field that names the revision.
         with_token: whether the manifest gives a token.
-        not_found: reason when it is not there.
-        denied: reason when it may not be read.
+        not_found: reason if it does not exist.
+        denied: reason if it may not be read.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Wanted:
 
 
 def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """The call's answer; tried again after a passing failure, a few times. It may take long: see :func:`unwatched`."""
+    """The call's result; retried a few times after temporary failures. May take long: see :func:`unwatched`."""
     with unwatched():
         for wait in WAITS_SECONDS:
             try:
@@ -61,10 +62,10 @@ def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep
 
 
 def explained(error: BaseException, wanted: Wanted) -> JobError | None:
-    """What an error of the hub's client means for a run that wanted to read; looks through what it wraps.
+    """What an error of the hub's client means for a run that wanted to read; looks through wrapped errors.
 
     Returns:
-        None for an error that is none of the hub's, nor of the way there.
+        None for an error that is not from the hub, nor from the connection to it.
     """
     from huggingface_hub import errors as hub
 
@@ -95,7 +96,7 @@ def explained(error: BaseException, wanted: Wanted) -> JobError | None:
         )
     if status == 401 and token:
         return RefusedError(wanted.denied, f"{what}: the hub does not accept {token}. Put a valid token there.")
-    # Without a token the hub says 401 for what does not exist, lest it tell which private names do.
+    # Without a token the hub answers 401 for missing repositories, so as not to reveal which private names exist.
     missing = (hub.RepositoryNotFoundError, hub.RemoteEntryNotFoundError, hub.HFValidationError)
     if status in (401, 404, 410) or (status is None and met(*missing)):
         return RefusedError(
@@ -117,7 +118,7 @@ def explained(error: BaseException, wanted: Wanted) -> JobError | None:
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it wraps, outermost first."""
+    """An error and its causes, outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -126,13 +127,13 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of the first answer in the chain."""
+    """The HTTP status of the first response in the chain."""
     codes = (getattr(getattr(link, "response", None), "status_code", None) for link in chain_of(error))
     return next((code for code in codes if isinstance(code, int)), None)
 
 
 def last_words(error: BaseException) -> str:
-    """The root of the matter in one line."""
+    """The root cause in one line."""
     root = list(chain_of(error))[-1]
     return (str(root).strip() or type(root).__name__).splitlines()[0][:200]
 
@@ -149,7 +150,7 @@ def _switched_off(what: str, wanted: Wanted) -> JobError:
 
 
 def _token(wanted: Wanted) -> str | None:
-    """Which token the hub was shown."""
+    """Which token was sent to the hub."""
     from huggingface_hub import get_token
 
     if wanted.with_token:
@@ -163,8 +164,8 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _no_answer(chain: list[BaseException]) -> bool:
-    # The hub's HTTP client has changed twice; its base class for "no answer" kept its name. Being offline on purpose is
-    # a ConnectionError too, and does not pass.
+    # The hub's HTTP client has changed twice; its base class for "no response" kept its name. Deliberate offline mode
+    # is a ConnectionError too, and not temporary.
     kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
     return bool(kinds & {"TransportError", "ConnectionError", "TimeoutError"}) and "OfflineModeIsEnabled" not in kinds
 

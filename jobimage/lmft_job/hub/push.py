@@ -1,4 +1,4 @@
-"""``spec.output.pushToHub``: uploads the model's folder with the hub's own client, whose errors become ours here."""
+"""``spec.output.pushToHub``: uploads the model's folder with the hub's own client, and translates its errors."""
 
 import time
 from collections.abc import Callable
@@ -18,17 +18,17 @@ def check_push(
     token: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Make the repository if there is none, and ask whether the token may write there: before training, not after it.
+    """Create the repository if it does not exist, and check before training that the token may write to it.
 
     Args:
         repository: ``owner/name``.
-        private: visibility of a repository made here.
-        token: must be allowed to write; None takes what the hub's client finds by itself.
-        sleep: waits so many seconds between tries; another one in tests.
+        private: visibility of a repository created here.
+        token: must have write permission; None uses the one that the hub's client finds by itself.
+        sleep: waits between tries, in seconds; replaced in tests.
 
     Raises:
-        RefusedError: it may not.
-        UnavailableError: the hub does not answer, or not sensibly, after retries.
+        RefusedError: the token may not write there.
+        UnavailableError: the hub does not respond, or not validly, after retries.
     """
     from huggingface_hub import HfApi
 
@@ -49,22 +49,22 @@ def push_to_hub(
     message: str = "Upload the model",
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Make the repository if there is none, and put the folder into it in one commit.
+    """Create the repository if it does not exist, and upload the folder to it in one commit.
 
     Args:
         folder: model, tokenizer and model card.
         repository: ``owner/name``.
-        private: visibility of a repository made here; one that exists keeps its own.
-        token: must be allowed to write; None takes what the hub's client finds by itself.
-        message: of the commit.
-        sleep: waits so many seconds between tries; another one in tests.
+        private: visibility of a repository created here; an existing one keeps its own.
+        token: must have write permission; None uses the one that the hub's client finds by itself.
+        message: commit message.
+        sleep: waits between tries, in seconds; replaced in tests.
 
     Returns:
-        Address of the commit; the same files a second time make no commit.
+        Address of the commit; uploading the same files again makes no commit.
 
     Raises:
-        RefusedError: the token may not write there, or the hub takes the content for wrong.
-        UnavailableError: the hub does not answer, or not sensibly, after retries.
+        RefusedError: the token may not write there, or the hub rejects the content.
+        UnavailableError: the hub does not respond, or not validly, after retries.
     """
     from huggingface_hub import HfApi
 
@@ -82,7 +82,7 @@ def push_to_hub(
 
 
 def translate(error: BaseException, repository: str, kept: str) -> JobError:
-    """What an error of the hub's client means for a run that wants to write; ``kept`` ends a failure that may pass."""
+    """Translates an error of the hub's client in a write; ``kept`` ends the message of a temporary failure."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
     chain, status, said = list(client.chain_of(error)), client.status_of(error), client.last_words(error)

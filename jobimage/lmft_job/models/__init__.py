@@ -1,1 +1,1 @@
-"""Models and tokenizers: configured, built, loaded, and saved."""
+"""Models and tokenizers: configuration, building, loading, and saving."""

@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False,
     """The fast tokenizer of a folder, ready for training.
 
     Raises:
-        InvalidError: when the folder has none, or only a slow one (packing relies on the fast tokenizers' batches).
+        InvalidError: the folder has none, or only a slow one (packing relies on the fast tokenizers' batches).
     """
     try:
         return tokenizer_of(folder, field, say, trust_remote_code=trust_remote_code)
@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False,
 
 
 def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
-    """Give a tokenizer what the task needs: the end-of-text token pads where it has no padding token of its own.
+    """Add what the task needs to a tokenizer: the end-of-text token pads if it has no padding token of its own.
 
     Packed blocks are never padded and rows carry an attention mask, so no real end-of-text label is masked away.
 
@@ -64,7 +64,7 @@ def load_config(
     """The configuration of a pretrained model.
 
     Raises:
-        InvalidError: unreadable, or of code that the repository carries and that is not trusted.
+        InvalidError: unreadable, or it needs code of the repository that is not trusted.
     """
     extra = label_settings(labels)
     try:
@@ -92,19 +92,19 @@ def build_model(
     seed: int,
     trust_remote_code: bool = False,
 ) -> Loaded:
-    """The model, its weights in FP32, and what people should know about it.
+    """The model, with weights in FP32, and notes about it for people.
 
     Args:
-        task: chooses the head.
-        config: its configuration.
+        task: determines the head.
+        config: configuration of the model.
         tokenizer: the embeddings are enlarged to hold all of its tokens.
         weights: folder with safetensors; None draws fresh weights from the seed.
-        field: manifest field to blame.
+        field: manifest field to name in errors.
         seed: for fresh weights and a fresh head.
         trust_remote_code: run the folder's own code.
 
     Raises:
-        InvalidError: no such head for this model, weights that are missing or do not fit.
+        InvalidError: no such head for this model, or weights that are missing or do not fit.
     """
     require_head(task, config)
     complete_config(config, task, tokenizer)
@@ -128,7 +128,7 @@ def build_model(
 
 
 def _require_loadable(factory: Any, model: Any, field: str) -> None:
-    """Refuse a model that is a part of what the configuration says, and that nobody could load once it is published."""
+    """Refuse a model that is only a part of what the configuration describes: once published, nobody could load it."""
     config = model.config
     if type(config) not in factory._model_mapping and not getattr(config, "auto_map", None):
         raise InvalidError(
@@ -142,7 +142,7 @@ def _require_savable(model: Any, field: str) -> None:
     try:
         model.config.validate()
     except AttributeError:
-        return  # code of a repository may bring a class without
+        return  # a class from a repository's code may lack it
     except Exception as error:
         said = first_line(error.__cause__ or error)
         raise InvalidError([f"{field}: its settings could not be saved with the model ({said})"]) from error
@@ -153,7 +153,7 @@ def _make_room(model: Any, tokens: int, field: str) -> None:
     try:
         rows = embedding_rows(model)
     except (AttributeError, NotImplementedError):
-        return  # it has none, or something else in their place; the rehearsal shows whether it takes the tokens
+        return  # it has none, or something else in their place; the rehearsal shows whether it accepts the tokens
     if tokens <= rows:
         return
     try:
@@ -165,13 +165,13 @@ def _make_room(model: Any, tokens: int, field: str) -> None:
 
 
 def _settle_generation(model: Any, tokenizer: Any, field: str) -> list[str]:
-    """Make the generation settings such that they can be published; notes on what was repaired.
+    """Repair the generation settings so that they can be published; returns notes on what was repaired.
 
-    Settings that do nothing, such as a temperature without sampling, are in many published models, and transformers
+    Settings without effect, such as a temperature without sampling, are in many published models, and transformers
     refuses to save them once anything else has changed.
 
     Raises:
-        InvalidError: they are wrong in another way.
+        InvalidError: they are invalid in another way.
     """
     settings = getattr(model, "generation_config", None)
     if settings is None:
@@ -197,11 +197,11 @@ _BEAMS = ("early_stopping", "length_penalty")
 
 
 def _repair_generation(settings: Any) -> list[str]:
-    """Whoever wrote a temperature and nothing of sampling meant to sample; what else does nothing is left out."""
+    """A temperature without a sampling flag means sampling; other settings without effect are removed."""
     notes = []
     idle: list[str] = []
     if settings.temperature == 0:
-        settings.temperature = None  # is how people write greedy decoding, and sampling refuses it
+        settings.temperature = None  # people write greedy decoding like this, and sampling rejects it
         idle.append("temperature 0")
     elif settings.do_sample is None and any(getattr(settings, name, None) is not None for name in _SAMPLING):
         settings.do_sample = True

@@ -1,4 +1,4 @@
-"""Configurations of models: made from a manifest, completed with what tokenizer and labels decide, and their limits."""
+"""Configurations of models: made from a manifest, completed from tokenizer and labels, and their limits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _WHERE = "spec.model.fromConfig"
 
 
 def text_part(config: Any) -> Any:
-    """What a configuration says of its language model: a part of it where the model sees or hears too, else all."""
+    """The configuration's language model part: a part of it if the model also takes images or audio, else all of it."""
     try:
         return config.get_text_config()
     except ValueError:  # it has several
@@ -27,16 +27,16 @@ def text_part(config: Any) -> Any:
 def fresh_config(
     given: dict[str, Any], tokenizer: Any | None, labels: Sequence[str] | None, tokens: int | None = None
 ) -> Any:
-    """A configuration for training from scratch, with vocabulary and special ids of the tokenizer.
+    """A configuration for training from scratch, with the tokenizer's vocabulary size and special ids.
 
     Args:
         given: ``spec.model.fromConfig``.
-        tokenizer: without one those are left as they are; the rest can be checked already.
+        tokenizer: None leaves these as they are; the rest can be checked already.
         labels: names of the classes; None for the other tasks.
         tokens: size of the vocabulary; None for the tokenizer's.
 
     Raises:
-        InvalidError: unknown model_type or keys, values the model refuses, a vocabulary that is too small.
+        InvalidError: unknown model_type or keys, values that the model rejects, or a vocabulary that is too small.
     """
     rest = dict(given)
     kind = rest.pop("model_type", None)
@@ -66,7 +66,7 @@ def fresh_config(
 
 
 def _with_vocabulary(given: dict[str, Any], reference: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
-    """The settings, with vocabulary and special ids where the model looks for them."""
+    """The settings, with vocabulary size and special ids under the keys where the model expects them."""
     part = text_part(reference)
     name = next((name for name, value in vars(reference).items() if value is part), None)
     if name is None:
@@ -95,22 +95,22 @@ def _vocabulary_settings(
 
 
 def _id_for(reference: Any, key: str, tokenizer: Any) -> int | None:
-    """The tokenizer's id; where it has none and the model type insists on one, the one that ends or pads."""
+    """The tokenizer's id; if it has none and the model type requires one, the end or padding id."""
     token: int | None = getattr(tokenizer, key, None)
     if token is not None:
         return token
     try:
         type(reference)(**{key: None})
-    except Exception:  # noqa: BLE001 - whatever a configuration raises, it does not take None
+    except Exception:  # noqa: BLE001 - configurations may raise anything to reject None
         return next((one for one in (tokenizer.eos_token_id, tokenizer.pad_token_id) if one is not None), 0)
     return None
 
 
 def require_head(task: Task, config: Any) -> None:
-    """Refuse a model type that has no head for the task, before anything is downloaded or tokenised for it.
+    """Refuse a model type without a head for the task, before anything is downloaded or tokenised for it.
 
     Raises:
-        InvalidError: when transformers knows none. Remote code brings its own and is not looked at.
+        InvalidError: transformers has no such head. Remote code brings its own and is not checked.
     """
     kind = tasks.of(task)
     factory = getattr(transformers, kind.auto_class)
@@ -124,23 +124,23 @@ def require_head(task: Task, config: Any) -> None:
 
 
 def complete_config(config: Any, task: Task, tokenizer: Any) -> None:
-    """Fill in what configurations leave out and models need: padding id, the decoder's first token, and direction."""
+    """Fill in what configurations omit and models need: padding id, the decoder's first token, and direction."""
     for part in (config, text_part(config)):
-        # A decoder that classifies looks for a row's last token that is no padding: of the tokenizer that pads.
+        # A decoder that classifies uses a row's last token that is not padding, so it needs the tokenizer's padding id.
         if getattr(part, "pad_token_id", None) is None or tasks.of(task).has_labels:
             part.pad_token_id = tokenizer.pad_token_id
     if getattr(config, "is_encoder_decoder", False):
         if getattr(config, "decoder_start_token_id", None) is None:
             config.decoder_start_token_id = config.pad_token_id
     elif tasks.of(task).causal and getattr(config, "is_decoder", None) is False:
-        # Encoders such as BERT see the whole input unless told otherwise, the token to predict too: perplexity nears 1.
+        # Encoders such as BERT see the whole input by default, including the token to predict: perplexity approaches 1.
         config.is_decoder = True
 
 
 def take_padding(tokenizer: Any, config: Any) -> None:
-    """Let the tokenizer of a pretrained classifier pad with the model's padding token, where that is a special one.
+    """Make the tokenizer of a pretrained classifier pad with the model's padding token, if that is a special token.
 
-    RoBERTa and its kin count positions from its id; what the weights learned holds for that one.
+    RoBERTa and related models count positions from its id; the weights were trained with that one.
     """
     pad = text_part(config).pad_token_id if hasattr(text_part(config), "pad_token_id") else None
     if isinstance(pad, int) and pad != tokenizer.pad_token_id and pad in tokenizer.all_special_ids:
@@ -148,9 +148,9 @@ def take_padding(tokenizer: Any, config: Any) -> None:
 
 
 def position_limit(config: Any, tokenizer: Any | None) -> int | None:
-    """Tokens that fit into one input, by what is written; None when the model has no limit of its own.
+    """Tokens that fit into one input, according to the configuration; None if the model has no limit.
 
-    Some models number their positions from more than 0, which costs as many: see the rehearsal.
+    Some models number their positions from more than 0, which lowers the limit: see the rehearsal.
     """
     positions = positions_of(config)
     limits = [] if positions is None else [positions]
@@ -161,13 +161,13 @@ def position_limit(config: Any, tokenizer: Any | None) -> int | None:
 
 
 def positions_of(config: Any) -> int | None:
-    """Positions that the configuration promises; None for no limit."""
+    """Number of positions in the configuration; None for no limit."""
     positions = getattr(text_part(config), "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def label_settings(labels: Sequence[str] | None) -> dict[str, Any]:
-    """Settings for a classifier of these classes; none for None."""
+    """Settings for a classifier with these classes; empty for None."""
     if labels is None:
         return {}
     return {

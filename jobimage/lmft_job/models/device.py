@@ -1,4 +1,4 @@
-"""Where and in which precision a model computes."""
+"""Device and precision of a model."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from lmft_job.errors import InvalidError, RefusedError
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Where and in which precision the model computes.
+    """Device and precision of a model.
 
     Attributes:
         device: torch device.
@@ -26,12 +26,12 @@ class Arithmetic:
     autocast: torch.dtype | None = None
 
     def context(self) -> AbstractContextManager[Any]:
-        """What forward passes outside Trainer run in, so that they compute as those inside."""
+        """Context for forward passes outside Trainer, so that they compute in the same precision as those inside."""
         return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
 
     @property
     def evaluation_dtype(self) -> str:
-        """For the report."""
+        """Precision of evaluations, for the report."""
         return "float32" if self.autocast is None else f"{str(self.autocast).removeprefix('torch.')} (autocast)"
 
 
@@ -50,7 +50,7 @@ def precision_name(arithmetic: Arithmetic) -> str:
 
 
 def arithmetic_for(settings: Settings, device: torch.device) -> Arithmetic:
-    """Auto is BF16 where the accelerator computes in it, FP32 elsewhere."""
+    """Precision ``auto`` is BF16 if the accelerator supports it, else FP32."""
     wanted = settings.training.precision
     if wanted == Precision.AUTO:
         fits = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -59,16 +59,16 @@ def arithmetic_for(settings: Settings, device: torch.device) -> Arithmetic:
 
 
 def choose_device(gpus: int, *, required: bool, say: Callable[[str], None]) -> torch.device:
-    """The GPU when the manifest asks for one, else the CPU.
+    """The GPU if the manifest requests one, else the CPU.
 
     Args:
         gpus: ``spec.resources.gpusPerNode``.
-        required: whether a missing GPU ends the run, as in a pod; on somebody's machine a note is enough.
-        say: takes the note.
+        required: whether a missing GPU ends the run, as in a pod; on a laptop a note is enough.
+        say: called with the note.
 
     Raises:
         InvalidError: more than one GPU.
-        RefusedError: AcceleratorMissing, where it is required.
+        RefusedError: AcceleratorMissing, if a GPU is required.
     """
     if gpus > 1:
         raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])

@@ -1,8 +1,8 @@
-"""What the code of a model, or of somebody's trainer, does with its loss, found out by trying it on a few tokens.
+"""How the code of a model, or of a user's trainer, computes its loss, determined by trying it on a few tokens.
 
-Signatures do not tell: many heads take ``num_items_in_batch`` and pass it over, and some heads for causal language
-modelling neither shift the labels nor hide what comes later. Nothing here draws from the global random state, changes
-a weight or keeps a gradient.
+Signatures do not show it: many heads accept ``num_items_in_batch`` and ignore it, and some heads for causal language
+modelling neither shift the labels nor hide later tokens. Nothing here uses the global random state, changes a weight or
+keeps a gradient.
 """
 
 import math
@@ -25,7 +25,7 @@ NOTICEABLE = 1e-4
 
 @contextmanager
 def trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
-    """Dropout off, no gradients, and everything afterwards as it was."""
+    """Turns off dropout and gradients, and restores everything afterwards."""
     was_training, device = model.training, arithmetic.device
     model.eval()
     try:
@@ -37,17 +37,17 @@ def trying(model: torch.nn.Module, arithmetic: Arithmetic) -> Iterator[None]:
 
 
 def embedding_rows(model: Any) -> int:
-    """Ids that a model has embeddings for. By the matrix: not every class of embeddings counts them (I-BERT's)."""
+    """Ids that a model has embeddings for. Read from the matrix: some embedding classes lack the count (I-BERT's)."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
 def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
-    """Whether a trainer's loss of a batch is divided by the number of targets that it is told, or by that of the batch.
+    """Whether a trainer divides a batch's loss by the number of targets passed to it, instead of the batch's own.
 
     Args:
-        trainer: its ``compute_loss`` is tried, whosever it is.
+        trainer: its ``compute_loss`` is tried, including a user's own.
         batch: one row is enough.
-        task: where tokens are masked, every one of the row becomes a target, since there may be none else.
+        task: if it masks tokens, every token of the row becomes a target, since the row may have none otherwise.
         arithmetic: device and precision.
     """
     model: Any = trainer.model
@@ -65,16 +65,16 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
 def require_next_token(model: Any, task: Task, positions: int | None, usable: torch.Tensor | None = None) -> None:
     """Refuse a causal head that is not trained to predict the next token: it would report a perplexity near 1.
 
-    Two passes over random ids. In the first nothing is a target; in the second the first token alone is, which counts
-    only where labels are not shifted, and the last id is another, which earlier positions must not see. In FP32: the
-    rounding of BF16, which mixtures of experts do otherwise beside other tokens, could pass for a token that is seen.
-    A model that cannot compute these is left to the evaluation, which tells so.
+    Two passes over random ids. In the first nothing is a target; in the second only the first token is, which counts
+    only if labels are not shifted, and the last id is changed, which earlier positions must not see. In FP32: BF16
+    rounding, which in mixtures of experts depends on the other tokens, could be mistaken for a visible token.
+    A model that cannot compute these is left to the evaluation, which reports the error.
 
     Args:
         model: on its device, in FP32.
-        task: of the run.
-        positions: the longest input that it takes.
-        usable: ids that text can have, 1-D; None for all of the vocabulary.
+        task: task of the run.
+        positions: the longest input that it accepts.
+        usable: ids that can occur in text, 1-D; None for all of the vocabulary.
 
     Raises:
         InvalidError: it scores each token against itself, or sees the token to predict.
@@ -99,7 +99,7 @@ def require_next_token(model: Any, task: Task, positions: int | None, usable: to
             losses.append(float(output.loss))
             seen.append(output.logits[:, : length - 1].float())
         ahead, scale = float((seen[1] - seen[0]).abs().max()), float(seen[0].abs().max())
-    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment
+    except Exception:  # noqa: BLE001 - any exception of the model's code is raised again shortly
         return
     nothing, first = losses
     wrong = None
@@ -112,21 +112,21 @@ def require_next_token(model: Any, task: Task, positions: int | None, usable: to
 
 
 def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
-    """On which side to pad rows of a classifier, so that a row's answer does not depend on the rows beside it.
+    """On which side to pad rows of a classifier, so that a row's result does not depend on the other rows of its batch.
 
-    Most models take either side; one that counts positions from the first token, such as GPT-2, is put off by pads
-    before it, and one that looks at the last token, such as XLNet, by pads after it.
+    Most models accept either side; models that count positions from the first token, such as GPT-2, give other results
+    with padding before it, and models that use the last token, such as XLNet, with padding after it.
 
     Args:
-        model: on its device; what it answers for a row alone is compared with what it answers with pads.
-        pad_id: of the padding.
-        wanted: the tokenizer's side, taken where it does no harm, or the other does too.
+        model: on its device; its result for a row alone is compared with the result for the padded row.
+        pad_id: id of the padding token.
+        wanted: the tokenizer's side; used if it changes nothing, or if the other side changes results too.
     """
     device = next(model.parameters()).device
     try:
         vocabulary = embedding_rows(model)
     except (AttributeError, NotImplementedError):
-        return wanted  # Perceiver, for one, calls something else its input embeddings
+        return wanted  # Perceiver, for example, returns something else as its input embeddings
     row = torch.randint(vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
     row[row == pad_id] = (pad_id + 1) % vocabulary
     pads = torch.full((1, 3), pad_id)
@@ -140,7 +140,7 @@ def pads_left(model: Any, pad_id: int, *, wanted: bool) -> bool:
     try:
         alone = answer(row)
         kept = {left: _same(alone, answer(pads, row) if left else answer(row, pads)) for left in (wanted, not wanted)}
-    except Exception:  # noqa: BLE001 - whatever its code raises, the evaluation says in a moment
+    except Exception:  # noqa: BLE001 - any exception of the model's code is reported by the evaluation shortly
         return wanted
     return wanted if kept[wanted] or not kept[not wanted] else not wanted
 

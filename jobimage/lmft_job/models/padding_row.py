@@ -1,8 +1,8 @@
-"""The row of the padding token in tied embeddings, where transformers sets it to zero whenever it loads a model.
+"""The padding token's row in tied embeddings, which transformers sets to zero for some models on every load.
 
-Some model types (I-BERT, Funnel, Youtu and more) zero that row on every load, also of weights that are whole. Where
-the output embeddings are the same matrix, training moves the row, and what is published would be read again as another
-model than the one that was evaluated. So the row stays at zero from the first step on.
+Some model types (I-BERT, Funnel, Youtu and more) zero that row on every load, even if the weights are complete. If the
+output embeddings are the same matrix, training changes the row, and the published model would be loaded as another
+model than the one that was evaluated. So the row stays zero from the first step on.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import initialization
 
 
 def hold_padding_row(model: Any) -> list[str]:
-    """Keep the row where loading sets it; a note on that, or nothing where loading leaves it alone."""
+    """Keep the row at zero if loading zeroes it; returns a note on that, or nothing if loading leaves it unchanged."""
     embeddings = _tied_embeddings(model)
     row = getattr(embeddings, "padding_idx", None)
     if embeddings is None or row is None or not _is_zeroed(model, embeddings, row):
@@ -42,7 +42,7 @@ def _tied_embeddings(model: Any) -> Any | None:
 
 
 def _is_zeroed(model: Any, embeddings: Any, row: int) -> bool:
-    """Tries what loading does: it initialises every module, but for the weights that are marked as loaded."""
+    """Tries what loading does: it initialises every module, except for weights that are marked as loaded."""
     name = next((name for name, module in model.named_modules() if module is embeddings), None)
     if name is None:
         return False

@@ -1,16 +1,16 @@
-"""A tokenizer's folder as it is published: for whoever loads it, with this transformers or the one before."""
+"""A tokenizer's folder in its published form, which transformers 5 and 4 can load."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 _CONFIG = "tokenizer_config.json"
-# transformers 5 notes how this process came by the tokenizer; its next reader has other folders, and perhaps a network.
+# transformers 5 stores how this process loaded the tokenizer; whoever loads it has other folders, and maybe a network.
 _OURS = {"is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "cache_dir", "backend"}
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save a tokenizer such that transformers 4 knows its class, and without a word of this machine.
+    """Save a tokenizer so that transformers 4 knows its class, and without traces of this machine.
 
     transformers 5 calls the class of every fast tokenizer without one of its own ``TokenizersBackend``, which 4.57
     does not know; both know ``PreTrainedTokenizerFast``.
@@ -21,8 +21,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(settings.get("extra_special_tokens"), list):
-        # A list of these has another name in 4.57, which takes only a mapping by this one; 5 reads both.
+        # A list of these has another name in 4.57, which only accepts a mapping under this one; 5 reads both.
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    # Where nothing is said 4.57 makes token type ids too, and GPT-2, for one, adds an embedding for each.
+    # Without this setting 4.57 also makes token type ids, and GPT-2, for example, adds an embedding for each.
     settings.setdefault("model_input_names", list(tokenizer.model_input_names))
     path.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -14,13 +14,13 @@ END_OF_TEXT = "<|endoftext|>"
 def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions: int | None = None) -> Any:
     """Train byte-level BPE (Sennrich et al., 2016; on bytes as in GPT-2) and wrap it for transformers.
 
-    A causal task gets GPT-2's layout: one special token that ends, pads and stands for the unknown. The others get
+    A causal task gets GPT-2's layout: one special token for end, padding and unknown. The other tasks get
     RoBERTa's: ``<s> text </s>``, with ``<pad>``, ``<unk>`` and ``<mask>``. The same texts give the same tokenizer.
 
     Args:
         texts: batches of texts.
-        vocabulary: tokens wanted, special ones included; a small corpus may give fewer.
-        task: decides the special tokens.
+        vocabulary: number of tokens, including special ones; a small corpus may give fewer.
+        task: determines the special tokens.
         max_positions: the model's longest input, if known.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -69,12 +69,12 @@ def fast_core(tokenizer: Any) -> Any | None:
 
 
 def id_count(tokenizer: Any) -> int:
-    """How many ids a vocabulary reaches over: some leave gaps, and the largest id decides, not the number of tokens."""
+    """Number of ids of a vocabulary: the largest id + 1, not the number of tokens, since some leave gaps."""
     return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
 
 
 def identity(tokenizer: Any) -> str:
-    """SHA-256 of everything about a fast tokenizer that decides ids: its core, without what every call sets again."""
+    """SHA-256 of what affects ids in a fast tokenizer: its core, without settings that every call replaces."""
     body = json.loads(tokenizer.backend_tokenizer.to_str())
     body.pop("truncation", None)
     body.pop("padding", None)

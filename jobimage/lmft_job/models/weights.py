@@ -1,7 +1,7 @@
-"""Published weights: read from a folder's safetensors, and refused where they would not be the model's own.
+"""Published weights: read from a folder's safetensors, and refused if they are not the model's own.
 
-transformers fills in what a folder lacks with random numbers and passes over what does not fit, with a warning that
-nobody sees in a pod. A run on such weights ends well and is worth nothing, so each of these is looked for here.
+transformers fills in missing weights with random numbers and skips those that do not fit, with a warning that nobody
+sees in a pod. A run on such weights succeeds and its result is worthless, so each of these cases is checked here.
 """
 
 import json
@@ -23,7 +23,7 @@ from lmft_job.models.config import text_part
 from lmft_job.models.sources.parsing import weights_of
 
 _INDEX = "model.safetensors.index.json"
-# What torch's wrappers (compile, DDP, FSDP, activation checkpointing) put into the names of what they wrap.
+# Prefixes that torch's wrappers (compile, DDP, FSDP, activation checkpointing) add to the names of what they wrap.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _WRAPPER = "module."
 _QUANTIZED_TYPES = ("F8_", "F6_", "F4", "I4", "U4")
@@ -38,7 +38,7 @@ class Loaded:
 
     Attributes:
         model: in FP32.
-        notes: what people should know about its weights.
+        notes: notes about its weights for people.
     """
 
     model: Any
@@ -53,13 +53,13 @@ def load_weights(
     Args:
         factory: the Auto class of the task.
         folder: with config and safetensors.
-        config: of the model.
+        config: configuration of the model.
         task: a classifier's head may be fresh; nothing else may.
-        field: manifest field to blame.
+        field: manifest field to name in errors.
         trust_remote_code: run the folder's own code.
 
     Raises:
-        InvalidError: the weights are no safetensors, damaged, incomplete, quantized, of another shape, or no numbers.
+        InvalidError: the weights are not safetensors, damaged, incomplete, quantized, of another shape, or not finite.
     """
     _refuse_quantized_config(config, field)
     types = _read_headers(folder, field)
@@ -85,7 +85,7 @@ def load_weights(
     except Exception as error:
         raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
     if renamed and getattr(model, "_weight_conversions", None):
-        # It would put the wrappers back into the names of what it saves.
+        # It would add the wrappers' prefixes to the saved names again.
         kept = [one for one in model._weight_conversions if not set(one.source_patterns) & set(renamed)]
         model._weight_conversions = kept or None
     for name, _ in model.named_parameters():
@@ -115,7 +115,7 @@ def _read_headers(folder: Path, field: str) -> dict[str, str]:
     """Types of the stored tensors by name.
 
     Raises:
-        InvalidError: a file that is missing or damaged, or weights that are quantized.
+        InvalidError: a file is missing or damaged, or weights are quantized.
     """
     found = sorted(folder.glob("*.safetensors"))
     if not found:
@@ -139,7 +139,7 @@ def _read_headers(folder: Path, field: str) -> dict[str, str]:
 
 
 def _files(folder: Path, found: Sequence[str], field: str) -> Sequence[str]:
-    """The files that hold the weights: the one, or those that the index lists."""
+    """The files that hold the weights: a single file, or those that the index lists."""
     if "model.safetensors" in found:
         return ["model.safetensors"]
     if not (folder / _INDEX).is_file():
@@ -162,7 +162,7 @@ def _files(folder: Path, found: Sequence[str], field: str) -> Sequence[str]:
 
 
 def _wrapped(names: Iterable[str]) -> dict[str, str]:
-    """Patterns that take the marks of torch's wrappers out of the names; empty where there are none."""
+    """Patterns that remove the prefixes of torch's wrappers from the names; empty if there are none."""
     renamed = {re.escape(mark): "" for mark in _WRAPPERS if any(mark in name for name in names)}
     bare = [re.sub("|".join(renamed) or r"(?!)", "", name) for name in names]
     if bare and all(name.startswith(_WRAPPER) for name in bare):
@@ -171,10 +171,10 @@ def _wrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def _judge(model: Any, info: dict[str, Any], task: Task, field: str) -> list[str]:
-    """Notes on what was passed over.
+    """Notes on weights that were skipped.
 
     Raises:
-        InvalidError: weights that are missing, or of another shape, where no fresh head is meant.
+        InvalidError: weights are missing, or of another shape, and are not a fresh head.
     """
     missing, other = sorted(info["missing_keys"]), sorted(map(tuple, info["mismatched_keys"]))
     extra = sorted(info["unexpected_keys"])
@@ -212,7 +212,7 @@ def _missing(model: Any, lost: list[str], extra: list[str], task: Task, field: s
 
 
 def _is_fresh(model: Any, name: str, task: Task) -> bool:
-    """Whether a weight belongs to a classifier's head, which is meant to begin fresh."""
+    """Whether a weight belongs to a classifier's head, which may be fresh."""
     if not tasks.of(task).has_labels:
         return False
     prefix = getattr(model, "base_model_prefix", "")
@@ -222,7 +222,7 @@ def _is_fresh(model: Any, name: str, task: Task) -> bool:
 
 
 def _beyond(model: Any, extra: list[str]) -> list[str]:
-    """Left-over weights that differ from one of the model's in a number alone, which is a layer's."""
+    """Unused weights that differ from one of the model's only in a number, which is that of a layer."""
     known = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
     return [name for name in extra if re.search(r"\d", name) and re.sub(r"\d+", "#", name) in known]
 
@@ -237,9 +237,9 @@ def _refuse_no_numbers(model: Any, field: str) -> None:
 
 
 def _heed_untied(model: Any) -> None:
-    """Where input and output embeddings differ though the configuration ties them, transformers keeps both apart.
+    """If input and output embeddings differ though the configuration ties them, transformers keeps them separate.
 
-    The configuration is made to say so: others would tie them when they load what is published.
+    The configuration is changed accordingly: otherwise they would be tied when the published model is loaded.
     """
     for part in (model.config, text_part(model.config)):
         if getattr(part, "tie_word_embeddings", False) and not getattr(model, "all_tied_weights_keys", True):
@@ -251,11 +251,11 @@ def _heed_untied(model: Any) -> None:
 def restore(model: Any, checkpoint: Path) -> None:
     """Give a model the weights of a checkpoint that it saved.
 
-    ``Trainer`` takes the stored names as they are, and passes over those that transformers changes on the way to
-    disk (experts of a mixture are stored one by one): the model would resume with other weights than it stopped with.
+    ``Trainer`` uses the stored names as they are, and skips those that transformers changes when it saves
+    (experts of a mixture are stored one by one): the model would resume with other weights than it stopped with.
 
     Raises:
-        InvalidError: they are another model's.
+        InvalidError: they belong to another model.
     """
     try:
         files = sorted(checkpoint.glob("*.safetensors"))
@@ -264,7 +264,7 @@ def restore(model: Any, checkpoint: Path) -> None:
             for file in files:
                 model.load_state_dict(load_file(file), strict=False)
         else:
-            # Costs the weights a second time, for a moment.
+            # Temporarily needs memory for a second copy of the weights.
             with weights_of(checkpoint, "checkpoint") as guarded:
                 loaded, info = type(model).from_pretrained(
                     str(guarded), config=model.config, dtype=torch.float32, output_loading_info=True
@@ -288,7 +288,7 @@ def _names(file: Path) -> set[str]:
 
 
 def _are_its_own(model: Any, stored: set[str]) -> bool:
-    """Whether stored names are those in memory, less what shares its weights with one of them."""
+    """Whether stored names are those in memory, except those that share their weights with one of them."""
     known = model.state_dict()
     held = {known[name].data_ptr() for name in stored & known.keys()}
     return stored <= known.keys() and all(known[name].data_ptr() in held for name in known.keys() - stored)

@@ -1,1 +1,1 @@
-"""Who listens to a run: the console, and the progress reports to the operator."""
+"""Observers of a run: the console, and the progress reports to the operator."""

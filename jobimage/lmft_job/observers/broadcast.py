@@ -1,4 +1,4 @@
-"""Several observers that hear the same."""
+"""One observer that passes events to several."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 
 
 class Broadcast(Observer):
-    """Passes every event on, in the order given."""
+    """Passes every event to all observers, in the order given."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)

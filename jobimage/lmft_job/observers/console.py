@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines in a file or a pod's log."""
+"""Console output of a run: a live bar on a terminal, plain lines in a file or a pod's log."""
 
 import sys
 import time
@@ -34,13 +34,13 @@ from lmft_job.report.formatting import (
 
 LABEL_WIDTH = 10
 SAMPLE_LENGTH = 280
-"""Characters of a sample that are shown; the report has all of it."""
+"""Characters of a sample that are shown; the report has the whole text."""
 PLAIN_EVERY_SECONDS = 15.0
-"""In a file, a progress line at most this often."""
+"""Least seconds between two progress lines in a file."""
 
 
 class ConsoleObserver(Observer):
-    """Prints a run's events; use it as a context manager, so that the bar is gone when an error is printed.
+    """Prints a run's events; use it as a context manager, so that the bar is removed before an error is printed.
 
     On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run. Anywhere else every
     line is plain text: no colours, no cursor movement, nothing that wraps.
@@ -49,7 +49,7 @@ class ConsoleObserver(Observer):
     def __init__(self, stream: TextIO | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         stream = stream or sys.stdout
         if hasattr(stream, "reconfigure"):
-            # What an old locale cannot write is written as an escape, and ends nothing.
+            # Characters that an old locale cannot encode are escaped instead of raising.
             stream.reconfigure(errors="backslashreplace")
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False, soft_wrap=not stream.isatty())
         self._live = self._console.is_terminal and not self._console.is_dumb_terminal
@@ -70,7 +70,7 @@ class ConsoleObserver(Observer):
         self.close()
 
     def close(self) -> None:
-        """Take the bar away; harmless when there is none."""
+        """Remove the bar, if there is one."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -220,12 +220,12 @@ class ConsoleObserver(Observer):
         self._print(line)
 
     def _print(self, line: Text) -> None:
-        # Addresses and commands must come out of a terminal in one piece when copied.
+        # Addresses and commands must stay in one piece when copied from a terminal.
         self._console.print(line, soft_wrap=True)
 
 
 class _Facts(ProgressColumn):
-    """Loss, speed and time left; from the moment that a stop is asked for, that it is under way."""
+    """Loss, speed and time left; once a stop is requested, that it is in progress."""
 
     max_refresh = None
 
@@ -237,7 +237,7 @@ class _Facts(ProgressColumn):
 
 
 def epochs_in_all(step: int, total: int, epoch: float) -> int:
-    """How many epochs ``total`` steps make, from the epochs that ``step`` steps made; a started one counts."""
+    """Number of epochs in ``total`` steps, from the epochs that ``step`` steps made; a partial one counts as one."""
     if step <= 0 or epoch <= 0:
         return 1
     estimate = epoch * total / step

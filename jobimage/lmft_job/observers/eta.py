@@ -1,8 +1,8 @@
-"""How long the rest of the steps takes; one estimate for the log and for live progress."""
+"""Estimate of the time left; the same for the log and for live progress."""
 
 
 class StepTimer:
-    """Seconds a step takes, smoothed; time spent in evaluations does not count."""
+    """Seconds per step, smoothed; time spent in evaluations does not count."""
 
     def __init__(self, weight: float = 0.1) -> None:
         self._weight = weight
@@ -10,17 +10,17 @@ class StepTimer:
         self._last: tuple[int, float] | None = None
 
     def step(self, step: int, now: float) -> None:
-        """A step is done at ``now`` (seconds)."""
+        """A step was done at ``now`` (seconds)."""
         if self._last is not None and step > self._last[0]:
             taken = (now - self._last[1]) / (step - self._last[0])
             self._seconds = taken if self._seconds is None else self._seconds + self._weight * (taken - self._seconds)
         self._last = (step, now)
 
     def pause(self, now: float) -> None:
-        """Something else ended at ``now``; the next step is measured from here."""
+        """Other work ended at ``now``; the next step is measured from here."""
         if self._last is not None:
             self._last = (self._last[0], now)
 
     def seconds_left(self, step: int, total: int) -> float | None:
-        """Estimate for the rest of the steps; None until two steps were seen."""
+        """Estimate for the remaining steps; None until two steps were seen."""
         return None if self._seconds is None else self._seconds * max(0, total - step)

@@ -1,4 +1,4 @@
-"""What the recipe tells people while it runs; the console and the progress reporter listen."""
+"""Events of a run; the console and the progress reporter receive them."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ class Headline:
     """The run begins.
 
     Attributes:
-        name: of the run.
-        task: of the run.
+        name: name of the run.
+        task: task of the run.
         model: for people, such as ``gpt2 (4 layers, 3.6M parameters, from config)``.
         device: for people.
         precision: FP32, BF16 or FP16.
@@ -33,9 +33,9 @@ class DataPrepared:
     Attributes:
         figures: rows, blocks and tokens.
         block_size: tokens in a block; None where rows are padded instead.
-        seconds: how long it took.
-        reused: whether it was found prepared in storage.
-        noun: what a row is called, in the plural.
+        seconds: duration of the preparation.
+        reused: whether it was found already prepared.
+        noun: what a row is called, plural.
     """
 
     figures: DatasetFigures
@@ -53,8 +53,8 @@ class StepDone:
         step: counts from 1 over all attempts.
         total: steps planned.
         epoch: epochs done.
-        loss: the newest known.
-        learning_rate: of the next step.
+        loss: most recent loss.
+        learning_rate: learning rate of the next step.
         tokens_per_second: smoothed.
     """
 
@@ -67,13 +67,13 @@ class StepDone:
 
 
 def resume_note(point: ResumePoint, saved_by: int) -> str:
-    """One line for people: where the attempt resumes, and what it repeats."""
+    """One line for people: where the attempt resumes, and which steps it repeats."""
     repeated = f"; {point.lost_steps} steps are repeated" if point.lost_steps else ""
     return f"resumed from step {point.step}, saved by attempt {saved_by}{repeated}"
 
 
 class Observer:
-    """Hears all and says nothing: listeners override what they care for. A method is cheap and never fails the run."""
+    """Ignores every event: observers override the methods they need. A method must be fast and never fail the run."""
 
     def headline(self, headline: Headline) -> None:
         """The run begins."""
@@ -82,10 +82,10 @@ class Observer:
         """The data is ready."""
 
     def phase(self, phase: JobPhase) -> None:
-        """The job begins to do something else."""
+        """The job begins a new phase."""
 
     def resumed(self, point: ResumePoint, saved_by: int) -> None:
-        """The attempt resumes from a checkpoint, which attempt ``saved_by`` wrote."""
+        """The attempt resumes from a checkpoint that attempt ``saved_by`` wrote."""
 
     def baseline(self, figures: EvaluationRow) -> None:
         """The held-out data was evaluated before training (step 0)."""
@@ -100,10 +100,10 @@ class Observer:
         """The checkpoint of a step is complete in storage."""
 
     def note(self, text: str) -> None:
-        """One line worth knowing: a damaged checkpoint passed over, the batch halved."""
+        """One line of notice: a damaged checkpoint skipped, the batch halved."""
 
     def interrupted(self, step: int | None, again: str) -> None:
-        """Stopped by Ctrl-C or SIGTERM; ``step`` is what is saved (None: nothing), ``again`` the command to resume."""
+        """Stopped by Ctrl-C or SIGTERM; ``step`` is the saved step (None: nothing), ``again`` the command to resume."""
 
     def done(self, report: Report) -> None:
-        """Finished; model and report lie at ``report.results.model_uri`` and ``report_uri``."""
+        """Finished; model and report are at ``report.results.model_uri`` and ``report_uri``."""

@@ -1,7 +1,7 @@
-"""Live progress to the operator, in the Kubeflow Trainer's wire format, from a thread of its own.
+"""Live progress to the operator, in the Kubeflow Trainer's wire format, from a separate thread.
 
-The built-in callback of transformers posts within the training step, so that a silent server costs seconds a step;
-here a step only leaves its figures behind, and the thread sends the newest when it is time.
+The built-in callback of transformers posts within the training step, so that a server that does not respond costs
+seconds per step; here a step only stores its figures, and the thread sends the latest periodically.
 """
 
 import json
@@ -40,14 +40,14 @@ TIMEOUT_SECONDS = 5.0
 LAST_TIMEOUT_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 SPACING_SECONDS = 0.6
-"""Least time between two posts: news that come close together go in one; the operator takes two a second at most."""
+"""Least seconds between two posts: updates close together are sent as one; the operator accepts two a second."""
 
 _AS_SENT = tuple(reversed(FIGURES))
-"""Figures in the order in which progress reports have always listed them."""
+"""Order of the figures in progress reports."""
 
 
 class ProgressState:
-    """The newest figures and what follows from them; knows no clock but the one it is given."""
+    """The latest figures and values computed from them; uses only the time passed to it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class ProgressState:
 
     def step(self, done: StepDone) -> None:
         """An optimiser step is done."""
-        # Only steps of this process count: a resumed run did not make the earlier ones in this time.
+        # Only steps of this process count: a resumed run did not do the earlier ones in this time.
         self._pace.step(done.step, self._clock())
         self._step, self._total = done.step, done.total
         self.put(
@@ -70,20 +70,20 @@ class ProgressState:
         )
 
     def pause(self) -> None:
-        """Something else than steps has ended, and does not count as theirs."""
+        """Other work than steps has ended, and does not count as their time."""
         self._pace.pause(self._clock())
 
     def note(self, name: str, text: str) -> None:
-        """Set a metric that is no number."""
+        """Set a metric that is not a number."""
         self._metrics[name] = text
 
     def put(self, **figures: float | None) -> None:
-        """Set metrics by name; None leaves the one before."""
+        """Set metrics by name; None keeps the previous value."""
         told = {name: value for name, value in figures.items() if value is not None}
         self._metrics |= {name: _number(value) for name, value in told.items()}
 
     def message(self) -> ProgressMessage:
-        """What to send now."""
+        """The message to send now."""
         percent = 100 * self._step // self._total if self._total else None
         left = self._pace.seconds_left(self._step, self._total)
         return ProgressMessage(
@@ -97,7 +97,7 @@ class ProgressState:
 
 
 class Endpoint:
-    """Where to post, and how to prove who posts."""
+    """Address and credentials for posts."""
 
     def __init__(self, url: str, ca_file: Path | None, token_file: Path | None) -> None:
         self._url, self._ca_file, self._token_file = url, ca_file, token_file
@@ -112,7 +112,7 @@ class Endpoint:
         return cls(url, Path(ca) if ca else None, Path(token) if token else None)
 
     def post(self, message: ProgressMessage, timeout: float) -> str | None:
-        """Send a report; returns None when it was accepted, else why not. Token and CA are read again, they rotate."""
+        """Send a report; returns None if accepted, else the reason. Token and CA are read each time: they rotate."""
         try:
             headers = {"Content-Type": "application/json"}
             if self._token_file is not None:
@@ -129,7 +129,7 @@ class Endpoint:
 
 
 class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
-    """An observer that posts; every method only leaves figures behind and returns at once.
+    """An observer that posts; every method only stores figures and returns at once.
 
     Args:
         endpoint: where to post.
@@ -155,14 +155,14 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send the last word, within a bounded time."""
+        """Send the last report, within a bounded time."""
         self._stop.set()
         self._wake.set()
         self._thread.join(TIMEOUT_SECONDS + LAST_TIMEOUT_SECONDS)
 
     @override
     def headline(self, headline: Headline) -> None:
-        """The run lives."""
+        """The run has started."""
         self._wake.set()
 
     @override
@@ -171,20 +171,20 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
 
     @override
     def phase(self, phase: JobPhase) -> None:
-        """Posted at once: whoever waits for an evaluation should see that it is one."""
+        """Posted at once: an evaluation should be visible while it runs."""
         with self._lock:
             self._state.note(MetricName.PHASE, phase.value)
         self._wake.set()
 
     @override
     def resumed(self, point: ResumePoint, saved_by: int) -> None:
-        """Posted at once: of an attempt that is killed nothing else will tell where it began."""
+        """Posted at once: if the attempt is killed, nothing else reports where it resumed."""
         self._put(resumed_from_step=point.step, lost_steps=point.lost_steps)
         self._wake.set()
 
     @override
     def baseline(self, figures: EvaluationRow) -> None:
-        """Baseline figures, under names of their own."""
+        """Baseline figures, under separate names."""
         self._put(**{kind.baseline: getattr(figures, kind.name) for kind in _AS_SENT})
         self._wake.set()
 
@@ -208,7 +208,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
 
     @override
     def checkpoint(self, step: int) -> None:
-        """A checkpoint is complete; posted at once, for it is what a node's loss cannot take."""
+        """A checkpoint is complete; posted at once, since the loss of a node does not lose it."""
         self._put(checkpoint_step=step)
         self._wake.set()
 
@@ -227,7 +227,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         self._post(LAST_TIMEOUT_SECONDS)
 
     def _spare(self) -> float:
-        """Seconds until the next post may follow."""
+        """Seconds until the next post is allowed."""
         return max(0.0, self._posted + min(SPACING_SECONDS, self._interval) - time.monotonic())
 
     def _post(self, timeout: float) -> bool:

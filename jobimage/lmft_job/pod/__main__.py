@@ -1,6 +1,6 @@
 """Entry of the job's container: the run file in, a result in the termination message out.
 
-Everything heavy is imported after the SIGTERM handler stands: Python as PID 1 ignores the signal until then, and
+Everything heavy is imported after the SIGTERM handler is installed: Python as PID 1 ignores the signal until then, and
 importing torch takes seconds.
 """
 
@@ -21,13 +21,13 @@ def main() -> None:
 
         code = run_attempt(sys.argv[1:])
     except BaseException:
-        # Stopped before there was anything to conclude; an import may have made another error of it.
+        # Stopped before there was anything to conclude; an import may have wrapped the stop in another error.
         if not INTERRUPT.requested:
             raise
         code = ExitCode.INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
-    # At once: a normal exit would wait for the threads of an upload that was given up.
+    # Immediately: a normal exit would wait for the threads of an abandoned upload.
     os._exit(code)
 
 

@@ -30,7 +30,7 @@ from lmft_job.process.signals import replace_process
 
 
 class _LastWord:
-    """The termination message; whichever thread comes first has it."""
+    """Writes the termination message once; the first thread to do so wins."""
 
     def __init__(self, path: Path, scrubber: Scrubber) -> None:
         self._path = path
@@ -41,14 +41,14 @@ class _LastWord:
         if not self._said.acquire(blocking=False):
             return
         try:
-            # Scrubbed before it is cut to size, not after: it stays the JSON that fits.
+            # Scrubbed before it is cut to size, not after, so that the JSON stays valid.
             self._path.write_bytes(encode(self._scrubber.result(result)))
         except OSError as error:
             print(f"the termination message cannot be written: {error}", file=sys.stderr)
 
 
 def run_attempt(arguments: list[str]) -> int:
-    """Run the attempt that the run file describes; returns the exit code. A result is written in every ending."""
+    """Run the attempt that the run file describes; returns the exit code. A result is written for every ending."""
     options = _options(arguments)
     quiet_libraries()
     scrubber = Scrubber(options.secrets)
@@ -103,7 +103,7 @@ def _context(
     folder.mkdir(parents=True)
 
     def end_now(result: Result, code: ExitCode) -> None:
-        # The main thread does not move, so nothing but the thread that calls this can say so.
+        # The main thread hangs, so only the thread that calls this can report it.
         last_word.say(result)
         print(one_line(result.message), file=sys.stderr, flush=True)
         os._exit(code)

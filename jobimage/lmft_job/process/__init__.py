@@ -1,1 +1,1 @@
-"""The process itself: signals, its end in time, its secrets, its streams, and a child that can read little."""
+"""The process itself: signals, ending in time, secrets, streams, and a child process with restricted access."""

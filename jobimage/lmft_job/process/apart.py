@@ -1,7 +1,7 @@
-"""A piece of work in a process of its own that can read only what it needs.
+"""Work in a child process that can read only what it needs.
 
-The child is forked off this process, which has the libraries in memory: another Python would import them again, for
-seconds. Of the threads only the one that forks lives on in the child, which therefore ends without cleaning up.
+The child is forked from this process, which has the libraries in memory: a new Python would import them again, for
+seconds. Only the forking thread exists in the child, which therefore exits without cleaning up.
 """
 
 import os
@@ -33,7 +33,7 @@ _ERROR_FILE = "error.txt"
 
 
 class ApartError(Exception):
-    """The work in the child failed; the text is what it said."""
+    """The work in the child failed; the message is that of its error."""
 
 
 class NoAnswerError(Exception):
@@ -41,16 +41,16 @@ class NoAnswerError(Exception):
 
 
 def apart(work: Callable[[], None], source: Path, results: Path, patience: float = PATIENCE_SECONDS) -> bool:
-    """Do work that may read the source folder and the interpreter's own files, and write to the results' folder.
+    """Run work that may read the source folder and the interpreter's own files, and write to the results folder.
 
     Args:
-        work: leaves what it found as files in the results' folder. What it raises is raised here as text.
+        work: leaves its results as files in the results folder. Its exceptions are raised here as text.
         source: folder that it may read.
         results: empty folder that it may write to.
-        patience: seconds until it is given up.
+        patience: seconds until the child is killed.
 
     Returns:
-        Whether the kernel kept it to these folders; False where it has no Landlock.
+        Whether the kernel enforced the restriction to these folders; False without Landlock.
 
     Raises:
         ApartError: the work raised.
@@ -83,7 +83,7 @@ def apart(work: Callable[[], None], source: Path, results: Path, patience: float
 
 
 def readable() -> Sequence[Path]:
-    """What the interpreter itself reads: its library, the packages, and shared libraries."""
+    """Files that the interpreter itself reads: its library, the packages, and shared libraries."""
     places = sysconfig.get_paths()
     ours = [Path(package.__file__).parent for package in (lmft_api, lmft_job) if package.__file__]
     own = [Path(places[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -91,18 +91,18 @@ def readable() -> Sequence[Path]:
 
 
 def _be_child(work: Callable[[], None], source: Path, results: Path) -> None:
-    """Never returns."""
+    """Runs the work in the child; never returns."""
     code = 1
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        # A cache below /tmp, by the path of what is read: somebody else's, and not ours to write.
+        # A cache below /tmp, keyed by the path of what is read: it may belong to others, and must not be written.
         os.environ["TIKTOKEN_CACHE_DIR"] = ""
         landlock.restrict([*readable(), source], [results])
         work()
         code = 0
-    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception; all of it is told, and ends here
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is not an Exception; report it and exit
         words = f"{type(error).__name__}: {error}" if not str(error).strip() else str(error)
         (results / _ERROR_FILE).write_text(words[:4000], encoding="utf-8", errors="replace")
     finally:
@@ -111,7 +111,7 @@ def _be_child(work: Callable[[], None], source: Path, results: Path) -> None:
 
 @contextmanager
 def _ended(child: int) -> Iterator[None]:
-    """Whatever ends the wait ends the child."""
+    """Ends the child, whatever ends the wait."""
     try:
         yield
     except BaseException:

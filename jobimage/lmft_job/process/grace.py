@@ -1,4 +1,4 @@
-"""The time between SIGTERM and SIGKILL, and an end of the process that comes before the latter whatever happens.
+"""The time between SIGTERM and SIGKILL, and an exit of the process before the latter in every case.
 
 Imports nothing heavy.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grace:
-    """How a pod spends its grace period.
+    """Deadlines within a pod's grace period.
 
     Attributes:
         seconds: from SIGTERM to SIGKILL.
@@ -23,20 +23,20 @@ class Grace:
 
     @property
     def for_uploads(self) -> float:
-        """Seconds after the signal at which an upload is given up; what remains is for telling how it ended."""
+        """Seconds after the signal at which an upload is abandoned; the rest is for reporting the result."""
         return max(self.seconds / 2, self.seconds - 15)
 
     @property
     def for_all(self) -> float:
-        """Seconds after the signal at which the process ends, wherever it stands."""
+        """Seconds after the signal at which the process exits, whatever it is doing."""
         return max(self.seconds * 0.8, self.seconds - 5)
 
 
 def end_in_time(grace: Grace, late: Callable[[], None]) -> None:
-    """From now on a SIGTERM starts a clock, and ``late``, which must end the process, is called when it runs out.
+    """From now on a SIGTERM starts a timer, and ``late``, which must end the process, is called when it expires.
 
-    A thread waits for the signal on a pipe that the interpreter's C handler writes into, because the Python handler
-    runs in the main thread alone, and not while that is inside a library that takes its time. Main thread only.
+    A thread waits for the signal on a pipe that the interpreter's C handler writes to, because the Python handler
+    only runs in the main thread, and not while that is inside a slow library call. Main thread only.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -1,7 +1,7 @@
-"""Landlock (Linux 5.13 and later): a process gives up, for good, every file that it does not name.
+"""Landlock (Linux 5.13 and later): a process permanently gives up access to every file that it does not list.
 
-Numbers and structures are of the kernel's ``include/uapi/linux/landlock.h``, system calls of the table that is common
-to all architectures since 5.x. See https://docs.kernel.org/userspace-api/landlock.html.
+Numbers and structures are from the kernel's ``include/uapi/linux/landlock.h``, system call numbers from the table that
+is common to all architectures since 5.x. See https://docs.kernel.org/userspace-api/landlock.html.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-# By version of the interface: what it can forbid, over the version before.
+# By ABI version: the access rights it adds to the previous version.
 _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 _NETWORK = {4: 0b11}  # bind, connect
 _SCOPES = {6: 0b11}  # abstract sockets, signals
@@ -27,18 +27,18 @@ _WRITE = (1 << 13) - 1 & ~_EXECUTE | (1 << 14)
 
 
 def version() -> int:
-    """Version of the kernel's Landlock; 0 where it has none, or a sandbox around us forbids to ask."""
+    """The kernel's Landlock ABI version; 0 if it has none, or a surrounding sandbox forbids the query."""
     answer = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)
     return max(0, int(answer))
 
 
 def restrict(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:
-    """From now on this thread, and what it starts, opens nothing but these folders and files, and no connection.
+    """From now on this thread, and what it starts, can open only these folders and files, and no connection.
 
-    Paths that do not exist are passed over.
+    Paths that do not exist are skipped.
 
     Returns:
-        False where the kernel has no Landlock, and nothing is restricted.
+        False if the kernel has no Landlock, and nothing is restricted.
 
     Raises:
         OSError: the kernel has it and refuses.

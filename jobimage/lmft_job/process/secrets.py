@@ -1,7 +1,7 @@
-"""Keeps secrets out of what a pod says: the values that are mounted, and whatever has the shape of a credential.
+"""Keeps secrets out of a pod's output: mounted values, and anything that looks like a credential.
 
-A mounted value is known whole, by line (a key in PEM has many), and by window: a sample that breaks off quotes part of
-it. kubelet puts new values in place when a Secret rotates, so the folder is looked at again; what was known is kept.
+A mounted value is matched whole, by line (a PEM key has many), and by window: a truncated sample quotes part of it.
+kubelet replaces values when a Secret rotates, so the folder is read again; earlier values stay known.
 """
 
 import json
@@ -23,32 +23,32 @@ from lmft_job.errors import InvalidError
 _SHORTEST = 8
 _WINDOW = 16
 _SETTING = re.compile(r"(AWS_)?(DEFAULT_)?(REGION|BUCKET|BUCKET_NAME|ENDPOINT|ENDPOINT_URL(_\w+)?)", re.IGNORECASE)
-"""Keys of a Secret that stand beside the secret ones; addresses and messages hold their values rightly."""
+"""Keys of a Secret that are not secret themselves; addresses and messages may contain their values."""
 _VARIABLE = re.compile(r"(.*_)?(TOKEN|SECRET|PASSWORD|SECRET_ACCESS_KEY|ACCESS_KEY_ID|API_KEY|PRIVATE_KEY)")
 _NO_VALUE = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----|[{}\[\]\s,]*")
 _KEY_BEGINS = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY")
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{1,100}|(Proc-Type|DEK-Info): .*|")
 _NO_TEXT = re.compile(r"(.*_)?(uri|url|revision|fingerprint|hash|image|git|name|namespace|base_model|resumed_from)")
-"""Fields that are looked up rather than read: what is taken out of an address could not be found there any more."""
+"""Fields used for lookups: an address with a part removed would not be found any more."""
 
 M = TypeVar("M", bound=BaseModel)
 
 _PRIVATE_FOLDERS = ("/etc/lmft", "/var/run/secrets", "/run/secrets", "/proc", "/sys", "/dev")
-"""Of a pod: they hold no data but secrets. A manifest may not read them, by a link on a volume either."""
+"""Folders of a pod that hold only secrets. A manifest may not read them, not even through a link on a volume."""
 
 
 def refuse_private(path: Path, field: str) -> None:
-    """Raises :class:`InvalidError` for a path in one of those folders, with the manifest field that names it."""
+    """Raises :class:`InvalidError` for a path in one of these folders, with the manifest field that names it."""
     if any(path.is_relative_to(folder) for folder in _PRIVATE_FOLDERS):
         raise InvalidError([f"{field}: {path} lies outside of what a manifest may read"])
 
 
 class Scrubber:
-    """Knows the values of the Secrets below a folder, and how often it replaced something.
+    """Knows the values of the Secrets below a folder, and counts replacements.
 
     Args:
-        folder: one folder for each Secret, one file for each key; need not exist. None where nothing is mounted.
-        environment: variables whose names tell of a secret are known too.
+        folder: one folder for each Secret, one file for each key; need not exist. None if nothing is mounted.
+        environment: variables whose names indicate a secret are included.
     """
 
     def __init__(self, folder: Path | None, environment: Mapping[str, str] = os.environ) -> None:
@@ -63,11 +63,11 @@ class Scrubber:
 
     @property
     def replaced(self) -> int:
-        """How many were replaced so far, in whatever was scrubbed."""
+        """Number of replacements so far, in all scrubbed text."""
         return self._replaced
 
     def scrub(self, text: str) -> str:
-        """The text without secrets, should an error of some library or a model have quoted one."""
+        """Replaces secrets in the text, in case an error of a library or a model has quoted one."""
         self._look()
         found = 0
         for value in self._values:
@@ -81,18 +81,18 @@ class Scrubber:
         return text
 
     def mark(self) -> str:
-        """What stands for a secret, one more of which is counted."""
+        """The placeholder for a secret; counts one replacement."""
         self._count(1)
         return REDACTED
 
     def model(self, model: M) -> M:
-        """A model of pydantic, all of whose texts are scrubbed but those that are addresses or names of versions."""
+        """A pydantic model, with all strings scrubbed except addresses and version names."""
         changed = {name: self._any(name, value) for name, value in model}
         return model.model_copy(update=changed)
 
     def result(self, result: Result) -> Result:
-        """A result whose texts are scrubbed: message, adjustments, samples. What is not text stays as it is: a word of
-        the contract would be none any more. It counts what was replaced."""
+        """A result with scrubbed strings: message, adjustments, samples. Other fields only allow fixed values, and
+        stay unchanged. Includes the number of replacements."""
         results = result.results
         if results is not None and results.samples:
             results = results.model_copy(update={"samples": [self.model(sample) for sample in results.samples]})
@@ -101,7 +101,7 @@ class Scrubber:
         return result.model_copy(update={**scrubbed, "redactions": max(self.replaced, result.redactions or 0) or None})
 
     def stream(self, stream: TextIO) -> TextIO:
-        """A stream that scrubs what is written to it: tracebacks and the lines of libraries go there unasked."""
+        """A stream that scrubs what is written to it: tracebacks and the output of libraries."""
         scrubbed: Any = _ScrubbedStream(stream, self)
         return scrubbed  # type: ignore[no-any-return]
 
@@ -121,7 +121,7 @@ class Scrubber:
         return value
 
     def _look(self) -> None:
-        """Read the Secrets, unless they are as they were."""
+        """Read the Secrets, unless they are unchanged."""
         if self._folder is None:
             return
         files = [path for path in self._folder.glob("*/*") if path.is_file() and not _SETTING.fullmatch(path.name)]
@@ -135,18 +135,18 @@ class Scrubber:
         for text in texts:
             lines = [line.strip().strip("\"',") for line in text.splitlines()]
             for value in (text.strip(), *lines):
-                # An endpoint's address is no secret, and a short word would be found everywhere.
+                # An endpoint's address is not secret, and a short value would match everywhere.
                 if len(value) >= _SHORTEST and "://" not in value and not _NO_VALUE.fullmatch(value):
                     values |= {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
             for word in re.split(r"[\s\"',]+", text):
                 if len(word) > _WINDOW and "://" not in word and is_random(word):
                     windows |= {word[at : at + _WINDOW] for at in range(len(word) - _WINDOW + 1)}
-        # The longest first: a value that holds another is taken out whole.
+        # Longest first: a value that contains another is replaced whole.
         self._values = sorted(values, key=len, reverse=True)
         self._windows = frozenset(windows)
 
     def _without_windows(self, text: str) -> tuple[str, int]:
-        """The text without pieces of secrets of 16 characters and more, and how many there were."""
+        """The text without pieces of secrets of 16 or more characters, and how many there were."""
         if not self._windows or len(text) < _WINDOW:
             return text, 0
         kept, count, at, since = [], 0, 0, 0
@@ -170,7 +170,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _text(path: Path) -> str:
-    """A Secret's value; nothing while kubelet puts another in its place."""
+    """A Secret's value; empty while kubelet replaces it."""
     try:
         return path.read_text(errors="ignore")
     except OSError:
@@ -178,7 +178,7 @@ def _text(path: Path) -> str:
 
 
 class _ScrubbedStream:
-    """Anything but writing is the stream's own. What is written steers no terminal and no CI runner that prints it."""
+    """Delegates to the stream except for writing. Replaces control sequences for terminals and CI runners too."""
 
     def __init__(self, stream: TextIO, scrubber: Scrubber) -> None:
         self._stream = stream
@@ -194,7 +194,7 @@ class _ScrubbedStream:
             self.write(line)
 
     def _line(self, line: str) -> str:
-        """A private key goes over many lines, and comes in as many writes."""
+        """Scrubs one line; a private key spans many lines, and arrives in as many writes."""
         if self._key_lines is not None:
             if _KEY_LINE.fullmatch(line.strip()):
                 self._key_lines += 1

@@ -1,9 +1,10 @@
-"""SIGTERM, Ctrl-C, a closed terminal: a stop asked for at any moment, and honoured at one that loses nothing.
+"""SIGTERM, Ctrl-C, a closed terminal: a stop requested at any moment, and carried out when it loses nothing.
 
-Imports nothing heavy: the handler stands before torch is imported, since Python as PID 1 ignores SIGTERM until then.
+Imports nothing heavy: the handler is installed before torch is imported, since Python as PID 1 ignores SIGTERM until
+then.
 
-Outside :meth:`Interrupt.deferred` the stop is raised where the main thread stands (a download, tokenising, an
-import). Inside, only the wish is noted, and the training loop ends its step, saves and raises by itself.
+Outside :meth:`Interrupt.deferred` the stop is raised at once in the main thread (a download, tokenising, an
+import). Inside, the request is only recorded, and the training loop ends its step, saves and raises by itself.
 """
 
 import os
@@ -17,16 +18,16 @@ from lmft_job.errors import InterruptedRunError
 
 SECOND_CTRL_C_EXIT = 130
 SHOW_CURSOR = b"\x1b[?25h\r\n"
-"""A bar has hidden the cursor, and stands on its line."""
+"""A progress bar has hidden the cursor, and is on the current line."""
 _OURS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 class StopNow(BaseException):
-    """Raised by the signal handler itself. Not an Exception, so that no library's broad ``except`` swallows it."""
+    """Raised by the signal handler itself. Not an Exception, so that no library's broad ``except`` catches it."""
 
 
 class Interrupt:
-    """The wish to stop. One for each process; the signal handler belongs to the main thread."""
+    """Requests to stop. One for each process; the signal handler belongs to the main thread."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -36,9 +37,9 @@ class Interrupt:
         self._listeners: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Take over SIGTERM, SIGINT and SIGHUP, one that waits included (see :func:`replace_process`).
+        """Handle SIGTERM, SIGINT and SIGHUP, including a pending one (see :func:`replace_process`).
 
-        What is ignored already, as SIGHUP under ``nohup``, stays so.
+        Signals that are ignored already, such as SIGHUP under ``nohup``, stay ignored.
         """
         for number in _OURS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -46,13 +47,13 @@ class Interrupt:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
 
     def on_request(self, listener: Callable[[], None]) -> None:
-        """Call a listener when a stop is asked for, in the signal handler: it must be quick, and lock nothing."""
+        """Call a listener in the signal handler when a stop is requested: it must be fast, and take no locks."""
         self._listeners.append(listener)
         if self.requested:
             listener()
 
     def check(self) -> None:
-        """Raise InterruptedRunError when a stop was asked for."""
+        """Raise InterruptedRunError if a stop was requested."""
         if self.requested:
             raise InterruptedRunError(self.words)
 
@@ -64,7 +65,7 @@ class Interrupt:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """While inside, a signal is only noted: the code inside looks at ``requested`` and ends tidily."""
+        """While inside, a signal is only recorded: the code inside checks ``requested`` and ends by itself."""
         self._deferrals += 1
         try:
             yield
@@ -78,7 +79,7 @@ class Interrupt:
         if number == signal.SIGINT:
             self._ctrl_c += 1
             if self._ctrl_c > 1:
-                # A person who presses twice wants the prompt back; what is in storage stays whole by protocol.
+                # Pressing Ctrl-C twice ends at once; storage stays consistent by protocol.
                 if os.isatty(1):
                     os.write(1, SHOW_CURSOR)
                 os._exit(SECOND_CTRL_C_EXIT)
@@ -90,17 +91,17 @@ class Interrupt:
 
 
 INTERRUPT = Interrupt()
-"""The process's own."""
+"""The one of this process."""
 
 
 def replace_process(module: str, arguments: Sequence[str]) -> None:
-    """Become a fresh process that runs a module of ours; raises when a stop was asked for instead.
+    """Replace this process by a new one that runs a module of this package; raises if a stop was requested instead.
 
-    Signals wait across it: until the new process has its handlers they would kill it, or as PID 1 be lost.
+    Signals stay pending meanwhile: until the new process has its handlers they would kill it, or be lost as PID 1.
     """
     INTERRUPT.check()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
-    # -P: no module is imported from the folder that the process stands in, which others may write to.
+    # -P: no module is imported from the current folder, which others may write to.
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - this program again

@@ -1,7 +1,7 @@
-"""Standard output and error of a run that outlive whoever reads them.
+"""Standard output and error of a run that survive the loss of their reader.
 
-A pipe whose reader has gone, a terminal that was closed, a disk that is full: none of it is a reason to lose hours of
-training. Whoever wants the figures finds them in the run's folder.
+A closed pipe, a closed terminal, or a full disk must not cost hours of training. The figures are also in the run's
+folder.
 """
 
 import io
@@ -12,9 +12,9 @@ from typing_extensions import override
 
 
 class Steadfast(io.TextIOWrapper):
-    """A text stream on a file descriptor that goes nowhere from the first write that fails.
+    """A text stream on a file descriptor that discards output from the first failed write on.
 
-    What an old locale cannot write is written as an escape, and ends nothing either.
+    Characters that an old locale cannot encode are escaped instead of raising.
     """
 
     @override
@@ -31,27 +31,27 @@ class Steadfast(io.TextIOWrapper):
             super().flush()
         except OSError:
             self._go_nowhere()
-            super().flush()  # what was kept back would come up again at the next write
+            super().flush()  # buffered text would fail again at the next write
 
     def _go_nowhere(self) -> None:
-        """Put nothing behind the descriptor, so that libraries and child processes that write to it live on as well."""
+        """Redirect the descriptor to nothing, so that libraries and child processes that write to it continue too."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self.fileno())
         os.close(nothing)
 
 
 def keep_going() -> None:
-    """Make the process's standard streams steadfast; also where it was started without any (``>&-``)."""
+    """Replace the process's standard streams by steadfast ones; also if it was started without any (``>&-``)."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            # The first file that the run opens would have this number, and every print would go into it.
+            # The first file that the run opens would get this number, and every print would be written to it.
             while (opened := os.open(os.devnull, os.O_RDWR)) < number:
                 pass
             if opened > number:
                 os.close(opened)
-            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process
+            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open as long as the process
         if not isinstance(stream, io.TextIOWrapper):
-            continue  # a stand-in of somebody's own, such as a test's
+            continue  # a replacement by other code, such as a test's
         line_buffered, encoding = stream.line_buffering, stream.encoding
         setattr(sys, name, Steadfast(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffered))

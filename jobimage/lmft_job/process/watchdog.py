@@ -1,4 +1,4 @@
-"""Ends a run in which nothing moves: a stuck device, a dead file system, a lock that never opens."""
+"""Ends a run that makes no progress: a stuck device, a hung file system, a deadlock."""
 
 import faulthandler
 import sys
@@ -12,16 +12,16 @@ _awake: list["Watchdog"] = []
 
 
 class Watchdog:
-    """Calls ``hung`` when :meth:`beat` was not heard for a while, after dumping the stacks of all threads.
+    """Calls ``hung`` when :meth:`beat` was not called for a while, after dumping the stacks of all threads.
 
     ``hung`` runs in the watchdog's thread, since the main thread is the one that hangs: it must end the process.
 
     Args:
-        seconds: its patience, once :meth:`steps_begin` was called.
-        hung: takes the words for people.
-        before: its patience until then, when calls of libraries that say nothing of how far they are may rightly take
-            longer than a step; never less than ``seconds``.
-        clock: seconds; another one in tests.
+        seconds: its patience once :meth:`steps_begin` was called.
+        hung: called with the message for people.
+        before: its patience until then, since library calls that report no progress may take longer than a step; never
+            less than ``seconds``.
+        clock: returns seconds; replaced in tests.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self, where: str | None = None) -> None:
-        """Something moved; ``where`` names the phase, if it is another one."""
+        """Report progress; ``where`` names the phase, if it is a new one."""
         self._where = where or self._where
         self._last = self._clock()
 
     def steps_begin(self, where: str) -> None:
-        """From now on it hears of every step, batch and prompt."""
+        """From now on every step, batch and prompt is reported."""
         self.beat(where)
         self._seconds = self._steps
 
@@ -65,8 +65,8 @@ class Watchdog:
         self._thread.join(timeout=1.0)
 
     def overdue(self) -> str | None:
-        """What to say of a silence that has lasted too long; None while all is well."""
-        if self._left_alone:  # asked first: it beats before it is on its own again
+        """The message if there was no progress for too long; else None."""
+        if self._left_alone:  # checked first: it calls beat before it resumes watching
             return None
         silent = self._clock() - self._last
         if silent < self._seconds:
@@ -79,7 +79,7 @@ class Watchdog:
 
     @contextmanager
     def leaving_alone(self) -> Iterator[None]:
-        """It does not bite inside."""
+        """It does not watch inside."""
         self._left_alone += 1
         try:
             yield
@@ -97,7 +97,7 @@ class Watchdog:
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Around a call of a library that may rightly take hours and does not say how far it is, as the hub's client."""
+    """For a library call that may take hours without reporting progress, such as the hub client's."""
     with ExitStack() as stack:
         for watchdog in tuple(_awake):
             stack.enter_context(watchdog.leaving_alone())

@@ -1,1 +1,1 @@
-"""Where rows come from: the hub, files of four formats, and which of them train."""
+"""Where rows come from: the hub, files of four formats, and the split into training and held-out rows."""

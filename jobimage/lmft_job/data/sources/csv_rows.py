@@ -1,4 +1,4 @@
-"""Rows from CSV, as RFC 4180 has it, and as spreadsheets write it."""
+"""Rows from CSV, as in RFC 4180 and as spreadsheets write it."""
 
 import csv
 import re
@@ -14,9 +14,9 @@ _DIRECTIVE = re.compile(r"^sep=(.)\s*$")
 
 
 def csv_rows(file: DataFile, columns: list[str], problems: Problems) -> Iterator[dict[str, Any]]:
-    """Rows by the names of the first line that holds any; an empty cell is None, a column without a name is left out.
+    """Rows keyed by the names in the first non-empty line; an empty cell is None, a column without a name is left out.
 
-    Cells are parted by commas, or by what the first line parts the wanted names by: semicolon, tab or bar.
+    Cells are separated by commas, or by what separates the wanted names in the header: semicolon, tab or bar.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     separator, skipped = _separator(file, columns)
@@ -49,7 +49,7 @@ def csv_rows(file: DataFile, columns: list[str], problems: Problems) -> Iterator
 
 
 def _separator(file: DataFile, columns: list[str]) -> tuple[str, int]:
-    """What parts the cells, and how many lines come before the header."""
+    """The cell separator, and the number of lines before the header."""
     for number, line in lines(file, Problems()):
         if not line.strip():
             continue

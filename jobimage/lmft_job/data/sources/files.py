@@ -1,6 +1,6 @@
 """Rows from files: json, text, csv and parquet, read as streams.
 
-What is wrong in a file is noted with its line or byte and reading continues, so that all of it is reported at once.
+Errors in a file are collected with their line or byte and reading continues, so that all are reported at once.
 """
 
 import json
@@ -49,11 +49,11 @@ def read(file: DataFile, kind: DataFormat, columns: list[str], problems: Problem
     """Batches of rows.
 
     Args:
-        file: to read.
+        file: file to read.
         kind: its format.
-        columns: names that text and label may have at the top level; of parquet only these are read.
-        problems: hears what is wrong.
-        alone: whether there is no other file.
+        columns: top-level names that text and label may have; only these are read from parquet.
+        problems: receives what is wrong.
+        alone: whether it is the only file.
     """
     with file.path.open("rb") as source:
         start = source.read(_LOOKED_AT)
@@ -70,7 +70,7 @@ def read(file: DataFile, kind: DataFormat, columns: list[str], problems: Problem
 
 
 def _not_rows(start: bytes, kind: DataFormat) -> str | None:
-    """Why a file that begins so is not of its format at all."""
+    """Why a file that begins like this is not of its format."""
     for magic, what in _NOT_TEXT.items():
         if start.startswith(magic) and not (magic == b"PAR1" and kind == DataFormat.PARQUET):
             return what
@@ -86,7 +86,7 @@ def _not_rows(start: bytes, kind: DataFormat) -> str | None:
 
 
 def label_names(file: DataFile, field: str) -> list[str] | None:
-    """Names of a ClassLabel column, which ``datasets`` notes in a parquet file's metadata; None elsewhere."""
+    """Names of a ClassLabel column, which ``datasets`` stores in a parquet file's metadata; None otherwise."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,7 +98,7 @@ def label_names(file: DataFile, field: str) -> list[str] | None:
         names = feature["names"]
         return [str(name) for name in (names.values() if isinstance(names, dict) else list(names))]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
-        return None  # whatever is wrong with the file is told when its rows are read
+        return None  # errors in the file are reported when its rows are read
 
 
 def _batched(rows: Iterator[Row]) -> Batches:
@@ -130,7 +130,7 @@ def _parquet(file: DataFile, columns: list[str], problems: Problems, *, alone: b
                 problems.add(f"spec.dataset.files: {file.name} has no column {columns[0]!r}; it has {listed(names)}")
                 return
             if not present:
-                # A few rows are enough for the words that tell which fields there are.
+                # A few rows are enough for the message that lists the existing fields.
                 yield [dict.fromkeys(names), *next(source.iter_batches(batch_size=10), pa.table({})).to_pylist()]
                 return
             for batch in source.iter_batches(batch_size=_BATCH, columns=present):

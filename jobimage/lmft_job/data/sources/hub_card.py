@@ -1,7 +1,7 @@
-"""Where a data set of the hub says its files lie, and that they lie in its own repository.
+"""Where a data set's card on the hub says its files are, and whether they are in its own repository.
 
-The card's ``data_files`` may be patterns, paths and addresses, and ``datasets`` opens whatever they name: a card could
-make the pod ask any address, or read its own files as rows.
+The card's ``data_files`` may be patterns, paths and addresses, and ``datasets`` opens any of them: a card could make
+the pod request any address, or read its own files as rows.
 """
 
 import re
@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _INNER = re.compile(r"(zip|tar|gzip|bz2|lz4|xz|zstd)://(?!/)[^:]*")
-"""A file within an archive; the archive is named after it, behind ``::``."""
+"""A file within an archive; the archive's name follows it after ``::``."""
 _STANDALONE = ".huggingface.yaml"
 
 
 def places(card: Any) -> Iterator[str]:
-    """Everything that the configurations of a card name as files or folders of data."""
+    """Everything that the card's configurations name as files or folders of data."""
     configs = card.get("configs") if isinstance(card, dict) else None
     for config in configs if isinstance(configs, list) else []:
         if isinstance(config, dict):
@@ -38,7 +38,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def is_own(place: str, repository: str, endpoint: str) -> bool:
-    """Whether a place lies in the repository: a relative path, or an address of it at the same endpoint.
+    """Whether a place is in the repository: a relative path, or an address of it at the same endpoint.
 
     Args:
         place: pattern, path or address; several joined by ``::`` for a file within an archive.
@@ -63,16 +63,16 @@ def _is_own_address(address: str, repository: str, endpoint: str) -> bool:
 
 
 def _stays(path: str) -> bool:
-    """Whether a relative path stays below where it begins, spelled with escapes too."""
+    """Whether a relative path stays below its root, including percent-encoded spellings."""
     spelled = unquote(unquote(path)).replace("\\", "/")
     return not spelled.startswith(("/", "~")) and ".." not in spelled.split("/") and "\0" not in spelled
 
 
 def read_card(repository: str, revision: str | None, token: str | None) -> dict[str, Any]:
-    """The metadata of a data set: of its README, and of a file beside it that takes precedence; empty for none.
+    """The metadata of a data set: from its README, and from a file beside it that takes precedence; empty if none.
 
     Raises:
-        Whatever the hub's client raises, but for files that are not there.
+        Any exception of the hub's client, except for missing files.
     """
     import yaml
     from huggingface_hub import DatasetCard, hf_hub_download
@@ -96,5 +96,5 @@ def read_card(repository: str, revision: str | None, token: str | None) -> dict[
 
 
 def foreign_places(card: dict[str, Any], repository: str, endpoint: str) -> list[str]:
-    """Places of data outside of the repository, each once."""
+    """Places of data outside of the repository, without duplicates."""
     return [place for place in dict.fromkeys(places(card)) if not is_own(place, repository, endpoint)]

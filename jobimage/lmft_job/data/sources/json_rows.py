@@ -1,4 +1,4 @@
-r"""Rows from JSON: an object a line, objects over several lines, arrays of objects; one after the other, as streams."""
+r"""Rows from JSON: one object per line, objects over several lines, or arrays of objects; read as streams."""
 
 import json
 import re
@@ -12,17 +12,17 @@ Row = dict[str, Any]
 JSON_CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF = 32
-"""Characters from the end within which a mistake may be a piece that was cut: half a word, a number or an escape."""
+"""Characters from the end in which an error may be due to a cut piece: part of a word, a number or an escape."""
 
 
 def json_rows(file: DataFile, columns: list[str], problems: Problems, *, alone: bool) -> Iterator[Row]:
-    """The objects of a file; every mistake is noted with its line.
+    """The objects of a file; every error is reported with its line.
 
     Args:
-        file: to read.
+        file: file to read.
         columns: names that text and label may have.
-        problems: hears what is wrong. Where objects stand on lines of their own, reading continues after a mistake.
-        alone: whether there is no other file.
+        problems: receives what is wrong. If objects are on lines of their own, reading continues after an error.
+        alone: whether it is the only file.
     """
     repeats = Repeats(columns)
     rows = _by_line(file, repeats, problems) if _a_line_each(file) else _Values(file, repeats, problems).objects()
@@ -40,7 +40,7 @@ def json_rows(file: DataFile, columns: list[str], problems: Problems, *, alone: 
 
 
 def _a_line_each(file: DataFile) -> bool:
-    """Whether every object stands on a line of its own: JSON lines, even with mistakes."""
+    """Whether every object is on a line of its own: JSON lines, even with errors."""
     with file.path.open("rb") as source:
         if source.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
             return False
@@ -49,13 +49,13 @@ def _a_line_each(file: DataFile) -> bool:
     try:
         json.loads(first)
     except (ValueError, RecursionError):
-        # A line that is cut short is followed by another object; an object over several lines by its fields.
+        # A truncated line is followed by another object; an object over several lines by its fields.
         return not first.lstrip().startswith("{") or not second or second.startswith("{")
     return True
 
 
 class Repeats:
-    """Finds a field that stands twice in an object, of which ``json`` keeps the last without a word."""
+    """Finds a field that occurs twice in an object, of which ``json`` silently keeps the last."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._names = {name for column in columns for name in (column, *column.split("."))}
@@ -64,12 +64,12 @@ class Repeats:
         ]
 
     def find(self, written: str) -> str | None:
-        """A name that text or label need and that stands twice; None as a rule, and soon."""
+        """A name needed by text or label that occurs twice; usually None, and quickly."""
         if not any(written.count(mark) > 1 for mark in self._marks):
             return None
         try:
             return self._within(json.loads(written, object_pairs_hook=_Pairs))
-        except RecursionError:  # no text is found that deep
+        except RecursionError:  # no text field is that deep
             return None
 
     def _within(self, value: Any) -> str | None:
@@ -82,7 +82,7 @@ class Repeats:
 
 
 class _Pairs(dict[str, Any]):
-    """An object that knows which of its names stood in it twice."""
+    """An object that knows which of its names occurred twice."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -114,7 +114,7 @@ def _by_line(file: DataFile, repeats: Repeats, problems: Problems) -> Iterator[R
 
 
 class _Values:
-    """Objects and arrays of objects one after the other, read piece by piece; reading ends at the first mistake."""
+    """Objects and arrays of objects in sequence, read in pieces; reading ends at the first error."""
 
     def __init__(self, file: DataFile, repeats: Repeats, problems: Problems) -> None:
         self._file = file
@@ -125,7 +125,7 @@ class _Values:
         self._decoder = json.JSONDecoder()
 
     def objects(self) -> Iterator[Row]:
-        """Every object, whether in an array or not."""
+        """Every object, in an array or not."""
         in_array = comma = False
         while (found := self._next_character()) is not None:
             if not in_array and found == "[":
@@ -153,7 +153,7 @@ class _Values:
             self._wrong(" is not JSON (the array is not closed)")
 
     def _next_character(self) -> str | None:
-        """The next one that is no white space; None at the end."""
+        """The next character that is not white space; None at the end."""
         while True:
             match = _SPACE.match(self._held, self._at)
             end = match.end() if match else self._at
@@ -165,7 +165,7 @@ class _Values:
                 return None
 
     def _decode(self) -> Row | None:
-        """The object that begins here; None, and the mistake noted, when it is none."""
+        """The object that begins here; None, with the error reported, if it is not one."""
         while True:
             try:
                 row, end = self._decoder.raw_decode(self._held, self._at)
@@ -179,7 +179,7 @@ class _Values:
             except RecursionError:
                 self._wrong(" is nested too deeply")
                 return None
-            except ValueError as error:  # a number of thousands of digits
+            except ValueError as error:  # a number with thousands of digits
                 self._wrong(f" is not JSON ({error})")
                 return None
             if twice := self._repeats.find(self._held[self._at : end]):
@@ -189,11 +189,11 @@ class _Values:
             return dict(row)
 
     def _more(self) -> bool:
-        """Read on: twice what is held, so that one long object is not parsed over and over. False at the end."""
+        """Read more: doubles the buffer, so that one long object is not parsed repeatedly. False at the end."""
         rest = self._held[self._at :]
         pieces, size = [rest], 0
         for _, text in self._pieces:
-            # However a line ends; within a string of JSON there is none.
+            # Any line ending; JSON strings contain none.
             pieces.append(text.rstrip("\r\n") + "\n" if text.endswith(("\r", "\n")) else text)
             size += len(text)
             if size >= max(JSON_CHUNK, len(rest)):
@@ -211,7 +211,7 @@ def _twice(name: str) -> str:
 
 
 def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:
-    """What to say when a file's only object is the table and not a row of it."""
+    """The message if a file's only object is the whole table and not a row of it."""
     values = list(row.values())
     lists = bool(values) and all(isinstance(value, list) and not _structs(value) for value in values)
     if lists and len({len(value) for value in values}) == 1 and len(values[0]) > 1 and (alone or len(values) > 1):

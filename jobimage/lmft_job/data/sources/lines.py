@@ -1,4 +1,4 @@
-"""Lines of a text file with their numbers, however they end."""
+"""Lines of a text file with their numbers, for any line ending."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class DataFile:
     """One file.
 
     Attributes:
-        path: where it lies here.
-        name: what people call it.
+        path: its local path.
+        name: its name in messages.
     """
 
     path: Path
@@ -24,7 +24,7 @@ class DataFile:
 
 
 def lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:
-    """Lines with their ends and their numbers, from 1; one that is not UTF-8 is noted with its byte and left out."""
+    """Lines with their endings and numbers, from 1; a line that is not UTF-8 is reported with its byte and skipped."""
     offset = 0
     for number, raw in enumerate(raw_lines(file.path), 1):
         line = raw[3:] if number == 1 and raw.startswith(BOM) else raw
@@ -44,7 +44,7 @@ def lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:
 def raw_lines(path: Path) -> Iterator[bytes]:
     r"""Lines that end in ``\n``, ``\r\n`` or ``\r``, as Python and ``datasets`` read text; ends included."""
     pending: list[bytes] = []
-    held = b""  # a \r at the end of a piece, of which the \n may come in the next
+    held = b""  # a \r at the end of a piece, whose \n may come in the next one
     with path.open("rb") as source:
         while chunk := source.read(_CHUNK):
             chunk = held + chunk

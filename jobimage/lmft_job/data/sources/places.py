@@ -1,4 +1,4 @@
-"""The files that the addresses of ``spec.dataset.files`` name: on this machine, or fetched from s3://."""
+"""The files that ``spec.dataset.files`` names: on this machine, or fetched from s3://."""
 
 import hashlib
 import os
@@ -17,18 +17,18 @@ from lmft_job.storage import Walk, expand, matches, open_followed, open_store
 def find_files(
     uris: list[str], scratch: Path, credentials: Path | None, check: Check, admitted: Sequence[str] | None = None
 ) -> list[DataFile]:
-    """Every file that the addresses name, fetched where they are remote; wildcards by the storage's own rules.
+    """Every file that the addresses name, fetched if remote; wildcards by the storage's own rules.
 
     Args:
-        uris: as in the manifest.
-        scratch: takes what is fetched.
+        uris: addresses as in the manifest.
+        scratch: folder for fetched files.
         credentials: folder of AWS_* files for s3:// data.
-        check: called often; raises when the run is to stop.
-        admitted: patterns of the platform that each file's address must match; None admits all.
+        check: called often; raises if a stop was requested.
+        admitted: patterns of the platform that each file's address must match; None allows all.
 
     Raises:
-        InvalidError: an address that the platform does not admit; every problem found is listed.
-        RefusedError: nothing there, or not to be read.
+        InvalidError: an address that the platform does not allow; lists every problem found.
+        RefusedError: not found, or not readable.
     """
     found: dict[str, DataFile] = {}
     invalid: list[str] = []
@@ -54,7 +54,7 @@ def find_files(
                     found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
             else:
                 for path in _local(Path(rest).absolute(), where):  # file://data/x.jsonl is relative
-                    # Both: a link in a folder that is admitted may lead to one that is not.
+                    # Both: a link in an allowed folder may lead to one that is not.
                     _require_admitted(f"file://{path}", admitted, where)
                     _require_admitted(f"file://{os.path.realpath(path)}", admitted, where)
                     found.setdefault(str(path), DataFile(path, f"file://{path}"))
@@ -76,7 +76,7 @@ def _require_admitted(address: str, admitted: Sequence[str] | None, where: str) 
 
 
 def _local(pattern: Path, where: str) -> list[Path]:
-    """The files of this machine that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
+    """The local files that a path names; ``*`` and ``?`` stay within a level, ``**`` crosses levels."""
     refuse_private(pattern, where)
     if pattern.is_dir():
         raise RefusedError(
@@ -104,7 +104,7 @@ def _local(pattern: Path, where: str) -> list[Path]:
 
 
 def _named(pattern: Path) -> list[Path]:
-    """What a path with wildcards names. Names that begin with a dot are hidden from wildcards, as from a shell's."""
+    """The paths that match a pattern. Wildcards do not match names that begin with a dot, as in a shell."""
     levels = pattern.parts
     first = next((at for at, level in enumerate(levels) if any(letter in level for letter in WILDCARDS)), None)
     if first is None:

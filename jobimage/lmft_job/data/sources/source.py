@@ -1,6 +1,6 @@
-"""Where data comes from: the hub, files, or what Python carries. The only module that talks to ``datasets``.
+"""Where data comes from: the hub, files, or Python's bundled docs. The only module that uses ``datasets``.
 
-A source knows its identity before anything is read, so that prepared data is found without reading.
+A source knows its identity before anything is read, so that prepared data is found without reading it.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ class SourceRows:
     """The rows of one split.
 
     Attributes:
-        batches: the rows as dicts; a stream, to be read once.
-        fields: dotted paths that exist, where the source knows them beforehand.
-        label_names: names of the classes, where the source knows them.
-        look_alike: what plain text looks like that may be meant as something else.
-        spans: where a source cuts slices itself and it is known, the split, first row and end of each that this is.
+        batches: the rows as dicts; a stream that can be read once.
+        fields: dotted paths that exist, if the source knows them beforehand.
+        label_names: names of the classes, if the source knows them.
+        look_alike: the other format that plain text looks like.
+        spans: split, first row and end of each slice that makes up the rows, if the source cuts slices itself.
     """
 
     batches: Batches
@@ -54,9 +54,9 @@ class DataSource(Protocol):
     """A data set.
 
     Attributes:
-        identity: changes when the data does.
+        identity: changes if the data changes.
         title: for people.
-        noun: what a row is called, in the plural.
+        noun: what a row is called, plural.
         sliced: whether :meth:`rows` takes slices; otherwise there is one split, ``train``, and slices are cut from it.
     """
 
@@ -66,7 +66,7 @@ class DataSource(Protocol):
     sliced: bool
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
-        """The rows of a split, with at least what text and label need of them."""
+        """The rows of a split, with at least the fields that text and label need."""
 
 
 def open_source(
@@ -80,12 +80,12 @@ def open_source(
 ) -> DataSource:
     """Find the data set and its identity; files of s3:// are fetched into the scratch folder.
 
-    ``admitted`` are the platform's patterns for addresses of files; None admits all.
+    ``admitted`` are the platform's patterns for addresses of files; None allows all.
 
     Raises:
         RefusedError: not found or not allowed.
-        UnavailableError: hub or storage out of reach.
-        InvalidError: files outside of what a data set may name.
+        UnavailableError: hub or storage unreachable.
+        InvalidError: files that a data set may not name.
     """
     if spec.builtin is not None:
         return PythonDocs()
@@ -97,7 +97,7 @@ def open_source(
 
 
 class PythonDocs:
-    """The language reference in ``pydoc_data.topics``: a row a topic, its paragraphs in ``answers.text`` as in ELI5."""
+    """The language reference in ``pydoc_data.topics``: one row per topic, paragraphs in ``answers.text`` as in ELI5."""
 
     title = "PythonDocs"
     noun = "topics"
@@ -111,7 +111,7 @@ class PythonDocs:
         self.identity = f"pydoc:{hashlib.sha256(content.encode()).hexdigest()}"
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
-        """Topics by name; paragraphs are what blank lines part."""
+        """Topics by name; paragraphs are separated by blank lines."""
         rows = []
         for name, body in sorted(self._topics.items()):
             paragraphs = [part.strip() for part in re.split(r"\n\s*\n", body) if part.strip()]
@@ -132,7 +132,7 @@ class Files:
         self.identity = f"{kind.value}:{','.join(_digest(file.path, check) for file in found)}"
 
     def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
-        """All files one after the other."""
+        """All files in order."""
         columns = list(dict.fromkeys(root for path in (text, label) if path for root in roots(path)))
         alone = len(self._files) == 1
         names = files.label_names(self._files[0], label) if label and self._kind == DataFormat.PARQUET else None
@@ -148,7 +148,7 @@ class Files:
         return SourceRows(batches(), label_names=names, look_alike=look_alike)
 
     def _look_alikes(self, problems: Problems) -> tuple[str | None, list[DataFile]]:
-        """What plain text looks like, if it looks like something else; and files that are no plain text for certain."""
+        """The other format that plain text looks like, if any; and files that certainly are not plain text."""
         found, wrong = [], []
         for file in self._files if self._kind == DataFormat.TEXT else ():
             try:
@@ -170,7 +170,7 @@ def _digest(path: Path, check: Check) -> str:
 
 
 class Hub:
-    """A data set of the hub, pinned to the commit that its revision means now."""
+    """A data set of the hub, pinned to the commit that its revision names now."""
 
     noun = "rows"
     sliced = True
@@ -186,7 +186,7 @@ class Hub:
         self.identity = f"hub:{name}:{config}:{commit or self._cached()}"
 
     def _commit(self) -> str | None:
-        """The commit on the hub; None offline, where only what is cached can be had."""
+        """The commit on the hub; None offline, where only cached data is available."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -201,7 +201,7 @@ class Hub:
         return commit
 
     def _require_own_files(self) -> None:
-        """Before anything that the card names is opened. Offline it is not: what is cached was looked at before."""
+        """Check the card's places before any is opened. Not offline: cached data was checked before."""
         from huggingface_hub import constants
 
         try:
@@ -220,7 +220,7 @@ class Hub:
             )
 
     def _cached(self) -> str:
-        """What names the data in the local cache."""
+        """Identifies the data in the local cache."""
         import datasets
 
         try:
@@ -264,7 +264,7 @@ class Hub:
 
 
 def _spans(split: str, data: Any) -> list[tuple[str, int, int]]:
-    """The rows of their splits that a sum of slices is made of; empty where the splits' sizes are not known."""
+    """The rows of each split that a sum of slices consists of; empty if the splits' sizes are unknown."""
     found = []
     for part in map(parse, split.split("+")):
         known = (data.info.splits or {}).get(part.name) if part else None

@@ -14,21 +14,21 @@ _SLICE = re.compile(r"^(?P<name>[^\[\]+]+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%
 
 @dataclass(frozen=True)
 class Slice:
-    """A split and the part of it that is wanted, as in ``train[:5000]`` or ``train[80%:]``."""
+    """A split and the wanted part of it, as in ``train[:5000]`` or ``train[80%:]``."""
 
     name: str
     start: str | None = None
     stop: str | None = None
 
     def indices(self, rows: int) -> Indices:
-        """Numbers of the rows wanted, in order; percentages round to the nearest row, as ``datasets`` does it."""
+        """Numbers of the wanted rows, in order; percentages round to the nearest row, as in ``datasets``."""
         start = 0 if self.start is None else _absolute(self.start, rows)
         stop = rows if self.stop is None else _absolute(self.stop, rows)
         return np.arange(start, max(start, stop), dtype=np.int64)
 
 
 def parse(split: str) -> Slice | None:
-    """Read a split's name and slice; None when it is neither."""
+    """Parse a split's name and slice; None if the text is neither."""
     match = _SLICE.match(split.strip())
     return Slice(match["name"], match["start"], match["stop"]) if match else None
 

@@ -1,1 +1,1 @@
-"""Texts of a data set: found in its rows, gathered, and kept on disk."""
+"""Texts of a data set: found in its rows, collected, and stored on disk."""

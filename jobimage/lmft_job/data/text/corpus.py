@@ -1,4 +1,4 @@
-"""The texts and labels of a data set, taken from its rows, with everything that is wrong with them."""
+"""The texts and labels of a data set, taken from its rows, with every problem found in them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,14 @@ _LOOKED_AT = 100
 
 @dataclass
 class Corpus:
-    """Texts on disk, one for each row of the source (empty where it has none), and their labels.
+    """Texts on disk, one for each row of the source (empty if it has none), and their labels.
 
     Attributes:
-        texts: the texts.
-        labels: one value a row; None where there is none. Empty without a label field.
+        texts: texts on disk.
+        labels: one value for each row; None if there is none. Empty without a label field.
         label_names: names that the source gives its classes.
-        look_alike: what plain text looks like that may be meant as something else.
-        spans: the rows of their splits that these are, where the source knows.
+        look_alike: the other format that plain text looks like.
+        spans: split, first row and end of each slice that makes up these rows, if the source knows.
     """
 
     texts: Texts
@@ -36,7 +36,7 @@ class Corpus:
     spans: list[tuple[str, int, int]] = field(default_factory=list)
 
     def usable(self, rows: Indices) -> Indices:
-        """Those of the rows that have a text and, where wanted, a label."""
+        """Those of the rows that have a text and, if required, a label."""
         present = self.texts.present(rows)
         if not self.labels:
             return present
@@ -48,7 +48,7 @@ class Corpus:
 def collect(
     rows: SourceRows, folder: Path, text_field: str, label_field: str | None, problems: Problems, check: Check
 ) -> Corpus:
-    """Read all rows once; texts go to the folder. Wrong fields are noted in ``problems``."""
+    """Read all rows once; texts are written to the folder. Missing or wrong fields are added to ``problems``."""
     text_path = text_field.split(".")
     label_path = label_field.split(".") if label_field else None
     labels: list[Any] = []
@@ -78,7 +78,7 @@ def collect(
 
 
 def _found(row: Any, path: list[str], name: str, wanted: str | None, problems: Problems) -> Any:
-    """The value at a path, or a mark that what is there was refused."""
+    """The value at a path, or a marker that the value was rejected."""
     try:
         return fields.pick(row, path)
     except fields.WrongKindError as error:

@@ -8,11 +8,11 @@ from lmft_api.text.wording import did_you_mean
 MOST_SHOWN = 20
 _LONGEST_NAME = 60
 _TURNS = ({"role", "content"}, {"from", "value"}, {"role", "parts"}, {"role", "text"}, {"role", "value"})
-"""Fields of a turn of a conversation: OpenAI's, ShareGPT's, Gemini's, and what people write."""
+"""Fields of a turn of a conversation: those of OpenAI, ShareGPT, Gemini, and other common names."""
 
 
 class WrongKindError(ValueError):
-    """The path leads to something that is no text; says what it is."""
+    """The path leads to a value that is not text; the message says what it is."""
 
 
 class ConversationError(WrongKindError):
@@ -27,7 +27,7 @@ class ConversationError(WrongKindError):
 
 
 def roots(path: str) -> list[str]:
-    """Names that a path may begin with: of ``a.b.c`` a, a.b and a.b.c, for a column may have dots in its name."""
+    """Names that a path may begin with: for ``a.b.c`` a, a.b and a.b.c, since a column's name may contain dots."""
     parts = path.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
@@ -35,10 +35,10 @@ def roots(path: str) -> list[str]:
 def pick(row: Any, path: Sequence[str]) -> Any:
     """The value at a path; through a list, the list of its elements' values. None where the path ends early.
 
-    A field whose name has dots is found by them: ``answers.text`` may be a column of that name.
+    A field whose name contains dots is found too: ``answers.text`` may be a column's name.
 
     Raises:
-        ConversationError: it leads through turns of a conversation.
+        ConversationError: the path leads through turns of a conversation.
     """
     if not path:
         return row
@@ -59,10 +59,10 @@ def pick(row: Any, path: Sequence[str]) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """A string as it is, a list of strings joined with a space (nested lists too); None for null, NaN and blank.
+    """A string unchanged, a list of strings joined with a space (nested lists too); None for null, NaN and blank.
 
     Raises:
-        WrongKindError: for numbers, structs and the like.
+        WrongKindError: for numbers, structs and other types.
     """
     if value is None:
         return None
@@ -86,14 +86,14 @@ def as_text(value: Any) -> str | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: null, not a number (as pandas writes what is missing), or blank text."""
+    """Whether a value means "missing": null, NaN (as pandas writes missing values), or blank text."""
     return (
         value is None or (isinstance(value, float) and value != value) or (isinstance(value, str) and not value.strip())
     )
 
 
 def is_written_conversation(text: str) -> bool:
-    """Whether a text is a conversation in JSON, or as Python shows one: a cell of a table may hold it so."""
+    """Whether a text is a conversation in JSON, or as Python prints one: a cell of a table may contain it so."""
     start = text[:200].lstrip()
     return start.startswith("[{") and any(
         f"{quote}{name}{quote}" in start for quote in "\"'" for name in ("role", "from")
@@ -117,13 +117,13 @@ def paths(row: Any, prefix: str = "") -> Iterable[str]:
 
 
 def missing(name: str, existing: Iterable[str]) -> str:
-    """What to tell when a field does not exist: what does, and the nearest name."""
+    """The message for a field that does not exist: the existing fields, and the nearest name."""
     known = list(dict.fromkeys(existing))
     return f"no field {name!r}; the data has {listed(known) or 'no fields'}{did_you_mean(name, known)}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for people: the first of many, long ones cut."""
+    """Names for messages: the first of many, long ones shortened."""
     shown = ", ".join(
         name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names[:MOST_SHOWN]
     )

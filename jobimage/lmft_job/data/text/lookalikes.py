@@ -1,4 +1,4 @@
-"""Files given as plain text that look like something else, whose marks would be trained on without a word."""
+"""Files given as plain text that look like another format, whose markup would otherwise be trained on silently."""
 
 import csv
 import json
@@ -10,10 +10,10 @@ from lmft_job.data.sources.lines import BOM, DataFile
 from lmft_job.data.text.fields import is_turn, listed
 
 _SAMPLE = 1 << 18
-"""Bytes looked at. Texts of one line beyond it are taken as they are."""
+"""Bytes that are examined. Single-line texts beyond it are accepted."""
 _LINES = 100
 _FEWEST = 3
-"""Lines that must agree, where they are to be told from prose."""
+"""Lines that must agree to tell the format from prose."""
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,40}")
 _MARKUP = {
     "HTML": re.compile(r"<!doctype html|<html[\s>]", re.I),
@@ -24,11 +24,11 @@ _MARKUP = {
 
 
 class LooksLikeRowsError(ValueError):
-    """The file certainly holds rows of another format; the text follows its name."""
+    """The file certainly contains rows of another format; the message is meant to follow the file's name."""
 
 
 def look_alike(file: DataFile) -> str | None:
-    """What a file that is taken as plain text looks like; None for text.
+    """The other format that a file given as plain text looks like; None for text.
 
     Raises:
         LooksLikeRowsError: its lines are objects with a text, or with a conversation.
@@ -38,7 +38,7 @@ def look_alike(file: DataFile) -> str | None:
     text = start.removeprefix(BOM).decode("utf-8", "ignore")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     if len(start) == _SAMPLE and len(lines) > 1:
-        lines.pop()  # may be cut
+        lines.pop()  # may be truncated
     lines = lines[:_LINES]
     head = text[:1000].lstrip()
     markup = next((name for name, begins in _MARKUP.items() if begins.match(head)), None)
@@ -58,7 +58,7 @@ def _json(lines: list[str], text: str) -> str | None:
         if inner and all(isinstance(row, dict) for row in inner):
             _refuse_rows(inner)
         return "JSON arrays"
-    # Over several lines, or cut: what begins as an object or an array of objects does.
+    # Objects over several lines, or truncated: recognised by how an object or an array of objects begins.
     return "JSON" if re.match(r'[\[{]\s*[{"]', text) and re.match(r'[\[{\s]*"[^"\n]*"\s*:', text) else None
 
 
@@ -89,7 +89,7 @@ def _refuse_rows(objects: Sequence[dict[Any, Any]]) -> None:
 
 
 def _table(lines: list[str]) -> str | None:
-    """A first line of nothing but names, and as many cells in every line after it."""
+    """Whether the first line consists of names only, and every line after it has as many cells."""
     if len(lines) < _FEWEST:
         return None
     for mark, name in (",", "commas"), ("\t", "tabs"), (";", "semicolons"), ("|", "bars"):

@@ -1,4 +1,4 @@
-"""Texts on disk: one file of UTF-8, one of offsets, read at random without holding either in memory."""
+"""Texts on disk: one file of UTF-8 and one of offsets, with random access, neither held in memory."""
 
 import errno
 import os
@@ -44,8 +44,8 @@ class TextWriter:
 class Texts:
     """Texts written by :class:`TextWriter`.
 
-    They are read, not memory-mapped: at random, the kernel would map the pages around each text too, and the resident
-    set would grow to the size of the file.
+    They are read, not memory-mapped: with random access, the kernel would map the pages around each text too, and the
+    resident set would grow to the size of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +61,7 @@ class Texts:
         return kept
 
     def batches(self, rows: Indices) -> Iterator[list[str]]:
-        """The texts of some rows, in their order, in batches of about a megabyte."""
+        """The texts of the given rows, in order, in batches of about a megabyte."""
         batch: list[str] = []
         size = 0
         with self._path.open("rb", buffering=0) as source:

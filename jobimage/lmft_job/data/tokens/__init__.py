@@ -1,1 +1,1 @@
-"""From texts to ids: a table of words seen, and packing into flat arrays."""
+"""From texts to ids: a table of known words, and packing into flat arrays."""

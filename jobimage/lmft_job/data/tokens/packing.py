@@ -25,9 +25,9 @@ class Encoded(NamedTuple):
     """A batch of texts as ids.
 
     Attributes:
-        ids: of the texts one after the other (uint32).
-        lengths: of each text, as far as it is kept.
-        whole: of each text, had it not been cut.
+        ids: ids of the texts, concatenated (uint32).
+        lengths: length of each text after truncation.
+        whole: length of each text before truncation.
     """
 
     ids: Ids
@@ -38,20 +38,20 @@ class Encoded(NamedTuple):
 def encoded(
     tokenizer: Any, batches: Iterator[list[str]], check: Check, max_length: int | None = None
 ) -> Iterator[Encoded]:
-    """Ids of batches of texts, special tokens added as a call of the tokenizer would.
+    """Ids of batches of texts, with special tokens as a call of the tokenizer would add them.
 
-    Words are looked up in a table of those seen (:mod:`lmft_job.data.tokens.word_table`) where the tokenizer allows it.
-    Else, and for texts to be truncated, the tokenizer's Rust core gets whole texts; it is used directly: no attention
-    masks, offsets or lists of lists are made, and no warning that a text is longer than the model (packing cuts it, on
-    purpose).
+    Words are looked up in a table of known words (:mod:`lmft_job.data.tokens.word_table`) if the tokenizer allows it.
+    Otherwise, and for texts to be truncated, the tokenizer's Rust core gets whole texts; it is used directly: no
+    attention masks, offsets or lists of lists are made, and no warning that a text is longer than the model
+    (packing cuts it intentionally).
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         batches: texts.
         check: called between batches; may raise.
-        max_length: truncate each text to so many tokens.
+        max_length: truncate each text to this many tokens.
     """
-    # On purpose: the Rust core takes all cores while we do nothing else; nothing is forked meanwhile.
+    # Intentional: the Rust core uses all cores while this thread waits; nothing is forked meanwhile.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     core = tokenizer.backend_tokenizer
     core.no_padding()
@@ -74,7 +74,7 @@ def _by_core(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[
     limit = (core.truncation or {}).get("max_length")
     added = core.num_special_tokens_to_add(False)
     with ThreadPoolExecutor(1, "tokenize") as pool:
-        # One batch is encoded (without Python's lock) while the ids of the one before are copied out.
+        # One batch is encoded (without the GIL) while the ids of the previous one are copied out.
         ahead = next(batches, None)
         running = pool.submit(core.encode_batch_fast, ahead) if ahead else None
         while running is not None:
@@ -87,7 +87,7 @@ def _by_core(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[
 
 
 def _uncut(encodings: list[Any], lengths: Lengths, limit: int, added: int) -> Lengths:
-    """The lengths before truncation: what was cut off lies beside each text, every piece with special tokens too."""
+    """The lengths before truncation: each encoding keeps the truncated pieces, every one with special tokens."""
     whole = lengths.copy()
     for row in np.flatnonzero(lengths == limit).tolist():
         whole[row] += sum(len(piece.ids) - added for piece in encodings[row].overflowing)

@@ -1,15 +1,15 @@
-"""A table of the words seen and their ids, so that a word is tokenised once and looked up from then on.
+"""A table of words and their ids, so that a word is tokenised once and looked up from then on.
 
-Text repeats its words (Zipf's law), and a tokenizer that cuts text at white space gives a word the same ids wherever
-it stands. So the Rust core is asked for new words only. It holds for tokenizers of two families, told by their
-``tokenizer.json``; for any other there is no table, and the core gets whole texts:
+Text repeats its words (Zipf's law), and a tokenizer that splits text at white space gives a word the same ids
+wherever it occurs. So the Rust core is only asked for new words. This holds for two families of tokenizers, recognised
+by their ``tokenizer.json``; for any other there is no table, and the core gets whole texts:
 
 - ``ByteLevel`` with GPT-2's pattern (GPT-2, RoBERTa, BART, OPT, GPT-NeoX and what is trained here): no alternative of
   the pattern matches across the start of a run of white space, and its one lookahead does not reach beyond the run
   and the character after it;
-- ``BertPreTokenizer`` (BERT, DistilBERT): every blank, tab and line break ends a word.
+- ``BertPreTokenizer`` (BERT, DistilBERT): every space, tab and line break ends a word.
 
-Patterns that glue line breaks to the punctuation before them (Llama 3, Qwen) are not among them.
+Patterns that join line breaks to the preceding punctuation (Llama 3, Qwen) are not supported.
 """
 
 import json
@@ -23,12 +23,12 @@ import numpy.typing as npt
 from lmft_job.data.rows import Ids
 
 WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""Unicode's White_Space, as in a character class."""
+"""Unicode's White_Space, for a character class."""
 BLANKS = " \t\n\r"
-"""What BERT's normalizer does not drop as a control character."""
+"""Control characters that BERT's normalizer keeps."""
 MOST_WORDS = 300_000
 MOST_IDS = 3_000_000
-"""The table is emptied beyond these: some 50 MiB."""
+"""The table is cleared beyond these limits: about 50 MiB."""
 _START, _END = object(), object()
 
 
@@ -37,21 +37,21 @@ class WordTable:
 
     def __init__(self, core: Any, separators: str, special: list[str], before: list[int], after: list[int]) -> None:
         self._core = core
-        # A word and the white space before it; white space alone at the end of a text.
+        # A word and the white space before it; or white space at the end of a text.
         self._split = re.compile(f"[{separators}]*[^{separators}]+|[{separators}]+").findall
         self._special, self._before, self._after = special, before, after
         self._clear()
 
     @classmethod
     def of(cls, core: Any) -> "WordTable | None":
-        """The table for a fast tokenizer's core; None where words do not stand for themselves."""
+        """The table for a fast tokenizer's core; None if a word's ids depend on its context."""
         layout = json.loads(core.to_str())
         separators = _separators(layout)
         added = layout["added_tokens"]
         if separators is None or layout["model"].get("dropout"):
             return None
         if layout["normalizer"] is not None and any(token["normalized"] for token in added):
-            return None  # an added token may then be found in a text that does not hold its letters
+            return None  # an added token may then match in a text that does not contain its exact characters
         plain, whole = (core.encode("a", add_special_tokens=wanted).ids for wanted in (False, True))
         start = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), None)
         if start is None:
@@ -60,13 +60,13 @@ class WordTable:
         return cls(core, separators, special, whole[:start], whole[start + len(plain) :])
 
     def encode(self, texts: list[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
-        """The ids of some texts one after the other (uint32), special tokens added, and the length of each."""
+        """The ids of the given texts, concatenated (uint32), with special tokens, and the length of each."""
         words: list[Any] = []
         ends = np.empty(len(texts) + 1, np.int64)
         ends[0] = 0
         for row, text in enumerate(texts):
             words.append(_START)
-            # A text that holds an added token, such as <|endoftext|>, is one word: the core knows how to cut it.
+            # A text that contains an added token, such as <|endoftext|>, counts as one word; the core splits it.
             words += [text] if any(token in text for token in self._special) else self._split(text)
             words.append(_END)
             ends[row + 1] = len(words)
@@ -79,7 +79,7 @@ class WordTable:
         lengths = bounds[numbers + 1] - first
         stops = np.zeros(len(words) + 1, np.int64)
         np.cumsum(lengths, out=stops[1:])
-        # Each word's ids stand in the table from `first` on and in the result from its stop on.
+        # Each word's ids begin at `first` in the table and at its entry of `stops` in the result.
         places = np.repeat(first - stops[:-1], lengths)
         places += np.arange(len(places))
         return flat[places], np.diff(stops[ends])
@@ -98,7 +98,7 @@ class WordTable:
 
 
 class _Numbers(dict[Any, int]):
-    """Numbers words as they come."""
+    """Assigns numbers to words in order of first use."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,10 +7,10 @@ _FOLDER = Path(__file__).parent
 
 
 def load_metric(name: str) -> Any:
-    """An ``evaluate`` module that we ship: ``perplexity`` or ``accuracy``.
+    """An ``evaluate`` module from this package: ``perplexity`` or ``accuracy``.
 
-    ``evaluate.load`` would copy the script into a cache and ask the hub about it first; the module's class is what it
-    would return in the end, so it is made here directly, and works on a read-only disk without network.
+    ``evaluate.load`` would copy the script into a cache and ask the hub about it first, and then return the module's
+    class; so it is created here directly, and works on a read-only disk without network.
     """
     from evaluate.loading import import_main_class
 

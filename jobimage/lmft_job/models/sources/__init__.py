@@ -1,1 +1,1 @@
-"""A model's folder from anywhere: fetched, reduced to what may be read, and parsed in a confined process."""
+"""A model's folder from any source: fetched, reduced to permitted content, and parsed in a confined process."""

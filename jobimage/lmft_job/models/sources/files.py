@@ -1,10 +1,10 @@
-"""What of a model's folder is read: a copy that holds known files, with known settings, and no way out of the folder.
+"""A safe copy of a model's folder: only known files, with known settings, and nothing that leads out of the folder.
 
-transformers hands every key of ``tokenizer_config.json`` to the tokenizer's class, and several take a path there: a
-``vocab`` that is a text is opened, and its lines become tokens that a sample then shows. Other files name files,
-folders and repositories too. So nothing of a source is loaded from the source itself: known files are copied, settings
-are written from a list of keys, weights are linked. What is not on the lists is left out, and a note says so; only a
-vocabulary that lies elsewhere is refused, since without it there is no tokenizer.
+transformers passes every key of ``tokenizer_config.json`` to the tokenizer's class, and several accept a path there: a
+``vocab`` that is a string is opened, and its lines become tokens that a sample then shows. Other files name files,
+folders and repositories too. So nothing is loaded from the source itself: known files are copied, settings are
+written from a list of keys, weights are linked. Anything not on the lists is left out, with a note; only a
+vocabulary outside the folder is refused, since without it there is no tokenizer.
 """
 
 import json
@@ -35,7 +35,7 @@ _VOCABULARIES = frozenset({
     "vocab.json", "merges.json", "tekken.json", "sentencepiece.model.json", "byte_maps.json", "entity_vocab.json",
     "word_shape.json", "word_pronunciation.json", "emoji.json", "normalizer.json", "bytes_to_unicode.json",
 })  # fmt: skip
-"""JSON that is read as data alone; its name is the tokenizer class's, not the folder's."""
+"""JSON that is read as data only; the file's name is fixed by the tokenizer's class, not by the folder."""
 
 _TOKENIZER_KEYS = frozenset({
     "tokenizer_class", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens",
@@ -58,7 +58,7 @@ _TOKENIZER_KEYS = frozenset({
     "sep_token_box", "pad_token_box", "pad_token_label", "entity_token_1", "entity_token_2", "max_entity_length",
     "max_mention_length", "fix_mistral_regex", "split_punct", "lowercase", "fuse_unk", "byte_fallback", "backend",
 })  # fmt: skip
-"""Of tokenizer_config.json, besides vocabularies and whatever ends like a token's name. None is a path to its class."""
+"""Keys of tokenizer_config.json, besides vocabularies and names ending like a token's. None is a path to its class."""
 _INLINE = frozenset({"vocab", "merges", "entity_vocab"})
 _NAMES_A_FILE = re.compile(
     r"vocab|merges|entity_vocab|source_spm|target_spm|rewriting_rules|tags_dict|(.*_)?(file|path|dir)"
@@ -68,7 +68,7 @@ _BOOKKEEPING = frozenset({
     "chat_template_file", "cache_dir", "output_dir", "save_dir", "gguf_file",
 })  # fmt: skip
 _ORIGIN = re.compile(r"_?(.*_)?name_or_path")
-"""These and the keys above say where files lay when somebody saved them; the ones in the folder are taken."""
+"""These and the keys above record where files were when somebody saved them; those in the folder are used."""
 _PATHS = re.compile(r".*_(file|path|dir|spm)")
 _TOKEN_KEYS = frozenset({"content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type"})
 _NAMED_TOKENS = frozenset({"additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"})
@@ -79,18 +79,18 @@ _NEVER = frozenset({
     "assistant_model", "index_path", "passages_path", "_commit_hash",
     "local_files_only", "is_local", "cache_dir",
 })  # fmt: skip
-"""Of config.json and generation_config.json, at every depth: each leads to files, repositories or code elsewhere."""
+"""Keys of config.json and generation_config.json, at every depth, that lead to files or code elsewhere."""
 _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
-"""One with a slash is a repository of compiled kernels."""
+"""A value with a slash is a repository of compiled kernels."""
 
 
 @dataclass
 class Findings:
-    """What a look at settings found.
+    """What a check of settings found.
 
     Attributes:
         dropped: names that are left out.
-        refused: problems by name, in words that follow a file's name.
+        refused: problems by name, as text that follows a file's name.
     """
 
     dropped: list[str] = field(default_factory=list)
@@ -101,14 +101,14 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
     """A copy of a model's or tokenizer's folder that is safe to load from.
 
     Args:
-        folder: from wherever.
-        copy: where to; made here.
-        where: manifest field to blame, such as ``spec.model.name``.
-        say: takes a note of what is left out.
+        folder: from any source.
+        copy: target; created here.
+        where: manifest field to name in errors, such as ``spec.model.name``.
+        say: called with a note on what is left out.
         weights: link the safetensors, and take their index, too.
 
     Raises:
-        InvalidError: a vocabulary or weights that lie outside of the folder, files that cannot be understood.
+        InvalidError: a vocabulary or weights outside of the folder, or files that cannot be parsed.
     """
     copy.mkdir(parents=True)
     dropped, problems, whole = [], [], (folder / TOKENIZER).is_file()
@@ -132,7 +132,7 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
             elif name in _SETTINGS:
                 seen = Findings()
                 _write(copy / name, _SETTINGS[name](_read(path, folder), seen))
-                # With tokenizer.json, the files that a tokenizer can be made of are not looked for.
+                # With tokenizer.json, the files that a tokenizer can be built from are not needed.
                 unused = [key for key in seen.refused if _PATHS.fullmatch(key)] if whole else []
                 dropped += [f"{key} of {name}" for key in (*seen.dropped, *unused)]
                 problems += [f"{where}: its {name} {words}" for key, words in seen.refused.items() if key not in unused]
@@ -156,11 +156,11 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
 
 
 class _UnusableError(Exception):
-    """A file that is not accepted; the text follows its name."""
+    """A file that is not accepted; the message follows its name."""
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files of a folder and of its chat templates; nothing deeper is ever loaded. Pipes and devices are no files."""
+    """Files of a folder and of its chat templates; nothing deeper is ever loaded. Pipes and devices are skipped."""
     for inner in (folder, folder / TEMPLATES):
         if inner.is_dir() and not (inner != folder and inner.is_symlink()):
             yield from (path for path in inner.iterdir() if os.path.isfile(path))
@@ -190,7 +190,7 @@ def _write(path: Path, body: dict[str, Any]) -> None:
 
 
 def tokenizer_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
-    """Of tokenizer_config.json what a tokenizer needs; vocabularies only when they are data."""
+    """The keys of tokenizer_config.json that a tokenizer needs; vocabularies only if they are data."""
     kept: dict[str, Any] = {}
     for key, value in given.items():
         if value is None:
@@ -213,7 +213,7 @@ def tokenizer_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
 
 
 def special_tokens(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
-    """Of special_tokens_map.json the tokens: its other keys would be handed to the class as settings are."""
+    """The tokens of special_tokens_map.json: its other keys would be passed to the class like settings."""
     kept = {}
     for key, value in given.items():
         if key in _NAMED_TOKENS or _is_token(key, value):
@@ -229,13 +229,13 @@ def special_tokens(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
 
 
 def added_tokens(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
-    """Of added_tokens.json the ids by token."""
+    """The ids by token of added_tokens.json."""
     seen.dropped += [key for key, value in given.items() if not isinstance(value, int)]
     return {key: value for key, value in given.items() if isinstance(value, int)}
 
 
 def model_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
-    """Of config.json or generation_config.json everything but what leads elsewhere, at every depth."""
+    """config.json or generation_config.json without keys that lead elsewhere, at every depth."""
 
     def kept(key: str, value: Any) -> bool:
         leads_away = bool(_IMPLEMENTATION.fullmatch(key)) and "/" in str(value)
@@ -254,7 +254,7 @@ def model_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
 
 
 def template(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
-    """Of chat_template.json, the form before .jinja, the template."""
+    """The template of chat_template.json, the format used before .jinja files."""
     seen.dropped += [key for key in given if key != "chat_template"]
     return {key: value for key, value in given.items() if key == "chat_template"}
 
@@ -270,7 +270,7 @@ _SETTINGS: dict[str, Callable[[dict[str, Any], Findings], dict[str, Any]]] = {
 
 
 def _check_tokenizer(body: dict[str, Any]) -> None:
-    """Some classes are handed vocabulary and merges of tokenizer.json, and open them where they are texts."""
+    """Some classes receive vocabulary and merges of tokenizer.json, and open them if they are strings."""
     model = body.get("model")
     if not isinstance(model, dict):
         raise _UnusableError("has no model")
@@ -282,7 +282,7 @@ def _check_tokenizer(body: dict[str, Any]) -> None:
 
 
 def _index(body: dict[str, Any]) -> dict[str, Any]:
-    """The index of sharded weights, which names files of the folder."""
+    """The index of sharded weights, which may only name files of the folder."""
     names = body.get("weight_map")
     if not isinstance(names, dict):
         raise _UnusableError("has no weight_map")
@@ -306,7 +306,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _lies_elsewhere(key: str, value: Any) -> bool:
-    """Whether a setting names a vocabulary by a path; not where the files lay when somebody saved them."""
+    """Whether a setting names a vocabulary by a path; keys that record where files were once saved do not count."""
     named = bool(_NAMES_A_FILE.fullmatch(key)) and key not in _BOOKKEEPING and not _ORIGIN.fullmatch(key)
     return named and isinstance(value, str) and not _is_plain(value)
 

@@ -1,9 +1,9 @@
-"""Tokenizers and configurations as objects, though their files come from anywhere.
+"""Tokenizers and configurations as objects, from untrusted files.
 
-Twice guarded. :mod:`lmft_job.models.sources.files` copies what may be loaded; then transformers reads the copy in a
-child that can open nothing else (:mod:`lmft_job.process.apart`), and hands back what it made of it as plain files:
-``config.json``, and ``tokenizer.json`` with the settings beside it. Only these are loaded here, where keys and tokens
-lie within reach.
+Protected twice. :mod:`lmft_job.models.sources.files` copies what may be loaded; then transformers reads the copy in a
+child process that can open nothing else (:mod:`lmft_job.process.apart`), and returns the result as plain files:
+``config.json``, and ``tokenizer.json`` with the settings beside it. Only these are loaded here, in the process that
+has access to keys and tokens.
 """
 
 import functools
@@ -26,23 +26,23 @@ _CLASS = "class.json"
 
 
 class SlowTokenizerError(Exception):
-    """The tokenizer has no fast version; the text is the name of its class."""
+    """The tokenizer has no fast version; the message is the name of its class."""
 
 
 def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = False) -> Any:
-    """The fast tokenizer in a folder of whatever origin.
+    """The fast tokenizer in a folder from any source.
 
     Args:
-        folder: of a model or tokenizer.
-        where: manifest field to blame.
-        say: takes notes.
-        trust_remote_code: run code that the folder carries; it can read what it likes, so nothing is guarded.
+        folder: folder of a model or tokenizer.
+        where: manifest field to name in errors.
+        say: called with notes.
+        trust_remote_code: run code from the folder; it can read anything, so nothing is confined.
 
     Raises:
-        InvalidError: a file that is not read; see :func:`lmft_job.models.sources.files.readable_copy`.
+        InvalidError: a file is not accepted; see :func:`lmft_job.models.sources.files.readable_copy`.
         SlowTokenizerError: it has only a slow one.
-        ApartError: transformers cannot load it; the text is what it says.
-        UnavailableError: reading it did not come to an end.
+        ApartError: transformers cannot load it; the message is that of transformers.
+        UnavailableError: reading it did not finish in time.
     """
     if trust_remote_code:
         return _fast(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=True))
@@ -57,19 +57,19 @@ def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool 
             tokenizer: Any = kind.from_pretrained(str(clean), local_files_only=True)
             core = Tokenizer.from_file(str(clean / TOKENIZER))
     if json.loads(core.to_str()) != json.loads(tokenizer.backend_tokenizer.to_str()):
-        # Its class builds the core from the vocabulary, by rules of its own; what it was in the source counts.
+        # Its class builds the core from the vocabulary, by rules of its own; the core of the source takes precedence.
         tokenizer._tokenizer = core
     tokenizer.name_or_path = str(folder)
     return tokenizer
 
 
 def config_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = False, **more: Any) -> Any:
-    """The configuration in a folder of whatever origin.
+    """The configuration in a folder from any source.
 
     Args:
-        folder: of a model.
-        where: manifest field to blame.
-        say: takes notes.
+        folder: folder of a model.
+        where: manifest field to name in errors.
+        say: called with notes.
         trust_remote_code: as for :func:`tokenizer_of`.
         more: settings that take precedence.
 
@@ -85,7 +85,7 @@ def config_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = F
 
 
 def _leave_tokenizer(source: Path, results: Path) -> None:
-    """In the child."""
+    """Runs in the child."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
     (results / _CLASS).write_text(json.dumps({"name": type(tokenizer).__name__}))
     if getattr(tokenizer, "is_fast", False):
@@ -93,11 +93,11 @@ def _leave_tokenizer(source: Path, results: Path) -> None:
 
 
 def _leave_config(source: Path, results: Path) -> None:
-    """In the child."""
+    """Runs in the child."""
     config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
     config.to_json_file(results / CONFIG)
     body = json.loads((results / CONFIG).read_text())
-    # The model type is one that transformers knows, so the repository's own code is of no use to this run.
+    # transformers knows the model type, so the repository's own code is not needed.
     body.pop("auto_map", None)
     (results / CONFIG).write_text(json.dumps(body))
 
@@ -120,14 +120,14 @@ def _parsed(folder: Path, where: str, say: Say, work: Any) -> Iterator[Path]:
 
 @contextmanager
 def _copied(results: Path, where: str) -> Iterator[Path]:
-    """What the child left, by the same rules as what it was given."""
+    """The child's results, copied by the same rules as its input."""
     with tempfile.TemporaryDirectory(prefix="lmft-parsed-") as scratch:
         yield readable_copy(results, Path(scratch) / "clean", where, lambda _: None)
 
 
 @contextmanager
 def weights_of(folder: Path, where: str, *, trust_remote_code: bool = False) -> Iterator[Path]:
-    """A folder to load weights from: safetensors and their index, and no adapter that leads elsewhere.
+    """A folder to load weights from: safetensors and their index, without an adapter that leads elsewhere.
 
     Raises:
         InvalidError: an index that names files elsewhere.

@@ -1,4 +1,4 @@
-"""Brings a model's or tokenizer's folder to this machine: from the hub, from s3://, or from a folder that is here."""
+"""Fetches a model's or tokenizer's folder: from the hub, from s3://, or from a local folder."""
 
 import os
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class SourceFolder:
 
     Attributes:
         path: the folder.
-        revision: commit on the hub, when it came from there.
+        revision: commit on the hub, if it came from there.
     """
 
     path: Path
@@ -45,18 +45,18 @@ def fetch_source(
 
     Args:
         source: hub id, or s3:// or file:// address.
-        destination: where an s3:// folder is put; the hub has its own cache.
-        field: manifest field to blame, such as ``spec.model.name``.
+        destination: target of an s3:// folder; the hub has its own cache.
+        field: manifest field to name in errors, such as ``spec.model.name``.
         revision: branch, tag or commit on the hub.
-        token: hub token of the manifest; None takes what the hub's client finds by itself.
+        token: hub token of the manifest; None uses the one that the hub's client finds by itself.
         credentials: folder with AWS_* files for s3://.
         with_code: fetch the repository's Python files too.
         weights: fetch the weights too, not only configuration and tokenizer.
-        check: called now and then; what it raises ends the transfer.
+        check: called periodically; an exception it raises ends the transfer.
 
     Raises:
         RefusedError: not found, or not allowed.
-        UnavailableError: hub or storage does not answer.
+        UnavailableError: hub or storage does not respond.
         InvalidError: a folder, or a link in it, that leads to the pod's secrets.
     """
     if source.startswith("file://"):
@@ -64,7 +64,7 @@ def fetch_source(
         if not path.is_dir():
             raise RefusedError(Reason.MODEL_NOT_FOUND, f'{field}: there is no folder "{path}". Check the path.')
         for entry in (path, *path.rglob("*")):
-            # A vocabulary that is a link to a key would end up in the model. (Path.resolve fails on links in a circle.)
+            # A vocabulary that links to a key would end up in the model. (Path.resolve fails on links in a circle.)
             refuse_private(Path(os.path.realpath(entry)), field)
     if in_storage(source):
         store = open_store(source, credentials, purpose="model", field=field)
@@ -91,7 +91,7 @@ def fetch_source(
 
 
 def _from_storage(store: Store, destination: Path, field: str, check: Check | None) -> Path:
-    """A folder of ours, such as a checkpoint, is verified against its manifest; any other is taken as it is."""
+    """A folder written by LMFineTune, such as a checkpoint, is verified against its manifest; others are not."""
     try:
         if fetch_verified(store, "", destination, check):
             return destination

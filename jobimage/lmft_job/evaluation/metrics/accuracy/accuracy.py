@@ -15,7 +15,7 @@ Returns:
 
 
 class Accuracy(evaluate.Metric):  # type: ignore[misc]
-    """Share of rows labelled right."""
+    """Share of rows labelled correctly."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

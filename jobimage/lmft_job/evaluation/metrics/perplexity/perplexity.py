@@ -22,7 +22,7 @@ Returns:
 
 
 class Perplexity(evaluate.Metric):  # type: ignore[misc]
-    """See the module's text."""
+    """See the module's docstring."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -36,6 +36,6 @@ class Perplexity(evaluate.Metric):  # type: ignore[misc]
         tokens = sum(counts)
         if tokens == 0:
             raise ValueError("no target tokens: perplexity is not defined")
-        # fsum is exact, so the figure does not depend on how the tokens were batched beyond each batch's own sum.
+        # fsum is exact, so the figure depends on how tokens were batched only through each batch's own sum.
         loss = math.fsum(losses) / tokens
         return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
