@@ -1,6 +1,6 @@
-"""Addresses of storage: how s3:// and file:// are read, and which of them a platform's patterns admit.
+"""Storage addresses: how s3:// and file:// are parsed, and which of them a platform's patterns allow.
 
-The operator and the job ask here, so that what was admitted is what is read.
+The operator and the job both use this module, so that the job reads exactly what the operator allowed.
 """
 
 import re
@@ -13,19 +13,19 @@ OBJECT_STORES = ("s3",)
 SCHEMES = (*OBJECT_STORES, "file")
 """Schemes of all storage."""
 WILDCARDS = "*?"
-"""What names several files in ``spec.dataset.files``: ``*`` and ``?`` within a level, ``**`` across levels."""
+"""Wildcards in ``spec.dataset.files``: ``*`` and ``?`` within a path segment, ``**`` across segments."""
 _STAR = "*"
 _PIECES = re.compile(r"\*+|\[!?+\]?+[^\]]*\]|.", re.DOTALL)
 _LIKE_ENCODED = re.compile(r"%(?=[0-9A-Fa-f]{2})")
 
 
 def in_storage(source: str) -> bool:
-    """Whether a source is an address in storage; otherwise it is a hub id."""
+    """Whether a source is a storage address; otherwise it is a hub id."""
     return source.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def decoded(uri: str) -> str:
-    """The address with ``%20`` and the like decoded once, as the job reads it; hub ids and buckets stay as they are."""
+    """The address percent-decoded once, as the job reads it; hub ids and buckets are unchanged."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri
@@ -34,18 +34,18 @@ def decoded(uri: str) -> str:
 
 
 def readable(uri: str) -> str:
-    """An address from a bucket and a key as they are: for people, and read as the same bucket and key again."""
+    """The address of a literal bucket and key, for people; it is parsed back to the same bucket and key."""
     return _LIKE_ENCODED.sub("%25", uri)
 
 
 def admits(pattern: str, address: str, *, wildcards: bool) -> bool:
-    """Whether a platform's pattern admits all that a decoded address names.
+    """Whether a platform's pattern allows everything that a decoded address names.
 
     Args:
-        pattern: ``*`` stands for any characters, ``/`` included, ``?`` for one, ``[…]`` for one of these.
+        pattern: ``*`` matches any characters, ``/`` included, ``?`` one, ``[…]`` one of those listed.
         address: decoded (:func:`decoded`).
-        wildcards: whether ``*`` and ``?`` in the address are a manifest's wildcards, which stand for anything: these
-            are within what a ``*`` of the pattern stands for, or not admitted. Otherwise they are letters.
+        wildcards: whether ``*`` and ``?`` in the address are a manifest's wildcards, which may stand for anything: they
+                must fall within what a ``*`` of the pattern matches. Otherwise they are literal characters.
     """
     pieces = _pieces(pattern)
     at, piece, star, resume = 0, 0, -1, 0
@@ -55,7 +55,7 @@ def admits(pattern: str, address: str, *, wildcards: bool) -> bool:
         elif piece < len(pieces) and _fits(pieces[piece], address[at], wildcards):
             at, piece = at + 1, piece + 1
         elif star >= 0:
-            # The last star takes one more letter; an earlier one need never, so this takes length times length at most.
+            # The last star takes one more character; an earlier one need not, so it takes at most length times length.
             resume += 1
             at, piece = resume, star + 1
         else:
@@ -71,5 +71,5 @@ def _fits(piece: str, letter: str, wildcards: bool) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """The pattern in pieces: one ``*`` for several, ``?``, a bracket, or a letter."""
+    """The pattern split into tokens: ``*`` (several count as one), ``?``, a bracket, or a character."""
     return tuple(_STAR if piece.startswith(_STAR) else piece for piece in _PIECES.findall(pattern))

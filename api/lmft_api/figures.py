@@ -1,7 +1,7 @@
-"""The one table of figures: what is measured on the held-out data, and how every place names and shows it.
+"""The table of figures: what is measured on the held-out data, and how it is named and shown everywhere.
 
 Status, report, progress reports, console, page, model card, ``lmft watch`` and kubectl's columns take names, digits and
-direction from here. A new figure is a row here, its name at the tasks that have it (:mod:`lmft_api.tasks`), its fields
+direction from here. To add a figure: a row here, its name at the tasks that have it (:mod:`lmft_api.tasks`), its fields
 in :mod:`lmft_api.status` and :mod:`lmft_api.wire.report` (tests compare), and its computation in the job.
 """
 
@@ -21,12 +21,12 @@ class Better(IntEnum):
 
 
 class Scale(StrEnum):
-    """How a figure and its change are written for people."""
+    """How a figure and its change are formatted for people."""
 
     SHARE = "share"
-    """0 to 1, as a percentage; its change in points."""
+    """0 to 1, shown as a percentage; its change in percentage points."""
     RATIO = "ratio"
-    """Its change in per cent of what it was before."""
+    """Its change in per cent of the earlier value."""
     PLAIN = "plain"
     """Its change as a difference."""
 
@@ -36,17 +36,17 @@ class Figure:
     """A row of the table.
 
     Attributes:
-        name: its field in status and report, and its name in progress reports; snake_case.
-        title: at the head of a row or column.
-        word: in running text and in plain lines: ``perplexity 49.61``.
-        digits: after the point, in the status.
-        better: which way it improves.
-        scale: how it and its change are written.
-        label: in the tables of a terminal, where that is not ``word``.
-        unit: shown where there is room for it; empty where the title says it.
-        function_of: name of the figure that it is computed from, such as the loss. That one judges its change and has
-            the chart; a line that shows this figure leaves that one out.
-        remark: what a reader has to know to read it, as a sentence.
+        name: field name in status and report, and name in progress reports; snake_case.
+        title: heading of a row or column.
+        word: name in running text and plain lines: ``perplexity 49.61``.
+        digits: digits after the decimal point in the status.
+        better: direction of an improvement.
+        scale: how the figure and its change are formatted.
+        label: name in tables on a terminal, where that is not ``word``.
+        unit: shown where there is room; empty where the title gives it.
+        function_of: name of the figure that it is computed from, such as the loss. Changes are judged and charted by
+                that one, and a line that shows this figure leaves that one out.
+        remark: what a reader has to know to interpret it, as a sentence.
     """
 
     name: str
@@ -62,27 +62,27 @@ class Figure:
 
     @property
     def baseline(self) -> str:
-        """Field of the same before training."""
+        """Name of the field with the value before training."""
         return f"baseline_{self.name}"
 
     @property
     def standard_error(self) -> str:
-        """Field of its standard error."""
+        """Name of the field with its standard error."""
         return f"{self.name}_standard_error"
 
     @property
     def baseline_standard_error(self) -> str:
-        """Field of the standard error before training."""
+        """Name of the field with the standard error before training."""
         return f"baseline_{self.name}_standard_error"
 
     @property
     def change_standard_error(self) -> str:
-        """Field of the standard error of the change; a figure that is a function of another has none."""
+        """Name of the field with the standard error of the change; a figure computed from another has none."""
         return f"{self.name}_change_standard_error"
 
     @property
     def fields(self) -> tuple[str, str, str, str]:
-        """Its fields in the results."""
+        """Names of its fields in the results."""
         return self.name, self.baseline, self.standard_error, self.baseline_standard_error
 
 
@@ -116,7 +116,7 @@ EVAL_LOSS = Figure(
 )
 
 FIGURES = (ACCURACY, PERPLEXITY, EVAL_LOSS)
-"""In the order in which they are shown; the first that a run has is its result in short."""
+"""In display order; the first one that a run has is its short result."""
 
 
 def of_task(task: Task) -> list[Figure]:
@@ -125,21 +125,21 @@ def of_task(task: Task) -> list[Figure]:
 
 
 def headlines() -> list[Figure]:
-    """The figures that are a result in short, in the order of the tasks."""
+    """The figures used as short results, in the order of the tasks."""
     return list(dict.fromkeys(of_task(task)[0] for task in Task))
 
 
 def known(values: Any) -> Iterator[Figure]:
-    """The figures that results, or an evaluation, hold.
+    """The figures that results, or an evaluation, contain.
 
     Args:
-        values: an object with fields of the figures' names.
+        values: an object with attributes named like the figures.
     """
     return (kind for kind in FIGURES if getattr(values, kind.name, None) is not None)
 
 
 def decimal(value: float | None, digits: int = 4) -> str | None:
-    """A number as the status has it, at most 32 characters; a model that is far off has a perplexity of 300 digits."""
+    """A number as written to the status, at most 32 characters: the perplexity of a bad model may have 300 digits."""
     if value is None:
         return None
     return f"{value:.{digits}f}" if abs(value) < 1e15 else f"{value:.{digits}e}"

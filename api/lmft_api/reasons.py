@@ -1,6 +1,6 @@
-"""Why a run is where it is: the closed list of reasons of the ``Succeeded`` condition, and the exit codes.
+"""The closed list of reasons of the ``Succeeded`` condition, and the exit codes of the job.
 
-The reason travels in the job's result message; the exit code is the fallback when there is no message.
+The job reports its reason in the result message; the exit code is the fallback when there is no message.
 """
 
 from dataclasses import dataclass
@@ -255,5 +255,5 @@ _EXIT_REASONS: dict[int, Reason] = {
 
 
 def reason_of_exit(code: int) -> Reason:
-    """The reason to assume for an exit code that came without a result message."""
+    """The reason to assume from an exit code that came without a result message."""
     return _EXIT_REASONS.get(code, Reason.INTERNAL_ERROR)

@@ -1,4 +1,4 @@
-"""The tasks: their names, which fields of a manifest each takes, and the numbers it gets where a manifest sets none.
+"""The tasks: their names, which fields of a manifest each accepts, and its default numbers.
 
 Sources of the numbers: the Hugging Face guides "Causal language modeling", "Masked language modeling" and the
 quicktour's text classification with Trainer. What a task means for models, rows and reports is in ``lmft_job.tasks``.
@@ -17,7 +17,7 @@ class Task(StrEnum):
 
 
 DEFAULT_TASK = Task.CAUSAL_LM
-"""Of a manifest that names none."""
+"""Task of a manifest that names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,14 @@ class TaskDefaults:
     """Defaults of one task. A field of ``spec.dataset`` whose default is None is refused for this task.
 
     Attributes:
-        aliases: what others call the task, for the hint beside a name that is not known.
+        aliases: other names for the task, for the hint about an unknown name.
         epochs: passes over the training data.
         weight_decay: decoupled weight decay.
-        top_k: tokens to sample among, or fills to show.
-        block_size: tokens in a block; None where each text is a row of its own, padded to the longest of its batch.
+        top_k: tokens to sample from, or fills to show.
+        block_size: tokens in a block; None where each text is a row of its own, padded to the longest in its batch.
         mask_probability: share of the tokens to mask.
         label_field: dotted path to the label.
-        figures: names of those of :mod:`lmft_api.figures` that are measured.
+        figures: names of the figures that are measured (:mod:`lmft_api.figures`).
     """
 
     aliases: tuple[str, ...]
@@ -73,5 +73,5 @@ TASKS = {
 
 
 def takes(task: Task, attribute: str) -> bool:
-    """Whether a task takes a field of ``spec.dataset``, by its Python name: ``takes(task, "block_size")``."""
+    """Whether a task accepts a field of ``spec.dataset``, given by its Python name: ``takes(task, "block_size")``."""
     return getattr(TASKS[task], attribute) is not None

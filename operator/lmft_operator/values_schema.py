@@ -1,13 +1,13 @@
-"""The schema of the chart's values, written from their own file: ``python -m lmft_operator.values_schema VALUES``.
+"""The schema of the chart's values, generated from values.yaml: ``python -m lmft_operator.values_schema VALUES``.
 
-A value that reaches the operator's settings has the type that it has there. Another one has the type of its default,
+A value that maps to one of the operator's settings has that setting's type. Any other has the type of its default,
 narrowed by comments ``# @schema`` above it (before ``# --``, which begins its description):
 
     # @schema name                     one of the kinds below
     # @schema [name]                   a list of them
     # @schema {minimum: 1}             keywords of JSON Schema
 
-Where the default is empty text, empty text stands for "not set" and is taken. Keys that values.yaml lacks are refused.
+Where the default is an empty string, an empty string means "not set" and is accepted. Unknown keys are refused.
 """
 
 import json
@@ -51,7 +51,7 @@ KINDS: dict[str, Any] = {
     "digest": Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")],
     "cidr": Annotated[str, Field(pattern=_CIDR)],
 }
-"""What a comment may call by its name."""
+"""Kinds that a comment may name."""
 
 MOVED = {
     "defaults.output.uri": "defaults.outputUri",
@@ -62,10 +62,10 @@ MOVED = {
     "watchNamespaces": "watch.namespaces",
     "leaderElection": "leader",
 }
-"""Values that have another place in the settings; their children move along."""
+"""Values whose setting has another path; their children move with them."""
 
 OTHERS = {"job.image", "progress.tls"}
-"""Values whose name a setting has too, and which are something else there."""
+"""Values that share a name with a setting but mean something else."""
 
 FOREIGN: Schema = {
     "global": {"type": "object"},
@@ -74,7 +74,7 @@ FOREIGN: Schema = {
         "description": "Read by charts that have this one as a dependency with a condition.",
     },
 }
-"""Keys of the chart that has this one as a dependency: its ``condition``, and what it gives to all of them."""
+"""Keys set by a chart that has this one as a dependency: its ``condition``, and the global values."""
 
 QUANTITY: Schema = {
     "type": ["string", "integer", "null"],
@@ -84,7 +84,7 @@ QUANTITY: Schema = {
     "maximum": 2**53,
     "maxLength": 32,
 }
-"""A quantity above 0; the template makes text of a number, and leaves out what is empty."""
+"""A quantity above 0; the template converts a number to text, and leaves out an empty value."""
 
 _EXISTS: Schema = {"properties": {"operator": {"const": "Exists"}}, "required": ["operator"]}
 _NO_EXECUTE: Schema = {"properties": {"effect": {"const": "NoExecute"}}, "required": ["effect"]}
@@ -94,7 +94,7 @@ CONDITIONS: dict[str, list[Schema]] = {
         {"if": {"required": ["tolerationSeconds"]}, "then": _NO_EXECUTE},
     ]
 }
-"""Rules of the settings' models that span fields, as JSON Schema has them."""
+"""Rules of the settings' models that span fields, as JSON Schema."""
 
 
 def values_schema(text: str) -> Schema:
@@ -126,7 +126,7 @@ class _Settings:
         self.definitions = {"PolicyRules": self.plain(self._models["PolicyRules"])}
 
     def at(self, path: str) -> Schema | None:
-        """The type at a path; None where there is no setting, or more than one below it."""
+        """The type at a path; None where there is no setting, or settings only below it."""
         moved = next((old for old in MOVED if path == old or path.startswith(f"{old}.")), None)
         place = path if moved is None else MOVED[moved] + path.removeprefix(moved)
         schema = self._root
@@ -137,7 +137,7 @@ class _Settings:
         return None if "properties" in self._resolved(schema) else self.plain(schema)
 
     def plain(self, schema: Schema) -> Schema:
-        """A type without what is not of use to Helm; models written out, null among the types."""
+        """A type without what Helm cannot use; models are expanded, and null becomes one of the types."""
         if "anyOf" in schema:
             some = self.plain(_not_null(schema))
             return some if some == QUANTITY else _or_null(some)
@@ -163,7 +163,7 @@ class _Values:
         self._lines, self._settings = text.splitlines(), settings
 
     def of_mapping(self, node: yaml.MappingNode, path: str) -> Schema:
-        """The type of a mapping of which values.yaml lists all keys."""
+        """The type of a mapping whose keys are all listed in values.yaml."""
         properties = {
             key.value: self._of(key, value, f"{path}.{key.value}" if path else key.value) for key, value in node.value
         }
@@ -186,7 +186,7 @@ class _Values:
         return _or_empty(schema, default) if isinstance(default, str) else schema
 
     def _comment(self, line: int) -> Any:
-        """What the comments above a key say of its type; None without any."""
+        """What the ``# @schema`` comments above a key say of its type; None without any."""
         said: list[str] = []
         while line > 0 and (above := self._lines[line - 1].strip()).startswith("#"):
             line -= 1
@@ -210,7 +210,7 @@ def _kind(named: str | list[str]) -> Schema:
 
 
 def _tidy(schema: Schema, inner: Any) -> Schema:
-    """A type without titles, descriptions and defaults, ``inner`` applied to those within it."""
+    """A type without titles, descriptions and defaults; ``inner`` is applied to the types within it."""
     kept = {name: value for name, value in schema.items() if name not in ("title", "description", "default", RULES_KEY)}
     if "patternProperties" in kept:  # a pattern alone would let other keys through
         ((pattern, value),) = kept.pop("patternProperties").items()
@@ -237,7 +237,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _or_empty(schema: Schema, default: str) -> Schema:
-    """Text that may be empty in place of null, or because it is so by default."""
+    """A string that may be empty in place of null, or because its default is empty."""
     nullable = isinstance(schema.get("type"), list) and set(schema["type"]) == {"string", "null"}
     if nullable:
         schema = {**schema, "type": "string"}

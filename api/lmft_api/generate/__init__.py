@@ -1,1 +1,1 @@
-"""What is written from the types: the CustomResourceDefinition and pages of the documentation."""
+"""Generated from the types: the CustomResourceDefinition and pages of the documentation."""

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, written from the types: ``python -m lmft_api.crd``."""
+"""The CustomResourceDefinition, generated from the types: ``python -m lmft_api.crd``."""
 
 import sys
 from typing import Any
@@ -39,7 +39,7 @@ PRINTER_COLUMNS = (
 
 def crd() -> dict[str, Any]:
     """The CRD as plain data."""
-    # The API server drops a priority of 0, which tools that compare would set again for ever.
+    # The API server drops a priority of 0, so tools that compare would set it again and again.
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "description": text}
         | ({"priority": priority} if priority else {})
@@ -104,7 +104,7 @@ def _immutable(field: str) -> dict[str, str]:
 
 
 def _printed(schema: Any) -> Any:
-    """The schema as plain data, rules in the API server's form; no shared parts, so that YAML needs no anchors."""
+    """The schema as plain data, rules in the API server's form; no shared objects, so that YAML needs no anchors."""
     if isinstance(schema, Rule):
         return schema.validation()
     if isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The pages of docs/ that follow from the types: ``python -m lmft_api.reference FOLDER`` writes them.
+"""Generates pages of docs/ from the types: ``python -m lmft_api.reference FOLDER`` writes them.
 
 ``reference.md`` lists every field of the manifest and of the status, ``troubleshooting.md`` every reason.
 """
@@ -26,7 +26,7 @@ def pages() -> dict[str, str]:
 
 
 def documented_default(description: str) -> tuple[str, str | None]:
-    """A description without its last sentence ``Default: …``, and what that says, if it is there."""
+    """A description without its last sentence ``Default: …``, and that default, if there is one."""
     match = re.search(r"\s*Default: (.+)\.$", description, re.DOTALL)
     return (description[: match.start()], match[1]) if match else (description, None)
 
@@ -109,7 +109,7 @@ def _troubleshooting() -> str:
 
 
 def _reasons_by_outcome() -> dict[str, list[Reason]]:
-    """Heading to reasons; the enumeration lists those of an unfinished run, that of success, those of failure."""
+    """Heading to reasons; the enumeration lists first those of an unfinished run, then success, then failures."""
     reasons = list(Reason)
     done = reasons.index(Reason.COMPLETED)
     return {
@@ -132,7 +132,7 @@ def _line(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a table's cell can hold: a bar would end it, and a tag would vanish."""
+    """Text escaped for a table cell: a vertical bar would end the cell, and a tag would not be shown."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,1 +1,1 @@
-"""Manifests: read from YAML, and everything that is wrong with them in words."""
+"""Manifests: reading them from YAML, and messages for everything that is wrong with them."""

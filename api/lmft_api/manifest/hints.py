@@ -1,4 +1,4 @@
-"""What other tools call the things that a manifest says, for the words that answer an unknown name."""
+"""Names that other tools use for fields and values of a manifest, for hints about unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -86,7 +86,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
 
 
 def plain(name: str) -> str:
-    """A name without what writings differ in: capitals, underscores, hyphens and blanks."""
+    """A name without capitals, underscores, hyphens and spaces, in which spellings differ."""
     return "".join(letter for letter in name.lower() if letter not in "_- ")
 
 
@@ -97,12 +97,12 @@ _BY_VALUE = {plain(other): ours for ours, others in _VALUES.items() for other in
 
 
 def for_field(name: str, siblings: Iterable[str], parent: str, everywhere: Iterable[str]) -> str | None:
-    """The field that an unknown name may mean: one beside it by its own name, else another by its path.
+    """The field that an unknown name may mean: a sibling by its name, else another field by its path.
 
     Args:
-        name: unknown.
-        siblings: fields that could stand in its place.
-        parent: path of these, such as ``training``; empty for the spec's own.
+        name: the unknown name.
+        siblings: fields that are allowed in its place.
+        parent: path of the siblings' parent, such as ``training``; empty for the spec itself.
         everywhere: paths of all fields below ``spec``.
     """
     beside = {plain(sibling): sibling for sibling in siblings}

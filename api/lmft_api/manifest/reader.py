@@ -1,8 +1,8 @@
-"""Reading manifests by the rules of the YAML reader that kubectl uses, so that both see the same values.
+"""Reads manifests by the rules of the YAML parser that kubectl uses, so that both see the same values.
 
-Go's reader takes ``2e-5`` for a number and ``yes`` for a boolean, and writes ``8.0`` as ``8``; PyYAML by itself
-differs in the first and the last. Timestamps stay text in both. Only one thing is stricter here: a key that stands
-twice is a mistake, where kubectl silently takes the last.
+Go's parser takes ``2e-5`` for a number and ``yes`` for a boolean, and writes ``8.0`` as ``8``; PyYAML alone differs in
+the first and the last. Timestamps stay text in both. Only one rule is stricter here: a duplicate key is an error, where
+kubectl silently takes the last.
 """
 
 import math
@@ -17,14 +17,14 @@ import yaml
 from lmft_api.manifest.validation import Problem
 
 MAX_FILE_BYTES = 3 << 20
-"""The API server takes no larger request."""
+"""Largest manifest: the API server accepts no larger request."""
 _MOST_NODES = 100_000
 _MOST_DIGITS = 300
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a manifest file, or an item of one: its position from 1, its content or why it cannot be read."""
+    """One document of a manifest file, or an item of a list: its position from 1, and its content or problems."""
 
     number: int
     content: Any
@@ -32,7 +32,7 @@ class Document:
 
 
 class _GoLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with Go's idea of plain scalars."""
+    """PyYAML's safe loader with Go's rules for plain scalars."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
@@ -71,7 +71,7 @@ class _GoLoader(yaml.SafeLoader):
         value = float(text.replace("_", ""))
         if math.isinf(value):
             return text  # Go leaves a number that is too large as text.
-        # Go writes a float without a fraction as an integer when it turns YAML into JSON.
+        # Go writes a float without a fraction as an integer when it converts YAML to JSON.
         return int(value) if value.is_integer() and abs(value) < 1e21 else value
 
     def construct_go_int(self, node: yaml.ScalarNode) -> int | float | str:
@@ -84,7 +84,7 @@ class _GoLoader(yaml.SafeLoader):
         value = sign * int(digits[2:] if digits[:2] in ("0x", "0b", "0o") else digits, base)
         if -(2**63) <= value < 2**64:
             return value
-        # What does not fit into 64 bits is a float to Go, or text when it is not decimal.
+        # An integer of more than 64 bits is a float in Go, or text when it is not decimal.
         return float(value) if base == 10 else str(node.value)
 
     def construct_go_bool(self, node: yaml.ScalarNode) -> bool:
@@ -120,9 +120,9 @@ _GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file, empty ones left out; a list, as ``kubectl get -o yaml`` writes it, as its items.
+    """The documents of a file without empty ones; of a list, as ``kubectl get -o yaml`` writes it, its items.
 
-    A file that cannot be read, or is not YAML, comes as one document that has only problems.
+    A file that cannot be read or is not YAML is returned as one document that has only problems.
     """
     try:
         with path.open("rb") as source:
@@ -164,10 +164,10 @@ def _items(content: Any) -> list[Any]:
 
 
 def read_yaml(text: str) -> Any:
-    """One document by the same rules, for settings files.
+    """Parse one document by the same rules; used for settings files.
 
     Raises:
-        ValueError: it is not YAML; says where.
+        ValueError: the text is not YAML; the message says where.
     """
     try:
         return yaml.load(text, Loader=_GoLoader)  # noqa: S506 - a SafeLoader
@@ -185,7 +185,7 @@ def _explain(error: yaml.YAMLError) -> str:
 
 
 def _nodes_in_all(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes a document has when every alias is written out."""
+    """How many nodes a document has when all aliases are expanded."""
     if id(node) not in known:
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         parts = [] if isinstance(node, yaml.ScalarNode) else inner

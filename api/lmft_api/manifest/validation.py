@@ -1,6 +1,6 @@
-"""Every problem of a manifest at once, each with its field path and what to do.
+"""Finds every problem of a manifest at once, each with its field path and what to do.
 
-The same types and rules make the CRD (:mod:`lmft_api.crd`), so what passes here passes the API server.
+The CRD is generated from the same types and rules (:mod:`lmft_api.crd`): what passes here passes the API server.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,12 +35,12 @@ _METADATA_FIELDS = (
 )
 
 MAX_DEPTH = 64
-"""Levels of a whole spec; far above any valid one, and below what recursion reaches."""
+"""Levels of nesting of a whole spec; far above any valid one, and below the recursion limit."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong: where, and what to do. An empty path means the document itself."""
+    """One problem: where, and what to do. An empty path means the document itself."""
 
     path: str
     message: str
@@ -86,14 +86,14 @@ def spec_problems(spec: Any) -> list[Problem]:
             problems += _broken_rules(part_schema, part, path)
         elif isinstance(part, list) and LIST_KEYS in part_schema:
             problems += _duplicates(part_schema[LIST_KEYS][0], part, path)
-    # A map's keys are checked by the type, which names the key, and by a rule, which does not.
+    # Keys of a map are checked by the type, which names the key, and by a rule, which does not.
     keys_named = {problem.path for problem in problems if problem.message.startswith(KEY_MESSAGE + ", not ")}
     unique = {problem: None for problem in problems if problem.message != KEY_MESSAGE or problem.path not in keys_named}
     return sorted(unique, key=lambda problem: problem.path)
 
 
 def _deepest(spec: Any) -> str:
-    """Path of the field that nests too deep."""
+    """Path of the field that is nested too deep."""
     path = "spec"
     for name in ("model", "fromConfig"):
         spec = spec.get(name) if isinstance(spec, dict) else None
@@ -104,7 +104,7 @@ def _deepest(spec: Any) -> str:
 
 
 def parse_spec(spec: Any) -> LMFineTuneSpec:
-    """A valid spec as typed object; call :func:`spec_problems` first.
+    """A valid spec as a typed object; call :func:`spec_problems` first.
 
     Raises:
         pydantic.ValidationError: when it is not valid.
@@ -113,9 +113,9 @@ def parse_spec(spec: Any) -> LMFineTuneSpec:
 
 
 def parse_readable(spec: Any) -> LMFineTuneSpec:
-    """What can be read of a spec that has problems, part by part; a placeholder for a model or a data set that cannot.
+    """The readable parts of a spec that has problems; a placeholder for a model or a data set that cannot be read.
 
-    For a run that is under way when a newer version refuses its spec: that need not end it, but what bounds it counts.
+    For a run in progress whose spec a newer version refuses: that need not end it, but its limits still apply.
     """
     problems = spec_problems(spec)
     whole = spec if isinstance(spec, dict) else {}
@@ -128,7 +128,7 @@ def parse_readable(spec: Any) -> LMFineTuneSpec:
 
 
 class _View:
-    """Raw data behind the attributes of a type, so that rules can run on what does not parse as a whole."""
+    """Attribute access to raw data, so that rules can run on what cannot be parsed as a whole."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self._raw = raw
@@ -154,7 +154,7 @@ def _broken_rules(schema: dict[str, Any], raw: dict[str, Any], path: str) -> Ite
         try:
             holds = rule.holds(_View(raw))
         except (TypeError, AttributeError, ValueError):
-            # A field of the wrong type: already reported, and the rule has nothing to say about it.
+            # A field of the wrong type: already reported, and the rule does not apply to it.
             continue
         if not holds:
             yield Problem(f"{path}.{rule.field}" if rule.field else path, rule.message)
@@ -171,7 +171,7 @@ def _duplicates(key: str, entries: list[Any], path: str) -> Iterator[Problem]:
 
 
 def _worded(details: Any) -> Problem:
-    """One of pydantic's errors in our words."""
+    """One of pydantic's errors as a message for people."""
     location, kind, value = list(details["loc"]), details["type"], details.get("input")
     if location[-1:] == ["[key]"]:
         return Problem(_path(location[:-2]), f"{KEY_MESSAGE}, not {_quoted(value)}")
@@ -241,7 +241,7 @@ def _metadata_problems(metadata: Any) -> Iterator[Problem]:
             continue
         for key, value in entries.items():
             path = f"metadata.{field}"
-            # Annotations are compared in lower case, so that their prefix may have capitals.
+            # The API server lower-cases annotation keys before it checks them, so their prefix may have capitals.
             name = str(key).lower() if field == "annotations" else str(key)
             if not matches(QUALIFIED_NAME_PATTERN, name) or len(name.rpartition("/")[0]) > MAX_KEY_LENGTH:
                 yield Problem(path, f"every key {PATTERN_HINTS[QUALIFIED_NAME_PATTERN]}, not {_quoted(key)}")

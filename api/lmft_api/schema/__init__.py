@@ -1,1 +1,1 @@
-"""The types that every message shares, their rules, and their structural schemas."""
+"""What the types are built with: their base, rules, patterns, and structural schemas."""

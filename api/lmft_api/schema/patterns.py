@@ -1,4 +1,4 @@
-"""Patterns of names, addresses and quantities, with what each asks for in words."""
+"""Patterns of names, addresses and quantities, each with a description for people."""
 
 import re
 
@@ -16,8 +16,8 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 IMPORT_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$"
 FIELD_PATH_PATTERN = r"^[^. \t\n\f\r]+(\.[^. \t\n\f\r]+)*$"
 MOUNT_PATH_PATTERN = r"^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$"
-# Blanks are listed and not written \s: Go means the ASCII ones by it, Python and Rust mean all of Unicode's. A blank
-# may stand in a key, but at its end it is a slip.
+# Spaces are listed rather than written \s: in Go that means ASCII ones, in Python and Rust all of Unicode's. A space
+# is allowed inside a key, but at its end it is a typing error.
 _SCHEME = OBJECT_STORES[0] if len(OBJECT_STORES) == 1 else f"({'|'.join(OBJECT_STORES)})"
 _BUCKET = rf"{_SCHEME}://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]"
 _KEY = r"[^\t\n\f\r]*[^ \t\n\f\r]"
@@ -50,9 +50,9 @@ PATTERN_HINTS: dict[str, str] = {
     IMAGE_PATTERN: "must be an image name such as registry.example.com/team/image:tag",
     FILE_URI_PATTERN: "must be s3://bucket/key or file:///path, with * and ? as wildcards",
 }
-"""What each pattern means to a person."""
+"""A description of each pattern for people."""
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether the whole text matches, as in Go: unlike in Python, ``$`` does not match before a final newline."""
+    """Whether the whole text matches, as in Go: in Python, ``$`` would also match before a final newline."""
     return re.match(pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern, text) is not None

@@ -1,4 +1,4 @@
-"""Rules that a type alone cannot say, stated once for the API server (CEL) and once for Python."""
+"""Rules that a type alone cannot express, each written for the API server (CEL) and for Python."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,13 +13,13 @@ RULES_KEY = "x-kubernetes-validations"
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that spans fields, said twice: as CEL for the API server and as Python for everyone else.
+    """A rule that spans fields, written twice: in CEL for the API server and in Python for everything else.
 
     Attributes:
-        cel: expression over ``self``; must be true.
+        cel: CEL expression over ``self``; must be true.
         message: what is wrong and what to do.
-        holds: the same test on the parsed object.
-        field: camelCase name of the field to blame, relative to the object; empty for the object itself.
+        holds: the same check on the parsed object.
+        field: camelCase name of the field to report, relative to the object; empty for the object itself.
     """
 
     cel: str
@@ -34,7 +34,7 @@ class Rule:
 
 
 def between(low: float, high: float, *, above: bool = False) -> Callable[[str | None], bool]:
-    """A test for quoted decimals: ``low <= value <= high``, or ``low < value`` with ``above``; absent passes."""
+    """A check for quoted decimals: ``low <= value <= high``, or ``low < value`` with ``above``; None passes."""
 
     def holds(value: str | None) -> bool:
         if value is None or not matches(DECIMAL_PATTERN, value):
@@ -58,7 +58,7 @@ def decimal_rule(field: str, attribute: str, low: float, high: float, *, above: 
 
 
 def total(cel: str, sizes: Callable[[Any], Iterable[int]], most: int, field: str, hint: str) -> Rule:
-    """A bound for texts together, in characters, as CEL (their sizes added up) and as Python (their sizes)."""
+    """A limit on the total length of texts, in characters, as CEL (sum of their sizes) and as Python (their sizes)."""
     return Rule(
         cel=f"({cel}) <= {most}",
         message=f"must be at most {most:,} characters in all; {hint}",
@@ -75,10 +75,10 @@ _MULTIPLES = {"": Exact(1), "m": Exact("0.001")} | {
 
 
 def amount(quantity: str) -> Exact:
-    """A Kubernetes quantity as a number: CPUs, or bytes.
+    """A Kubernetes quantity as a number of CPUs or bytes.
 
     Raises:
-        ValueError: it is none of those that :data:`QUANTITY_PATTERN` describes.
+        ValueError: it does not match :data:`QUANTITY_PATTERN`.
     """
     if not matches(QUANTITY_PATTERN, quantity):
         raise ValueError(f'"{quantity}" {PATTERN_HINTS[QUANTITY_PATTERN]}')
@@ -87,7 +87,7 @@ def amount(quantity: str) -> Exact:
 
 
 def quantity_rule(field: str, attribute: str, least: str, most: str) -> Rule:
-    """Bounds for a quantity, as CEL and as Python: 0 stands for "no limit" where Kubernetes reads it."""
+    """Bounds for a quantity, as CEL and as Python: Kubernetes reads 0 in some fields as "no limit"."""
 
     def holds(value: Any) -> bool:
         given = getattr(value, attribute)
@@ -124,7 +124,7 @@ def exactly_one(*fields: str) -> Rule:
 
 
 def only_with(field: str, condition_cel: str, condition: Callable[[Any], bool], message: str) -> Rule:
-    """A field that makes sense only under a condition."""
+    """A field that is allowed only under a condition."""
     return Rule(
         cel=f"!has(self.{field}) || ({condition_cel})",
         message=message,

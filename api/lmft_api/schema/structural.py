@@ -1,8 +1,8 @@
 """The types as structural schemas: plain nested data without references, unions or titles.
 
-The CRD is printed from it (:mod:`lmft_api.generate.crd`), validation walks along it
-(:mod:`lmft_api.manifest.validation`) and the reference is written from it (:mod:`lmft_api.generate.reference`). Rules
-stand in it as :class:`lmft_api.schema.rules.Rule` objects.
+The CRD is generated from it (:mod:`lmft_api.generate.crd`), validation walks along it
+(:mod:`lmft_api.manifest.validation`), and the reference is generated from it (:mod:`lmft_api.generate.reference`).
+Rules appear in it as :class:`lmft_api.schema.rules.Rule` objects.
 """
 
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ _QUALIFIED_KEYS = Rule(
 
 @cache
 def structural_schema(model: type[ApiModel]) -> dict[str, Any]:
-    """The structural schema of a type. Do not change what it returns: it is shared.
+    """The structural schema of a type. Do not modify the result: it is shared.
 
     Raises:
-        ValueError: when a type cannot be said in a structural schema.
+        ValueError: a type cannot be expressed as a structural schema.
     """
     whole = model.model_json_schema(by_alias=True)
     return _structural(whole, whole.get("$defs", {}))
 
 
 def walk(schema: dict[str, Any], value: Any, path: str) -> Iterator[tuple[dict[str, Any], Any, str]]:
-    """Every part of a value that the schema knows, as (its schema, the part, its path), from the outside in."""
+    """Every part of a value that the schema covers, as (its schema, the part, its path), parents first."""
     yield schema, value, path
     if isinstance(value, dict):
         for name, entry in schema.get("properties", {}).items():
@@ -48,7 +48,7 @@ def walk(schema: dict[str, Any], value: Any, path: str) -> Iterator[tuple[dict[s
 
 
 def normalised(schema: dict[str, Any], value: Any) -> Any:
-    """The value as the API server sees it: without the nulls of known fields, and with the schema's defaults."""
+    """The value as the API server sees it: nulls of known fields removed, and the schema's defaults filled in."""
     if isinstance(value, list):
         return [normalised(schema.get("items", {}), entry) for entry in value]
     if not isinstance(value, dict) or PRESERVE in schema:
@@ -64,7 +64,7 @@ def normalised(schema: dict[str, Any], value: Any) -> Any:
 
 
 def schema_at(schema: dict[str, Any], location: list[Any]) -> dict[str, Any]:
-    """The schema of a place within it; empty where it knows nothing of that place."""
+    """The schema at a location; empty where it defines nothing."""
     for part in location:
         inner = schema.get("items") if isinstance(part, int) else schema.get("properties", {}).get(part)
         schema = inner or schema.get("additionalProperties") or {}
@@ -72,7 +72,7 @@ def schema_at(schema: dict[str, Any], location: list[Any]) -> dict[str, Any]:
 
 
 def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Pydantic's JSON schema as a structural one: references put in, null alternatives and titles taken out."""
+    """Pydantic's JSON schema as a structural one: references expanded, null alternatives and titles removed."""
     schema = dict(schema)
     if "$ref" in schema:
         target = definitions[schema.pop("$ref").rsplit("/", 1)[-1]]
@@ -104,7 +104,7 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
 
 
 def _map(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A map: a structural schema cannot constrain its keys, so a rule does."""
+    """A map: a structural schema cannot constrain keys, so a rule does."""
     keys = schema.pop("propertyNames", {})
     by_pattern = schema.pop("patternProperties", {})
     values = next(iter(by_pattern.values()), schema.pop("additionalProperties", True))

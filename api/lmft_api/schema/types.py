@@ -1,4 +1,4 @@
-"""What every type of the contract shares: naming, strictness, and the rules that a type alone cannot say."""
+"""What all types of the API share: naming, strictness, and rules that a type alone cannot express."""
 
 import json
 from typing import Annotated, Any, ClassVar, Self
@@ -50,7 +50,7 @@ class ApiModel(BaseModel):
 
     @classmethod
     def parse(cls, document: Any) -> Self:
-        """The object from plain JSON data, by JSON's rules: enums from text, no other conversions.
+        """The object from plain JSON data, converted as strictly as JSON: enums from text, nothing else.
 
         Raises:
             pydantic.ValidationError: with every problem; :mod:`lmft_api.manifest.validation` words them for people.
@@ -58,12 +58,12 @@ class ApiModel(BaseModel):
         return cls.model_validate_json(json.dumps(document, allow_nan=False), by_alias=True, by_name=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The object as it stands in a manifest: camelCase, without fields that are not set."""
+        """The object as written in a manifest: camelCase, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def list_map(key: str) -> dict[str, Any]:
-    """Schema of a list whose entries are told apart by one field, so that server-side apply merges them."""
+    """Schema of a list whose entries are identified by one field, so that server-side apply merges them."""
     return {LIST_TYPE: "map", LIST_KEYS: [key]}
 
 
@@ -84,7 +84,7 @@ MAX_JSON_BYTES, MAX_JSON_DEPTH = 16 * 1024, 8
 
 
 def levels(value: Any) -> int:
-    """How deep a JSON value nests: 0 for a scalar, 1 for a list of scalars; without recursion, whatever it is."""
+    """Levels of nesting of a JSON value: 0 for a scalar, 1 for a list of scalars; does not recurse."""
     depth, level = 0, [value]
     while level := [part for part in level if isinstance(part, dict | list)]:
         depth += 1
@@ -105,4 +105,4 @@ def _small_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 SmallJson = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_small_json)]
-"""An object of whatever content, in which nobody can hide much: the API server bounds only its number of keys."""
+"""An object with arbitrary content of limited size: the API server itself limits only its number of keys."""

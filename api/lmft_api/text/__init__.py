@@ -1,1 +1,1 @@
-"""Text for people: made safe to show, freed of credentials."""
+"""Text for people: safe to show, and without credentials."""

@@ -1,7 +1,7 @@
-"""What looks like a credential in a text, by the shapes that issuers give theirs, and as the value of a telling name.
+"""Finds what looks like a credential in a text: by the formats of issuers, or as the value of a revealing name.
 
-Every shape has a word's boundary and the issuer's length or alphabet, so that prose, code and the samples of a language
-model stay as they are. Sources: the issuers' documentation of their tokens' prefixes; RFC 7515 for JWS, RFC 7468 for
+Every format has word boundaries and the issuer's length or alphabet, so that prose, code and the samples of a language
+model are not changed. Sources: the issuers' documentation of their tokens' prefixes; RFC 7515 for JWS, RFC 7468 for
 PEM.
 """
 
@@ -15,11 +15,11 @@ REDACTED = "[redacted]"
 
 _BREAK = r"(?:\s|\\n|\\r|[|\"',+>])"
 _SHAPES = (
-    # A private key in PEM, cut or whole; in JSON its line ends are written \n.
+    # A private key in PEM, truncated or whole; in JSON its line ends are written \n.
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s*(?:Proc-Type|DEK-Info|Version|Comment): .*)*"
     rf"(?:{_BREAK}*[A-Za-z0-9+/=]{{16,}})+"
     rf"(?:(?:{_BREAK}*[A-Za-z0-9+/=]{{1,76}})?{_BREAK}*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?",
-    r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]*)?",  # a signed JWT, cut or whole
+    r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}(?:\.[\w-]*)?",  # a signed JWT, truncated or whole
     r"\beyJ[\w-]{10,}(?:\.[\w-]*){4}(?![\w.-])",  # an encrypted one
     r"\bAIza[\w-]{35}(?![\w-])",  # Google
     r"\bya29\.[\w-]{20,}",
@@ -58,7 +58,7 @@ _LEAST_BITS = 3.2
 
 
 def redact(text: str, mark: str = REDACTED) -> tuple[str, int]:
-    """The text without what looks like a credential, and how many were replaced."""
+    """The text with everything that looks like a credential replaced, and the number of replacements."""
     count = 0
 
     def replaced(match: re.Match[str]) -> str:
@@ -70,7 +70,7 @@ def redact(text: str, mark: str = REDACTED) -> tuple[str, int]:
         nonlocal count
         value = match["value"]
         if not is_random(value):
-            value = value.partition("&")[0]  # the next of an address's parameters
+            value = value.partition("&")[0]  # the rest are further parameters of a URL
         if mark in value or not is_random(value):
             return match[0]
         count += 1
@@ -81,10 +81,10 @@ def redact(text: str, mark: str = REDACTED) -> tuple[str, int]:
 
 
 def is_random(value: str) -> bool:
-    """Whether 16 characters or more are of high entropy: no word, path, name of a module or of a model.
+    """Whether a value of 16 characters or more has high entropy, unlike words, paths, and names of modules or models.
 
-    The entropy is Shannon's, of the characters' frequencies in the value itself, in bits for each character: 3.2 and
-    more for random hexadecimal digits, at most 2.8 or so for a word said twice.
+    The entropy is Shannon's, of the character frequencies in the value itself, in bits per character: 3.2 and more for
+    random hexadecimal digits, at most about 2.8 for a word written twice.
     """
     if len(value) < 16 or _entropy(value) < _LEAST_BITS:
         return False
@@ -96,14 +96,14 @@ def is_random(value: str) -> bool:
 
 
 def _mixes(run: str) -> bool:
-    """Letters and digits in turn, as in no word; with a slash, both cases too, as in no path."""
+    """Whether letters and digits alternate, as in no word; with a slash, both cases too, as in no path."""
     changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(run))
     cases = any(c.isupper() for c in run) and any(c.islower() for c in run)
     return changes >= 3 and (cases or "/" not in run)
 
 
 def _is_password(value: str) -> bool:
-    """Letters of both cases, digits, and at least two signs that no name has."""
+    """Whether it has letters of both cases, digits, and at least two symbols that names do not contain."""
     signs = sum(not (c.isalnum() or c in "_-./:=+") for c in value)
     kinds: tuple[Callable[[str], bool], ...] = (str.isupper, str.islower, str.isdigit)
     return signs >= 2 and all(any(kind(c) for c in value) for kind in kinds)

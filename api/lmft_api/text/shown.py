@@ -1,4 +1,4 @@
-"""Text of others made fit to be shown: in a terminal, in a log, in a status that somebody prints."""
+"""Makes untrusted text safe to show: in a terminal, in a log, in a status that somebody prints."""
 
 import re
 
@@ -10,23 +10,20 @@ _COMMAND = re.compile(r"#(?=#(?:\[|vso\[|teamcity\[))", re.IGNORECASE)
 
 
 def printable(text: str) -> str:
-    """The text with blanks for what commands a terminal: control characters but line ends and tabs, turned writing.
-
-    And for halves of characters, which UTF-8 cannot hold.
-    """
+    """Replaces control characters, bidi overrides and lone surrogates with spaces; newline and tab stay."""
     return _COMMANDS.sub(" ", text)
 
 
 def shown(text: str) -> str:
-    """Printable text for standard output and standard error, where it is no command to a CI runner either.
+    """Printable text for standard output and error in which CI runners find no commands.
 
-    A line that begins with ``::`` is one to GitHub Actions; ``##[``, ``##vso[`` and ``##teamcity[`` are ones to it and
-    others, wherever they stand. A blank within keeps them readable.
+    A line that begins with ``::`` is a command to GitHub Actions; ``##[``, ``##vso[`` and ``##teamcity[`` are
+    commands to it and others, anywhere in a line. A space inserted into them keeps them readable.
     """
     return _COMMAND.sub("# ", _LINE_COMMAND.sub(r"\1: ", printable(text.replace("\r\n", "\n").replace("\r", "\n"))))
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """Shown text with white space folded, cut with an ellipsis to ``limit`` characters."""
+    """Shown text with white space collapsed, cut to ``limit`` characters with an ellipsis."""
     folded = shown(" ".join(printable(text).split()))
     return folded if limit is None or len(folded) <= limit else folded[: limit - 1].rstrip() + "…"

@@ -1,1 +1,1 @@
-"""Whose token it is, by the API server's word: asked for seldom, and not to be used up by strangers."""
+"""Token reviews and authorization by the API server: cached and rate-limited, so that strangers cannot exhaust them."""

@@ -1,7 +1,7 @@
-"""Who may read the metrics, by the API server's word: asked for seldom, and not to be used up by strangers.
+"""Who may read the metrics, as authorized by the API server; cached and rate-limited against strangers.
 
-Any token of the cluster may be the right one, so nothing that a token says of itself tells strangers apart before it is
-reviewed. What does is the address that it comes from: each may have so many unknown tokens reviewed, and no more.
+Any token of the cluster may be the right one, so nothing in a token identifies strangers before it is reviewed. The
+source address does: each address may have only a limited number of unknown tokens reviewed.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from lmft_operator.tokens.identity import Refusal
 from lmft_operator.tokens.reviews import MAX_REVIEWS_AT_ONCE, MAX_TOKEN_CHARACTERS, remember
 
 ALLOWED_SECONDS = 60.0
-"""How long a reader who may read is believed: a right that is taken away ends so much later."""
+"""Seconds for which a permission is cached: a right that is revoked ends up to this much later."""
 REFUSED_SECONDS = 10.0
-"""How long one who may not is refused unasked: a right that is given holds so much later."""
+"""Seconds for which a refusal is cached: a right that is granted takes effect up to this much later."""
 ASK_SECONDS = 8.0
-"""Longest wait for the API server's word, below the ten seconds that a connection and a scrape last."""
+"""Longest wait for the API server, below the ten seconds that a connection and a scrape last."""
 SECONDS_BETWEEN_REVIEWS = 1.0
 REVIEWS_IN_A_BURST = 5
-"""Of unknown tokens from one address: so many at once, then one a second; one that was allowed before need not wait."""
+"""Limit on unknown tokens from one address: this many at once, then one a second. Allowed tokens do not count."""
 MAX_ALLOWED_KEPT = 1_000
 MAX_REFUSALS_KEPT = 1_000
 MAX_SOURCES_KEPT = 10_000
@@ -43,7 +43,7 @@ def bearer(header: str) -> str | None:
 
 
 def subject(review: dict[str, Any]) -> Subject | Refusal:
-    """Whose token it is, from the ``status`` of its TokenReview."""
+    """The user of a token, from the ``status`` of its TokenReview."""
     user = review.get("user")
     if review.get("authenticated") is not True or not isinstance(user, dict) or not user.get("username"):
         return Refusal(401, "token")
@@ -51,19 +51,19 @@ def subject(review: dict[str, Any]) -> Subject | Refusal:
 
 
 def permitted(review: dict[str, Any]) -> Refusal | None:
-    """Why somebody may not, or None, from the ``status`` of a SubjectAccessReview."""
+    """Why a user is refused, or None, from the ``status`` of a SubjectAccessReview."""
     if review.get("allowed") is True and not review.get("denied"):
         return None
     return Refusal(403, "forbidden")
 
 
 class Authorizer:
-    """Whether the bearer of a token may.
+    """Decides whether the bearer of a token may read the metrics.
 
     Args:
         who: asks the API server whose token it is.
-        may: asks it whether that one may.
-        clock: seconds that never go back.
+        may: asks the API server whether that user may read them.
+        clock: monotonic seconds.
     """
 
     def __init__(self, who: Who, may: May, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,19 +71,19 @@ class Authorizer:
         self._allowed: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[float, Refusal]] = OrderedDict()
         self._due: OrderedDict[str, float] = OrderedDict()
-        # Strangers wait for each other, not those known for them.
+        # Unknown tokens wait for each other; tokens that were allowed before do not wait for them.
         self._strangers, self._known = (asyncio.Semaphore(MAX_REVIEWS_AT_ONCE) for _ in range(2))
 
     async def user(self, token: str, source: str) -> str | Refusal:
-        """The user whose token it is, when that one may.
+        """The user of a token, if that user may read the metrics.
 
         Args:
-            token: from the request.
-            source: address that it came from.
+            token: bearer token of the request.
+            source: IP address of the client.
 
         Returns:
-            A Refusal otherwise: 401 whose token is none, 403 who may not, 429 an address with too many unknown tokens,
-            503 when the API server has no answer; that is not remembered.
+            The user name, or a Refusal: 401 for an invalid token, 403 for a user without the right, 429 for an address
+            with too many unknown tokens, 503 when the API server does not answer; a 503 is not cached.
         """
         key = hashlib.sha256(token.encode()).digest()
         if (found := self._remembered(key)) is not None:
@@ -119,7 +119,7 @@ class Authorizer:
         return found
 
     def _in_time(self, source: str) -> bool:
-        """Whether an address may have one more unknown token reviewed now; it is counted then."""
+        """Whether an address may have one more unknown token reviewed now; if so it is counted."""
         now = self._clock()
         due = max(self._due.get(source, now), now)
         if due - now > (REVIEWS_IN_A_BURST - 1) * SECONDS_BETWEEN_REVIEWS:

@@ -1,4 +1,4 @@
-"""Whose token it is: what one claims, and what a TokenReview proves."""
+"""The pod that a token belongs to: what the token claims, and what a TokenReview proves."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ POD_UID = "authentication.kubernetes.io/pod-uid"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a TokenReview proved: the pod that a token is bound to."""
+    """The pod that a token is bound to, as proved by a TokenReview."""
 
     namespace: str
     pod: str
@@ -21,7 +21,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a report is not taken: an HTTP status and a word for the log and the metric."""
+    """Why a report is refused: an HTTP status and a word for the log and the metric."""
 
     code: int
     reason: str
@@ -47,7 +47,7 @@ def identity(review: dict[str, object]) -> Identity | Refusal:
 
 
 def claimed(token: str) -> Identity | Refusal:
-    """The pod that a token claims to be bound to, read without any proof: what claims nothing of use costs no review.
+    """The pod that a token claims to be bound to, read without proof: tokens with useless claims cost no review.
 
     A bound token of a service account is a JWT (RFC 7519) whose payload holds ``aud`` and ``kubernetes.io``.
     """

@@ -1,4 +1,4 @@
-"""The API server's word on pods' tokens: asked for seldom, believed for a while, and not to be used up by strangers."""
+"""Reviews of pods' tokens by the API server; cached and rate-limited, so that strangers cannot exhaust them."""
 
 import asyncio
 import hashlib
@@ -10,13 +10,13 @@ from typing import TypeVar
 from lmft_operator.tokens.identity import Identity, Refusal
 
 REVIEW_SECONDS = 60.0
-"""How long a review is believed; a deleted pod is refused at once, for it is no longer known."""
+"""Seconds for which a review is cached; a deleted pod is refused at once, since it is no longer known."""
 MAX_PODS_KEPT = 10_000
 MAX_REFUSALS_KEPT = 1_000
 MAX_REVIEWS_AT_ONCE = 4
-"""Strangers' tokens must not take up the operator's connections to the API server."""
+"""Limit on concurrent reviews: strangers' tokens must not use up the operator's connections to the API server."""
 SECONDS_BETWEEN_REVIEWS = 1.0
-"""Of tokens that claim the same pod; one that has been proven before need not wait."""
+"""Between reviews of tokens that claim the same pod; a token that has been proven before need not wait."""
 MAX_TOKEN_CHARACTERS = 8192
 
 Key = TypeVar("Key")
@@ -25,14 +25,14 @@ Review = Callable[[str], Awaitable[Identity | Refusal]]
 
 
 class Reviews:
-    """Whether tokens are what they claim to be.
+    """Verifies that tokens are what they claim to be.
 
-    Proven tokens and refused ones are kept apart, one proven token for each pod: whoever sends many, refused or true,
-    pushes out their own.
+    Proven and refused tokens are cached separately, one proven token for each pod: whoever sends many, valid or not,
+    displaces only their own.
 
     Args:
         review: asks the API server whose token it is.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, review: Review, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,9 +43,9 @@ class Reviews:
         self._reviewing = asyncio.Semaphore(MAX_REVIEWS_AT_ONCE)
 
     async def refusal(self, token: str, who: Identity) -> Refusal | None:
-        """Why a token does not prove what it claims, or None when it does.
+        """Why a token does not prove what it claims, or None if it does.
 
-        What the API server could not review is not remembered: it may answer the next time.
+        A failed review is not cached: the API server may answer the next time.
         """
         key, now = hashlib.sha256(token.encode()).digest(), self._clock()
         proven, since = self._proven.get(who.pod_uid, (b"", 0.0))
@@ -69,7 +69,7 @@ class Reviews:
 
 
 def remember(entries: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """Keep an entry, as the newest of so many."""
+    """Store an entry as the newest of at most ``most``."""
     entries[key] = value
     entries.move_to_end(key)
     while len(entries) > most:

@@ -1,1 +1,1 @@
-"""What is observed: watches and lists feed a cache, and a changed object asks for a look."""
+"""Observation of the cluster: watches and lists feed a cache, and a changed object triggers a look at its run."""

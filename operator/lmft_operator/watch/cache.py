@@ -1,11 +1,11 @@
-"""The operator's picture of the cluster: fed by watches, by lists and by the answers to its own writes.
+"""The operator's cache of the cluster: fed by watches, by lists and by the responses to its own writes.
 
-A label is no proof: whoever may create Jobs or Pods, in whatever namespace, may label them with the UID of a run. A Job
-counts only when the run owns it, a Pod only when such a Job does, and both only in the namespace of the run. Of a Job
-that was gone before the operator came up its name has to do.
+A label proves nothing: whoever may create Jobs or Pods, in any namespace, may label them with the UID of a run. A Job
+counts only if the run owns it, a Pod only if such a Job owns it, and both only in the namespace of the run. A Job that
+was deleted before the operator started is recognized by its name.
 
-Answers to writes enter at once, so a decision never rests on something older than what the operator itself did.
-Versions of objects only move forward; an object that was deleted does not come back with an older list.
+Responses to writes enter at once, so a decision is never based on something older than the operator's own writes.
+Versions of objects only increase; a deleted object does not return with an older list.
 """
 
 import time
@@ -40,7 +40,7 @@ Facts = TypeVar("Facts", JobFacts, PodFacts)
 
 
 class Cache:
-    """All runs of ours, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any.
+    """All runs, their Jobs and Pods, and the warnings about them. Methods return the run to look at, if any.
 
     Args:
         clock: UNIX seconds.
@@ -53,21 +53,21 @@ class Cache:
         self._jobs: dict[str, dict[str, JobFacts]] = {}
         self._pods: dict[str, dict[str, PodFacts]] = {}
         self._job_names: dict[str, dict[str, tuple[str, str]]] = {}
-        """By the UID of a run: namespaces and names of the Jobs it has or had, by their UIDs."""
+        """By run UID, then Job UID: namespace and name of the Jobs that the run has or had."""
         self._child_of: dict[str, str] = {}
         self._warnings: dict[str, WarningEvent] = {}
         self._early: dict[str, tuple[str, WarningEvent]] = {}
-        """Warnings about objects that nobody has shown yet, with their namespaces: watches begin in any order."""
+        """Warnings about objects not seen yet, with their namespaces: watches begin in any order."""
         self._waits = Waits(self.runs)
         self._listed: dict[str, int] = {}
         self._tombstones: dict[str, float] = {}
         self.unseen: dict[str, tuple[int, float]] = {}
         """Writes that the watch has not shown yet: UID to version and monotonic time."""
 
-    # ---- what comes in
+    # ---- input
 
     def run_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
-        """A run as the API server has it now."""
+        """Record the current state of a run."""
         facts = run_facts(body)
         if not facts.known:
             return None
@@ -86,32 +86,32 @@ class Cache:
         return facts.key
 
     def newer_than(self, body: JsonObject) -> bool:
-        """Whether this is an older version of a run than one that was seen of it."""
+        """Whether the cache has a newer version of a run than this one."""
         facts = run_facts(body)
         before = self.runs.get(facts.key)
         return before is not None and before.uid == facts.uid and _newer(before, facts)
 
     def run_written(self, body: JsonObject) -> None:
-        """The API server's answer to a write of ours to a run: newest facts, which the watch has yet to show."""
+        """Record the API server's response to a write to a run: the newest facts, which the watch has yet to show."""
         facts = run_facts(body)
         self._expect(self.runs.get(facts.key), facts)
         self.run_seen(body, watched=False)
 
     def job_written(self, body: JsonObject) -> None:
-        """The same for a Job."""
+        """Record the API server's response to a write to a Job."""
         facts = job_facts(body)
         self._expect(self._jobs.get(facts.run_uid, {}).get(facts.uid), facts)
         self.job_seen(body, watched=False)
 
     def job_withdrawn(self, body: JsonObject) -> None:
-        """A Job that we made and do not use: whatever the watch has shown of it or will, it is none of its run's."""
+        """Forget a Job that we created and do not use, whatever the watch has shown or will show of it."""
         facts = job_facts(body)
         self._bury(facts.uid)
         self._drop_child(self._jobs, facts)
         self._job_names.get(facts.run_uid, {}).pop(facts.uid, None)
 
     def run_gone(self, body: JsonObject) -> Key | None:
-        """A run was deleted."""
+        """Record that a run was deleted."""
         facts = run_facts(body)
         self._bury(facts.uid)
         current = self.runs.get(facts.key)
@@ -121,7 +121,7 @@ class Cache:
         return None
 
     def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
-        """A Job of ours as the API server has it now."""
+        """Record the current state of a Job."""
         facts = job_facts(body)
         if not facts.known or facts.owner != facts.run_uid:
             return None
@@ -133,21 +133,21 @@ class Cache:
         return self._child_seen(self._jobs, facts)
 
     def job_gone(self, body: JsonObject) -> Key | None:
-        """A Job of ours was deleted."""
+        """Record that a Job was deleted."""
         facts = job_facts(body)
         self._bury(facts.uid)
         self._drop_child(self._jobs, facts)
         return self._key_in(facts)
 
     def pod_seen(self, body: JsonObject) -> Key | None:
-        """A Pod of ours as the API server has it now."""
+        """Record the current state of a Pod."""
         facts = self._still_owned(pod_facts(body))
         if not facts.known or not facts.owner:
             return None
         return self._child_seen(self._pods, facts)
 
     def pod_gone(self, body: JsonObject) -> Key | None:
-        """A Pod of ours was deleted: its last facts stay until its attempt is written down."""
+        """Record that a Pod was deleted: its last facts are kept until the status has the end of its attempt."""
         facts = self._still_owned(pod_facts(body, gone_at=self._clock()))
         self._bury(facts.uid)
         key = self._key_in(facts)
@@ -158,16 +158,16 @@ class Cache:
         return key
 
     def warned(self, body: JsonObject) -> Key | None:
-        """A Warning Event; only those about children of ours are kept."""
+        """Record a Warning Event; only those about our Jobs and Pods are kept."""
         body = shapes.event(body)
         about = body.get("involvedObject") or body.get("regarding") or {}
         uid, namespace = about.get("uid", ""), body["metadata"].get("namespace", "")
-        # Others, such as a node's notes on DNS, would take the place of the one that says what a run waits for.
+        # Other Events, such as a node's about DNS, would replace the one that says what a run waits for.
         if body.get("type") != "Warning" or body.get("reason") not in TOLD:
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
         now = self._clock()
-        # One of tomorrow would stand before all that come until then.
+        # An Event dated in the future would take precedence over all that come until then.
         warning = WarningEvent(
             body.get("reason", ""), body.get("message") or body.get("note", ""), min(seconds(when) or now, now)
         )
@@ -184,14 +184,14 @@ class Cache:
         return key
 
     def _still_owned(self, facts: PodFacts) -> PodFacts:
-        """A pod that was a Job's stays so when the Job is deleted without it, which takes its owner off."""
+        """The pod with the owner it had before, when its Job was deleted without it and the owner reference removed."""
         before = self._pods.get(facts.run_uid, {}).get(facts.uid)
         if facts.owner or before is None:
             return facts
         return replace(facts, owner=before.owner, owner_name=before.owner_name, orphaned=True)
 
     def _key_in(self, facts: JobFacts | PodFacts) -> Key | None:
-        """The run that a child's label names, if it lives in the same namespace."""
+        """The run that a child's label names, if it is in the same namespace."""
         key = self._keys.get(facts.run_uid)
         return key if key is not None and key.namespace == facts.namespace else None
 
@@ -212,26 +212,26 @@ class Cache:
             return None
         return self._key_in(facts)
 
-    # ---- whole lists
+    # ---- full lists
 
     def listed(self, kind: str, version: int) -> None:
-        """A list has this version.
+        """Record the version of a list.
 
         Raises:
-            RestoredError: one before it had a higher one, which only a database of the past can explain.
+            RestoredError: an earlier list had a higher version, which means that the database was restored.
         """
         if version < self._listed.get(kind, 0):
             raise RestoredError(kind, self._listed[kind], version)
         self._listed[kind] = version
 
     def retain(self, kind: str, namespace: str | None, uids: Iterable[str], version: int) -> set[Key]:
-        """Drop what a complete list of ``version`` does not hold any more; returns the runs to look at.
+        """Remove what a complete list of ``version`` no longer contains; returns the runs to look at.
 
         Args:
             kind: ``lmfinetunes``, ``jobs`` or ``pods``.
-            namespace: what was listed; None for all.
-            uids: of all that exist.
-            version: resourceVersion of the list; newer objects are left alone.
+            namespace: namespace that was listed; None for all.
+            uids: UIDs of all objects that exist.
+            version: resourceVersion of the list; newer objects are kept.
         """
         alive, keys = set(uids), set[Key]()
         if kind == "lmfinetunes":
@@ -240,7 +240,7 @@ class Cache:
                     del self.runs[facts.key]
                     self._forget(facts.uid)
             return keys
-        # Children of runs that nobody knows any more are among them, and nothing else would take those out.
+        # Children of unknown runs are among them, and nothing else would remove those.
         if kind == "jobs":
             for job in [job for jobs in self._jobs.values() for job in jobs.values()]:
                 if self._stale(job, job.namespace, namespace, alive, version):
@@ -263,7 +263,7 @@ class Cache:
     ) -> bool:
         return namespace in (None, where) and facts.uid not in alive and int(facts.version) <= version
 
-    # ---- what goes out
+    # ---- output
 
     def observe(self, key: Key, now: float) -> Observed | None:
         """Everything known about one run; None when it does not exist."""
@@ -282,13 +282,13 @@ class Cache:
         return Observed(run=run, status=parse(run.status), now=now, jobs=jobs, pods=pods, warnings=warnings)
 
     def job_names(self, run: RunFacts) -> dict[int, str]:
-        """Names of the run's Jobs, by their attempts."""
+        """Names of the run's Jobs, by attempt number."""
         return {
             job.attempt: job.name for job in self._jobs.get(run.uid, {}).values() if job.namespace == run.key.namespace
         }
 
     def _owned(self, run: RunFacts, pod: PodFacts) -> bool:
-        """Whether a Job of the run owns a pod; a Job that nobody has seen counts under a name that the status lists."""
+        """Whether a Job of the run owns a pod; a Job that was never seen counts if the status lists its name."""
         found = self._job_names.get(run.uid, {})
         names = {uid: name for uid, (namespace, name) in found.items() if namespace == run.key.namespace}
         if pod.owner in names:
@@ -296,39 +296,39 @@ class Cache:
         return pod.owner_name not in names.values() and f'"job":"{pod.owner_name}"' in run.status
 
     def key_of(self, run_uid: str) -> Key | None:
-        """The run of a UID, if it exists."""
+        """The run with this UID, if it exists."""
         return self._keys.get(run_uid)
 
     def family(self, pod_uid: str) -> tuple[Key | None, tuple[PodFacts, ...], tuple[JobFacts, ...]]:
-        """The run that a pod's label names, with the Pods and Jobs known of it; nothing for an unknown pod."""
+        """The run that a pod's label names, with its known Pods and Jobs; nothing for an unknown pod."""
         run_uid = self._child_of.get(pod_uid, "")
         pods, jobs = self._pods.get(run_uid, {}), self._jobs.get(run_uid, {})
         return self._keys.get(run_uid), tuple(pods.values()), tuple(jobs.values())
 
     def source(self, waiting: Key, name: str) -> ResumeSource:
-        """The run that another one wants to start from; the other one is looked at again when it changes."""
+        """The run that ``waiting`` wants to start from; when that run changes, ``waiting`` is looked at again."""
         return self._waits.source(waiting, name)
 
     def dependants(self, key: Key) -> set[Key]:
-        """Runs that wait for this one, and for which it is not what it was: a step that it makes is no news to them."""
+        """Runs that wait for this one and for which it has changed; its progress by a step is not such a change."""
         return self._waits.dependants(key)
 
     def settle(self, run_uid: str, attempts: Iterable[int]) -> None:
-        """Forget the last facts of vanished pods whose attempts are written down."""
+        """Forget the last facts of deleted pods whose attempts are recorded as ended."""
         done = set(attempts)
         for pod in list(self._pods.get(run_uid, {}).values()):
             if pod.gone and pod.attempt in done:
                 self._drop_child(self._pods, pod)
 
     def prune(self) -> None:
-        """Drop tombstones, warnings and waits that have served their time."""
+        """Remove expired tombstones, warnings and waits."""
         horizon = time.monotonic() - TOMBSTONE_SECONDS
         self._tombstones = {uid: since for uid, since in self._tombstones.items() if since > horizon}
         self._warnings = {uid: warning for uid, warning in self._warnings.items() if uid in self._child_of}
         self._waits.prune()
 
     def _expect(self, before: RunFacts | JobFacts | None, facts: RunFacts | JobFacts) -> None:
-        # The watch may be faster than the answer: then there is nothing left to wait for.
+        # The watch may be faster than the response: then there is nothing left to wait for.
         if facts.uid in self._tombstones:
             return
         if before is None or before.uid != facts.uid or _newer(facts, before):
@@ -351,7 +351,7 @@ class Cache:
             self._drop_notes(child)
 
     def _drop_child(self, children: dict[str, dict[str, Facts]], facts: Facts) -> None:
-        """Take a Job or a Pod out, and with the last one of its kind its run's place."""
+        """Remove a Job or a Pod; with the last one, also the run's entry."""
         siblings = children.get(facts.run_uid, {})
         siblings.pop(facts.uid, None)
         if not siblings:
@@ -361,7 +361,7 @@ class Cache:
         self._drop_notes(facts.uid)
 
     def _drop_notes(self, uid: str) -> None:
-        """What is kept about a child beside its facts."""
+        """Remove what is kept about a child besides its facts."""
         self._child_of.pop(uid, None)
         self._warnings.pop(uid, None)
         self.unseen.pop(uid, None)
@@ -372,5 +372,5 @@ def _newer(facts: RunFacts | JobFacts | PodFacts, before: RunFacts | JobFacts | 
 
 
 def _alike(before: RunFacts | JobFacts | PodFacts, after: RunFacts | JobFacts | PodFacts) -> bool:
-    """Whether nothing but the version differs."""
+    """Whether only the version differs."""
     return all(getattr(before, name) == getattr(after, name) for name in type(before).__slots__ if name != "version")

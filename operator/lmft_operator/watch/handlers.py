@@ -1,7 +1,7 @@
-"""What triggers a look: kopf's watches feed the cache and put keys into the queue, and that is all they do.
+"""What triggers a look: kopf's watches feed the cache and add keys to the queue, and that is all they do.
 
-kopf retries no event handler and runs the events of a run, its Jobs and its Pods side by side; so nothing is decided
-here. Only ``on.event`` is used: it leaves no annotation, no finalizer and no status of kopf's own behind.
+kopf does not retry event handlers, and handles events of a run, its Jobs and its Pods concurrently; so nothing is
+decided here. Only ``on.event`` is used: it leaves no annotation, no finalizer and no status of kopf's on our objects.
 """
 
 import random
@@ -22,7 +22,7 @@ Sink = Callable[[JsonObject], Key | None]
 
 
 class _NoEssence(kopf.DiffBaseStorage):
-    """kopf's memory of the last handled state: none, as nothing here asks for differences; saves a deep copy."""
+    """Disables kopf's record of the last handled state: nothing here needs differences, and it saves a deep copy."""
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> Any:
         return {}
@@ -38,8 +38,8 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
     """kopf's handlers: one for each kind that is watched.
 
     Args:
-        cache: is fed.
-        enqueue: gets the runs to look at.
+        cache: receives the objects.
+        enqueue: called with each run to look at.
     """
     registry = kopf.OperatorRegistry()
 
@@ -54,7 +54,7 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
         return handle
 
     def asynchronous(handle: Callable[..., None]) -> Callable[..., Any]:
-        # kopf runs plain functions in a thread pool; the cache belongs to the loop.
+        # kopf runs plain functions in a thread pool; the cache belongs to the event loop.
         async def handler(event: JsonObject, **_: Any) -> None:
             handle(event)
 
@@ -85,14 +85,14 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
 
 
 def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
-    """kopf's settings: our selectors and time-outs, nothing of its own on our objects."""
+    """kopf's settings: our selectors and time-outs, and nothing written to our objects by kopf."""
     ours = kopf.OperatorSettings()
     ours.posting.enabled = False
     ours.peering.standalone = True
     ours.persistence.finalizer = f"{GROUP}/unused"
     ours.persistence.diffbase_storage = _NoEssence()
     ours.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    # With a list of namespaces kopf would list and watch all namespaces of the cluster, for which there is no right.
+    # With a list of namespaces kopf would list and watch all namespaces of the cluster, which our rights do not allow.
     ours.scanning.disabled = bool(settings.watch.namespaces)
     ours.networking.request_timeout = settings.api.request_timeout_seconds
     ours.networking.connect_timeout = settings.api.connect_timeout_seconds
@@ -103,14 +103,14 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
     ours.watching.label_selectors["v1", "pods"] = RUN_LABEL
     ours.watching.field_selectors["v1", "events"] = "type=Warning"
-    ours.queueing.idle_timeout = 0.5  # a worker for each object that waits for more costs memory in a burst
+    ours.queueing.idle_timeout = 0.5  # a waiting worker for each object costs memory in a burst
     ours.queueing.exit_timeout = 1.0
     ours.process.ultimate_exiting_timeout = 9.0
     return ours
 
 
 class _Endless:
-    """Back-offs without an end, jittered: the API server may be away for as long as it likes."""
+    """Endless back-off delays with jitter: the API server may be down for any length of time."""
 
     def __iter__(self) -> Any:
         delay = 0.5

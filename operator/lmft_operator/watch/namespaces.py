@@ -1,4 +1,4 @@
-"""Which namespaces may be decided on: with a list of them, each can be created and deleted on its own."""
+"""Which namespaces are ready for decisions: those of a given list may each be created and deleted at any time."""
 
 import logging
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ logger = logging.getLogger(__name__)
 
 
 class Served:
-    """The namespaces whose runs, Jobs and Pods have all been listed, and may be listed still.
+    """The namespaces whose runs, Jobs and Pods have all been listed and can still be listed.
 
-    A run of a namespace that is away, or back and not listed yet, must not be decided on: its Jobs are not known.
+    Runs in a namespace that is deleted, or created again and not listed yet, must wait: their Jobs are unknown.
 
     Args:
-        names: the list; empty serves the whole cluster, which is known as soon as anything is.
+        names: the configured namespaces; empty serves the whole cluster, which is ready from the start.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -24,11 +24,11 @@ class Served:
         metrics.UNSERVED.set_function(lambda: len(self.names) - len(self._known))
 
     def knows(self, namespace: str) -> bool:
-        """Whether runs of a namespace may be decided on."""
+        """Whether decisions on runs of a namespace are possible."""
         return not self.names or namespace in self._known
 
     def listed(self, namespace: str) -> bool:
-        """All of it is known; whether that is news."""
+        """Record that a namespace is fully listed; returns whether it was not before."""
         if self.knows(namespace):
             return False
         logger.info("serving namespace %s", namespace)
@@ -37,7 +37,7 @@ class Served:
         return True
 
     def refused(self, namespace: str, why: str) -> None:
-        """It cannot be listed: it is gone, or the rights in it are."""
+        """Record that a namespace cannot be listed: it, or the right to list it, does not exist."""
         self._known.discard(namespace)
         if namespace not in self._said:
             logger.warning(

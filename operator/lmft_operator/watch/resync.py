@@ -1,7 +1,7 @@
-"""Compares the cache with whole lists: once before the first decision, then now and then.
+"""Compares the cache with full lists: once before the first decision, then periodically.
 
-A watch says what changes from its beginning on (:mod:`watching`); what was there before, and what was deleted while
-there was none, only a list says. And a decision before all Jobs and Pods are known would take a running attempt for a
+A watch shows what changes after it began (:mod:`streams`); what existed before, and what was deleted while there was
+none, only a list shows. And a decision before all Jobs and Pods are known would take a running attempt for a
 deleted one.
 """
 
@@ -23,16 +23,16 @@ from lmft_operator.watch.namespaces import Served
 logger = logging.getLogger(__name__)
 KINDS = (PLURAL, "jobs", "pods")
 LEAST_SECONDS = 20.0
-"""Between two comparisons."""
+"""Least seconds between two comparisons."""
 GATHER_SECONDS = 1.0
-"""After a watch began again; those of the other kinds mostly do so with it."""
+"""Seconds to wait after a watch restarted; watches of the other kinds mostly restart with it."""
 
 
 async def resync(cluster: Cluster, cache: Cache, served: Served, enqueue: Callable[[Key], None]) -> None:
-    """Bring the cache in line with the API server, one namespace after the other.
+    """Make the cache match the API server, one namespace after the other.
 
     Raises:
-        ClusterError: something could not be listed; what could has been. A namespace that is away is no error.
+        ClusterError: something could not be listed; the rest was. A namespace that does not exist is not an error.
     """
     everywhere: list[str | None] = [None]
     failed: ClusterError | None = None
@@ -59,9 +59,9 @@ async def resync(cluster: Cluster, cache: Cache, served: Served, enqueue: Callab
 
 
 async def _compared(cluster: Cluster, cache: Cache, namespace: str | None) -> set[Key]:
-    """Bring one namespace, or all, in line; the runs to look at, once all their children are known."""
-    # Children last: a Job listed before its run would count as nobody's.
-    # What a list shows says nothing about the watch, so it does not count as seen there.
+    """Compare one namespace, or all; returns the runs to look at, once all their children are known."""
+    # Children last: a Job listed before its run would count as belonging to no run.
+    # A list says nothing about the watch, so its objects do not count as shown by the watch.
     sinks: list[Callable[[Any], Key | None]] = [
         partial(cache.run_seen, watched=False),
         partial(cache.job_seen, watched=False),
@@ -84,7 +84,7 @@ async def _compared(cluster: Cluster, cache: Cache, namespace: str | None) -> se
 
 
 async def resync_until_done(cluster: Cluster, cache: Cache, served: Served, enqueue: Callable[[Key], None]) -> None:
-    """The first resync, however long the API server takes to answer."""
+    """The first resync, retried until the API server answers."""
     delay = 0.5
     while True:
         try:
@@ -105,7 +105,7 @@ async def resync_forever(
     every: float,
     relisted: asyncio.Event,
 ) -> None:
-    """A resync every so many seconds, and soon after a watch began again; one that fails is made up for by the next."""
+    """A resync every ``every`` seconds, and soon after a watch restarted; after a failure the next one catches up."""
     while True:
         await asyncio.sleep(min(LEAST_SECONDS, every))
         with suppress(TimeoutError):

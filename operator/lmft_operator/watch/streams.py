@@ -1,9 +1,9 @@
-"""kopf's watches, made safe and cheap: what they list and stream goes through our own reader.
+"""kopf's watches, made safe and cheap: what they list and stream is read by our own parser.
 
-kopf parses whatever comes and lets what cannot be parsed end the process; and it begins each watch with a list of all
-objects, which :mod:`resync` lists anyway. So for our kinds a watch begins at the list's version without its objects,
-and a comparison with whole lists follows. A watch that is refused, as in a namespace that was deleted, begins again
-when it can. The functions replaced here are kopf's inner ones: a test says when a new version of kopf has others.
+kopf parses whatever it receives, and what cannot be parsed ends the process; and it begins each watch with a list of
+all objects, which :mod:`resync` lists anyway. So for our kinds a watch begins at the list's version without objects,
+and a comparison with full lists follows. A watch that is refused, as in a deleted namespace, restarts when it can. The
+functions replaced here are internal to kopf: a test fails when a new version of kopf changes them.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from lmft_operator.cluster.reading import read_event
 
 logger = logging.getLogger(__name__)
 COMPARED = (PLURAL, "jobs", "pods")
-"""Kinds whose whole lists are compared with the cache."""
+"""Kinds whose full lists are compared with the cache."""
 BEGIN_AGAIN = {"type": "ERROR", "object": {"code": 410}}
 """What an API server sends when a watch is too old to continue."""
 LISTED = "events"
-"""Kind whose list is only ever read when a watch begins."""
+"""Kind that is listed only when a watch begins."""
 
 
 class Watches:
     """How kopf's watches begin.
 
     Args:
-        cluster: lists.
-        begun: called when a watch begins, for the first time or again: what was there before it has to be listed.
+        cluster: used for listing.
+        begun: called when a watch begins, for the first time or again: what existed before it has to be listed.
     """
 
     def __init__(self, cluster: Cluster, begun: Callable[[], None]) -> None:
@@ -44,13 +44,13 @@ class Watches:
         self._original, self._stream = fetching.fetch_objs, streams.watch_objs
 
     def install(self) -> None:
-        """From now on kopf lists and streams through us."""
+        """Replace kopf's functions for listing and streaming."""
         fetching.fetch_objs = self._fetch
         streams.watch_objs = self._watch
         vars(api)["json"] = SimpleNamespace(loads=read_event)
 
     async def wait(self, seconds: float) -> None:
-        """Until a watch of each kind has begun, or so many seconds: without a right, one may never begin."""
+        """Wait until a watch of each kind has begun, at most ``seconds``: without the right, one may never begin."""
         try:
             await asyncio.wait_for(self._all.wait(), seconds)
         except TimeoutError:
@@ -74,7 +74,7 @@ class Watches:
             self._all.set()
 
     async def _watch(self, *, resource: Any, **others: Any) -> AsyncIterator[Any]:
-        """A stream that is refused, for its namespace or its definition is gone, begins again when they are back."""
+        """A stream; one that is refused because its namespace or definition does not exist restarts when they do."""
         try:
             async for event in self._stream(resource=resource, **others):
                 yield event
@@ -102,8 +102,8 @@ class Watches:
 
 
 async def _pause(problem: ClusterError, delay: float) -> float:
-    """Wait before the next try, however often: a watch is never given up."""
-    # A namespace that is away refuses for as long as it is: the comparison of lists says that once.
+    """Wait before the next try; a watch is retried without end."""
+    # A deleted namespace refuses as long as it is gone: the comparison of lists reports that once.
     refused = isinstance(problem, ForbiddenError)
     logger.log(logging.DEBUG if refused else logging.WARNING, "a watch cannot start yet: %s", problem)
     await asyncio.sleep(delay)

@@ -1,4 +1,4 @@
-"""Which runs start from which others, and when one of them has become what another one waits for."""
+"""Which runs wait to start from which others, and when such a run has become ready."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,27 +11,27 @@ class Waits:
     """Runs that wait for others.
 
     Args:
-        runs: all that exist, kept by the cache.
+        runs: all runs, from the cache.
     """
 
     def __init__(self, runs: Mapping[Key, RunFacts]) -> None:
         self._runs = runs
         self._waiting: dict[Key, dict[Key, ResumeSource]] = {}
-        """By the run that others start from: these others, and what they have seen of it."""
+        """By the run that others wait for: those others, and what they last saw of it."""
 
     def __len__(self) -> int:
         """How many runs are waited for."""
         return len(self._waiting)
 
     def source(self, waiting: Key, name: str) -> ResumeSource:
-        """The run that another one wants to start from; the other one is looked at again when it changes."""
+        """The run that ``waiting`` wants to start from; when that run changes, ``waiting`` is looked at again."""
         key = Key(waiting.namespace, name)
         found = replace(self._as_source(key), circle=self._circle(waiting))
         self._waiting.setdefault(key, {})[waiting] = found
         return found
 
     def dependants(self, key: Key) -> set[Key]:
-        """Runs that wait for this one, and for which it is not what it was: a step that it makes is no news to them."""
+        """Runs that wait for this one and for which it has changed; its progress by a step is not such a change."""
         waiting = self._waiting.get(key)
         if not waiting:
             return set()
@@ -42,7 +42,7 @@ class Waits:
         return news
 
     def prune(self) -> None:
-        """Forget the waits of runs that are gone."""
+        """Forget the waits of runs that no longer exist."""
         waiting = {
             source: {key: seen for key, seen in others.items() if key in self._runs}
             for source, others in self._waiting.items()
@@ -60,9 +60,9 @@ class Waits:
         return ResumeSource(True, status.ended, uri)
 
     def _circle(self, start: Key) -> tuple[str, ...]:
-        """Names of the runs that wait for each other in a circle with this one; empty where they do not.
+        """Names of the runs that wait for each other in a cycle with this one; empty when there is none.
 
-        A run that has begun waits for nobody: it knows what it started from.
+        A run that has begun waits for no other: it knows what it started from.
         """
         names: dict[str, None] = {}
         key = start
