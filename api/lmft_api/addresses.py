@@ -45,7 +45,7 @@ def admits(pattern: str, address: str, *, wildcards: bool) -> bool:
         pattern: ``*`` matches any characters, ``/`` included, ``?`` one, ``[…]`` one of those listed.
         address: decoded (:func:`decoded`).
         wildcards: whether ``*`` and ``?`` in the address are a manifest's wildcards, which may stand for anything: they
-                must fall within what a ``*`` of the pattern matches. Otherwise they are literal characters.
+            must fall within what a ``*`` of the pattern matches. Otherwise they are literal characters.
     """
     pieces = _pieces(pattern)
     at, piece, star, resume = 0, 0, -1, 0

@@ -45,7 +45,7 @@ class Figure:
         label: name in tables on a terminal, where that is not ``word``.
         unit: shown where there is room; empty where the title gives it.
         function_of: name of the figure that it is computed from, such as the loss. Changes are judged and charted by
-                that one, and a line that shows this figure leaves that one out.
+            that one, and a line that shows this figure leaves that one out.
         remark: what a reader has to know to interpret it, as a sentence.
     """
 

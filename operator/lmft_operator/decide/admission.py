@@ -44,7 +44,7 @@ class Refusal:
     """Why a Job or a pod was refused.
 
     Attributes:
-        reason: of the run's condition.
+        reason: reason of the run's condition.
         remedy: what to do about it; empty where waiting is enough.
         changeable: whether an edited spec may be accepted, so that the attempt should not be kept.
     """

@@ -140,7 +140,7 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
 
 
 def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> Verdict:
-    """Time-out of an open attempt that should have ended; later attempts write to folders of their own."""
+    """Verdict on an open attempt whose end is overdue; it writes only to its own folder, so nothing waits for it."""
     now, margin = draft.seen.now, draft.settings.retries.pod_end_margin_seconds
     due: float | None = None
     words = ""
@@ -204,7 +204,7 @@ def _said_before(draft: DecisionDraft, attempt: Attempt) -> Condition | None:
 
 
 def release(draft: DecisionDraft) -> None:
-    """Delete the Jobs of pods that other containers keep running though ours has ended: they hold GPUs in vain."""
+    """Delete the Jobs of pods that other containers keep running though ours has ended: they hold unused GPUs."""
     seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
     ends = {attempt.number: since(attempt.end_time) for attempt in draft.status.attempts or ()}
     for pod in seen.pods:

@@ -1,7 +1,7 @@
 """Settings of the operator: one YAML file, mounted from the chart's ConfigMap, parsed once at the start.
 
 The path is ``LMFT_OPERATOR_CONFIG``, by default ``/etc/lmft-operator/config.yaml``. Keys are camelCase; an unknown key
-or a wrong type stops the operator with the field's path, so that a typing error never turns into a silent default.
+or a wrong type stops the operator with the field's path, so that a typing error never becomes a silent default.
 """
 
 from lmft_operator.settings.file import CONFIG_VARIABLE, OperatorSettings, SettingsError, load, parse

@@ -1,4 +1,4 @@
-"""The whole file, and how it is read."""
+"""The settings file as a whole, and reading it."""
 
 import json
 import os
@@ -30,38 +30,38 @@ class SettingsError(Exception):
 
 
 class OperatorSettings(Section):
-    """The whole file."""
+    """All settings."""
 
     defaults: DefaultSettings = DefaultSettings()
-    """What a manifest may leave out."""
+    """Defaults for what a manifest leaves out."""
     job: JobSettings = JobSettings()
-    """How the pods look."""
+    """Settings of the pods."""
     policy: Policy = Policy()
     """What manifests may name."""
     watch: WatchSettings = WatchSettings()
-    """What the operator looks at."""
+    """What the operator watches."""
     progress: ProgressSettings = ProgressSettings()
-    """Where pods report."""
+    """Progress reports of the pods."""
     retries: RetrySettings = RetrySettings()
-    """When to try again."""
+    """Retries and waits."""
     api: ApiSettings = ApiSettings()
-    """How the operator talks to the API server."""
+    """Client of the API server."""
     leader: LeaderSettings = LeaderSettings()
-    """Which of several operators decides."""
+    """Leader election among several operators."""
     connections: ConnectionSettings = ConnectionSettings()
-    """How many connections each port takes."""
+    """Connection limits of the ports."""
     probes: ProbeSettings = ProbeSettings()
-    """Where kubelet asks."""
+    """Port of kubelet's probes."""
     metrics: MetricsSettings = MetricsSettings()
-    """Where Prometheus asks."""
+    """Port of the metrics."""
     documentation_url: HttpAddress | None = "https://github.com/lmfinetune/lmfinetune/blob/main/docs/troubleshooting.md"
-    """Page that explains the reasons, an anchor for each: messages that ask for help lead there. None: they do not."""
+    """Page that explains the reasons, with an anchor for each; messages that need action link to it. None: no links."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """From which level on the log is written."""
+    """Lowest level that is logged."""
 
 
 def load(path: str | None = None) -> OperatorSettings:
-    """Read the settings file; an absent one gives the defaults.
+    """Read the settings file; a missing file gives the defaults.
 
     Raises:
         SettingsError: the file cannot be read or is not YAML, or a field is unknown or wrong; all of them are listed.
@@ -79,13 +79,13 @@ def load(path: str | None = None) -> OperatorSettings:
 
 
 def parse(text: str, name: str = "settings") -> OperatorSettings:
-    """Settings from YAML text; ``name`` is what messages call it."""
+    """Settings from YAML text; ``name`` is the file's name in messages."""
     try:
         body: Any = read_yaml(text)
     except ValueError as problem:
         raise SettingsError(f"{name} {problem}") from problem
     try:
-        # By way of JSON: strict types take enums from JSON text, not from Python strings.
+        # Via JSON: strict types accept enums from JSON text, not from Python strings.
         return OperatorSettings.model_validate_json(json.dumps(body or {}))
     except ValidationError as problems:
         lines = [

@@ -1,4 +1,4 @@
-"""What manifests may leave out, how their pods look, and what they may name."""
+"""Defaults for what manifests leave out, settings of their pods, and the policy on what they may name."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from lmft_operator.settings.types import Annotations, GpuResource, HttpAddress, 
 
 
 class DefaultSettings(Section):
-    """What a manifest may leave out."""
+    """Defaults for what a manifest leaves out."""
 
     output_uri: StorageUri | None = None
     """``spec.output.uri`` of runs that set none, such as ``s3://models``."""
@@ -38,7 +38,7 @@ class JobResources(Section):
 
 
 class JobSettings(Section):
-    """How the pods look."""
+    """Settings of the pods."""
 
     image: str = "lmfinetune-job:latest"
     """Image of the job."""
@@ -69,7 +69,7 @@ class JobSettings(Section):
     node_selector: Labels = Field(default_factory=dict)
     """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
-    """Time a pod has, after SIGTERM, to save and upload a checkpoint."""
+    """Time that a pod has for saving and uploading a checkpoint after SIGTERM."""
     user_id: Annotated[int, Field(ge=1)] | None = 65532
     """Numeric user, group and fsGroup of the pods; never root. Null leaves them to the platform, such as OpenShift."""
 
@@ -160,7 +160,7 @@ class Policy(PolicyRules):
     """Rules of single namespaces; the fields given there, also single ones of ``sources``, replace those above."""
 
     def for_namespace(self, namespace: str) -> PolicyRules:
-        """The rules that hold in a namespace."""
+        """The rules that apply in a namespace."""
         rules: dict[str, Any] = {name: getattr(self, name) for name in PolicyRules.model_fields}
         exception = self.per_namespace.get(namespace)
         if exception is not None:
@@ -169,7 +169,7 @@ class Policy(PolicyRules):
 
 
 def _laid_over(base: Section, exception: Section) -> dict[str, Any]:
-    """The fields that the exception gives, by name; of a part such as ``sources`` those it leaves out stay too."""
+    """The fields that the exception sets, by name; in sections such as ``sources``, fields it does not set are kept."""
     fields = {}
     for name in exception.model_fields_set:
         below, value = getattr(base, name), getattr(exception, name)

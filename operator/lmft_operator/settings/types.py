@@ -1,4 +1,4 @@
-"""What the settings are made of."""
+"""Types that the settings are built from."""
 
 import re
 from typing import Annotated
@@ -26,12 +26,12 @@ GpuResource = Annotated[
 
 
 def _spelled(name: str) -> str:
-    """A field's name as the chart's values spell it: acronyms at the end are capitals, as in ``userID``."""
+    """A field's name as spelled in the chart's values: acronyms at the end are capitals, as in ``userID``."""
     return re.sub(r"(?<=[a-z])(Url|Id)$", lambda found: found[0].upper(), to_camel(name))
 
 
 class Section(ApiModel):
-    """A part of the file: camelCase, unknown keys refused."""
+    """A section of the file: camelCase, unknown keys refused."""
 
     model_config = ConfigDict(
         alias_generator=AliasGenerator(
