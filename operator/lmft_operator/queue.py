@@ -82,7 +82,7 @@ class WorkQueue(Generic[K]):
             except Exception:  # noqa: BLE001 - the work has logged it; the queue must survive any exception
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 ceiling = min(self._most, self._base * 2.0 ** min(failures - 1, 30))
-                delay = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+                delay = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not security
             self._busy.discard(key)
             if key in self._again:
                 self._again.discard(key)

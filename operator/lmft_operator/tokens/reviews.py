@@ -16,7 +16,7 @@ MAX_REFUSALS_KEPT = 1_000
 MAX_REVIEWS_AT_ONCE = 4
 """Limit on concurrent reviews: strangers' tokens must not use up the operator's connections to the API server."""
 SECONDS_BETWEEN_REVIEWS = 1.0
-"""Between reviews of tokens that claim the same pod; a token that has been proven before need not wait."""
+"""Seconds between reviews of tokens that claim the same pod; a token proven before need not wait."""
 MAX_TOKEN_CHARACTERS = 8192
 
 Key = TypeVar("Key")

@@ -115,5 +115,5 @@ class _Endless:
     def __iter__(self) -> Any:
         delay = 0.5
         while True:
-            yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
+            yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not security
             delay = min(delay * 2, 15.0)
