@@ -1,4 +1,4 @@
-"""The whole run, from top to bottom; every helper does one thing that the heading names."""
+"""The whole run, from top to bottom; every helper does what its heading names."""
 
 import shutil
 from dataclasses import replace
@@ -23,7 +23,7 @@ def run(context: RunContext) -> Result:
     """Run a manifest: load, split, tokenise, pack, evaluate, train, evaluate, sample, save, report.
 
     Raises:
-        JobError: whatever ends the run early, with its exit code and words for people.
+        JobError: anything that ends the run early, with its exit code and a message for people.
     """
     quiet_transformers()
     limit_threads_to_cpu_quota()

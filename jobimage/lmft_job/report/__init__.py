@@ -1,1 +1,1 @@
-"""What a run leaves for people: ``report.json`` (model), ``report.html`` (page, charts) and the model card (card)."""
+"""Reports of a run: ``report.json`` (model), ``report.html`` (page, charts) and the model card (card)."""

@@ -1,4 +1,4 @@
-"""The model card: ``README.md`` beside the weights, as the hub reads it and as a person without the hub does."""
+"""The model card: ``README.md`` beside the weights, readable by the hub and by people without it."""
 
 import re
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from lmft_job.report.snippet import usage
 from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
 
 ANSWER_LENGTH = 1_500
-"""Characters of an answer on the card; the report has all of it."""
+"""Characters of an answer on the card; the report has the whole text."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$!&])")
 _LINE_START = re.compile(r"^([-+=]|\d+[.)](?=\s))", re.MULTILINE)
 
 
 def render_card(report: Report) -> str:
-    """The card as Markdown with YAML front matter; text of others is escaped or fenced, so it stays text."""
+    """The card as Markdown with YAML front matter; text from outside is escaped or fenced, so it stays text."""
     parts = [
         f"---\n{yaml.dump(metadata(report), Dumper=SafeDumper, sort_keys=False, allow_unicode=True)}---\n",
         f"# {_plain(report.name)}\n",
@@ -46,7 +46,7 @@ def render_card(report: Report) -> str:
 
 
 def metadata(report: Report) -> dict[str, Any]:
-    """The front matter; what is not known (the licence above all) is left out rather than guessed."""
+    """The front matter; unknown values (above all the licence) are left out rather than guessed."""
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tasks.of(report.task).pipeline}
     if report.model.base_model and _is_hub_id(report.model.base_model):
         front["base_model"] = report.model.base_model
@@ -115,7 +115,7 @@ def _samples(report: Report) -> str:
 
 
 def _usage(report: Report) -> str:
-    # The card travels with the model, so the example names the folder that it lies in, not where it was made.
+    # The card travels with the model, so the example names the folder that the card is in, not where it was made.
     example = usage(report, place="path/to/this/folder")
     return f"{_fenced(example.code, 'python')}"
 
@@ -160,7 +160,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of others on one line, so that Markdown and the HTML within it take it for text."""
+    """Text from outside on one line, so that Markdown and embedded HTML treat it as text."""
     return _LINE_START.sub(r"\\\1", _SPECIAL.sub(r"\\\1", one_line(text)))
 
 

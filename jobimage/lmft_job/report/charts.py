@@ -11,9 +11,9 @@ from lmft_job.report.formatting import figure
 Point = tuple[float, float]
 
 MAX_POINTS = 500
-"""Points drawn of one curve."""
+"""Maximum number of points drawn of one curve."""
 LOG_SCALE_FROM = 30.0
-"""Ratio of the largest to the smallest value from which the axis is logarithmic."""
+"""Ratio of the largest to the smallest value above which the axis is logarithmic."""
 _MEDIAN_SAMPLES = 101
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 24.0, 40.0
 
@@ -23,7 +23,7 @@ class Series:
     """One curve.
 
     Attributes:
-        points: (x, y), x ascending; a y that is not finite leaves a gap.
+        points: (x, y), x ascending; a non-finite y leaves a gap.
         style: CSS class of the line.
         dots: whether each point is marked and carries its value as a tooltip.
     """
@@ -45,7 +45,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Size:
-    """Size of a chart in CSS pixels at its natural scale; text is drawn at 12."""
+    """Size of a chart in CSS pixels at its natural scale; text is 12 pixels high."""
 
     name: str
     width: float
@@ -57,10 +57,10 @@ NARROW = Size("narrow", 358, 280)
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
-    """At most ``limit`` points, evenly spread, with the first, the last and every stretch's extremes and gaps kept.
+    """At most ``limit`` points, evenly spread, that keep the first, the last and every stretch's extremes and gaps.
 
-    The points between the ends are cut into equal stretches; each keeps its lowest and its highest value and, if a
-    value there is not finite, that too.
+    The points between the ends are cut into equal stretches; each keeps its lowest and its highest value and, if it
+    has any, one non-finite value.
     """
     if len(points) <= limit:
         return list(points)
@@ -81,8 +81,8 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 def running_median(points: Sequence[Point], window: int) -> list[Point]:
     """Centred median over ``window`` points at no more than MAX_POINTS places; shorter windows at the ends.
 
-    A median, for one spike would lift a mean over the whole window. Where the curve has a gap, so has its median. Wide
-    windows are sampled evenly, so the cost does not grow with the curve.
+    A median, since a single spike would raise a mean over the whole window. Gaps in the curve are gaps in its median.
+    Wide windows are sampled evenly, so the cost does not grow with the curve.
     """
     half, smooth = window // 2, []
     places = min(len(points), MAX_POINTS)
@@ -120,7 +120,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 class _Axes:
-    """From values to pixels."""
+    """Maps values to pixels."""
 
     def __init__(self, series: Sequence[Series], x_end: float, size: Size) -> None:
         values = [y for one in series for _, y in one.points if math.isfinite(y)]
@@ -161,8 +161,8 @@ def line_chart(
     """An ``<svg>`` element as text; every text in it is escaped.
 
     Args:
-        identifier: unique in the page; names the title and the description for screen readers.
-        percent: whether values are shares of 0 to 1, shown as per cent.
+        identifier: unique in the page; prefix of the ids of title and description, for screen readers.
+        percent: whether values are shares of 0 to 1, shown as percentages.
 
     Raises:
         ValueError: no series has a finite value.
@@ -207,7 +207,7 @@ def _draw_grid(svg: ElementTree.Element, axes: _Axes, x_label: str, y_label: str
 
 
 def _decimals(value: float) -> int:
-    """Digits after the point that a tick needs."""
+    """Digits after the decimal point that a tick needs."""
     text = f"{value:.10f}".rstrip("0")
     return len(text) - text.index(".") - 1
 
@@ -221,7 +221,7 @@ def _draw_marks(svg: ElementTree.Element, axes: _Axes, marks: Sequence[Mark]) ->
         left = x - width - 5 if x - width - 5 > axes.left else x + 5
         if left < free_from.get(mark.style, 0.0) or left + width > axes.right + _RIGHT:
             continue
-        # Epochs are named at the top, the rest at the bottom, so that the two never collide.
+        # Epochs are labelled at the top, other marks at the bottom, so that labels never overlap.
         y = axes.top + 11 if mark.style == "epoch" else axes.bottom - 7
         _text(svg, left, y, mark.label, f"label {mark.style}", "start")
         free_from[mark.style] = left + width + 8
@@ -241,7 +241,7 @@ def _draw_series(svg: ElementTree.Element, axes: _Axes, one: Series, percent: bo
 
 
 def _stretches(points: Sequence[Point]) -> list[list[Point]]:
-    """Runs of finite points between the gaps."""
+    """Sequences of finite points between the gaps."""
     runs: list[list[Point]] = [[]]
     for point in points:
         if math.isfinite(point[1]):

@@ -15,14 +15,14 @@ def count(number: float) -> str:
 
 
 def figure(number: float | None, digits: int = 4) -> str:
-    """A measured number to so many significant digits: 7,912 · 212.4 · 49.61 · 0.003218; a dash for None."""
+    """A measured number with this many significant digits: 7,912 · 212.4 · 49.61 · 0.003218; a dash for None."""
     if number is None:
         return "–"
     if not math.isfinite(number):
         return _not_finite(number)
     if number == 0:
         return "0"
-    # Rounded first: 9.9996 is 10.00, not 10.000.
+    # Rounded first: 9.9996 becomes 10.00, not 10.000.
     magnitude = math.floor(math.log10(abs(float(f"{number:.{digits - 1}e}"))))
     if magnitude >= 9 or magnitude < -4:
         return f"{number:.{digits - 1}g}"
@@ -63,15 +63,15 @@ def _tells(error: float | None) -> bool:
 
 
 def short_count(number: int) -> str:
-    """3.6M, 82M, 1.5B: the way people name model sizes."""
+    """3.6M, 82M, 1.5B: how people write model sizes."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= 0.9995 * size:  # what rounds to 1,000 of a unit is 1 of the next
+        if number >= 0.9995 * size:  # a number that rounds to 1,000 of a unit is 1 of the next
             return f"{number / size:.3g}{unit}"
     return str(number)
 
 
 def duration(seconds: float) -> str:
-    """0.4 s · 41 s · 14 minutes · 2 h 5 min: no more than a reader wants."""
+    """0.4 s · 41 s · 14 minutes · 2 h 5 min: as precise as a reader needs."""
     if not math.isfinite(seconds) or seconds < 0:
         return "–"
     if seconds < 9.95:
@@ -110,13 +110,13 @@ def held_out(report: Report) -> str:
 
 
 def outcome(report: Report) -> str:
-    """One sentence: what moved, from where to where, on what, how long it took and on which device."""
+    """One sentence: the figure before and after, its data, the duration and the device."""
     moved = _moved(report.results)
     has_figures = bool(moved)
     where = "on a CPU" if report.device.upper() == "CPU" else f"on one {report.device}"
     resumed, took = report.training.resumed_from_step, duration(seconds_in_all(report)) if report.timings else ""
     if resumed:
-        # The clock ran for the last attempt only; the sentence must not pass it off as the whole run's.
+        # The time is that of the last attempt only; the sentence must not present it as the whole run's.
         last = f"; attempt {report.attempt} resumed from step {count(resumed)}" + (f" and took {took}" if took else "")
     else:
         where, last = (f"in {took} {where}" if took else where), ""
@@ -127,7 +127,7 @@ def outcome(report: Report) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure before and after training, with standard errors; None for what is not known."""
+    """A figure before and after training, with standard errors; None for unknown values."""
 
     before: float | None
     after: float | None
@@ -137,7 +137,7 @@ class Change:
 
     @classmethod
     def of(cls, kind: Figure, results: ResultFigures) -> "Change":
-        """That of a figure of the table."""
+        """The change of a figure of the table."""
         return cls(
             before=getattr(results, kind.baseline),
             after=getattr(results, kind.name),
@@ -148,19 +148,19 @@ class Change:
 
 
 class Verdict(StrEnum):
-    """What the change since before training is worth."""
+    """Whether the change since the baseline is an improvement."""
 
     BETTER = "better"
     CHANCE = "chance"
-    """So small that another choice of the held-out data might not show it."""
+    """So small that another sample of held-out data might not show it."""
     WORSE = "worse"
 
 
 def verdict(results: ResultFigures) -> Verdict | None:
-    """What came of the training, by the figure that the first sentence names; None where there is nothing to compare.
+    """The result of the training, by the figure in the first sentence; None if there is nothing to compare.
 
-    The change is held against its own standard error. Where that is not known, as in reports of earlier versions that
-    have none, against those of both figures; where neither is, it is taken as it stands.
+    The change is compared with its own standard error. If that is unknown, as in reports of earlier versions, with
+    those of both figures; if neither is known, the change is taken as it is.
     """
     headline = next(known(results), None)
     if headline is None:
@@ -182,7 +182,7 @@ VERDICTS = {
     Verdict.CHANCE: "no significant change",
     Verdict.WORSE: "worse than before training",
 }
-"""What is said of a change that is no improvement."""
+"""Remarks on a change that is not an improvement."""
 
 
 def quality(evaluation: EvaluationRow) -> str:
@@ -193,12 +193,12 @@ def quality(evaluation: EvaluationRow) -> str:
 
 
 def evaluated(kind: Figure, evaluation: EvaluationRow) -> str:
-    """A figure of an evaluation with its standard error; a dash where it is not known."""
+    """A figure of an evaluation with its standard error; a dash if unknown."""
     return shown_within(kind, getattr(evaluation, kind.name), getattr(evaluation, kind.standard_error))
 
 
 def before_and_after(results: ResultFigures) -> list[tuple[Figure, str, str]]:
-    """Each figure before and after, with standard errors; a dash for what is not known."""
+    """Each figure before and after, with standard errors; a dash for unknown values."""
     changes = [(kind, Change.of(kind, results)) for kind in FIGURES]
     return [
         (
@@ -211,7 +211,7 @@ def before_and_after(results: ResultFigures) -> list[tuple[Figure, str, str]]:
 
 
 def _moved(results: ResultFigures) -> str:
-    """The change of the figure that counts, and what is to be thought of it when it is no improvement."""
+    """The change of the main figure, with a remark if it is not an improvement."""
     kind = next(known(results), None)
     if kind is None:
         return ""

@@ -20,16 +20,16 @@ from lmft_job.report import charts, formatting, tables
 from lmft_job.report.snippet import usage
 
 SAMPLE_SHOWN = 900
-"""Characters of an answer before the rest is folded."""
+"""Characters of an answer after which the rest is collapsed."""
 NO_TIME_SECONDS = 0.05
-"""What took less is not listed: the last evaluation is one of the training, unless that ended between two."""
+"""Shorter times are not listed: the last evaluation is part of training, unless training ended between two."""
 SMOOTH_FROM = 60
 """Number of logged losses from which a running median is drawn over them."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A sample's text, split where the page folds it."""
+    """A sample's text, split where the page collapses it."""
 
     shown: str
     rest: str = ""
@@ -58,7 +58,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Values that a person or a model wrote may hold characters that HTML forbids.
+        # Text written by a person or a model may contain characters that HTML forbids.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     style = resources.files("lmft_job.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def _charts(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
 
 
 def _chart_of(kind: Figure, report: Report, marks: list[charts.Mark]) -> Chart | None:
-    """The chart of a figure's evaluations; None where there are none to draw."""
+    """The chart of a figure's evaluations; None if there are none to draw."""
     points = _evaluation_points(report, kind)
     series = [charts.Series(f"held-out {kind.word}", points, "evaluation", dots=True)]
     if not _drawable(series):
@@ -164,7 +164,7 @@ def _chart(
         )
         for size in (charts.WIDE, charts.NARROW)
     ]
-    # The drawings are escaped by the XML writer; only control characters are left to take out.
+    # The XML writer has escaped the drawings; only control characters remain to be removed.
     drawing = Markup(printable("\n".join(drawings)))  # noqa: S704
     return Chart(title, drawing, [(one.style, one.name) for one in series], remark)
 
@@ -218,12 +218,12 @@ def _describe_marks(marks: Sequence[charts.Mark]) -> str:
 def _answer(text: str | None) -> Answer | None:
     if text is None:
         return None
-    # A continuation begins with the blank before its first word; more blanks are indentation and stay.
+    # A continuation begins with the space before its first word; more spaces are indentation and stay.
     text = text.strip("\r\n").rstrip()
     text = text[1:] if text.startswith(" ") and not text[1:2].isspace() else text
     if len(text) <= SAMPLE_SHOWN * 1.2:
         return Answer(text)
-    # Cut between words where there is one near.
+    # Cut between words if a word boundary is near.
     cut = text.rfind(" ", SAMPLE_SHOWN - 80, SAMPLE_SHOWN)
     cut = cut if cut > 0 else SAMPLE_SHOWN
     return Answer(text[:cut], text[cut:])

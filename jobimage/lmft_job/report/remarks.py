@@ -1,11 +1,11 @@
-"""What people have to know of the data besides its numbers: the same on the console, in the page and on the card."""
+"""Remarks on the data besides its figures: the same on the console, in the page and on the card."""
 
 from lmft_api.wire.report import DatasetFigures
 from lmft_job.report.formatting import count, quantity
 
 
 def data_remarks(data: DatasetFigures) -> list[str]:
-    """What was done to the data, or is the matter with it, that no figure shows; empty where all is as wanted."""
+    """What was done to the data, or is wrong with it, that no figure shows; empty if nothing."""
     said = []
     if data.look_alike:
         said.append(

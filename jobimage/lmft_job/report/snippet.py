@@ -1,4 +1,4 @@
-"""How to load the model, as code that can be pasted."""
+"""How to load the model, as code to paste."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lmft_api.wire.report import Report
 from lmft_job import tasks
 
 PROMPT_LENGTH = 200
-"""A longer prompt is cut in the example."""
+"""Characters of a prompt in the example; a longer one is cut."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from lmft_job.report import formatting
 from lmft_job.report.remarks import data_remarks
 
 EVALUATION_ROWS = 60
-"""Rows of the evaluations' table; more are thinned evenly."""
+"""Maximum number of rows of the evaluations' table; more are thinned evenly."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the settings; default is None where the setting has none."""
+    """A row of the settings; default is None if the setting has none."""
 
     name: str
     value: str
@@ -30,7 +30,7 @@ class Setting:
 
 
 def settings_rows(report: Report) -> list[Setting]:
-    """All settings by the manifest's names, with the default of each and whether the run departed from it."""
+    """All settings by their manifest names, with the default of each and whether the run's value differs from it."""
     builtin = report.settings.get("dataset.builtin")
     dataset = Dataset(builtin=Builtin(builtin)) if builtin in set(Builtin) else Dataset(name="none")
     plain = LMFineTuneSpec(task=report.task, model=Model(name="none"), dataset=dataset)
@@ -52,7 +52,7 @@ def settings_rows(report: Report) -> list[Setting]:
 
 
 def remarks(report: Report) -> list[str]:
-    """What a careful reader has to know about the figures; the model card says the same."""
+    """What a careful reader should know about the figures; the model card repeats it."""
     task, said = tasks.of(report.task), _of_change(report) + data_remarks(report.dataset)
     said += [kind.remark for kind in known(report.results) if kind.remark]
     said += task.remarks
@@ -78,7 +78,7 @@ def remarks(report: Report) -> list[str]:
 
 
 def _of_change(report: Report) -> list[str]:
-    """What the change is worth, and what ± means."""
+    """Whether the change is significant, and what ± means."""
     results, said = report.results, []
     found, on = formatting.verdict(results), formatting.held_out(report)
     if found == formatting.Verdict.WORSE:
@@ -98,7 +98,7 @@ def _of_change(report: Report) -> list[str]:
 
 
 def tiles_of(report: Report) -> list[tuple[str, str, str]]:
-    """The few figures at the top: name, figure, and what it was before."""
+    """The main figures at the top: name, value, and value before training."""
     results, tiles = report.results, []
 
     def told(before: str, error: str) -> str:
@@ -121,7 +121,7 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
 
 
 def evaluation_rows(report: Report) -> list[EvaluationRow]:
-    """The evaluations, thinned evenly when there are many; first and last stay."""
+    """The evaluations, thinned evenly if there are many; first and last stay."""
     rows = report.evaluations
     if len(rows) <= EVALUATION_ROWS:
         return rows
@@ -144,13 +144,13 @@ def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
 
 
 def _trainer(report: Report) -> str:
-    """Who reports Trainer's ``eval_loss``: the user's class by its name."""
+    """What computes Trainer's ``eval_loss``, for people: the user's class, or a plain Trainer."""
     given = report.settings.get("training.trainer_class")
     return str(given).rpartition(".")[2] if given else "a plain Trainer"
 
 
 def _change(kind: Figure, change: formatting.Change) -> str:
-    """The change with its standard error, where that is known; a dash where there is nothing to compare."""
+    """The change with its standard error, if known; a dash if there is nothing to compare."""
     before, after, error = change.before, change.after, change.error_of_change
     if before is None or after is None:
         return "–"
@@ -166,7 +166,7 @@ def _change(kind: Figure, change: formatting.Change) -> str:
 
 
 def _relative(percent: float) -> str:
-    # A model that knows nothing may have a perplexity of 130 digits, and so would its change.
+    # An untrained model may have a perplexity of 130 digits, and so would its change.
     if not math.isfinite(percent):
         return "–"
     return f"{percent:+.1f} %" if abs(percent) < 1e6 else f"{percent:+.1e} %"
@@ -195,7 +195,7 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def training_rows(report: Report) -> list[tuple[str, str]]:
-    """How the training went: name and value, without what is not known."""
+    """Training figures: name and value, without unknown ones."""
     training, model = report.training, report.model
     steps = formatting.count(training.steps)
     if training.total_steps and training.total_steps != training.steps:
@@ -224,7 +224,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
 
 
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
-    """Where model and figures come from and lie: name and value, without what is not known."""
+    """Where model and figures come from and are stored: name and value, without unknown ones."""
     rows = [
         ("Run", f"{report.namespace}/{report.name}, attempt {report.attempt}"),
         ("Finished", report.finished),
@@ -237,7 +237,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
 
 
 def origin_rows(report: Report) -> list[tuple[str, str]]:
-    """The part of it that goes along with the model, wherever that is published: not where the run lay."""
+    """The provenance that is published with the model: without the folder of the run."""
     source = report.provenance
     rows = [
         ("Base model", report.model.base_model or "none: trained from scratch"),

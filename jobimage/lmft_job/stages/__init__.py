@@ -1,1 +1,1 @@
-"""The headings of the recipe, a module for each."""
+"""The steps of the recipe, one module for each heading."""

@@ -1,4 +1,4 @@
-"""What is shown of data and model before training begins."""
+"""Reports data and model before training begins."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from lmft_job.stages.inputs import Ingredients
 
 
 def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
-    """What the report and the console say about the model."""
+    """The model's part of the report and the console output."""
     layers = getattr(text_part(config), "num_hidden_layers", None)
     return ModelSummary(
         name=name or f"{config.model_type} (from config)",
@@ -26,7 +26,7 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
 
 
 def announce(context: RunContext, inputs: Ingredients, built: Loaded, arithmetic: Arithmetic) -> ModelSummary:
-    """Report model and data to whoever listens; returns the model's part for the report."""
+    """Report model and data to the observers; returns the model's part of the report."""
     summary = summarise(inputs.config, built.model, context.run.spec.model.name)
     tell_model(context, summary, arithmetic)
     tell_data(context, inputs)
@@ -36,7 +36,7 @@ def announce(context: RunContext, inputs: Ingredients, built: Loaded, arithmetic
 
 
 def tell_data(context: RunContext, ingredients: Ingredients) -> None:
-    """Tell people about the data."""
+    """Report the data."""
     data = ingredients.data
     seconds = context.timings.get("data", 0.0)
     size = context.settings.dataset.block_size
@@ -46,7 +46,7 @@ def tell_data(context: RunContext, ingredients: Ingredients) -> None:
 
 
 def tell_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmetic) -> None:
-    """Tell people what is trained, and on what."""
+    """Report the model and its device."""
     size = f"{short_count(summary.parameters)} parameters" if summary.parameters else ""
     parts = [part for part in (summary.detail, size) if part]
     if summary.base_model is None:

@@ -1,4 +1,4 @@
-"""Figures and answers of the model before training."""
+"""Figures and sample answers of the model before training."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from lmft_job.training.loop import TrainingInputs
 
 @dataclass(frozen=True)
 class Before:
-    """The model before training; units are None where an older version measured it, or the model does not tell."""
+    """The baseline; units are None if an older version measured it, or the model's logits do not allow it."""
 
     figures: HeldOutFigures
     answers: tuple[str, ...]
@@ -26,12 +26,12 @@ class Before:
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> "Before":
-        """From before.json; without the units."""
+        """Read from before.json; without the units."""
         return cls(HeldOutFigures.from_json(note["figures"]), tuple(note["answers"]))
 
 
 def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit: int | None) -> Before:
-    """Figures and answers of the model before training; kept in storage, so that a resumed run need not repeat it."""
+    """Measure the baseline; stored, so that a resumed run need not repeat it."""
     before = read_note(store, BEFORE, Before.from_json)
     if before is None:
         beat = lambda: job.beat(0)  # noqa: E731
@@ -44,7 +44,7 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
             store.put_if_absent(BEFORE_UNITS, measured.units.to_bytes())
         note = {"figures": figures.to_json(), "answers": answers}
         if not store.put_if_absent(BEFORE, json.dumps(note).encode()):
-            # An attempt thought dead was first; one baseline for all.
+            # An attempt believed dead was first; all attempts use one baseline.
             before = read_note(store, BEFORE, Before.from_json) or before
     job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
     return replace(before, units=_units_before(store))
@@ -55,4 +55,4 @@ def _units_before(store: Store) -> Units | None:
     try:
         return None if data is None else Units.from_bytes(data)
     except ValueError:
-        return None  # the change is then judged without it, more cautiously
+        return None  # the change is then judged without it, with a larger error

@@ -1,4 +1,4 @@
-"""Before anything is fetched: what is forbidden, what lies in the folder already, and which attempt this is."""
+"""Before anything is fetched: what is forbidden, what the folder already contains, and this attempt's number."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +23,12 @@ class Start:
     """What an attempt starts with.
 
     Attributes:
-        store: of the run.
-        began: what the run began with, in an attempt before; None for a new run.
-        attempt: this one.
+        store: rooted at the run's folder.
+        began: what the run started with, from an earlier attempt; None for a new run.
+        attempt: this attempt.
         arithmetic: device and precision.
         trainer_class: Trainer, or the user's subclass.
-        callbacks: the user's.
+        callbacks: the user's callbacks.
     """
 
     store: Store
@@ -40,10 +40,10 @@ class Start:
 
 
 def check(context: RunContext) -> Start | Result:
-    """Look at what is forbidden, what is there already, and whether the result can be written at all.
+    """Check what is forbidden, what exists already, and whether the result can be written at all.
 
     Returns:
-        The result where the run is complete already.
+        The result if the run is complete already.
 
     Raises:
         JobError: the run cannot start.
@@ -56,7 +56,7 @@ def check(context: RunContext) -> Start | Result:
         return done
     began = begun_before(context, store)
     check_push_right(context)
-    # Data is prepared on CPUs, whatever trains on it.
+    # The prepare stage runs on CPUs, whatever trains on the data.
     gpus = 0 if context.run.stage == Stage.PREPARE else settings.gpus
     device = choose_device(gpus, required=context.in_pod, say=context.observer.note)
     trainer_class, callbacks = load_user_code(settings)
@@ -67,13 +67,13 @@ def check(context: RunContext) -> Start | Result:
 def finished_before(context: RunContext, store: Store) -> Result | None:
     """The result of a run that is complete already; its report is written last.
 
-    In a pod that is the answer: a result lost with its pod is fetched again so. On a laptop a person asked for a run.
+    In a pod it is returned: a result lost with its pod is recovered this way. On a laptop a person asked for a run.
 
     Raises:
-        InvalidError: on a laptop, when something is there that must not be lost without --overwrite.
+        InvalidError: on a laptop, if there is a run that must not be lost without --overwrite.
     """
     if context.overwrite:
-        # The report first: a run without it is not complete.
+        # Check the report first: a run without it is not complete.
         keys = sorted((item.key for item in store.list("")), key=lambda key: (key != REPORT, key))
         store.delete(keys)
     report = stored_report(store)
@@ -87,10 +87,10 @@ def finished_before(context: RunContext, store: Store) -> Result | None:
 
 
 def begun_before(context: RunContext, store: Store) -> RunIdentity | None:
-    """What the run in this folder began with; None for a new one.
+    """What the run in this folder started with; None for a new one.
 
     Raises:
-        InvalidError: it is a run of another spec.
+        InvalidError: the folder has a run of another spec.
     """
     began = read_claim(store)
     if began is not None and began.specHash != spec_hash(context.run.spec):
@@ -104,7 +104,7 @@ def begun_before(context: RunContext, store: Store) -> RunIdentity | None:
 
 
 def check_push_right(context: RunContext) -> None:
-    """Ask the hub whether the model may be pushed, where the manifest wants it.
+    """Check with the hub whether the model may be pushed, if the manifest asks for it.
 
     Raises:
         RefusedError, UnavailableError: see :func:`lmft_job.hub.push.check_push`.
@@ -115,7 +115,7 @@ def check_push_right(context: RunContext) -> None:
 
 
 def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
-    """Number of this attempt: the operator's in a cluster, counted on a laptop. From now on earlier ones see it.
+    """Number of this attempt: from the operator in a cluster, counted on a laptop. Earlier attempts can now see it.
 
     Raises:
         InterruptedRunError: a later attempt has begun.
@@ -129,7 +129,7 @@ def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
     if context.in_pod:
         journal.begin(store, ours)
     try:
-        # Parts that a killed attempt had sent cost money until somebody removes them.
+        # Parts uploaded by a killed attempt cost money until somebody removes them.
         for folder in (*(attempt.folder for attempt in before), MODEL, STAGED) if before else ():
             store.abort_incomplete(f"{folder}/")
     except RefusedError as error:

@@ -1,4 +1,4 @@
-"""What a run trains with: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
+"""Inputs of a run: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,7 @@ class Sources:
 
     Attributes:
         model: weights, configuration, tokenizer; None to train from scratch.
-        tokenizer: another tokenizer than the model's; None for the model's or a trained one.
+        tokenizer: a tokenizer other than the model's; None for the model's or a trained one.
     """
 
     model: SourceFolder | None
@@ -49,21 +49,21 @@ class Sources:
 
     @property
     def revision(self) -> str | None:
-        """Commit of the model on the hub; None for one from elsewhere."""
+        """Commit of the model on the hub; None if it comes from elsewhere."""
         return self.model.revision if self.model else None
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """Ready to train.
+    """Inputs that are ready for training.
 
     Attributes:
-        tokenizer: with all that the task needs.
-        config: of the model.
+        tokenizer: has everything that the task needs.
+        config: configuration of the model.
         limit: tokens that fit into the model; None for no limit.
-        data: rows to train on and to evaluate on.
-        sources: where weights are.
-        built: the model, where nothing of it was left to the data.
+        data: rows for training and evaluation.
+        sources: folders of the weights.
+        built: the model, if it did not depend on the data.
     """
 
     tokenizer: Any
@@ -75,7 +75,7 @@ class Ingredients:
 
 
 def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None) -> Sources:
-    """Fetch model and tokenizer, from where they are staged if they are; the commit that the run began with."""
+    """Fetch model and tokenizer, staged ones if there are any; the commit that the run started with."""
     spec = context.run.spec.model
     token, credentials = context.hub_token(), context.secret("model")
     code = bool(spec.trust_remote_code)
@@ -112,10 +112,10 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
 
 
 def gather(context: RunContext, store: Store, sources: Sources, began: RunIdentity | None = None) -> Ingredients:
-    """Tokenizer, configuration and prepared data; everything that can be wrong with them is reported at once.
+    """Tokenizer, configuration and prepared data; all problems with them are reported at once.
 
     Raises:
-        InvalidError: manifest or data cannot work.
+        InvalidError: manifest or data are invalid.
     """
     settings, spec = context.settings, context.run.spec.model
     task, prompts, trust = settings.task, settings.sample.prompts, bool(spec.trust_remote_code)
@@ -135,10 +135,10 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
             return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels, say=say)
         return fresh_config(spec.from_config or {}, vocabulary, labels, tokens)
 
-    # What model, tokenizer and prompts have against each other
+    # Conflicts between model, tokenizer and prompts
     tokenizer = findings.of(given_tokenizer)
     if tokenizer is None and not findings.problems:
-        # One that is yet to be trained is stood in for by one with its special tokens.
+        # A tokenizer that is not trained yet is replaced by one with its special tokens.
         stand_in = tokenizers.train(iter([["a b c"]]), 0, task)
         tried = _try_model(
             context, sources, findings, stand_in, lambda: configure(stand_in, None, trained_size(settings))
@@ -148,7 +148,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     limit = tried.limit
     findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
 
-    # The data, which is only read when there is something to fix anyway
+    # The data, which is only checked if there is something to fix anyway
     data = _data(context, store, tokenizer, limit, tried.labels, findings.problems, began)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
@@ -157,14 +157,14 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
         require_masks(data.held_out)
     if tried.one_end:
         data = replace(data, collator=OneEnd(data.collator, tokenizer))
-    # Vocabulary or labels may have been the data's to decide.
+    # Vocabulary or labels may depend on the data.
     decided = sources.model is not None and not tasks.of(task).has_labels
     return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None)
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A model before the data is: as far as it came."""
+    """A model before the data is prepared: as far as it could be built."""
 
     limit: int | None = None
     built: Loaded | None = None
@@ -175,7 +175,7 @@ class _Tried:
 def _try_model(
     context: RunContext, sources: Sources, findings: Findings, tokenizer: Any, configure: Callable[[], Any]
 ) -> _Tried:
-    """Build the model and rehearse with it; what is found wrong joins the findings."""
+    """Build the model and rehearse with it; problems are added to the findings."""
     settings = context.settings
     config = findings.of(configure)
     if config is None:
@@ -202,13 +202,13 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
     """The model on its device, in FP32.
 
     Raises:
-        AcceleratorMemoryError: when it does not fit there.
-        InvalidError: it cannot be built, or does not learn what the task wants.
+        AcceleratorMemoryError: it does not fit there.
+        InvalidError: it cannot be built, or does not learn the task.
     """
     built = ingredients.built or _build(context, ingredients.sources, ingredients.config, ingredients.tokenizer)
     model = built.model
     if ingredients.sources.model is None and tasks.of(context.settings.task).causal and ingredients.limit is not None:
-        # A pipeline answers with 256 tokens unless told otherwise, and a small model may not have as many positions.
+        # A pipeline generates 256 tokens by default, and a small model may not have as many positions.
         model.generation_config.max_length = ingredients.limit
     try:
         model = model.to(device)
@@ -230,7 +230,7 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
 def training_inputs(
     context: RunContext, start: Start, inputs: Ingredients, model: Any, attempt: TrainingAttempt
 ) -> TrainingInputs:
-    """All that training needs, with what makes its steps fast on this device."""
+    """Everything that training needs, with the accelerations for this device."""
     settings, batch = context.settings, attempt.adjustment.batch
     acceleration = choose_acceleration(
         model,
@@ -275,32 +275,32 @@ def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -
 
 
 def _field(context: RunContext, sources: Sources) -> str:
-    """Of the manifest, to blame for the model."""
+    """Manifest field of the model, for errors."""
     if context.run.resume_model_uri:
         return "spec.resumeFrom"
     return "spec.model.name" if sources.model else "spec.model.fromConfig"
 
 
 def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | None) -> str | None:
-    """Names the prepared data to take without a look at its source; None when the source decides."""
+    """Fingerprint of prepared data to use without reading its source; None if the source decides."""
     if context.run.stage == Stage.TRAIN:
         staged = staged_fingerprint(store)
         if staged is not None:
             return staged
-    # A branch of the hub may have moved since the run began, which is no reason to end it. A file that was changed is
-    # somebody's doing, and is looked at, so that they hear that this run does not take it.
+    # A branch of the hub may have moved since the run began, which is no reason to end it. A changed file was changed
+    # by somebody, and is read again, so that they are told that this run does not use it.
     if began is not None and context.run.spec.dataset.name is not None and same_software(began):
         return began.data
     return None
 
 
 def staged_fingerprint(store: Store) -> str | None:
-    """Names the prepared data that the prepare stage left for the train stage; None when it left none."""
+    """Fingerprint of the data that the prepare stage stored for the train stage; None if there is none."""
     return read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Says each thing once, however often the same files are read."""
+    """Passes each message on once, however often the same files are read."""
     said: set[str] = set()
 
     def unless_said(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The prepare stage: what it leaves for the train stage, and its result."""
+"""The prepare stage: what it stores for the train stage, and its result."""
 
 import json
 
@@ -14,7 +14,7 @@ from lmft_job.storage import Store, publish_folder
 
 
 def finish_preparation(context: RunContext, store: Store, ingredients: Ingredients) -> Result:
-    """End the prepare stage: what the train stage starts from is left in storage."""
+    """End the prepare stage: store what the train stage starts from."""
     stage(context, store, ingredients)
     figures = ingredients.data.figures
     model = ingredients.sources.model
@@ -32,13 +32,13 @@ def finish_preparation(context: RunContext, store: Store, ingredients: Ingredien
 
 
 def stage(context: RunContext, store: Store, ingredients: Ingredients) -> None:
-    """Leave in storage what the train stage starts from."""
+    """Store what the train stage starts from."""
     sources, spec = ingredients.sources, context.run.spec.model
     for name, folder, address in (
         ("model", sources.model, spec.name),
         ("tokenizer", sources.tokenizer, spec.tokenizer.name if spec.tokenizer else None),
     ):
-        # What lies in object storage or on a volume is as near to the next pod as the run's own folder is.
+        # A model in object storage or on a volume is as near to the next pod as the run's own folder.
         if folder and address and not in_storage(address):
             labels: dict[str, int | str] = {"revision": folder.revision or ""}
             publish_folder(store, f"{STAGED}/{name}", folder.path, labels, context.check)

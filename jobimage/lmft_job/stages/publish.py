@@ -1,4 +1,4 @@
-"""How a run ends: final figures, answers, and what it leaves in storage. ``report.json`` comes last."""
+"""The end of a run: final figures, sample answers, and the files in storage. ``report.json`` is written last."""
 
 import shutil
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from lmft_job.training.trainer import Trained
 
 @dataclass(frozen=True)
 class Story:
-    """All that the report tells of a run."""
+    """Everything that the report says about a run."""
 
     attempt: CurrentAttempt
     resumed: Resumed | None
@@ -45,7 +45,7 @@ class Story:
 
 
 def final_figures(job: TrainingInputs, trained: Trained) -> HeldOutFigures:
-    """Figures of the weights that are kept: the last, or the best, which are loaded for it."""
+    """Figures of the weights that are kept: the last, or the best, which are loaded first."""
     best = trained.state.best()
     folder = job.folder / BEST_FOLDER
     if job.settings.output.weights == Weights.BEST and best is not None and folder.is_dir():
@@ -55,13 +55,13 @@ def final_figures(job: TrainingInputs, trained: Trained) -> HeldOutFigures:
 
 
 def answers_after(job: TrainingInputs, trained: Trained, limit: int | None) -> list[str]:
-    """Answers of the trained model, with the seed of those before."""
+    """Answers of the trained model, with the same seed as before training."""
     job.observer.phase(JobPhase.SAMPLING)
     return job.answer(limit, lambda: job.beat(trained.step))
 
 
 def compose_report(context: RunContext, job: TrainingInputs, story: Story, store: Store) -> Report:
-    """Everything but what is known only once it is written: the timings."""
+    """The report, except for what is only known after writing: the timings."""
     settings, state = context.settings, story.trained.state
     source = story.ingredients.sources.model
     pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
@@ -113,10 +113,10 @@ def _before_and_after(before: HeldOutFigures, after: HeldOutFigures) -> dict[str
 
 
 def publish(context: RunContext, job: TrainingInputs, story: Story, store: Store, fence: Fence) -> Report:
-    """Save model, tokenizer, model card and report; what an attempt beside us has published first, stands.
+    """Save model, tokenizer, model card and report; if another attempt has published first, its files stay.
 
     Raises:
-        InterruptedRunError: a later attempt has begun, or a stop was asked for.
+        InterruptedRunError: a later attempt has begun, or a stop was requested.
     """
     context.watchdog.beat("saving the model")
     if theirs := stored_report(store):
@@ -132,7 +132,7 @@ def save_model(context: RunContext, job: TrainingInputs, store: Store, report: R
     """Model, tokenizer and model card, as ``pipeline()`` loads them.
 
     Raises:
-        InterruptedRunError: a later attempt has begun, or a stop was asked for.
+        InterruptedRunError: a later attempt has begun, or a stop was requested.
     """
 
     def check() -> None:
@@ -142,7 +142,7 @@ def save_model(context: RunContext, job: TrainingInputs, store: Store, report: R
     job.observer.phase(JobPhase.SAVING)
     folder = job.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
-    # Trainer switches the generation cache off for training; whoever loads the model wants it.
+    # Trainer disables the generation cache for training; users of the model want it.
     job.model.config.use_cache = True
     job.model.save_pretrained(folder)
     save_tokenizer(job.tokenizer, folder)
@@ -152,7 +152,7 @@ def save_model(context: RunContext, job: TrainingInputs, store: Store, report: R
 
 
 def push(context: RunContext, job: TrainingInputs, fence: Fence) -> None:
-    """Upload the model's folder to the hub, where the manifest says so; not beside a later attempt."""
+    """Upload the model's folder to the hub, if the manifest asks for it; not beside a later attempt."""
     wanted = context.settings.output.push_to_hub
     if wanted is None:
         return
@@ -162,7 +162,7 @@ def push(context: RunContext, job: TrainingInputs, fence: Fence) -> None:
 
 
 def publish_report(context: RunContext, store: Store, report: Report, trained: Trained, fence: Fence) -> Report:
-    """The page, then the JSON that completes the run. There is one: what another attempt has stored first, stands."""
+    """The page, then the JSON that completes the run. If another attempt was first, its JSON stays."""
     fence.require()
     if theirs := stored_report(store):
         return theirs

@@ -1,8 +1,8 @@
-"""A model tried on a few tokens before any data is prepared for it: what it cannot do is refused in words, not late.
+"""Tries a model on a few tokens before data is prepared for it, so that what it cannot do is reported early.
 
-Configurations and signatures do not tell: some heads score each token against itself, some see what they are to
-predict, some need more than text, and positions begin at 0, 1, or after the padding id. Nothing here draws from the
-global random state, changes a weight or keeps a gradient.
+Configurations and signatures do not show it: some heads score each token against itself, some see the tokens to
+predict, some need more than text, and positions begin at 0, 1, or after the padding id. Nothing here uses the global
+random state, changes a weight or keeps a gradient.
 """
 
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from lmft_job.training.batch import is_shortage
 
 _TOKENS = 12
 _CHEAP = 10**10
-"""Weights times tokens of a pass that takes no more than moments on a CPU."""
+"""Maximum product of weights and tokens in a pass, for a short time on a CPU."""
 _WORDS = "a b c d e f g h i j k l m n o p "
 _LENGTHS = (13, 47, 61)
-"""Of rows, in tokens: none is a multiple of another, nor of what models pool by."""
+"""Row lengths in tokens: none is a multiple of another, nor of the models' pooling sizes."""
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What was found out.
+    """What the rehearsal found.
 
     Attributes:
         limit: tokens that fit into one input; None for no limit.
-        one_end: rows must hold the same number of end-of-text tokens: the head reads the state at the last.
+        one_end: rows must have the same number of end-of-text tokens: the head reads the state at the last one.
     """
 
     limit: int | None
@@ -43,13 +43,13 @@ class Rehearsed:
 
 
 def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehearsed:
-    """Try a model, on the CPU, with all that a run will ask of it.
+    """Try a model, on the CPU, with everything that a run does with it.
 
     Args:
         model: in FP32.
-        tokenizer: the one of the run, or one like it.
-        settings: of the run.
-        field: manifest field to blame for a model that fails.
+        tokenizer: the run's, or one like it.
+        settings: settings of the run.
+        field: manifest field to name if the model fails.
 
     Raises:
         InvalidError: every problem found.
@@ -93,7 +93,7 @@ def _cpu(model: Any) -> Arithmetic:
 
 
 def _ordinary_ids(model: Any, tokenizer: Any) -> torch.Tensor:
-    """Ids that text can have, in order: special ones mean more to some models."""
+    """Ids that can occur in text, in order: special ids have another meaning in some models."""
     special = set(tokenizer.all_special_ids)
     return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special) or sorted(special))
 
@@ -104,9 +104,9 @@ def _some_ids(ordinary: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int | None:
-    """Tokens that fit: by what is written, and by the rows of a table of positions that are left after the first one.
+    """Tokens that fit: by the configuration, and by the rows of the position table from the first position on.
 
-    RoBERTa and its kin number positions from the padding id + 1, which costs that many of them.
+    RoBERTa and related models number positions from the padding id + 1, which lowers the limit by as much.
     """
     limit = position_limit(model.config, tokenizer)
     if positions_of(model.config) is None:
@@ -117,20 +117,20 @@ def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int |
 
     def look(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         for ids in (*given, *named.values()):
-            # Some pad what they are given, so there may be more of them.
+            # Some models pad their input, so the table may have more rows.
             if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.ndim and ids.shape[-1] >= length:
                 row = ids.reshape(-1, ids.shape[-1])[0, :length]
                 if torch.equal(row - row[0], counted):
                     limits.append(module.weight.shape[0] - int(row[0]))
 
     inputs = _descending(ordinary, length)
-    # Not by class: I-BERT has one of its own.
+    # Not by class: I-BERT has its own class.
     tables = [one for one in model.modules() if getattr(getattr(one, "weight", None), "ndim", 0) == 2]
     hooks = [table.register_forward_pre_hook(look, with_kwargs=True) for table in tables]
     try:
         with trying(model, _cpu(model)):
             model(input_ids=inputs)
-    except Exception:  # noqa: BLE001 - whatever its code raises, it says it again in a moment, with labels
+    except Exception:  # noqa: BLE001 - any exception of the model's code is raised again shortly, with labels
         return limit
     finally:
         for hook in hooks:
@@ -139,7 +139,7 @@ def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int |
 
 
 def _descending(ordinary: torch.Tensor, length: int) -> torch.Tensor:
-    """Ids that cannot be taken for positions."""
+    """Ids that cannot be mistaken for positions."""
     return ordinary[:length].flip(0).repeat(length)[None, :length]
 
 
@@ -147,7 +147,7 @@ def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: i
     """Packed blocks, as language models are trained on.
 
     Raises:
-        InvalidError: the head learns something else than the task.
+        InvalidError: the head does not learn the task.
     """
     task = tasks.of(settings.task)
     if task.causal:
@@ -179,7 +179,7 @@ def _require_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
 
 
 def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None) -> bool:
-    """Padded rows with labels, as classifiers are trained on; whether they must hold the same number of ends."""
+    """Padded rows with labels, as for classifiers; returns whether they must have the same number of end tokens."""
     _require_no_choice(model, settings, limit)
     lengths = _LENGTHS if limit is None else [min(length, limit) for length in _LENGTHS]
     rows = [tokenizer(_WORDS * length, truncation=True, max_length=length)["input_ids"] for length in lengths]
@@ -211,16 +211,16 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
             return False
         try:
             attempt([rows[0], [end, *rows[1][1:]]])
-        except Exception:  # noqa: BLE001 - whatever it raises, rows with one end passed
+        except Exception:  # noqa: BLE001 - whatever it raises, rows with one end token passed
             return True
     return False
 
 
 def _require_no_choice(model: Any, settings: Settings, limit: int | None) -> None:
-    """Refuse attention to a choice of tokens (DeepSeek's sparse attention) that is not all of a row.
+    """Refuse attention to a selection of tokens (DeepSeek's sparse attention) that is not all of a row.
 
-    Among tokens of equal score it chooses by the length of the batch: too rarely for a trial to show, and often enough
-    for a figure to depend on the batch size.
+    For tokens of equal score the selection depends on the length of the batch: too rarely for a trial to show, but
+    often enough for a figure to depend on the batch size.
     """
     choice = getattr(text_part(model.config), "index_topk", None)
     if isinstance(choice, int) and (limit is None or limit > choice):
@@ -234,7 +234,7 @@ def _require_no_choice(model: Any, settings: Settings, limit: int | None) -> Non
 
 
 def _try_answer(model: Any, ordinary: torch.Tensor, tokenizer: Any, settings: Settings) -> None:
-    """Raises InvalidError where a model does not continue a prompt."""
+    """Raises InvalidError if a model cannot continue a prompt."""
     sample = settings.sample
     try:
         with trying(model, _cpu(model)):

@@ -1,4 +1,4 @@
-"""Where an attempt continues: the newest checkpoint that is whole and loads."""
+"""Where an attempt resumes: the newest checkpoint that is complete and loads."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lmft_job.training.history import Resumed
 
 
 def find_checkpoint(context: RunContext, store: Store, attempt: CurrentAttempt, model: Any) -> Resumed | None:
-    """The newest checkpoint that is complete, verified and loads into the model, on this disk; None to start afresh."""
+    """The newest checkpoint that is complete, verified and loads, on this disk; None to start from step 0."""
     folder = context.folder / "resume"
 
     def loads(fetched: Path) -> None:

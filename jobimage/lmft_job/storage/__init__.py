@@ -1,6 +1,6 @@
-"""Storage for what a run reads and leaves behind: s3:// through boto3, file:// through plain files, few verbs.
+"""Storage for what a run reads and writes: s3:// through boto3, file:// through plain files, with few operations.
 
-``open_store`` is the only way in; boto3 is imported when the first s3:// store is opened.
+``open_store`` is the only entry; boto3 is imported when the first s3:// store is opened.
 """
 
 from dataclasses import replace
@@ -52,20 +52,20 @@ __all__ = [
 def open_store(
     uri: str, credentials: Path | None = None, *, purpose: str = "output", field: str | None = None
 ) -> Store:
-    """Opens the storage behind a URI; nothing is contacted yet (``probe_write`` and the other verbs do).
+    """Opens the storage behind a URI; nothing is contacted yet (``probe_write`` and the other methods do).
 
     Args:
-        uri: ``s3://bucket/prefix`` or ``file:///folder``; blanks may be written as they are or as ``%20``.
+        uri: ``s3://bucket/prefix`` or ``file:///folder``; spaces may be literal or ``%20``.
         credentials: folder of files named AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and where needed
-            AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, as a mounted Secret is. What it lacks comes from the
+            AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, as a mounted Secret is. What is missing comes from the
             environment and botocore's other usual places.
-        purpose: ``output``, ``dataset`` or ``model``: decides which fields and reasons errors name.
-        field: the field to name for the URI where it is not the purpose's usual one, such as
+        purpose: ``output``, ``dataset`` or ``model``: determines the fields and reasons in errors.
+        field: the field to name for the URI if it is not the purpose's usual one, such as
             ``spec.dataset.files[1]``.
 
     Raises:
-        InvalidError: for a URI of another kind.
-        RefusedError: when the credentials folder is incomplete, or the endpoint is no address.
+        InvalidError: a URI of another kind.
+        RefusedError: the credentials folder is incomplete, or the endpoint is not an address.
     """
     what = PURPOSES[purpose] if field is None else replace(PURPOSES[purpose], uri_field=field)
     scheme, separator, rest = decoded(uri).partition("://")

@@ -1,8 +1,8 @@
-"""Files and folders below a given one, as strangers may have left them: links that lead elsewhere or in circles, fifos,
+"""Files and folders below a given one, with possibly hostile content: links that lead elsewhere or in circles, fifos,
 devices, names that are not UTF-8.
 
-The given folder itself may be a link: whoever named it meant where it leads. Below it links are followed only to read
-data and models, as in the hub's cache; never in the folder of an output, into which others may write too.
+The given folder itself may be a link: whoever named it meant its target. Below it links are followed only to read
+data and models, as in the hub's cache; never in an output folder, into which others may write too.
 """
 
 import errno
@@ -20,7 +20,7 @@ from lmft_job.process.secrets import refuse_private
 log = logging.getLogger(__name__)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LONGEST_KEY = 1024  # bytes, S3's own bound; deeper trees than that are somebody's trap
+_LONGEST_KEY = 1024  # bytes, S3's own limit; deeper trees are likely an attack
 _TRIES = 3
 
 
@@ -30,12 +30,12 @@ class NotPlainError(OSError):
 
 @contextmanager
 def folder_beneath(top: Path, levels: Sequence[str], *, create: bool = False) -> Iterator[int]:
-    """A descriptor of a folder below ``top``, reached level by level without following a link.
+    """A descriptor of a folder below ``top``, opened level by level without following a link.
 
     Raises:
         NotPlainError: a level is a link.
         NotADirectoryError: a level is a file.
-        FileNotFoundError: a level is not there, and ``create`` is not set.
+        FileNotFoundError: a level does not exist, and ``create`` is not set.
     """
     if create:
         top.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _open_level(parent: int, name: str, create: bool) -> int:
         except FileNotFoundError:
             if not create:
                 raise
-            # Another attempt may remove the empty folder before it is opened, hence the tries.
+            # Another attempt may remove the empty folder before it is opened, hence the retries.
             try:
                 os.mkdir(name, dir_fd=parent)
             except FileExistsError:
@@ -83,7 +83,7 @@ def _followed_not(name: str) -> NotPlainError:
 
 
 def open_beneath(top: Path, levels: Sequence[str]) -> BinaryIO:
-    """A file below ``top`` to read, without following a link.
+    """Opens a file below ``top`` for reading, without following a link.
 
     Raises:
         NotPlainError: it is a link, a fifo or a device, or a level before it is a link.
@@ -93,14 +93,14 @@ def open_beneath(top: Path, levels: Sequence[str]) -> BinaryIO:
     with folder_beneath(top, parents) as parent:
         if is_link(parent, name):
             raise _followed_not(name)
-        # A device may do something when it is opened, so look at it first; and again, for it may have been exchanged.
+        # Opening a device may have side effects, so check it first; and again, since it may have been exchanged.
         _require_plain(os.stat(name, dir_fd=parent, follow_symlinks=False), name)
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
     return _plain_file(descriptor, name)
 
 
 def open_followed(path: Path, field_name: str) -> BinaryIO:
-    """A file of data or of a model to read; links are followed, but not to what a pod holds besides.
+    """Opens a file of data or of a model for reading; links are followed, except into folders with a pod's secrets.
 
     Raises:
         NotPlainError: it is, or leads to, a fifo or a device.
@@ -111,7 +111,7 @@ def open_followed(path: Path, field_name: str) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     file = _plain_file(descriptor, str(path))
     try:
-        # Where it really lies is asked of what was opened: a link may be exchanged between a look and the opening.
+        # Where it really is, is determined from the open file: a link may be exchanged between a check and the opening.
         really = f"/proc/self/fd/{descriptor}"
         refuse_private(Path(os.readlink(really) if os.path.lexists(really) else os.path.realpath(path)), field_name)
     except BaseException:
@@ -138,7 +138,7 @@ def _require_plain(info: os.stat_result, name: str) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """A plain file: its levels below where the walk began, size in bytes, when it was written in UNIX seconds."""
+    """A plain file: path levels relative to the walk's start, size in bytes, modification time in UNIX seconds."""
 
     levels: tuple[str, ...]
     size: int
@@ -152,16 +152,16 @@ class Found:
 
 @dataclass
 class Walk:
-    """All plain files below a folder; nothing when it is not there.
+    """All plain files below a folder; nothing if it does not exist.
 
-    A folder that links lead to is visited once, however many lead there. Left out are fifos, devices, links that lead
-    nowhere unless they are wanted, and names that are no UTF-8, of which the log says how many.
+    A folder that links lead to is visited once, however many lead there. Fifos, devices, broken links (unless
+    requested) and names that are not UTF-8 are left out; the log reports the number of such names.
 
     Args:
         top: see :func:`folder_beneath`.
-        levels: of the folder, below ``top``.
+        levels: levels of the folder, below ``top``.
         follow: whether links are followed.
-        dangling: whether links that lead nowhere, or in a circle, are found too, for who reads them to say so.
+        dangling: whether links that are broken or circular are included too, so that the caller can report them.
     """
 
     top: Path
@@ -172,7 +172,7 @@ class Walk:
     _unreadable: int = 0
 
     def __iter__(self) -> Iterator[Found]:
-        """Raises OSError for a folder that is there and cannot be read: unknown is not nothing."""
+        """Raises OSError for a folder that exists and cannot be read: unknown does not mean empty."""
         folders: list[tuple[tuple[str, ...], bool]] = [((), False)]
         while folders:
             links: list[tuple[tuple[str, ...], bool]] = []
@@ -198,7 +198,7 @@ class Walk:
                 with os.scandir(descriptor) as entries:
                     yield from self._wanted(entries)
         except (NotADirectoryError, NotPlainError):
-            return  # exchanged while we looked
+            return  # exchanged since it was listed
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 raise
@@ -220,7 +220,7 @@ class Walk:
                     yield entry.name, entry.stat(follow_symlinks=False), link
                 elif not link and not isinstance(error, FileNotFoundError):
                     raise
-                continue  # a link that leads nowhere, in a circle or where we may not look; or a file that went
+                continue  # a link that is broken, circular or leads to a forbidden place; or a file that was removed
             if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
                 yield entry.name, info, link
 

@@ -1,9 +1,10 @@
-"""Whole folders in storage: sent, fetched, and complete only when their MANIFEST.json, written last, says so.
+"""Whole folders in storage: uploaded, fetched, and complete only once their MANIFEST.json, written last, exists.
 
-Checkpoints and prepared data sets share this: objects first, in a folder of a random name, then one conditional put of
-a manifest that names this folder, with the size and the SHA-256 of every file. What has no manifest does not exist;
-what does not match it is damaged. A second writer of the same folder writes into another random one, so that it cannot
-harm what the first has completed, and its manifest comes too late. Earlier versions laid the files beside the manifest.
+Checkpoints and prepared data sets share this: objects first, in a folder with a random name, then one conditional put
+of a manifest that names this folder, with the size and the SHA-256 of every file. Without a manifest a folder does not
+exist; files that do not match it are damaged. A second writer of the same folder writes into another random one, so
+that it cannot change what the first has completed, and its manifest comes too late. Earlier versions stored the files
+beside the manifest.
 """
 
 import errno
@@ -35,10 +36,10 @@ from lmft_job.storage.store import (
 )
 
 FORMAT = 2
-_SHOWN = 100  # characters of a name that somebody else chose
+_SHOWN = 100  # characters of a name chosen by others
 _NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.EINVAL})
 UNNAMED_SECONDS = 86400.0
-"""Age from which on files that no manifest names are nobody's: no writer takes so long from one file to the next."""
+"""Age after which files that no manifest names are abandoned: no writer takes so long from one file to the next."""
 
 
 class FileEntry(BaseModel):
@@ -51,7 +52,7 @@ class FileEntry(BaseModel):
 
 
 def _known_labels(value: Any) -> Any:
-    """Those of the kinds that we know; a newer release may have others."""
+    """Labels of the known types; a newer release may have others."""
     plain = value.items() if isinstance(value, dict) else ()
     return {name: label for name, label in plain if isinstance(label, int | str)} if plain else value
 
@@ -61,9 +62,9 @@ class Manifest(BaseModel):
 
     Attributes:
         format: version of this layout.
-        folder: name of the folder beside the manifest that holds the files; empty in format 1, where they lie beside
+        folder: name of the folder beside the manifest that holds the files; empty in format 1, where they are beside
             the manifest itself.
-        labels: what the writer notes about the folder, such as step and attempt.
+        labels: what the writer records about the folder, such as step and attempt.
         files: by name relative to the folder.
     """
 
@@ -77,11 +78,11 @@ class Manifest(BaseModel):
 
 
 class DamagedFolderError(Exception):
-    """A folder with a manifest whose files do not match it; the text says which and how."""
+    """A folder with a manifest that its files do not match; the message says which and how."""
 
 
 def put_folder(store: Store, prefix: str, folder: Path, check: Check | None = None) -> dict[str, FileEntry]:
-    """Stores all files below a folder and returns size and SHA-256 of each, each file being read once."""
+    """Stores all files below a folder and returns size and SHA-256 of each; each file is read once."""
     entries = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -93,11 +94,11 @@ def put_folder(store: Store, prefix: str, folder: Path, check: Check | None = No
 def publish_folder(
     store: Store, prefix: str, folder: Path, labels: dict[str, int | str] | None = None, check: Check | None = None
 ) -> bool:
-    """Stores a folder so that it exists only once it is whole.
+    """Stores a folder so that it exists only once it is complete.
 
     Returns:
-        True when this folder is the one in storage; False when another manifest was there first (for content that is
-        named by its fingerprint that is as good).
+        True if this folder is the one in storage; False if another manifest was there first (which is equally good for
+        content that is named by its fingerprint).
     """
     name = uuid.uuid4().hex
     below = join_key(prefix, name)
@@ -116,18 +117,18 @@ def publish_folder(
 
 
 def remove_unnamed(store: Store, prefix: str) -> None:
-    """Removes what writers that were killed, or came too late, have left in a folder a day ago or earlier."""
+    """Removes files in a folder that killed or late writers left there a day ago or earlier."""
     items = store.list(_below(prefix))
     now = max((item.modified for item in items), default=0.0)
     store.delete(unnamed_keys(store, prefix, items, now))
 
 
 def unnamed_keys(store: Store, prefix: str, items: Iterable[ObjectInfo], now: float) -> list[str]:
-    """Keys of a complete folder's objects that its manifest does not name, where all in their folder are a day old.
+    """Keys of a complete folder's objects that its manifest does not name, if all in their folder are a day old.
 
     Args:
-        store: holds it.
-        prefix: the folder's.
+        store: storage of the folder.
+        prefix: prefix of the folder.
         items: all objects below it.
         now: UNIX seconds, by the storage's clock.
     """
@@ -137,7 +138,7 @@ def unnamed_keys(store: Store, prefix: str, items: Iterable[ObjectInfo], now: fl
         if inside:
             folders.setdefault(name, []).append(item)
     if len(folders) < 2:
-        return []  # the usual case, for which no manifest need be read
+        return []  # the usual case, which needs no manifest
     try:
         manifest = read_manifest(store, prefix)
     except (DamagedFolderError, NewerReleaseError):
@@ -153,11 +154,11 @@ def unnamed_keys(store: Store, prefix: str, items: Iterable[ObjectInfo], now: fl
 
 
 def read_manifest(store: Store, prefix: str) -> Manifest | None:
-    """The manifest of a folder; None when the folder is not complete.
+    """The manifest of a folder; None if the folder is not complete.
 
     Raises:
-        DamagedFolderError: when it is not a manifest.
-        NewerReleaseError: when only a newer release can read it.
+        DamagedFolderError: it is not a manifest.
+        NewerReleaseError: only a newer release can read it.
     """
     try:
         data = store.get_bytes(join_key(prefix, MANIFEST))
@@ -180,16 +181,16 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
 def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Manifest | None:
     """Fetches a complete folder and verifies every file against the manifest.
 
-    Sizes are compared before anything is fetched, so a truncated checkpoint costs one listing.
+    Sizes are compared before anything is fetched, so that a truncated checkpoint costs one listing.
 
     Args:
-        destination: replaced when all is well, absent or empty otherwise.
+        destination: replaced if all files match, absent or empty otherwise.
 
     Returns:
-        The manifest, or None when there is no complete folder.
+        The manifest, or None if there is no complete folder.
 
     Raises:
-        DamagedFolderError: when a file is missing, truncated or altered.
+        DamagedFolderError: a file is missing, truncated or altered.
     """
     shutil.rmtree(destination, ignore_errors=True)
     manifest = read_manifest(store, prefix)
@@ -224,11 +225,11 @@ def _below(prefix: str) -> str:
 
 
 def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Path:
-    """A folder of storage as a local folder: fetched into the destination, or used where it lies for file://.
+    """A folder of storage as a local folder: fetched into the destination, or used in place for file://.
 
     Raises:
-        ObjectMissingError: when there is nothing below the prefix.
-        RefusedError: when a name in it cannot be a file's here.
+        ObjectMissingError: there is nothing below the prefix.
+        RefusedError: a name in it cannot be a local file name.
     """
     objects = store.list(_below(prefix))
     if not objects:
@@ -250,12 +251,12 @@ def fetch_folder(store: Store, prefix: str, destination: Path, check: Check | No
 
 
 def expand(store: Store, pattern: str) -> list[ObjectInfo]:
-    """The objects that a pattern such as ``logs/2026-*/part-?.jsonl`` names, sorted by key.
+    """The objects that match a pattern such as ``logs/2026-*/part-?.jsonl``, sorted by key.
 
-    ``*`` and ``?`` stay within one level, ``**`` as a whole level stands for any levels; a bracket is a letter.
+    ``*`` and ``?`` stay within one level, ``**`` as a whole level matches any number of levels; brackets are literal.
 
     Raises:
-        ObjectMissingError: when nothing matches; the message lists what is there.
+        ObjectMissingError: nothing matches; the message lists what exists.
     """
     literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
     inside = store.list(literal if literal == pattern else literal.rpartition("/")[0] + "/" * ("/" in literal))
@@ -274,8 +275,8 @@ def expand(store: Store, pattern: str) -> list[ObjectInfo]:
 
 
 def matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a key's levels match a pattern's; only ``**`` crosses levels."""
-    reached = {0}  # how many levels the patterns so far may stand for
+    """Whether a key's levels match those of a pattern; only ``**`` crosses levels."""
+    reached = {0}  # numbers of levels that the patterns so far can match
     for pattern in patterns:
         if pattern == "**":
             reached = set(range(min(reached), len(levels) + 1)) if reached else reached
@@ -286,11 +287,11 @@ def matches(levels: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Where a file of that name goes; its folder is made.
+    """The path for a file of that name; creates its folder.
 
     Raises:
-        DamagedFolderError: no file of that name can lie there. Storage holds names that a disk does not: of any length,
-            and one that is a folder's too.
+        DamagedFolderError: such a file cannot exist there. Storage allows names that a disk does not: of any length,
+            and the same name as a folder.
     """
     path = folder / name
     try:

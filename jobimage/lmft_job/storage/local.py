@@ -1,7 +1,7 @@
-"""file:// storage: a folder of plain files, with the same promises as an object store.
+"""file:// storage: a folder of plain files, with the same guarantees as an object store.
 
-A file appears whole or not at all: it is written under a temporary name, flushed to the disk and renamed. What
-strangers may have put into the folder is ``beneath``'s business.
+A file appears whole or not at all: it is written under a temporary name, flushed to the disk and renamed. Hostile
+content of the folder is handled in ``beneath``.
 """
 
 import errno
@@ -44,7 +44,7 @@ class FileStore(Store):
 
     Args:
         top: the folder that the address names; it may be a link.
-        purpose: decides whether links below it are followed.
+        purpose: determines whether links below it are followed.
         below: levels of the store's root below ``top``.
     """
 
@@ -130,7 +130,7 @@ class FileStore(Store):
 
     @override
     def probe_write(self) -> None:
-        # One name, so that whoever was killed between the two leaves no more than the next one removes.
+        # A fixed name, so that whatever a killed process leaves is removed by the next probe.
         self.put_bytes("probe", b"probe")
         self.delete(["probe"])
 
@@ -166,7 +166,7 @@ class FileStore(Store):
         )
 
     def _remove(self, levels: tuple[str, ...]) -> None:
-        """Removes a file, and the folders that hold nothing any more: they do not exist in an object store."""
+        """Removes a file, and the folders that become empty: they would not exist in an object store."""
         *parents, name = levels
         try:
             with suppress(FileNotFoundError), folder_beneath(self._top, parents) as parent:
@@ -182,7 +182,7 @@ class FileStore(Store):
 
     @contextmanager
     def _writing(self, key: str) -> Iterator["_Target"]:
-        """A temporary file beside the target, removed unless it was renamed; errors in words."""
+        """A temporary file beside the target, removed unless it was renamed; translates errors."""
         *parents, name = self._levels(key)
         try:
             with _new_file(self._top, parents, name) as target:
@@ -203,12 +203,12 @@ class _Target:
     file: BinaryIO
 
     def replace(self) -> None:
-        """Gives the finished file its name, whatever had it before."""
+        """Renames the finished file to its name, replacing an existing file."""
         _sync(self.file)
         os.replace(self.temporary, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
     def link_or_create(self, data: bytes) -> None:
-        """Gives the finished file its name unless another has it (then FileExistsError)."""
+        """Gives the finished file its name unless another file has it (then FileExistsError)."""
         _sync(self.file)
         try:
             os.link(self.temporary, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
@@ -217,8 +217,8 @@ class _Target:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # Some network file systems have no hard links; O_EXCL is next best: absent-or-ours still holds, and a torn
-            # manifest does not parse, so its readers pass it over.
+            # Some network file systems have no hard links; O_EXCL is next best: it never replaces a file
+            # either, and a torn manifest does not parse, so its readers skip it.
             with os.fdopen(_create_beneath(self.folder, self.name), "wb") as file:
                 file.write(data)
                 _sync(file)
@@ -234,7 +234,7 @@ def _new_file(top: Path, parents: Sequence[str], name: str) -> Iterator[_Target]
                 descriptor = _create_beneath(folder, temporary)
                 break
             except FileNotFoundError:
-                # A delete by another attempt has just removed the folder, which was empty.
+                # A delete by another attempt has just removed the empty folder.
                 if last:
                     raise
             except FileExistsError as error:
@@ -242,7 +242,7 @@ def _new_file(top: Path, parents: Sequence[str], name: str) -> Iterator[_Target]
         try:
             with os.fdopen(descriptor, "w+b") as file:
                 yield _Target(folder, temporary, name, file)
-            os.fsync(folder)  # a manifest must not outlive a power cut that its files did not
+            os.fsync(folder)  # after a power cut a manifest must not exist without its files
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
@@ -253,7 +253,7 @@ def _create_beneath(folder: int, name: str) -> int:
 
 
 def copy_stream(source: BinaryIO, target: BinaryIO, check: Check | None) -> str:
-    """Copies a stream and returns the SHA-256 in hex of what passed; one read, flat memory."""
+    """Copies a stream and returns the SHA-256 in hex of its content; one read, constant memory."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK_BYTES))
     while True:
@@ -268,7 +268,7 @@ def copy_stream(source: BinaryIO, target: BinaryIO, check: Check | None) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BufferedRandom]:
-    """A local file to write that takes its name only when the block ends well; local disk errors in words."""
+    """A local file for writing that gets its name only if the block succeeds; translates local disk errors."""
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
         try:
@@ -282,7 +282,7 @@ def written_whole(path: Path) -> Iterator[BufferedRandom]:
 
 
 def _create(path: Path) -> BufferedRandom:
-    """Opens a new file; makes its folder, again if a delete by another attempt has just removed the empty one."""
+    """Opens a new file; creates its folder, again if a delete by another attempt has just removed the empty one."""
     for _ in range(3):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Small JSON notes that a run keeps in its folder, and people may have edited."""
+"""Small JSON files that a run keeps in its folder, and that people may have edited."""
 
 import json
 from collections.abc import Callable
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 def read_note(store: Store, key: str, understand: Callable[[dict[str, Any]], T]) -> T | None:
-    """The note at a key of the run's folder; None when there is none.
+    """The file at a key of the run's folder; None if there is none.
 
     Args:
         store: rooted at the run's folder.
-        key: of the note.
-        understand: makes of its content what is wanted; a content that is not as it was written makes it raise
-            KeyError, TypeError or ValueError.
+        key: key of the file.
+        understand: parses its content; raises KeyError, TypeError or ValueError if the content is not as it was
+            written.
 
     Raises:
-        InvalidError: it is not what was written there.
-        NewerReleaseError: only a newer release can follow it.
+        InvalidError: its content is not as it was written.
+        NewerReleaseError: only a newer release can read it.
     """
     data = store.get_bytes(key)
     if data is None:

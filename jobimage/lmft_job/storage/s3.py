@@ -1,7 +1,7 @@
-"""s3:// storage by boto3: any service that speaks S3.
+"""s3:// storage by boto3: any service that implements the S3 API.
 
-Transfers run through s3transfer (parallel parts, retried each, incomplete uploads aborted) with streams of our own at
-the ends, so that a file's SHA-256 is computed in the one read that sends it, and a transfer can be stopped.
+Transfers use s3transfer (parallel parts, each retried, incomplete uploads aborted) with streams of our own at both
+ends, so that a file's SHA-256 is computed in the one read that sends it, and a transfer can be stopped.
 """
 
 import logging
@@ -56,25 +56,25 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError, ConnectionError)
 _UNCONDITIONAL: set[tuple[str, str]] = set()
-"""Endpoint and bucket of services that take no notice of conditions; asked once in a process."""
+"""Endpoint and bucket of services that ignore conditions; determined once per process."""
 _MOST_LETTERS = 256 * _MEBIBYTE
-"""In the keys of a listing."""
+"""Maximum number of characters in the keys of a listing."""
 _MOST_IDLE_PAGES = 100
-"""Of a listing, one after the other without anything new."""
+"""Maximum number of consecutive pages of a listing without a new key."""
 _KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """What tests and benchmarks turn; the defaults are measured by bench/checkpoint.py.
+    """Settings for tests and benchmarks; the defaults are measured by bench/checkpoint.py.
 
     Attributes:
-        part_bytes: size of the parts of a file, and from which size on a file is sent in parts.
-        connections: parts in flight at a time.
-        connect_seconds: how long to wait for a connection, each attempt.
-        read_seconds: how long to wait for the next byte of an answer, each attempt.
+        part_bytes: size of a file's parts, and size from which a file is sent in parts.
+        connections: number of parts in flight.
+        connect_seconds: timeout of a connection, for each try.
+        read_seconds: timeout for the next byte of a response, for each try.
         attempts: tries of a request, the first included; AWS_MAX_ATTEMPTS overrides it.
-        listing_page: objects asked for at a time; services give at most 1,000.
+        listing_page: objects requested per page; services return at most 1,000.
     """
 
     part_bytes: int = 8 * _MEBIBYTE
@@ -101,10 +101,10 @@ class S3Store(Store):
     def connect(
         cls, bucket: str, prefix: str, purpose: Purpose, credentials: Path | None, settings: S3Settings | None = None
     ) -> "S3Store":
-        """A store whose client takes keys, endpoint and region from the credentials folder, else the usual places.
+        """A store whose client takes keys, endpoint and region from the credentials folder, else from the usual places.
 
         Raises:
-            RefusedError: when the folder is incomplete or the endpoint is no address.
+            RefusedError: the folder is incomplete or the endpoint is not an address.
         """
         settings = settings or S3Settings()
         given = _read_credentials(credentials, purpose)
@@ -118,7 +118,7 @@ class S3Store(Store):
         try:
             client = session.client(
                 "s3",
-                # botocore takes path style by itself for an endpoint that is not Amazon's.
+                # botocore chooses path style by itself for an endpoint that is not Amazon's.
                 endpoint_url=given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL"),
                 region_name=session.region_name or "us-east-1",
                 config=_client_config(settings),
@@ -168,11 +168,11 @@ class S3Store(Store):
                     return True
                 except ClientError as error:
                     if code_of(error) == "NotImplemented":
-                        # A service without conditional puts. Each attempt writes in a folder of its own all the same.
+                        # A service without conditional puts. Each attempt has a folder of its own all the same.
                         return self._put_if_not_seen(key, data)
                     if status_of(error) not in (409, 412):
                         raise
-            # Someone was first, maybe an earlier try of this very request whose answer was lost: what is there tells.
+            # Another writer was first, or an earlier try of this request whose response was lost: compare the content.
             present = self.get_bytes(key)
             if present is not None:
                 return present == data
@@ -196,7 +196,7 @@ class S3Store(Store):
                     try:
                         return self._read_small(key)
                     except _BROKEN_BODY:
-                        continue  # botocore retries requests, not the reading of their answers
+                        continue  # botocore retries requests, not the reading of their responses
                 return self._read_small(key)
             except ClientError as error:
                 if code_of(error) in ABSENT_CODES:
@@ -207,7 +207,7 @@ class S3Store(Store):
         body = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"]
         data = b""
         with closing(body):
-            # Until nothing comes: only then botocore looks whether the answer was cut short.
+            # Read to the end: only then botocore checks whether the response was truncated.
             while len(data) <= SMALL_BYTES and (chunk := body.read(SMALL_BYTES + 1 - len(data))):
                 data += chunk
         return small(data, self.url(key), self.purpose)
@@ -231,11 +231,11 @@ class S3Store(Store):
         return sorted(found.values(), key=lambda item: item.key)
 
     def _infos(self, contents: Iterable[Any], root: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects of one page. A service may answer with what was not asked for, and leave out what belongs there."""
+        """Objects of one page. A service may return keys that were not requested, and omit required fields."""
         for item in contents:
             whole = item.get("Key", "")
             key = whole.removeprefix(root)
-            if not whole.startswith(root + prefix) or key.endswith("/"):  # consoles make "folders" of such objects
+            if not whole.startswith(root + prefix) or key.endswith("/"):  # consoles create such objects as "folders"
                 continue
             if escapes(key):
                 log.warning("%s has an object named %r, which is ignored", self.uri, key)
@@ -245,7 +245,7 @@ class S3Store(Store):
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
-        # One by one: the order is a promise, and not every service has the request that deletes many.
+        # One by one: the order is guaranteed, and not every service supports deleting many in one request.
         for key in keys:
             with self._translated("delete", key):
                 try:
@@ -262,9 +262,9 @@ class S3Store(Store):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=root + prefix
             )
-            for page in islice(pages, _MOST_IDLE_PAGES):  # what is left then, the next attempt finds
+            for page in islice(pages, _MOST_IDLE_PAGES):  # the next attempt removes what is left after these
                 for upload in page.get("Uploads", []):
-                    # A service may answer with what was not asked for.
+                    # A service may return keys that were not requested.
                     aborted += upload["Key"].startswith(root + prefix) and self._aborted(upload)
         return aborted
 
@@ -279,7 +279,7 @@ class S3Store(Store):
 
     @override
     def probe_write(self) -> None:
-        # One name, so that whoever was killed between the two leaves no more than the next one removes.
+        # A fixed name, so that whatever a killed process leaves is removed by the next probe.
         self.put_bytes("probe", b"probe")
         with self._translated("write", "probe"):
             if self._conditional() and conditions_are_ignored(lambda: self._put("probe", b"probe", IfNoneMatch="*")):
@@ -302,7 +302,7 @@ class S3Store(Store):
         return readable(f"s3://{join_key(self._bucket, self._prefix, key)}")
 
     def _put(self, key: str, data: bytes, **conditions: Any) -> None:
-        """One object in one request."""
+        """Stores one object in one request."""
         with_checksums_on_demand(
             self._client,
             lambda: self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, **conditions),
@@ -324,7 +324,7 @@ class S3Store(Store):
         return translated(self.purpose, self.url(key), doing, self._endpoint)
 
     def _transfers(self) -> Any:
-        """A manager for one file; Any because its stubs want files where it takes any stream."""
+        """A manager for one file; Any because its stubs require files where it accepts any stream."""
         part, connections = self._settings.part_bytes, self._settings.connections
         return TransferManager(
             self._client,
@@ -336,7 +336,7 @@ class S3Store(Store):
                 max_in_memory_upload_chunks=connections + 2,
                 num_download_attempts=self._settings.attempts,
                 io_chunksize=_MEBIBYTE,
-                # What has come waits in memory for the disk: no more of it than of what is to be sent.
+                # Received parts wait in memory for the disk: no more of them than of parts to send.
                 max_io_queue_size=(connections + 2) * max(part // _MEBIBYTE, 1),
             ),
         )
@@ -353,8 +353,8 @@ def _client_config(settings: S3Settings) -> Config:
             "total_max_attempts": _attempts(settings),
         },
     }
-    # Only what a request must have: several services refuse the newer checksums. TLS or the signed body guards the
-    # wire, our SHA-256 in MANIFEST.json all the rest.
+    # Only required checksums: several services reject the newer ones. TLS or the signed body protects the transfer,
+    # our SHA-256 in MANIFEST.json everything else.
     if "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
         options["request_checksum_calculation"] = "when_required"
     if "AWS_RESPONSE_CHECKSUM_VALIDATION" not in os.environ:
@@ -367,7 +367,7 @@ def _attempts(settings: S3Settings) -> int:
 
 
 def _read_credentials(folder: Path | None, purpose: Purpose) -> dict[str, str]:
-    """The files of a mounted Secret by name; other files than AWS_* are not looked at."""
+    """The files of a mounted Secret by name; only AWS_* files are read."""
     if folder is None:
         return {}
     try:

@@ -1,7 +1,7 @@
-"""What a storage service answers is bounded and checked before boto3 works with it.
+"""Bounds and checks a storage service's responses before boto3 processes them.
 
-boto3 trusts what it is sent: an answer of no end fills the memory, one that is not what the service model says leaves
-it as any exception at all, and one without a length makes a transfer wait for ever. Here each becomes botocore's own
+boto3 trusts responses: an endless one fills the memory, one that does not match the service model raises any
+exception at all, and one without a length makes a transfer wait forever. Here each becomes botocore's own
 ``ResponseParserError``.
 """
 
@@ -18,7 +18,7 @@ from urllib3.exceptions import ReadTimeoutError as SlowError
 
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_TAGS = 500_000
-"""In one answer, each an object of its own while it is read; a listing of 1,000 objects has some 30,000."""
+"""Maximum elements of one response, each an object while it is read; a listing of 1,000 objects has about 30,000."""
 _LARGEST_OBJECT = 50 * 1024**4
 """Bytes; S3's own bound."""
 _ASKED = re.compile(r"bytes=(?P<first>[0-9]+)-(?P<last>[0-9]*)")
@@ -26,15 +26,15 @@ _RANGE = re.compile(r"bytes [0-9]{1,15}-[0-9]{1,15}/(?P<size>[0-9]{1,15})", re.A
 
 
 def careful_session() -> Session:
-    """A session of botocore whose parsers raise nothing but ``ResponseParserError``."""
+    """A botocore session whose parsers raise only ``ResponseParserError``."""
     session = Session()
     session.register_component("response_parser_factory", _CarefulFactory())
     return session
 
 
 def bound_answers(client: Any) -> None:
-    """From now on no answer but an object's content is read beyond a bound, and none lacks what boto3 relies on."""
-    endpoint = client._endpoint  # botocore has no other way to what sends its requests
+    """From now on every response except an object's content is bounded, and has the fields that boto3 relies on."""
+    endpoint = client._endpoint  # botocore has no public access to what sends its requests
     endpoint.http_session = _BoundedSession(endpoint.http_session)
     client.meta.events.register("before-parameter-build.s3.GetObject", _remember_range)
     client.meta.events.register("after-call.s3", _require_whole)
@@ -51,7 +51,7 @@ class _CarefulParser:
         self._parser = parser
 
     def parse(self, response: Any, shape: Any) -> Any:
-        """As the parser's own; whatever goes wrong in it is the answer's fault."""
+        """As the parser's own; every error in it is treated as an invalid response."""
         body = response["body"]
         if isinstance(body, bytes) and body.count(b"<") > _MOST_TAGS:
             raise ResponseParserError(f"an answer of more than {_MOST_TAGS:,} XML tags")
@@ -65,7 +65,7 @@ class _CarefulParser:
 
 
 class _BoundedSession:
-    """Sends requests, and reads what is answered itself, up to a bound, unless it is an object's content."""
+    """Sends requests, and reads the response itself, up to a limit, unless it is an object's content."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -76,7 +76,7 @@ class _BoundedSession:
         if streamed and response.status_code < 300:
             return response
         bounded = AWSResponse(response.url, response.status_code, response.headers, _Bounded(response.raw))
-        # In botocore's words, by which it decides whether to send again.
+        # An exception of botocore, which decides by its type whether to retry.
         try:
             bounded.content  # noqa: B018 - reads it, once
         except SlowError as error:
@@ -92,13 +92,13 @@ class _BoundedSession:
 
 
 class _Bounded:
-    """The body of an answer, as AWSResponse reads it."""
+    """The body of a response, as AWSResponse reads it."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
     def stream(self) -> Any:
-        """Its pieces."""
+        """The body in chunks."""
         left = _MOST_BYTES
         for piece in self._raw.stream():
             left -= len(piece)
@@ -113,7 +113,7 @@ def _remember_range(params: Any, context: dict[str, Any], **_: object) -> None:
 
 
 def _require_whole(parsed: Any, model: Any, http_response: Any, context: dict[str, Any], **_: object) -> None:
-    """What s3transfer and we take for granted in an answer that says that all is well."""
+    """Fields that s3transfer and this package rely on in a successful response."""
     if http_response.status_code >= 300:
         return
     check = _CHECKS.get(model.name)
@@ -137,7 +137,7 @@ def _object(parsed: Any) -> str | None:
 
 def _body(length: int, headers: Any, asked: str) -> str | None:
     if "transfer-encoding" in headers:
-        return "without a Content-Length"  # which does not count beside it
+        return "without a Content-Length"  # the header has no meaning beside it
     wanted = _ASKED.fullmatch(asked)
     if wanted and wanted["last"] and length > int(wanted["last"]) - int(wanted["first"]) + 1:
         return f"of {length:,} bytes, which is more than was asked for"

@@ -1,4 +1,4 @@
-"""Where services that speak S3 differ, and how that is found out: by what they answer."""
+"""Differences between S3-compatible services, detected from their responses."""
 
 import logging
 from collections.abc import Callable
@@ -15,9 +15,9 @@ _ALWAYS = "when_supported"
 
 
 def with_checksums_on_demand(client: Any, send: Callable[[], T]) -> T:
-    """Sends; and again with a checksum, as all that follows, where a bucket demands one: with Object Lock, each does.
+    """Sends; if a bucket requires a checksum, as with Object Lock, sends again with one, as all later requests.
 
-    Not from the start, for several services refuse the newer checksums.
+    Not from the start, since several services reject the newer checksums.
     """
     config = client.meta.config
     try:
@@ -36,15 +36,15 @@ def _demands_checksum(error: ClientError) -> bool:
 
 
 def conditions_are_ignored(put_again: Callable[[], object]) -> bool:
-    """Whether a service stores an object that is there though it was to be stored only if absent.
+    """Whether a service replaces an existing object although it was to be stored only if absent.
 
     Args:
-        put_again: a conditional put of a key that has an object.
+        put_again: a conditional put of a key that has an object already.
     """
     try:
         put_again()
     except ClientError as error:
         if status_of(error) in (409, 412) or code_of(error) == "NotImplemented":
-            return False  # it honours them, or says that it does not
+            return False  # it honours conditions, or rejects them
         raise
     return True

@@ -1,4 +1,4 @@
-"""What boto3's errors mean for a run: the one place where they are translated."""
+"""Translates boto3's errors into those of a run; the only place that does."""
 
 import os
 from collections.abc import Iterator
@@ -45,10 +45,10 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
     """Turns what boto3 raises inside the block into ``RefusedError`` or ``UnavailableError``.
 
     Args:
-        purpose: which fields and reasons to name.
+        purpose: determines the fields and reasons to name.
         url: the object or prefix in question.
         doing: what was being done, as a verb ("write").
-        endpoint: the endpoint's address, named when it does not answer.
+        endpoint: the endpoint's address, named if it does not respond.
     """
     try:
         yield
@@ -58,7 +58,7 @@ def translated(purpose: Purpose, url: str, doing: str, endpoint: str) -> Iterato
         raise _unreachable(error, purpose, url, doing, endpoint) from error
     except RetriesExceededError as error:
         raise _unreachable(error.last_exception, purpose, url, doing, endpoint) from error
-    except (S3ValidationError, S3DownloadFailedError) as error:  # parts that are not of one object, or not these parts
+    except (S3ValidationError, S3DownloadFailedError) as error:  # parts that do not belong to one object
         raise _unreachable(error, purpose, url, doing, endpoint) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         node = (
@@ -83,12 +83,12 @@ def _node_role_is_off() -> bool:
 
 
 def code_of(error: ClientError) -> str:
-    """The S3 error code, or the HTTP status as text when the answer had no body (HEAD)."""
+    """The S3 error code, or the HTTP status as text if the response had no body (HEAD)."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: ClientError) -> int:
-    """The HTTP status of the answer, 0 when unknown."""
+    """The HTTP status of the response, 0 if unknown."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 

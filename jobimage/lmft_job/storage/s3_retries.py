@@ -1,9 +1,9 @@
-"""How long a request to S3 is tried: until its attempts are used up, and with pauses that outlast a restart.
+"""Retries of a request to S3: until its tries are used up, with pauses that outlast a restart of the service.
 
-botocore's standard mode waits 13 s in all for ten attempts, and shares 35 retries among all parts in flight. A storage
-service that is restarted takes longer, and a run that gives up meanwhile repeats what it did since its last
-checkpoint. Before a service has answered for the first time its address may be wrong, which people should hear soon:
-there botocore's own pauses stand.
+botocore's standard mode waits 13 s in all for ten tries, and shares 35 retries among all parts in flight. A storage
+service that is restarted takes longer, and a run that gives up meanwhile repeats everything since its last
+checkpoint. Until a service has responded for the first time its address may be wrong, which should be reported soon:
+in that case botocore's own pauses are used.
 """
 
 import random
@@ -20,7 +20,7 @@ _LONGEST_SECONDS = 20.0
 
 
 class Patience:
-    """botocore's events of one client: what was answered, and whether a request is tried again.
+    """Handlers of one client's botocore events: which responses arrived, and whether a request is retried.
 
     Args:
         most: tries of a request, the first included.
@@ -31,27 +31,27 @@ class Patience:
         self._answered = False
 
     def register(self, client: Any) -> None:
-        """Before botocore's own handler, whose word counts where this one has none."""
+        """Register before botocore's own handler, which decides if this one returns None."""
         client.meta.events.register("after-call.s3", self.answered)
         client.meta.events.register_first("needs-retry.s3", self.pause_seconds)
 
     def answered(self, http_response: Any, **_: object) -> None:
-        """A request came to its end; one that the service could answer proves that it is there."""
+        """A request was completed; a response other than a transient error proves that the service exists."""
         if http_response.status_code not in _PASSING:
             self._answered = True
 
     def pause_seconds(
         self, response: Any = None, attempts: int = 1, caught_exception: Exception | None = None, **_: object
     ) -> float | None:
-        """Seconds to wait before the next try; None leaves it to botocore. The names are botocore's."""
+        """Seconds to wait before the next try; None leaves it to botocore. The parameter names are botocore's."""
         if attempts >= self._most or not self._may_pass(response, caught_exception):
             return None
         longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * _FACTOR ** (attempts - 1))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, no security purpose
 
     def _may_pass(self, response: Any, caught: Exception | None) -> bool:
         status = response[0].status_code if response is not None else None
-        # The standard mode goes by the error's code and lets a bare 429 pass; some services answer just that.
+        # The standard mode decides by the error's code and does not retry a bare 429, which some services return.
         if status == _TOO_MANY:
             return True
         return self._answered and (status in _PASSING or isinstance(caught, NotConnectedError | HTTPClientError))

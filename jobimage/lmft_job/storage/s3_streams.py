@@ -1,4 +1,4 @@
-"""The ends of an S3 transfer: streams that hash what passes and can be stopped between chunks."""
+"""Streams for S3 transfers that hash the data and can be stopped between chunks."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from lmft_job.storage.store import CHUNK_BYTES, Check
 
 
 class HashingReader:
-    """A stream without seek, which makes s3transfer read it once, in order; hashes what passes."""
+    """A stream without seek, which makes s3transfer read it once, in order; hashes the data."""
 
     def __init__(self, file: IO[bytes], check: Check | None) -> None:
         self.digest = hashlib.sha256()
@@ -24,7 +24,7 @@ class HashingReader:
         self._check = check
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, all of them by default."""
+        """The next bytes; all of them by default."""
         _ask(self, self._check)
         data = self._file.read(size)
         self.digest.update(data)
@@ -32,16 +32,16 @@ class HashingReader:
 
 
 class HashingFile:
-    """A file whose parts come in any order; hashes it from the front as far as it is whole, while the rest comes.
+    """A file whose parts arrive in any order; hashes its complete beginning while the rest arrives.
 
-    With seek on purpose: given a stream without it, s3transfer 0.19 waits for itself for ever once a file has more
-    parts than may lie in memory. One thread writes.
+    Seekable on purpose: with a stream that is not, s3transfer 0.19 deadlocks once a file has more parts than may be in
+    memory. Only one thread writes.
 
     Args:
-        file: to write.
+        file: file to write.
         check: see ``Store.get_file``.
-        size: bytes that the answers promise, once the first has come; what goes beyond, or stays behind, is a
-            ``ResponseParserError``, and what the disk has no room for an OSError, before it is full.
+        size: size in bytes according to the responses, once the first has arrived; more or fewer bytes raise
+            ``ResponseParserError``, and too little disk space raises OSError, before the disk is full.
     """
 
     def __init__(self, file: BufferedRandom, check: Check | None, size: Callable[[], int | None]) -> None:
@@ -53,23 +53,23 @@ class HashingFile:
         self._offset = 0
         self._digest = hashlib.sha256()
         self._hashed = 0
-        self._ahead: dict[int, int] = {}  # end by start of what lies beyond the first gap
+        self._ahead: dict[int, int] = {}  # end by start of ranges beyond the first gap
 
     def seekable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def tell(self) -> int:
-        """Where the next write goes."""
+        """Offset of the next write."""
         return self._offset
 
     def seek(self, offset: int) -> int:
-        """Chooses where the next write goes, from the file's start."""
+        """Sets the offset of the next write, from the file's start."""
         self._offset = offset
         return offset
 
     def write(self, data: bytes) -> int:
-        """Writes all of it, and hashes as far as the file is whole."""
+        """Writes all of it, and hashes as far as the file is complete."""
         _ask(self, self._check)
         view, start = memoryview(data), self._offset
         self._require_room(start + len(view))
@@ -113,7 +113,7 @@ class HashingFile:
 
 
 class KnownSize(BaseSubscriber):
-    """Tells s3transfer the size of a stream, so that it picks parts large enough for the largest files."""
+    """Passes the size of a stream to s3transfer, so that it chooses parts large enough for the largest files."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -124,7 +124,7 @@ class KnownSize(BaseSubscriber):
 
 
 def _ask(stream: "HashingReader | HashingFile", check: Check | None) -> None:
-    """Runs the caller's check in a transfer thread and remembers what it raised."""
+    """Runs the caller's check in a transfer thread and stores its exception."""
     if check is None:
         return
     try:
@@ -135,7 +135,7 @@ def _ask(stream: "HashingReader | HashingFile", check: Check | None) -> None:
 
 
 def result_of(future: Any, stream: "HashingReader | HashingFile") -> None:
-    """Waits for a transfer; when the caller's check stopped it, raises what the check raised."""
+    """Waits for a transfer; if the caller's check stopped it, raises the exception of the check."""
     try:
         future.result()
     except (Exception, CancelledError):

@@ -1,4 +1,4 @@
-"""What every kind of storage shares: the ``Store`` protocol, what a store is for, and local disk errors in words."""
+"""Shared by every kind of storage: the ``Store`` protocol, a store's purpose, and translation of local disk errors."""
 
 import errno
 from collections.abc import Callable, Iterable
@@ -10,25 +10,25 @@ from lmft_api.reasons import Reason
 from lmft_job.errors import JobError, RefusedError, UnavailableError
 
 Check = Callable[[], None]
-"""Called before every chunk of a transfer; what it raises ends the transfer, and leaves nothing half-written."""
+"""Called before every chunk of a transfer; an exception it raises ends the transfer, and leaves no partial file."""
 
 CHUNK_BYTES = 4 * 1024 * 1024
 SMALL_BYTES = 16 * 1024 * 1024
-"""Most that ``get_bytes`` reads: notes and manifests are smaller, and what others put there may fill the memory."""
+"""Maximum size for ``get_bytes``: notes and manifests are smaller, and a larger object could fill the memory."""
 MOST_OBJECTS = 1_000_000
-"""Most that a listing holds."""
+"""Maximum number of objects in a listing."""
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a store is opened for: which fields of the manifest to name, and which reasons to give.
+    """What a store is opened for: determines the manifest fields and reasons in errors.
 
     Attributes:
         uri_field: the field that holds the address.
         credentials_field: the field that names the Secret with the keys.
-        denied: reason when storage refuses.
-        not_found: reason when what was asked for is not there.
-        follows_links: whether links below a file:// folder are followed. Into an output others may write too.
+        denied: reason if storage denies access.
+        not_found: reason if the object does not exist.
+        follows_links: whether links below a file:// folder are followed. Not in an output: others may write there.
     """
 
     uri_field: str
@@ -39,7 +39,7 @@ class Purpose:
 
 
 PURPOSES = {
-    # An output that is missing is a wrong address: the closed list has no reason of its own for it.
+    # A missing output is a wrong address: the closed list has no separate reason for it.
     "output": Purpose(
         "spec.output.uri",
         "spec.output.credentialsSecretRef",
@@ -67,9 +67,9 @@ class ObjectInfo:
     """One object.
 
     Attributes:
-        key: below the store's root.
+        key: key relative to the store's root.
         size: in bytes.
-        modified: when it was written, UNIX seconds by the storage's clock; 0 when not known.
+        modified: when it was written, UNIX seconds by the storage's clock; 0 if unknown.
     """
 
     key: str
@@ -78,15 +78,15 @@ class ObjectInfo:
 
 
 class ObjectMissingError(RefusedError):
-    """The object asked for is not there."""
+    """The requested object does not exist."""
 
 
 class Store(Protocol):
     """A place for objects, rooted at a URI. Keys are relative and '/'-separated.
 
-    Every method raises ``RefusedError`` when another attempt would end the same (wrong keys, no such bucket, no
-    right) and ``UnavailableError`` when it may not (unreachable, 5xx, 429, time-outs, no space left); its message is
-    for people. A put is seen whole or not at all.
+    Every method raises ``RefusedError`` if another attempt would fail the same way (wrong keys, no such bucket, no
+    permission) and ``UnavailableError`` if it may not (unreachable, 5xx, 429, time-outs, no space left); the message is
+    for people. Readers see a put whole or not at all.
     """
 
     uri: str
@@ -99,22 +99,22 @@ class Store(Protocol):
         """Stores or replaces a small object."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Stores a small object unless one is there.
+        """Stores a small object unless the key exists.
 
         Returns:
-            True when the object is there with these bytes: written now, or by an earlier try whose answer was lost.
-            False when another object has the key.
+            True if the object has these bytes: written now, or by an earlier try whose response was lost.
+            False if another object has the key.
         """
 
     def get_file(self, key: str, path: Path, check: Check | None = None) -> str:
-        """Fetches an object into a file, whole or not at all, and returns the SHA-256 in hex of what came.
+        """Fetches an object into a file, whole or not at all, and returns the SHA-256 in hex of its content.
 
         Raises:
-            ObjectMissingError: when there is no such object.
+            ObjectMissingError: there is no such object.
         """
 
     def get_bytes(self, key: str) -> bytes | None:
-        """A small object's bytes, or None when it is not there.
+        """A small object's bytes, or None if it does not exist.
 
         Raises:
             TooLargeError: it has more than ``SMALL_BYTES``.
@@ -124,23 +124,23 @@ class Store(Protocol):
         """All objects whose key begins with the prefix, sorted by key."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Removes objects, in the order given; those already gone are no error."""
+        """Removes objects, in the order given; missing ones are not an error."""
 
     def abort_incomplete(self, prefix: str = "") -> int:
-        """Removes what killed writers left half-written below the prefix; returns how many there were."""
+        """Removes partial uploads of killed writers below the prefix; returns how many there were."""
 
     def probe_write(self) -> None:
-        """Proves the right to write and delete with a probe object."""
+        """Checks the permission to write and delete with a probe object."""
 
     def child(self, prefix: str) -> "Store":
-        """The same storage, rooted deeper."""
+        """The same storage, rooted at a prefix below."""
 
     def url(self, key: str) -> str:
         """Address of an object, for people."""
 
 
 class TooLargeError(RefusedError):
-    """An object that is read into memory is larger than any of ours."""
+    """An object to read into memory is larger than any that LMFineTune writes."""
 
 
 def small(data: bytes, url: str, purpose: Purpose) -> bytes:
@@ -154,7 +154,7 @@ def small(data: bytes, url: str, purpose: Purpose) -> bytes:
 
 
 def too_many(purpose: Purpose, url: str) -> RefusedError:
-    """The error for a listing that holds more than we take."""
+    """The error for a listing with too many objects."""
     return RefusedError(
         purpose.denied,
         f"{purpose.uri_field}: there are more than {MOST_OBJECTS:,} objects below {url}; use a folder below.",
@@ -162,17 +162,17 @@ def too_many(purpose: Purpose, url: str) -> RefusedError:
 
 
 def join_key(*parts: str) -> str:
-    """Joins parts of a key with single slashes; empty parts vanish."""
+    """Joins parts of a key with single slashes; drops empty parts."""
     return "/".join(part.strip("/") for part in parts if part.strip("/"))
 
 
 def escapes(key: str) -> bool:
-    """Whether a key would leave the folder it is relative to (or names no object at all)."""
+    """Whether a key leads out of the folder it is relative to (or names no object at all)."""
     return not key or "\0" in key or any(part in {"", ".", ".."} for part in key.split("/"))
 
 
 def require_inside(key: str, purpose: Purpose) -> str:
-    """Returns the key, or raises ``RefusedError`` when it would leave the store's root."""
+    """Returns the key, or raises ``RefusedError`` if it leads out of the store's root."""
     if escapes(key):
         raise RefusedError(
             purpose.denied, f"{purpose.uri_field}: the name {key!r} would lie outside the storage folder."
@@ -188,9 +188,9 @@ def disk_error(error: OSError, path: Path, purpose: Purpose | None = None) -> Jo
     """What an error of a local disk means for the run.
 
     Args:
-        error: what the system said.
-        path: the file or folder in question.
-        purpose: what a file:// store is for; None for this machine's own working space.
+        error: the system's error.
+        path: the affected file or folder.
+        purpose: purpose of a file:// store; None for local scratch space.
     """
     where = f"{purpose.uri_field}: {path}" if purpose else f"this machine's disk ({path})"
     if error.errno in _FULL:

@@ -1,4 +1,4 @@
-"""The tasks: what sets each apart. No other package of the job asks for a task's name, and none here imports torch."""
+"""The tasks and their differences. No other package of the job checks a task's name, and none here imports torch."""
 
 from lmft_api.tasks import Task
 from lmft_job.tasks.base import TaskType
@@ -10,5 +10,5 @@ _TYPES: dict[str, TaskType] = {one.name: one for one in (CausalLM(), MaskedLM(),
 
 
 def of(name: Task) -> TaskType:
-    """What sets the task of this name apart."""
+    """The task type of this name."""
     return _TYPES[name]

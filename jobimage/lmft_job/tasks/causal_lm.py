@@ -1,4 +1,4 @@
-"""Causal language modelling: each token of a block is predicted from those before it."""
+"""Causal language modelling: each token of a block is predicted from the tokens before it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ class CausalLM(TaskType):
     title = "causal language modeling"
     auto_class = "AutoModelForCausalLM"
     shift = 1
-    # Their head scores each token against itself, or sees it; those that are not named are found by the rehearsal.
+    # Their head scores each token against itself, or sees it; the rehearsal finds those that are not listed.
     unfit_types = frozenset({
         "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "mvp", "pegasus",
         "plbart", "prophetnet", "trocr", "whisper", "xlm", "xlnet",
@@ -34,9 +34,9 @@ class CausalLM(TaskType):
     limitations = ("It writes fluent text that may be wrong or offensive.",)
 
     def prompt_ids(self, prompt: str, tokenizer: Any) -> list[int]:
-        """Nothing after the text, which is to be continued from there.
+        """No special tokens after the text, which is to be continued from there.
 
-        A tokenizer may close every text with its end token, after which a model begins another text.
+        A tokenizer may end every text with its end token, after which a model begins another text.
         """
         ids = super().prompt_ids(prompt, tokenizer)
         plain: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -57,11 +57,11 @@ class CausalLM(TaskType):
             top_k=sample.top_k,
             top_p=sample.top_p,
             pad_token_id=tokenizer.pad_token_id,
-            # Trainer switches the cache off in the configuration, which would make generation quadratic.
+            # Trainer disables the cache in the configuration, which would make generation quadratic.
             use_cache=True,
         )
         return str(tokenizer.decode(output[0, length:], skip_special_tokens=True)).strip()
 
     def call(self, prompt: str, settings: Mapping[str, Any]) -> str:
-        """With a length: the pipeline's own default may go beyond the positions that a small model has."""
+        """With a length: the pipeline's own default may exceed a small model's number of positions."""
         return f"pipe({prompt!r}, max_new_tokens={settings.get('sample.max_new_tokens', _NEW_TOKENS)})"

@@ -18,17 +18,17 @@ class SequenceClassification(TaskType):
     example = "What a pleasant surprise!"
 
     def targets_by_row(self, labels: Any) -> Any:
-        """The row is the target."""
+        """One target for each row."""
         return (labels != IGNORED).long()
 
     def tokenizer_problem(self, tokenizer: Any) -> str | None:
-        """Something to pad rows with is needed."""
+        """A padding token is required."""
         if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
             return "spec.model.tokenizer: it has neither a padding nor an end-of-text token to pad rows with."
         return None
 
     def answer(self, model: Any, tokenizer: Any, inputs: Any, sample: SampleSettings, limit: int | None) -> str:
-        """The likeliest label, with its probability."""
+        """The most likely label, with its probability."""
         scores = model(**inputs).logits[0].float().softmax(-1)
         best = int(scores.argmax())
         return f"{model.config.id2label[best]} ({float(scores[best]):.3f})"

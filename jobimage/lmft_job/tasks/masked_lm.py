@@ -1,4 +1,4 @@
-"""Masked language modelling: some tokens of a block are masked, and predicted from all around them."""
+"""Masked language modelling: some tokens of a block are masked, and predicted from the tokens around them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from lmft_api.tasks import Task
 from lmft_job.tasks.base import TaskType
 
 MASK = "<mask>"
-"""How a manifest writes the mask, whatever the tokenizer's own is."""
+"""The mask in a manifest's prompt, whatever the tokenizer's own is."""
 
 
 class MaskedLM(TaskType):
@@ -23,7 +23,7 @@ class MaskedLM(TaskType):
     remarks = ("The held-out blocks were masked once, with a fixed seed, so every evaluation sees the same masks.",)
 
     def tokenizer_problem(self, tokenizer: Any) -> str | None:
-        """A mask token is needed."""
+        """A mask token is required."""
         if tokenizer.mask_token_id is not None:
             return None
         return (
@@ -32,7 +32,7 @@ class MaskedLM(TaskType):
         )
 
     def prompt(self, text: str, tokenizer: Any) -> str:
-        """With the tokenizer's own mask."""
+        """With the tokenizer's own mask token."""
         return text.replace(MASK, tokenizer.mask_token)
 
     def prompt_problem(self, prompt: str, tokenizer: Any | None) -> str | None:
@@ -42,7 +42,7 @@ class MaskedLM(TaskType):
         return f"has no {MASK}; write it where the model is to fill in a word"
 
     def answer(self, model: Any, tokenizer: Any, inputs: Any, sample: SampleSettings, limit: int | None) -> str:
-        """The likeliest words for each mask, with their probabilities."""
+        """The most likely words for each mask, with their probabilities."""
         logits = model(**inputs).logits[0]
         fills = []
         for position in (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten().tolist():
@@ -55,5 +55,5 @@ class MaskedLM(TaskType):
         return " | ".join(fills)
 
     def call(self, prompt: str, settings: Mapping[str, Any]) -> str:
-        """With the tokenizer's own mask."""
+        """With the tokenizer's own mask token."""
         return f"pipe({prompt!r}.replace({MASK!r}, pipe.tokenizer.mask_token))"

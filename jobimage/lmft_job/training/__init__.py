@@ -1,1 +1,1 @@
-"""Training: the Trainer and its arguments, what is due at which step, and the history that a checkpoint keeps."""
+"""Training: the Trainer and its arguments, the schedule within a run, and the history that a checkpoint keeps."""

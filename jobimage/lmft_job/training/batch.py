@@ -1,7 +1,7 @@
-"""What to do when the accelerator's memory does not suffice: half the rows in a pass, twice the passes in a step.
+"""What to do if the accelerator runs out of memory: half the rows in a pass, twice the passes in a step.
 
-The step then sees the same rows, so the figures agree within rounding. The process is replaced, since memory that an
-allocator holds or a graph refers to is only surely free in a fresh one.
+The step then sees the same rows, so the figures agree within rounding. The process is replaced, since memory held by
+an allocator or a graph is only reliably freed in a fresh one.
 """
 
 import json
@@ -23,10 +23,10 @@ class Batch:
     accumulation: int = 1
 
     def smaller(self) -> "Batch":
-        """About half the rows and as many more passes, with the same rows in a step.
+        """About half the rows and correspondingly more passes, with the same rows in a step.
 
         Raises:
-            AcceleratorMemoryError: when there is only one row.
+            AcceleratorMemoryError: there is only one row.
         """
         if self.rows == 1:
             raise AcceleratorMemoryError(
@@ -40,14 +40,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What the run adjusted in order to continue; kept in storage, so that later attempts start with it."""
+    """What the run adjusted in order to continue; stored, so that later attempts start with it."""
 
     batch: Batch
     notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, store: Store, planned: Batch) -> "Adjustment":
-        """What earlier attempts of the run found out, or the plan."""
+        """The adjustment of earlier attempts of the run, or the plan."""
         found = read_note(
             store,
             ADJUSTMENT_KEY,
@@ -56,7 +56,7 @@ class Adjustment:
         return found or cls(planned)
 
     def after_shortage(self, step: int) -> "Adjustment":
-        """The next one to try."""
+        """The next adjustment to try."""
         batch = self.batch.smaller()
         note = (
             f"out of accelerator memory at step {step}: perDeviceBatchSize {self.batch.rows} → {batch.rows}, "
@@ -65,13 +65,13 @@ class Adjustment:
         return Adjustment(batch, (*self.notes, note))
 
     def save(self, store: Store) -> None:
-        """For the next process."""
+        """Store it for the next process."""
         body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
         store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
 
 
 def is_shortage(error: RuntimeError) -> bool:
-    """Whether an error says that the accelerator's memory is full; libraries below torch say it in their own words."""
+    """Whether an error means that the accelerator's memory is full; libraries below torch have their own messages."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)

@@ -1,4 +1,4 @@
-"""What a run has done so far; it travels with every checkpoint, so that a resumed run's story has no gap."""
+"""History of a run so far; stored in every checkpoint, so that a resumed run's history has no gap."""
 
 import json
 from array import array
@@ -26,7 +26,7 @@ class EvaluationPoint:
     figures: HeldOutFigures
 
     def evaluation(self) -> EvaluationRow:
-        """As the report lists it."""
+        """As in the report."""
         return EvaluationRow(
             step=self.step,
             epoch=self.epoch,
@@ -35,7 +35,7 @@ class EvaluationPoint:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As checkpoints hold it."""
+        """As in checkpoints."""
         return {
             "step": self.step,
             "epoch": self.epoch,
@@ -45,7 +45,7 @@ class EvaluationPoint:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "EvaluationPoint":
-        """Read back; raises KeyError where something is missing."""
+        """Read back; raises KeyError if a field is missing."""
         return cls(
             step=written["step"],
             epoch=written["epoch"],
@@ -56,13 +56,13 @@ class EvaluationPoint:
 
 @dataclass
 class TrainingHistory:
-    """Mutable while the run trains.
+    """History of a run; mutable while it trains.
 
     Attributes:
-        losses: training loss of every step, in order; step n is at n - 1.
+        losses: training loss of every step, in order; step n has index n - 1.
         evaluations: oldest first.
-        tokens: seen in training.
-        seconds: spent in training steps.
+        tokens: number of tokens seen in training.
+        seconds: time spent in training steps.
         resumes: every start from a checkpoint, oldest first.
     """
 
@@ -88,7 +88,7 @@ class TrainingHistory:
         """Read from a checkpoint's folder.
 
         Raises:
-            NewerReleaseError: only a newer release can follow it.
+            NewerReleaseError: only a newer release can read it.
         """
         body = json.loads((folder / STATE_FILE).read_text())
         try:
@@ -102,17 +102,17 @@ class TrainingHistory:
         return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
 
     def evaluated(self, step: int) -> bool:
-        """Whether there is an evaluation of this step."""
+        """Whether there is an evaluation at this step."""
         return any(measured.step == step for measured in self.evaluations)
 
     def train_loss_since_evaluation(self) -> float | None:
-        """Mean training loss of the steps since the last evaluation; None when there are none."""
+        """Mean training loss of the steps since the last evaluation; None if there are none."""
         since = self.evaluations[-1].step if self.evaluations else 0
         recent = self.losses[since:]
         return sum(recent) / len(recent) if recent else None
 
     def best(self) -> EvaluationPoint | None:
-        """The evaluation with the lowest loss; the earliest of equals."""
+        """The evaluation with the lowest loss; the earliest if equal."""
         return min(self.evaluations, key=lambda measured: measured.figures.loss, default=None)
 
     def exhausted(self, patience: int | None) -> bool:
@@ -129,7 +129,7 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class Resumed:
-    """The checkpoint that this attempt resumes from: its folder on this disk, and where it stands in the run."""
+    """The checkpoint that this attempt resumes from: its local folder, and its position in the run."""
 
     folder: Path
     point: ResumePoint

@@ -1,4 +1,4 @@
-"""One training run from the inside: what it is given, what is due at which step, and what is kept of it."""
+"""State of one training run: its inputs, what is due at which step, and what is kept."""
 
 import math
 import shutil
@@ -32,40 +32,40 @@ _FLUSH_SECONDS = 0.25
 
 
 class CheckpointSink(Protocol):
-    """Where finished checkpoint folders go; they belong to it from then on."""
+    """Takes finished checkpoint folders, which belong to it from then on."""
 
     def submit(self, folder: Path, step: int) -> None:
-        """Send one; waits for the one before."""
+        """Upload one; waits for the previous one."""
 
     def check(self) -> None:
-        """Raise the failure of one, if there was one."""
+        """Raise the failure of an upload, if there was one."""
 
     def wait(self) -> object:
-        """Until all are there."""
+        """Wait until all are uploaded."""
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """All that training needs.
+    """Everything that training needs.
 
     Attributes:
-        settings: resolved.
+        settings: resolved settings.
         model: to train, in FP32.
-        tokenizer: saved with checkpoints.
+        tokenizer: saved in checkpoints.
         train_rows: map-style, indexed by ``epoch * length + row``.
         eval_rows: map-style.
-        collate: rows to a batch, for both.
+        collate: makes a batch of rows, for both.
         arithmetic: device and precision.
         batch: rows in a forward pass, and passes in a step.
         folder: scratch space.
         uploads: takes checkpoints.
-        interrupt: the wish to stop.
-        observer: hears of steps, evaluations.
-        beat: tells the watchdog and the journal that something moved; takes the step.
+        interrupt: requests to stop.
+        observer: receives steps and evaluations.
+        beat: reports progress to the watchdog and the journal; takes the step.
         trainer_class: Trainer, or the user's subclass.
-        callbacks: the user's.
-        before: the held-out data unit by unit before training; None before that is measured.
-        acceleration: what makes its steps fast.
+        callbacks: the user's callbacks.
+        before: baseline of the held-out data by units; None before it is measured.
+        acceleration: accelerations of its steps.
     """
 
     settings: Settings
@@ -87,7 +87,7 @@ class TrainingInputs:
     acceleration: Acceleration = PLAIN
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
-        """Figures of the model as it is now."""
+        """Figures of the current model."""
         with self.acceleration.evaluating(self.model):
             return evaluate_held_out(
                 self.model,
@@ -102,7 +102,7 @@ class TrainingInputs:
             )
 
     def answer(self, limit: int | None, beat: Beat) -> list[str]:
-        """The model's answers to the prompts as it is now; ``limit`` is how many tokens fit into it."""
+        """The current model's answers to the prompts; ``limit`` is how many tokens fit into it."""
         with self.acceleration.generating():
             return answer_prompts(
                 self.model,
@@ -122,18 +122,18 @@ def planned_steps(job: TrainingInputs) -> int:
 
 
 def steps_of(settings: Settings, rows: int, batch: Batch) -> int:
-    """Optimiser steps of a run over so many rows; the last one of an epoch may be smaller."""
+    """Optimiser steps of a run over this many rows; the last one of an epoch may be smaller."""
     training = settings.training
     per_epoch = math.ceil(math.ceil(rows / batch.rows) / batch.accumulation)
     return training.max_steps or (training.epochs or 1) * per_epoch
 
 
 class EvaluationStopped(Exception):
-    """A stop was asked for while evaluating; what was counted so far is dropped."""
+    """A stop was requested during an evaluation; its partial result is discarded."""
 
 
 class TrainingLoop:
-    """The state of one training run, and what is to happen at which step; :class:`RunTrainer` calls it."""
+    """The state of one training run, and what is due at which step; :class:`RecipeTrainer` calls it."""
 
     def __init__(self, job: TrainingInputs, state: TrainingHistory) -> None:
         self.job = job
@@ -157,7 +157,7 @@ class TrainingLoop:
         return (regular or step >= self.total) and not self.state.evaluated(step)
 
     def checkpoint_due(self, step: int, epoch: float) -> bool:
-        """By steps, or at each epoch and by the clock; and at the end. Never twice for a step."""
+        """By steps, or at each epoch and by time; and at the end. Never twice for a step."""
         policy = self.job.settings.checkpoint
         if step == self.saved_step:
             return False
@@ -183,7 +183,7 @@ class TrainingLoop:
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
         if isinstance(mask, torch.Tensor):
-            self._tokens = self._tokens + mask.sum()  # padding is no token
+            self._tokens = self._tokens + mask.sum()  # padding does not count
         elif isinstance(ids, torch.Tensor):
             self._tokens = self._tokens + ids.numel()
 
@@ -206,10 +206,10 @@ class TrainingLoop:
         self.job.observer.step(done)
 
     def flush(self) -> None:
-        """Read losses and tokens of the steps since the last time.
+        """Read losses and tokens of the steps since the last call.
 
         Raises:
-            DivergedError: when a loss is NaN or infinite.
+            DivergedError: a loss is NaN or infinite.
         """
         self._flushed = time.monotonic()
         if not self._pending:
@@ -227,14 +227,14 @@ class TrainingLoop:
                 raise self.diverged(f"the training loss became {value} at step {len(self.state.losses)}")
 
     def diverged(self, what: str) -> DivergedError:
-        """The error, with what is left and what to do."""
+        """The error, with what is kept and what to do."""
         kept = f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
         return DivergedError(
             f"{what}; {kept}. Lower spec.training.learningRate, or set warmupPercent or precision FP32."
         )
 
     def measure(self, step: int, epoch: float) -> HeldOutFigures:
-        """Evaluate the held-out rows and note the figures; the weights too, when they are the best and wanted."""
+        """Evaluate the held-out rows and record the figures; the weights too, if they are the best and wanted."""
         job = self.job
         self.flush()
         job.observer.phase(JobPhase.EVALUATING)
@@ -257,13 +257,13 @@ class TrainingLoop:
         return figures
 
     def ready_to_save(self, step: int) -> None:
-        """Raises DivergedError rather than let a checkpoint hold weights that are no numbers."""
+        """Raises DivergedError so that no checkpoint contains weights that are NaN or infinite."""
         self.flush()
         if not all(bool(torch.isfinite(weight).all()) for weight in self.job.model.parameters()):
             raise self.diverged(f"weights became NaN or infinite by step {step}")
 
     def saved(self, folder: Path, step: int) -> None:
-        """A checkpoint lies in a folder; complete it and send it."""
+        """A checkpoint was saved in a folder; complete it and upload it."""
         self.state.save(folder)
         best = self.job.folder / BEST_FOLDER
         if best.is_dir():
@@ -273,7 +273,7 @@ class TrainingLoop:
         self._mark = self._saved = time.monotonic()
 
     def start_clock(self) -> None:
-        """Steps begin now; what came before does not count as theirs."""
+        """Steps begin now; earlier time does not count as theirs."""
         self._mark = time.monotonic()
 
     def resumed(self, step: int) -> None:

@@ -1,7 +1,7 @@
-"""Training by transformers' Trainer, with our evaluation, checkpoints, and stops that lose nothing.
+"""Training by transformers' Trainer, with our evaluation and checkpoints, and stops that lose nothing.
 
-The loss curve is Trainer's own. What is ours: losses of every step are kept, a non-finite one ends the run, evaluation
-leaves the random state alone, and what a checkpoint holds is enough to resume bit-equal on a CPU.
+The loss curve is Trainer's own. Added are: losses of every step are kept, a non-finite one ends the run, evaluation
+does not change the random state, and a checkpoint holds enough to resume bit-identically on a CPU.
 """
 
 import errno
@@ -40,14 +40,14 @@ _OPTIMIZERS = {Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
 
 
 def training_arguments(job: TrainingInputs) -> TrainingArguments:
-    """The tutorial's arguments; evaluation, saving and the epoch's order are ours, so Trainer's are off."""
+    """The tutorial's arguments; evaluation, saving and the epoch's order are ours, so Trainer's are disabled."""
     training = job.settings.training
     on_gpu = job.arithmetic.device.type == "cuda"
     optimizer: dict[str, Any] = {}
     if training.optimizer != Optimizer.ADAMW:
-        # Trainer's own default is the AdamW that the installed torch does best.
+        # Trainer's own default is the AdamW variant that the installed torch runs best.
         optimizer["optim"] = _OPTIMIZERS[training.optimizer]
-    # The kubeflow integration of Trainer posts synchronously; the job reports progress from a thread of its own.
+    # The kubeflow integration of Trainer posts synchronously; the job reports progress from a separate thread.
     os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")
     return TrainingArguments(
         output_dir=str(job.folder / TRAINER_FOLDER),
@@ -80,15 +80,15 @@ def training_arguments(job: TrainingInputs) -> TrainingArguments:
 
 
 def draw_as_trainer_does() -> None:
-    """One draw from the global generator, which a plain Trainer's evaluation costs (its DataLoader's base seed).
+    """One draw from the global generator, as a plain Trainer's evaluation makes for its DataLoader's base seed.
 
-    Without it the dropout masks after the first evaluation would not be those of the plain recipe.
+    Without it the dropout masks after the first evaluation would differ from those of the plain recipe.
     """
     torch.empty((), dtype=torch.int64).random_()
 
 
 def draw_in_checkpoint(folder: Path) -> None:
-    """The same draw, in the random state that a checkpoint holds."""
+    """The same draw, in the random state that a checkpoint contains."""
     path = folder / "rng_state.pth"
     with safe_globals():  # type: ignore[no-untyped-call]
         states = torch.load(path, weights_only=True)
@@ -104,20 +104,20 @@ class RecipeTrainer(Trainer):
 
     run: TrainingLoop
     weighs = False
-    """Whether the losses of a step's micro-batches, each a mean over its own targets, are to be weighed by these."""
+    """Whether the losses of a step's micro-batches, each a mean over its own targets, are weighted by their number."""
     _step_targets: torch.Tensor
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return EpochSampler(len(train_dataset or self.train_dataset), self.args.seed)  # type: ignore[arg-type]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Trainer's own; the loss is kept."""
+        """Trainer's own; the loss is recorded."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.run.micro_batch(loss, inputs)
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: Trainer's own counts the model's parameters again in every step."""
+        """Disabled: Trainer's own counts the model's parameters again in every step."""
         return 0
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -129,9 +129,9 @@ class RecipeTrainer(Trainer):
         return samples, items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
-        """Trainer's or the user's own; in training, a micro-batch weighs as many targets as it has.
+        """Trainer's or the user's own; in training, a micro-batch is weighted by its number of targets.
 
-        One without any, as a few masked tokens may leave it, weighs nothing: its mean is no number.
+        One without any, as is possible with few masked tokens, has weight 0: its mean is NaN.
         """
         task, labels = tasks.of(self.run.job.settings.task), inputs["labels"]
         loss = super().compute_loss(model, inputs, *args, **options)
@@ -146,7 +146,7 @@ class RecipeTrainer(Trainer):
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Our figures under Trainer's name, for the user's callbacks."""
+        """Our figures under Trainer's names, for the user's callbacks."""
         figures = self.run.measure(self.state.global_step, self.state.epoch or 0.0)
         draw_as_trainer_does()
         names = {kind.name for kind in FIGURES}
@@ -190,7 +190,7 @@ class RecipeTrainer(Trainer):
 
 
 def _disk_trouble(error: Exception, folder: Path) -> Exception:
-    """A full disk in our words, whichever way the libraries that write put it; any other error as it is."""
+    """Translates a full disk, however the writing library reports it; returns any other error unchanged."""
     if isinstance(error, OSError):
         return disk_error(error, folder)
     if "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BELOW_BYTES:
@@ -199,7 +199,7 @@ def _disk_trouble(error: Exception, folder: Path) -> Exception:
 
 
 class Flow(TrainerCallback):
-    """Tells Trainer what is due."""
+    """Tells Trainer's loop what is due."""
 
     def __init__(self, run: TrainingLoop) -> None:
         self.run = run
@@ -228,12 +228,12 @@ class Flow(TrainerCallback):
 
 @dataclass(frozen=True)
 class Trained:
-    """How training ended.
+    """Result of training.
 
     Attributes:
-        state: the whole run's story.
+        state: history of the whole run.
         step: optimiser steps done.
-        total: planned.
+        total: planned steps.
         epoch: epochs done.
     """
 
@@ -267,10 +267,10 @@ def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
 
 
 def _accumulate_rightly(trainer: RecipeTrainer, job: TrainingInputs) -> None:
-    """Make a step of several micro-batches the step of one batch.
+    """Make a step of several micro-batches equal to a step of one batch.
 
-    Trainer takes a ``forward`` with keyword arguments for one that divides its loss by the targets of the whole step.
-    Many take them and give the mean over their own batch, whose sum is as many times too large as there are batches.
+    Trainer assumes that a ``forward`` with keyword arguments divides its loss by the targets of the whole step.
+    Many accept them and return the mean over their own batch; the sum is then too large by the number of batches.
     """
     if trainer.loss_is_scaled_for_ga is not None:
         return
@@ -278,21 +278,21 @@ def _accumulate_rightly(trainer: RecipeTrainer, job: TrainingInputs) -> None:
     if heeds_count(trainer, row, job.settings.task, job.arithmetic):
         return
     theirs = job.trainer_class.compute_loss is not Trainer.compute_loss or trainer.compute_loss_func is not None
-    # What a loss of somebody's own is the mean of is not known: Trainer divides it by the number of micro-batches.
+    # It is unknown what a user's loss is the mean of: Trainer divides it by the number of micro-batches.
     trainer.weighs = not theirs
     trainer.loss_is_scaled_for_ga = trainer.weighs
 
 
 def computes_own_loss(kind: type[Trainer]) -> bool:
-    """Whether a trainer class has a loss of its own, in training or in evaluation."""
+    """Whether a trainer class computes its own loss, in training or in evaluation."""
     return kind.compute_loss is not Trainer.compute_loss or kind.prediction_step is not Trainer.prediction_step
 
 
 def _plain_loss(trainer: Trainer) -> TrainerLoss:
-    """A batch's loss as a plain Trainer's evaluation has it.
+    """A batch's loss as in a plain Trainer's evaluation.
 
-    For models whose loss Trainer does not know to shift (GPT-2 among them) it counts the first token of a row as an
-    item too, which makes its ``eval_loss`` smaller by one part in the block size.
+    For models whose loss Trainer does not know to be shifted (GPT-2 among them) it counts the first token of a row as
+    an item too, which makes its ``eval_loss`` smaller by one part in the block size.
     """
 
     def loss(batch: dict[str, torch.Tensor], summed: float) -> float | None:
@@ -323,8 +323,8 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
     """Train to the end, from a checkpoint or from the start.
 
     Raises:
-        DivergedError: a loss or weights that are no numbers; earlier checkpoints are kept.
-        InterruptedRunError: a stop was asked for; the step is finished and saved.
+        DivergedError: a loss or weights are NaN or infinite; earlier checkpoints are kept.
+        InterruptedRunError: a stop was requested; the step is finished and saved.
         torch.OutOfMemoryError: the accelerator's memory does not suffice.
     """
     checkpoint = resumed.folder if resumed else None
@@ -355,7 +355,7 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         step, epoch = trainer.state.global_step, float(trainer.state.epoch or 0.0)
         if not state.evaluated(step):
-            # A callback of the user's ended the training between two evaluations.
+            # A user's callback ended the training between two evaluations.
             _evaluate_now(run, step, epoch)
         run.flush()
         job.uploads.wait()

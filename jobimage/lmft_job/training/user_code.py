@@ -1,4 +1,4 @@
-"""The user's own classes: imported only where whoever runs this allows it."""
+"""The user's own classes: imported only if whoever starts the run allows it."""
 
 import importlib
 from typing import Any
@@ -9,10 +9,10 @@ from lmft_job.errors import InvalidError
 
 
 def refuse_forbidden_code(run: RunFile, settings: Settings) -> None:
-    """Refuse code that the manifest asks for and nobody allowed.
+    """Refuse code that the manifest asks for and that is not allowed.
 
     Raises:
-        InvalidError: every field that asks for it.
+        InvalidError: lists every field that asks for it.
     """
     training = settings.training
     problems = []
@@ -34,10 +34,10 @@ def refuse_forbidden_code(run: RunFile, settings: Settings) -> None:
 
 
 def load_user_code(settings: Settings) -> tuple[type[Any], list[Any]]:
-    """The trainer class and the callbacks of the manifest; Trainer and none where it names none.
+    """The trainer class and the callbacks of the manifest; Trainer and an empty list by default.
 
     Raises:
-        InvalidError: a path that cannot be imported, or names something else than a Trainer or TrainerCallback.
+        InvalidError: a path that cannot be imported, or names something other than a Trainer or TrainerCallback.
     """
     from transformers import Trainer, TrainerCallback
 
@@ -56,7 +56,7 @@ def load_user_code(settings: Settings) -> tuple[type[Any], list[Any]]:
     for path, kind in zip(settings.training.callbacks, classes, strict=True):
         try:
             callbacks.append(kind())  # type: ignore[misc]
-        except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             problems.append(f"spec.training.callbacks: {path} cannot be made without arguments ({error})")
     if problems:
         raise InvalidError(problems)

@@ -1,11 +1,12 @@
-"""Logits whose rows are as wide as matrix units want them.
+"""Logits whose rows have a width that suits matrix units.
 
 The vocabulary of GPT-2 has 50,257 tokens, and BF16 rows of an odd length cannot be read in the pieces that a GPU's
-matrix units take: three products with the head then cost more than half of a step (H100: 30 of 76 ms at 16 x 1,024
-tokens and 124M parameters). Under autocast the head's weight is copied to 16 bits anyway; here the copy gets rows of
-zeros up to a multiple of 64, and what they give is cut away again. Weights, checkpoints and logits stay what they were.
+matrix units use: three products with the head then take more than half of a step's time (H100: 30 of 76 ms at
+16 x 1,024 tokens and 124M parameters). Under autocast the head's weight is copied to 16 bits anyway; here the copy is
+padded with rows of zeros to a multiple of 64, and their outputs are removed. Weights, checkpoints and logits do not
+change.
 
-The loss over the logits is compiled where layers are: one pass over them in place of six.
+The loss over the logits is compiled if layers are: one pass over them instead of six.
 """
 
 import types
@@ -40,7 +41,7 @@ def _forward(head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def aligned_head(model: Any, *, compiled: bool) -> Iterator[None]:
-    """Within it, the model's head computes aligned; with ``compiled``, its loss function is compiled."""
+    """Within it, the model's head computes with an aligned width; with ``compiled``, its loss function is compiled."""
     head, own_loss = model.get_output_embeddings(), model.__dict__.get("_loss_function")
     head.forward = types.MethodType(_forward, head)
     if compiled and hasattr(model, "loss_function"):

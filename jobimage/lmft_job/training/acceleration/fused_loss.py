@@ -2,10 +2,10 @@
 
 Logits are rows x tokens x vocabulary: 8 rows of 1,024 tokens and 128k words take 4 GB in FP32, more than the weights
 of a small model, and as much again for their gradient. ``torch.nn.functional.linear_cross_entropy`` multiplies with
-the head's weight and sums the loss in chunks. In training the model's head hands its input on, and the model's loss
-function multiplies; outside of training nothing is changed, so that generation and evaluation see logits as ever.
+the head's weight and sums the loss in chunks. In training the model's head passes its input on, and the model's loss
+function multiplies; outside of training nothing changes, so that generation and evaluation see logits as usual.
 
-Whether a head is nothing but a product (no soft cap, no scale, no shift of its own) is found out by trying.
+Whether a head is only a product (no soft cap, no scale, no shift of its own) is determined by trying.
 """
 
 import types
@@ -26,23 +26,23 @@ _COUNT = 40
 
 
 def available() -> bool:
-    """Whether this torch has it (2.13 and later)."""
+    """Whether this torch version has it (2.13 and later)."""
     return hasattr(F, "linear_cross_entropy") and hasattr(torch.nn, "LinearCrossEntropyOptions")
 
 
 class _Fused:
-    """The head and the loss function of one model, while they are replaced."""
+    """Replacements for the head's forward and the loss function of one model."""
 
     def __init__(self, model: Any) -> None:
         self.head = model.get_output_embeddings()
         self.plain_head = self.head.forward
         self.plain_loss = model.loss_function
         self.handed_on = False
-        # With no options torch takes a path that makes the whole logits.
+        # Without options torch takes a path that computes all logits.
         self.options = torch.nn.LinearCrossEntropyOptions()
 
     def forward(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
-        """The head in training: its input."""
+        """The head in training: returns its input."""
         self.handed_on = head.training and torch.is_grad_enabled()
         result: torch.Tensor = hidden if self.handed_on else self.plain_head(hidden)
         return result
@@ -57,7 +57,7 @@ class _Fused:
         shift_labels: torch.Tensor | None = None,
         **options: Any,
     ) -> torch.Tensor:
-        """Transformers' ``ForCausalLMLoss``, from the head's input (batch, length, width) where that was handed on."""
+        """Transformers' ``ForCausalLMLoss``, from the head's input (batch, length, width) if that was passed on."""
         if not self.handed_on:
             plain: torch.Tensor = self.plain_loss(
                 logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=num_items_in_batch,
@@ -85,7 +85,7 @@ class _Fused:
 
 @contextmanager
 def fused_loss(model: Any) -> Iterator[None]:
-    """Within it, forward passes in training give a loss and, in place of logits, what the head was given."""
+    """Within it, forward passes in training return a loss and, in place of logits, the head's input."""
     fused = _Fused(model)
     had_loss = model.__dict__.get("_loss_function")
     fused.head.forward = types.MethodType(fused.forward, fused.head)
@@ -101,10 +101,10 @@ def fused_loss(model: Any) -> Iterator[None]:
 
 
 def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
-    """Whether loss and gradients are the plain ones to 1e-5, tried on random ids with dropout off, in FP32.
+    """Whether loss and gradients equal the plain ones to 1e-5, tried on random ids with dropout off, in FP32.
 
     The head's input is scaled until the logits are as large as a trained model's: a soft cap changes nothing near 0,
-    where those of fresh weights lie. Leaves the global random state, the weights and their gradients alone.
+    where those of fresh weights are. Does not change the global random state, the weights or their gradients.
     """
     head = model.get_output_embeddings()
     if not available() or not isinstance(head, torch.nn.Linear) or not hasattr(model, "loss_function"):
@@ -122,11 +122,11 @@ def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
             hook = head.register_forward_pre_hook(lambda module, given: (given[0] * scale,))
             plain = _loss_and_gradients(model, ids, labels)
             with fused_loss(model):
-                head.training = True  # no dropout elsewhere, and yet the head's way of training
+                head.training = True  # the head in training mode, and no dropout elsewhere
                 fused = _loss_and_gradients(model, ids, labels)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # noqa: BLE001 - a model whose code does not take this keeps its own way
+    except Exception:  # noqa: BLE001 - a model whose code does not support this keeps its own way
         return False
     finally:
         if hook is not None:
@@ -140,7 +140,7 @@ def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _loss_and_gradients(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
-    """The loss, and its gradients for the head and for the input embeddings; the number of targets is given."""
+    """The loss, and its gradients for the head and for the input embeddings; the number of targets is passed."""
     weights = [model.get_output_embeddings().weight]
     if model.get_input_embeddings().weight is not weights[0]:
         weights.append(model.get_input_embeddings().weight)

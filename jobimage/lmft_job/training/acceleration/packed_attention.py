@@ -1,12 +1,13 @@
 """Attention over packed blocks without a mask.
 
-A block is full: nothing in it is padding, so no mask is needed, and a causal model hides the future by the kernel's
-``is_causal``. Transformers does not know that. Given no mask, it looks at the positions for documents that begin
-within a row; given one, it looks whether it hides anything. Either way it reads a value from the device, and the CPU
-waits for all that was queued before. So the blocks come with a mask of ones that nobody reads: transformers'
-registries let a name decide how masks are made and how attention is computed, and under ours none is made.
+A block is full: nothing in it is padding, so no mask is needed, and a causal model hides later tokens by the kernel's
+``is_causal``. Transformers does not know that. Without a mask, it checks the positions for documents that begin
+within a row; with one, it checks whether it hides anything. Either way it reads a value from the device, and the CPU
+waits for everything queued before. So the blocks come with a mask of ones that is never read: transformers'
+registries select by name how masks are made and how attention is computed, and under the name used here no mask is
+made.
 
-Only for forward passes of whole blocks. Generation, with its cache and its padding, keeps the model's own attention.
+Only for forward passes of whole blocks. Generation, with its cache and its padding, uses the model's own attention.
 """
 
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def _attend(
 
 
 def _no_mask(*args: Any, **options: Any) -> None:
-    """The mask of a block that is full."""
+    """The mask of a full block: none."""
 
 
 def _register() -> None:
@@ -68,8 +69,8 @@ def packed_attention(model: Any) -> Iterator[None]:
 def admits_packed_attention(model: Any, block_size: int, arithmetic: Arithmetic) -> bool:
     """Whether a model gives the same logits with :func:`packed_attention`, tried on one random block of full length.
 
-    A model of sliding windows does not, nor one that computes attention in a way of its own. In FP32, since the
-    rounding of BF16 would hide a window. Draws nothing from the global random state and keeps no gradient.
+    A model with sliding windows does not, nor one with its own computation of attention. In FP32, since the
+    rounding of BF16 would hide a window. Does not use the global random state and keeps no gradient.
     """
     if getattr(model.config, "_attn_implementation", None) != _REPLACED:
         return False
@@ -85,7 +86,7 @@ def admits_packed_attention(model: Any, block_size: int, arithmetic: Arithmetic)
             return bool((plain - packed).norm() <= _TOLERANCE * plain.norm())
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # noqa: BLE001 - a model whose code does not take this keeps its own way
+    except Exception:  # noqa: BLE001 - a model whose code does not support this keeps its own way
         return False
     finally:
         model.train(was_training)

@@ -1,6 +1,6 @@
-"""What makes a step fast on a GPU and leaves its figures as they are; what a model may refuse is tried on it first.
+"""Selects what makes a step faster on a GPU with unchanged figures; what may not suit a model is tried on it first.
 
-On a CPU nothing here is on: a step's time is its arithmetic there, and the tutorials' figures stay equal to the bit.
+On a CPU all of it is off: arithmetic dominates there, and the tutorials' figures stay bit-identical.
 """
 
 import shutil
@@ -20,21 +20,21 @@ from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_l
 from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
 
 COMPILING_PAYS_STEPS = 500
-"""Planned steps from which compiling is taken to pay. Chosen, not measured: how long it takes depends on the model."""
+"""Planned steps from which compiling is assumed to pay. Chosen, not measured: its duration depends on the model."""
 
 _LARGE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What a run uses.
+    """Accelerations of a run.
 
     Attributes:
         packed: blocks need no mask (:mod:`lmft_job.training.acceleration.packed_attention`).
-        aligned: the head computes in a width that suits matrix units
+        aligned: the head computes with a width that suits matrix units
             (:mod:`lmft_job.training.acceleration.aligned_head`).
         fused: training computes its loss without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
-        compiled: the model's layers are compiled in place; names of weights stay.
+        compiled: the model's layers are compiled in place; names of weights do not change.
     """
 
     packed: bool = False
@@ -54,7 +54,7 @@ class Acceleration:
         return [f"attention {attention}", *(part for part, used in parts.items() if used)]
 
     def collate(self, plain: Collate) -> Collate:
-        """Rows to a batch: packed blocks come with the mask that is not read."""
+        """Makes a batch of rows: packed blocks come with the mask that is not read."""
         if not self.packed:
             return plain
 
@@ -66,7 +66,7 @@ class Acceleration:
 
     @contextmanager
     def evaluating(self, model: Any) -> Iterator[None]:
-        """Around forward passes over held-out rows."""
+        """Context for forward passes over held-out rows."""
         with ExitStack() as used:
             if self.packed:
                 used.enter_context(packed_attention(model))
@@ -76,19 +76,19 @@ class Acceleration:
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
-        """Around training."""
+        """Context for training."""
         with self.evaluating(model), fused_loss(model) if self.fused else ExitStack():
             yield
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Around generation, whose shapes change with every token: compiled layers run as they are written."""
+        """Context for generation, whose shapes change with every token: compiled layers run uncompiled."""
         with torch.compiler.set_stance("force_eager") if self.compiled else ExitStack():
             yield
 
 
 PLAIN = Acceleration()
-"""Nothing: what a CPU gets."""
+"""No acceleration, as on a CPU."""
 
 
 def choose_acceleration(
@@ -102,17 +102,17 @@ def choose_acceleration(
     wanted: Compile,
     own_loss: bool,
 ) -> Acceleration:
-    """What a run on this device uses.
+    """The accelerations for a run on this device.
 
     Args:
         model: on its device.
-        task: packed blocks are those of language models.
+        task: only language models have packed blocks.
         arithmetic: device and precision.
-        block_size: tokens of a row, where all rows are packed blocks of the same length; None for padded rows.
-        rows: in a forward pass.
+        block_size: tokens of a row, if all rows are packed blocks of the same length; None for padded rows.
+        rows: rows in a forward pass.
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
-        own_loss: whether a trainer class of the user's computes the loss, from logits.
+        own_loss: whether the user's trainer class computes the loss, from logits.
     """
     if arithmetic.device.type != "cuda":
         return PLAIN
@@ -132,26 +132,26 @@ def choose_acceleration(
 
 
 def _logits_are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
-    """Whether the logits of a pass, in 16 bits, in FP32, and their gradient, take a good share of the device.
+    """Whether the logits of a pass, in 16 bits and in FP32, and their gradient, take much of the device's memory.
 
-    Only then does training do without them: what the loss without logits costs in time on a GPU was not measured.
+    Only then is the loss computed without them: its cost in time on a GPU was not measured.
     """
     total = torch.cuda.get_device_properties(arithmetic.device).total_memory
     return 10 * tokens * int(model.get_output_embeddings().weight.shape[0]) > _LARGE_SHARE * total
 
 
 def can_compile() -> bool:
-    """Whether torch's compiler has what it builds kernels with: Triton, and a C compiler for its launchers."""
+    """Whether torch's compiler has what it needs to build kernels: Triton, and a C compiler for its launchers."""
     from torch.utils._triton import has_triton
 
     return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
 def compile_layers(model: Any) -> bool:
-    """Compile each layer in place; all share one graph. False where the model does not name its layers.
+    """Compile each layer in place; all share one graph. False if the model does not name its layers.
 
-    The layers are those that transformers' ``_no_split_modules`` names, which it does for every model that can be
-    spread over devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
+    The layers are those in transformers' ``_no_split_modules``, which it sets for every model that can be split
+    across devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
     """
     names = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
