@@ -24,7 +24,7 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
     Args:
         folder: a checkpoint, fetched and verified.
         model: the model to resume; unchanged.
-        own_trainer: whether the user's trainer class trains, whose optimizer state may have any content.
+        own_trainer: whether the user's trainer class is used; its optimizer state may have any content.
 
     Raises:
         DamagedFolderError: some of it does not load; the message says which file and why.

@@ -117,7 +117,7 @@ def _position_limit(model: Any, tokenizer: Any, ordinary: torch.Tensor) -> int |
 
     def look(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         for ids in (*given, *named.values()):
-            # Some models pad their input, so the table may have more rows.
+            # Some models pad their input, so there may be more position ids.
             if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.ndim and ids.shape[-1] >= length:
                 row = ids.reshape(-1, ids.shape[-1])[0, :length]
                 if torch.equal(row - row[0], counted):

@@ -169,7 +169,7 @@ class TrainingLoop:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the evaluations say to stop early."""
+        """Whether early stopping is due, by the evaluations."""
         return self.state.exhausted(self.job.settings.training.early_stopping_patience)
 
     def finished(self, step: int) -> bool:
