@@ -74,11 +74,12 @@ def test_a_token_goes_and_what_stands_around_it_stays(token: str, around: str) -
     assert count == 1
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("value", VALUES)
+# An ampersand in a value ends it in an address.
+PAIRS = [(form, value) for form in FORMS for value in VALUES if not ("&" in form and "&" in value)]
+
+
+@pytest.mark.parametrize(("form", "value"), PAIRS)
 def test_a_random_value_of_a_telling_name_goes(form: str, value: str) -> None:
-    if "&" in value and "&" in form:
-        pytest.skip("an ampersand ends a value there")
     for name in NAMES:
         said, count = redact(form.format(name=name, value=value))
         assert value not in said, said
