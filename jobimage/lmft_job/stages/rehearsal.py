@@ -60,7 +60,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
         findings.problems.append(
             f"spec.training.gradientCheckpointing: a model of type {kind} does not support it; remove it"
         )
-    ordinary = _ordinary_ids(model, tokenizer)
+    ordinary = _ordinary_ids(tokenizer)
     limit = _position_limit(model, tokenizer, ordinary)
     one_end = False
     try:
@@ -92,7 +92,7 @@ def _cpu(model: Any) -> Arithmetic:
     return Arithmetic(next(model.parameters()).device)
 
 
-def _ordinary_ids(model: Any, tokenizer: Any) -> torch.Tensor:
+def _ordinary_ids(tokenizer: Any) -> torch.Tensor:
     """Ids that can occur in text, in order: special ids have another meaning in some models."""
     special = set(tokenizer.all_special_ids)
     return torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special) or sorted(special))

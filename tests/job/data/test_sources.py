@@ -123,7 +123,7 @@ def test_slices_are_those_of_datasets(split: str, expected: range) -> None:
 
 @pytest.mark.parametrize("split", ["train[:33%]", "train[33%:67%]", "train[1%:]", "train[:-3]", "train[-50%:]"])
 @pytest.mark.parametrize("rows", [1, 7, 50, 1066])
-def test_slices_round_as_datasets_does(tmp_path: Path, split: str, rows: int) -> None:
+def test_slices_round_as_datasets_does(split: str, rows: int) -> None:
     import datasets
 
     instruction = datasets.ReadInstruction.from_spec(split).to_absolute({"train": rows})[0]

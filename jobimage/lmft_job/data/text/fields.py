@@ -9,6 +9,11 @@ MOST_SHOWN = 20
 _LONGEST_NAME = 60
 _TURNS = ({"role", "content"}, {"from", "value"}, {"role", "parts"}, {"role", "text"}, {"role", "value"})
 """Fields of a turn of a conversation: those of OpenAI, ShareGPT, Gemini, and other common names."""
+CONVERT_CONVERSATIONS = (
+    "Fine-tuning on conversations is planned for a later release; until then convert each one to text first, {'text': "
+    "tokenizer.apply_chat_template(messages, tokenize=False)}"
+)
+"""What to do with conversations, for messages."""
 
 
 class WrongKindError(ValueError):
@@ -21,8 +26,7 @@ class ConversationError(WrongKindError):
     def __init__(self) -> None:
         super().__init__(
             "conversations: turns with a role each. To train on one of their fields would lose roles, template and "
-            "end tokens. Fine-tuning on conversations is planned for a later release; until then convert each one to "
-            "text first, {'text': tokenizer.apply_chat_template(messages, tokenize=False)}, and name that field"
+            f"end tokens. {CONVERT_CONVERSATIONS}, and name that field"
         )
 
 

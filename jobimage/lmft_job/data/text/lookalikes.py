@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmft_job.data.sources.lines import BOM, DataFile
-from lmft_job.data.text.fields import is_turn, listed
+from lmft_job.data.text.fields import CONVERT_CONVERSATIONS, is_turn, listed
 
 _SAMPLE = 1 << 18
 """Bytes that are examined. Single-line texts beyond it are accepted."""
@@ -52,9 +52,9 @@ def _json(lines: list[str], text: str) -> str | None:
         _refuse_rows(objects)
         return f"JSON objects with the fields {listed(list(objects[0]))}"
     if lines and all(isinstance(value, list) for value in values):
-        if any(is_turn(turn) for value in values if isinstance(value, list) for turn in value):
+        inner = [row for value in values for row in value]
+        if any(map(is_turn, inner)):
             raise LooksLikeRowsError(_CONVERSATIONS)
-        inner = [row for value in values if isinstance(value, list) for row in value]
         if inner and all(isinstance(row, dict) for row in inner):
             _refuse_rows(inner)
         return "JSON arrays"
@@ -70,9 +70,8 @@ def _parsed(line: str) -> Any:
 
 
 _CONVERSATIONS = (
-    "contains conversations as JSON, and would be trained on with all its braces. Fine-tuning on conversations is "
-    "planned for a later release; until then convert each one to text first, {'text': "
-    "tokenizer.apply_chat_template(messages, tokenize=False)}, and set spec.dataset.format to json"
+    f"contains conversations as JSON, and would be trained on with all its braces. {CONVERT_CONVERSATIONS}, and set "
+    "spec.dataset.format to json"
 )
 
 
