@@ -8,6 +8,7 @@ import pytest
 
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.status import LMFineTuneStatus
+from lmft_api.status.reading import read_status
 from lmft_api.wire.result import Result, encode
 from lmft_api.wire.run_file import Stage
 from lmft_operator.decide.draft import Decision, notices
@@ -16,7 +17,6 @@ from lmft_operator.domain.facts import JobFacts, Key, Observed, PodFacts, Resume
 from lmft_operator.domain.plan import Plan
 from lmft_operator.jobs import manifest
 from lmft_operator.settings import OperatorSettings, parse
-from lmft_operator.status import edit
 
 START = 1_800_000_000.0
 SPEC: dict[str, Any] = {
@@ -54,7 +54,7 @@ class World:
         )  # fmt: skip
         jobs, pods = tuple(self.jobs.values()), tuple(self.pods.values())
         return Observed(
-            run=run, status=edit.parse(run.status), now=self.now, jobs=jobs, pods=pods, warnings=self.warnings,
+            run=run, status=read_status(run.status), now=self.now, jobs=jobs, pods=pods, warnings=self.warnings,
             source=self.source,
         )  # fmt: skip
 

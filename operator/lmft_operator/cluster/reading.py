@@ -122,7 +122,7 @@ class PageSize:
     """How many objects of a list to request at a time, when objects may be of any size.
 
     A page that cannot be parsed whole wastes a request and a megabyte. So after such a page, objects are requested one
-    by one until some in a row were small: one at first, and twice as many after each further wasted page. A mix of
+    by one until some in a row were small: two after the first such page, twice as many after each further one. A mix of
     large and small objects therefore costs a few such pages, not one for each object.
 
     Args:

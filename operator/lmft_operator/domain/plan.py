@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lmft_api.spec.pod import Toleration
-from lmft_api.wire.run_file import (
-    Stage,
-)
+from lmft_api.wire.run_file import Stage
 
 
 @dataclass(frozen=True)

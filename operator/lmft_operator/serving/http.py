@@ -52,14 +52,10 @@ class Server:
     async def start(self) -> None:
         """Start listening. Raises OSError when the port is in use."""
         await self._runner.setup()
-        dropped, name, make = (
-            metrics.DROPPED,
-            self._port.name,
-            cast(Callable[[], asyncio.Protocol], self._runner.server),
-        )
+        name, make = self._port.name, cast(Callable[[], asyncio.Protocol], self._runner.server)
         self._listener = Listener(
-            make, self._port.limits, self._port.tls, lambda reason: dropped.labels(name, reason).inc()
-        )  # fmt: skip
+            make, self._port.limits, self._port.tls, lambda reason: metrics.DROPPED.labels(name, reason).inc()
+        )
         metrics.CONNECTIONS.labels(name).set_function(self._listener.__len__)
         self._listener.listen(self._port.host, self._port.number)
 

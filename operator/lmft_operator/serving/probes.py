@@ -3,8 +3,8 @@
 A liveness probe that is not answered in time restarts the operator, so this port does as little as possible for each
 connection: no HTTP library, no task, only a request's bytes and one response on the bare socket. A request that arrives
 with its connection is answered on accepting it, before it could be closed to make room. And one turn of the event loop
-accepts as many connections as have arrived meanwhile: when its queue is full, the kernel makes clients retry only after
-one second, then three, then seven.
+accepts a few hundred connections: when its queue is full, the kernel makes clients retry only after one second, then
+three, then seven.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 Problem = Callable[[], str | None]
 """Returns None when all is well, else what is wrong."""
 AT_ONCE = 256
+"""Connections accepted in one turn of the event loop."""
 _BACKLOG = 4096
 """Linux's default maximum (``net.core.somaxconn``)."""
 _HEAD_BYTES = 8192
@@ -93,8 +94,8 @@ class Probes:
 
     def _problem(self, path: str) -> str | None:
         now = asyncio.get_running_loop().time()
-        when, problem = self._found.get(path, (0.0, None))
-        if path not in self._found or now - when > _KEPT_SECONDS:
+        when, problem = self._found.get(path, (float("-inf"), None))
+        if now - when > _KEPT_SECONDS:
             try:
                 problem = self._checks[path][0]()
             except Exception as error:  # whatever it is, a probe must be answered

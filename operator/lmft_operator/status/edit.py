@@ -25,18 +25,13 @@ from lmft_api.status import (
     Results,
     Usage,
 )
-from lmft_api.status.reading import read_status, with_unknown
+from lmft_api.status.reading import with_unknown
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
 from lmft_api.wire.result import Result
 from lmft_operator.domain.verdict import Verdict
 
 Model = TypeVar("Model", bound=ApiModel)
-
-
-def parse(text: str) -> LMFineTuneStatus:
-    """The status as stored; from one written by another release, as much as can be read."""
-    return read_status(text)
 
 
 def change(before: Model, /, **values: Any) -> Model:

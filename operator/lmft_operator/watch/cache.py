@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
+from lmft_api.status.reading import read_status
 from lmft_api.text.times import seconds
 from lmft_operator.cluster.errors import RestoredError
 from lmft_operator.decide.waiting import TOLD
@@ -31,7 +32,6 @@ from lmft_operator.domain.facts import (
     pod_facts,
     run_facts,
 )
-from lmft_operator.status.edit import parse
 from lmft_operator.watch.waits import Waits
 
 TOMBSTONE_SECONDS = 600.0
@@ -279,7 +279,7 @@ class Cache:
         pods = tuple(by_our_clock(pod, now) for pod in pods)
         uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
-        return Observed(run=run, status=parse(run.status), now=now, jobs=jobs, pods=pods, warnings=warnings)
+        return Observed(run=run, status=read_status(run.status), now=now, jobs=jobs, pods=pods, warnings=warnings)
 
     def job_names(self, run: RunFacts) -> dict[int, str]:
         """Names of the run's Jobs, by attempt number."""

@@ -45,20 +45,14 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
 
     kopf.on.login(registry=registry)(access.login)
 
-    def route(seen: Sink, gone: Sink) -> Callable[..., None]:
-        def handle(event: JsonObject, **_: Any) -> None:
+    def route(seen: Sink, gone: Sink) -> Callable[..., Any]:
+        # kopf runs plain functions in a thread pool; the cache belongs to the event loop.
+        async def handle(event: JsonObject, **_: Any) -> None:
             key = (gone if event["type"] == "DELETED" else seen)(event["object"])
             if key is not None:
                 enqueue(key)
 
         return handle
-
-    def asynchronous(handle: Callable[..., None]) -> Callable[..., Any]:
-        # kopf runs plain functions in a thread pool; the cache belongs to the event loop.
-        async def handler(event: JsonObject, **_: Any) -> None:
-            handle(event)
-
-        return handler
 
     def run_gone(body: JsonObject) -> Key | None:
         cache.run_gone(body)
@@ -75,12 +69,10 @@ def register(cache: Cache, enqueue: Callable[[Key], None]) -> kopf.OperatorRegis
     def warning_gone(body: JsonObject) -> Key | None:
         return None
 
-    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="runs")(asynchronous(route(run_seen, run_gone)))
-    kopf.on.event("batch", "v1", "jobs", registry=registry, id="jobs")(
-        asynchronous(route(cache.job_seen, cache.job_gone))
-    )
-    kopf.on.event("v1", "pods", registry=registry, id="pods")(asynchronous(route(cache.pod_seen, cache.pod_gone)))
-    kopf.on.event("v1", "events", registry=registry, id="warnings")(asynchronous(route(cache.warned, warning_gone)))
+    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="runs")(route(run_seen, run_gone))
+    kopf.on.event("batch", "v1", "jobs", registry=registry, id="jobs")(route(cache.job_seen, cache.job_gone))
+    kopf.on.event("v1", "pods", registry=registry, id="pods")(route(cache.pod_seen, cache.pod_gone))
+    kopf.on.event("v1", "events", registry=registry, id="warnings")(route(cache.warned, warning_gone))
     return registry
 
 

@@ -22,6 +22,7 @@ from lmft_operator.watch.namespaces import Served
 
 logger = logging.getLogger(__name__)
 KINDS = (PLURAL, "jobs", "pods")
+"""Kinds whose full lists are compared with the cache."""
 LEAST_SECONDS = 20.0
 """Least seconds between two comparisons."""
 GATHER_SECONDS = 1.0

@@ -15,14 +15,12 @@ from typing import Any
 from kopf._cogs.clients import api, errors, fetching
 from kopf._cogs.clients import watching as streams
 
-from lmft_api import PLURAL
 from lmft_operator.cluster.client import Cluster
 from lmft_operator.cluster.errors import ClusterError, ForbiddenError
 from lmft_operator.cluster.reading import read_event
+from lmft_operator.watch.resync import KINDS
 
 logger = logging.getLogger(__name__)
-COMPARED = (PLURAL, "jobs", "pods")
-"""Kinds whose full lists are compared with the cache."""
 BEGIN_AGAIN = {"type": "ERROR", "object": {"code": 410}}
 """What an API server sends when a watch is too old to continue."""
 LISTED = "events"
@@ -54,12 +52,12 @@ class Watches:
         try:
             await asyncio.wait_for(self._all.wait(), seconds)
         except TimeoutError:
-            missing = ", ".join(sorted({*COMPARED, LISTED} - self._kinds))
+            missing = ", ".join(sorted({*KINDS, LISTED} - self._kinds))
             logger.warning("no watch of %s has started yet; does the operator have the permission?", missing)
 
     async def _fetch(self, *, resource: Any, namespace: Any, **others: Any) -> AsyncIterator[tuple[Any, Any]]:
         kind = resource.plural
-        if kind not in (*COMPARED, LISTED):
+        if kind not in (*KINDS, LISTED):
             async for page in self._original(resource=resource, namespace=namespace, **others):
                 yield page
             return
@@ -70,7 +68,7 @@ class Watches:
             yield [], str(await self._retried_version(kind, namespace))
             self._begun()
         self._kinds.add(kind)
-        if self._kinds >= {*COMPARED, LISTED}:
+        if self._kinds >= {*KINDS, LISTED}:
             self._all.set()
 
     async def _watch(self, *, resource: Any, **others: Any) -> AsyncIterator[Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from lmft_api.status.reading import read_status
 from lmft_operator.domain.facts import Key, ResumeSource, RunFacts
-from lmft_operator.status.edit import parse
 
 
 class Waits:
@@ -53,7 +53,7 @@ class Waits:
         run = self._runs.get(key)
         if run is None:
             return ResumeSource(exists=False)
-        status = parse(run.status)
+        status = read_status(run.status)
         uri = status.results.model_uri if status.results else None
         if uri is None and status.checkpoint is not None:
             uri = status.checkpoint.uri  # it holds model and tokenizer too

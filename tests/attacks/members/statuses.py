@@ -10,6 +10,7 @@ from typing import Any
 
 from attacks.members.objects import HOSTILE, identity, places, put, taken_out
 from attacks.registry import Attack
+from lmft_api.status.reading import read_status
 from lmft_api.wire.run_file import Stage
 from lmft_operator.decide.run import decide
 from lmft_operator.domain.facts import JobFacts, Observed, PodFacts, run_facts
@@ -77,7 +78,7 @@ def look(status: Any, moment: str) -> None:
     run = run_facts({"kind": "LMFineTune", "metadata": metadata, "spec": SPEC, "status": status})
     spec, problems = read_spec(run, SETTINGS)
     jobs, pods = MOMENTS[moment]
-    seen = Observed(run=run, status=edit.parse(run.status), now=NOW, jobs=jobs, pods=pods)
+    seen = Observed(run=run, status=read_status(run.status), now=NOW, jobs=jobs, pods=pods)
     decision = decide(seen, spec, problems, SETTINGS)
     shown = overlay(seen.status, decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
     edit.patch(run.status, seen.status, shown.status)

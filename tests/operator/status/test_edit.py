@@ -18,6 +18,7 @@ from lmft_api.status import (
     Provenance,
     Results,
 )
+from lmft_api.status.reading import read_status
 from lmft_api.text.times import seconds
 from lmft_api.wire.result import Result
 from lmft_operator.decide.judge import judge, last_words, scrub
@@ -74,7 +75,7 @@ def test_transition_time_moves_only_with_the_status():
 
 def test_a_condition_of_somebody_else_stays():
     foreign = {"type": "Approved", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "x"}
-    before = edit.parse(json.dumps({"conditions": [foreign]}))
+    before = read_status(json.dumps({"conditions": [foreign]}))
     after = edit.with_condition(before, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
     assert [c.type for c in after.conditions] == ["Approved", "Succeeded", "Finished"]
 
@@ -106,7 +107,7 @@ def test_a_result_adds_and_does_not_take_away():
 
 
 def test_a_status_of_another_version_is_read_as_far_as_it_can_be():
-    seen = edit.parse(json.dumps({"phase": "Nonsense", "failures": 2, "newField": 1, "model": "gpt2"}))
+    seen = read_status(json.dumps({"phase": "Nonsense", "failures": 2, "newField": 1, "model": "gpt2"}))
     assert (seen.phase, seen.failures, seen.model) == (None, 2, "gpt2")
 
 
@@ -127,7 +128,7 @@ def test_attempts_that_a_newer_release_wrote_count_once(World, newer):
     world.step()
     world.end_pod(code=6, said="x")
     stored = world.status.to_json() | newer
-    world.status = edit.parse(json.dumps(stored))
+    world.status = read_status(json.dumps(stored))
     # when this one goes on with it
     world.later(3600)
     world.step()
@@ -145,7 +146,7 @@ def test_what_a_newer_release_wrote_stays_in_what_this_one_writes():
         "conditions": [{"type": "Approved", "status": "Maybe"}],
         "evaluations": [{"step": 1, "epoch": "1", "evalLoss": "2", "bleu": "0.3"}],
     }
-    seen = edit.parse(json.dumps(stored))
+    seen = read_status(json.dumps(stored))
     after = edit.with_attempt(seen, Attempt(number=3, job="r-3"))
     after = edit.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
     after = edit.change(after, evaluations=[*seen.evaluations, evaluation(2)])
@@ -165,7 +166,7 @@ def test_what_cannot_be_read_is_cut_out_with_as_little_around_it_as_may_be():
         "checkpoint": {"step": -1, "uri": "s3://m"},
         "provenance": {"versions": {str(number): "1" for number in range(40)}, "image": "i"},
     }
-    seen = edit.parse(json.dumps(stored)).to_json()
+    seen = read_status(json.dumps(stored)).to_json()
     assert seen["results"] == {"perplexity": "8.5", "samples": [{"prompt": "p"}]}
     assert "checkpoint" not in seen
     assert (len(seen["provenance"]["versions"]), seen["provenance"]["image"]) == (32, "i")
@@ -175,7 +176,7 @@ def test_what_cannot_be_read_is_cut_out_with_as_little_around_it_as_may_be():
     "text", ["[1]", '"x"', "null", '{"attempts": {"a": 1}}', '{"conditions": [[]], "attempts": 1}']
 )
 def test_nonsense_is_an_empty_status(text):
-    assert (edit.parse(text).attempts or [], edit.parse(text).conditions or []) == ([], [])
+    assert (read_status(text).attempts or [], read_status(text).conditions or []) == ([], [])
 
 
 def test_finished_is_true_at_either_end_with_the_reason_and_false_before_and_when_the_run_goes_on():
@@ -220,7 +221,7 @@ def test_a_run_that_an_earlier_release_ended_gets_what_is_new(World):
     old = world.status.to_json()
     old["conditions"] = [c for c in old["conditions"] if c["type"] == "Succeeded"]
     del old["results"]["display"]
-    world.status = edit.parse(json.dumps(old))
+    world.status = read_status(json.dumps(old))
     world.step()
     assert [(c.type, c.status, c.reason) for c in world.status.conditions] == [
         ("Succeeded", "True", "Completed"), ("Finished", "True", "Completed"),
@@ -233,7 +234,7 @@ def test_a_run_that_an_earlier_release_ended_gets_what_is_new(World):
 
 def test_a_status_survives_its_own_round_trip():
     whole = {"failures": 1, "results": {"modelURI": "s3://m", "perplexity": "8.5"}, "phase": "Failed"}
-    assert edit.parse(json.dumps(whole)).to_json() == whole
+    assert read_status(json.dumps(whole)).to_json() == whole
 
 
 SECRETS = [
