@@ -15,6 +15,7 @@ from lmft_api.schema.rules import RULES_KEY
 from lmft_api.schema.structural import PRESERVE, structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
+from lmft_api.text.wording import in_words
 from lmft_api.wire.run_file import MUTABLE_FIELDS
 
 _WRITTEN = "<!-- Written by `make generate` from the types in api/lmft_api; change those, not this page. -->\n"
@@ -37,7 +38,7 @@ def _reference() -> str:
         "# Manifest reference\n",
         f"`apiVersion: {API_VERSION}`, `kind: {KIND}`. Text in quotes means that a number must be quoted. The same "
         "text is on a cluster: `kubectl explain lmft.spec.training`. Before the first attempt everything may change; "
-        f"after it only {_listed([f'`{name}`' for name in MUTABLE_FIELDS])} of the spec, and metadata.\n",
+        f"after it only {in_words([f'`{name}`' for name in MUTABLE_FIELDS])} of the spec, and metadata.\n",
         *_object(structural_schema(LMFineTuneSpec), "spec"),
         *_object(structural_schema(LMFineTuneStatus), "status"),
     ]
@@ -121,10 +122,6 @@ def _reasons_by_outcome() -> dict[str, list[Reason]]:
 
 def _linked(reason: Reason) -> str:
     return f"[{reason.value}](#{reason.value.lower()})"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
 def _line(text: str) -> str:

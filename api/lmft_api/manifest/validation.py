@@ -1,6 +1,7 @@
 """Finds every problem of a manifest at once, each with its field path and what to do.
 
-The CRD is generated from the same types and rules (:mod:`lmft_api.crd`): what passes here passes the API server.
+The CRD is generated from the same types and rules (:mod:`lmft_api.generate.crd`): what passes here passes the API
+server.
 """
 
 from collections.abc import Iterable, Iterator

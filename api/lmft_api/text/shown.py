@@ -2,6 +2,8 @@
 
 import re
 
+from lmft_api.text.wording import shorten
+
 _COMMANDS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -26,4 +28,4 @@ def shown(text: str) -> str:
 def one_line(text: str, limit: int | None = None) -> str:
     """Shown text with white space collapsed, cut to ``limit`` characters with an ellipsis."""
     folded = shown(" ".join(printable(text).split()))
-    return folded if limit is None or len(folded) <= limit else folded[: limit - 1].rstrip() + "…"
+    return folded if limit is None else shorten(folded, limit)

@@ -11,7 +11,7 @@ _MOST_COMPARED = 1000
 def sentence(text: str) -> str:
     """The text with a full stop, unless it already ends like a sentence."""
     text = text.strip()
-    return text if text.endswith((".", "!", "?", "…")) else text + "."
+    return text if text.endswith((".", "!", "?", ELLIPSIS)) else text + "."
 
 
 def in_words(names: Sequence[str]) -> str:

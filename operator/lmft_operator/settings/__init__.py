@@ -4,18 +4,16 @@ The path is ``LMFT_OPERATOR_CONFIG``, by default ``/etc/lmft-operator/config.yam
 or a wrong type stops the operator with the field's path, so that a typing error never becomes a silent default.
 """
 
-from lmft_operator.settings.file import CONFIG_VARIABLE, OperatorSettings, SettingsError, load, parse
-from lmft_operator.settings.manifests import JobSettings, Policy, PolicyRules
+from lmft_operator.settings.file import OperatorSettings, SettingsError, load, parse
+from lmft_operator.settings.manifests import JobSettings, PolicyRules
 from lmft_operator.settings.process import ApiSettings, LeaderSettings, ProgressSettings
 from lmft_operator.settings.types import Section
 
 __all__ = [
-    "CONFIG_VARIABLE",
     "ApiSettings",
     "JobSettings",
     "LeaderSettings",
     "OperatorSettings",
-    "Policy",
     "PolicyRules",
     "ProgressSettings",
     "Section",
