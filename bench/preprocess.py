@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / folder) for folder in ("api", "jobimage", "tests/job")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("api", "jobimage", "tests")]
 BLOCK_SIZE = 128
 VOCABULARY = 16_000
 
@@ -173,7 +173,7 @@ def main() -> None:
 
 def compare(folder: Path, rows: int) -> None:
     """All contenders on one corpus; ours on ten times the corpus too."""
-    from corpora import write_json
+    from support.corpora import write_json
 
     from lmft_api.spec import Task
     from lmft_job.models import tokenizers

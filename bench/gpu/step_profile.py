@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.loops import SHAPES, WARM, Bench, Clock
+from loops import SHAPES, WARM, Bench, Clock
 from torch.profiler import ProfilerActivity, profile
 
 from lmft_job.attempt.context import quiet_transformers

@@ -8,12 +8,12 @@ host or for another prefix, or a file outside of where it was to go.
 import os
 import random
 import resource
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from support.limits import within_seconds
 
 from attacks.hostile_s3 import Answer, service
 from attacks.registry import Attack
@@ -302,19 +302,3 @@ MOST_MEBIBYTES = 200
 
 def peak_mebibytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-@contextmanager
-def within_seconds(limit: int) -> Iterator[None]:
-    """Raises rather than hang."""
-
-    def too_long(number: int, frame: object) -> None:
-        raise TimeoutError(f"it did not end within {limit} s")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(limit)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from attacks.members.storage_answers import mutated, within_seconds
+from support.limits import within_seconds
+
+from attacks.members.storage_answers import mutated
 from attacks.registry import Attack
 from lmft_job.attempt.identity import RUN_MARKER, read_claim
 from lmft_job.attempt.journal import begun, known_steps, place

@@ -1,12 +1,10 @@
 """A file:// folder into which strangers have put links, fifos, devices and strange names: these spoil themselves."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.limits import within_seconds
 
 from lmft_job.checkpoints import complete, prune
 from lmft_job.errors import InvalidError, RefusedError
@@ -28,22 +26,6 @@ def elsewhere(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Store:
     return open_store((tmp_path / "out").as_uri())
-
-
-@contextmanager
-def within_seconds(limit: int) -> Iterator[None]:
-    """Fails rather than hang."""
-
-    def too_long(number: int, frame: object) -> None:
-        raise AssertionError(f"it did not end within {limit} s")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(limit)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def content(folder: Path) -> dict[str, bytes]:
