@@ -65,7 +65,7 @@ def test_a_queue_that_takes_the_place_of_a_run_away_is_asked_for_another(new_run
     admit(1, False)
     assert run.job(2)["spec"]["suspend"] is True
     run.wait("Queued")
-    assert [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"]
+    eventually(lambda: [job["metadata"]["name"] for job in run.jobs()] == ["eli5-2"], "the first attempt's Job gone")
     admit(2)
     run.ends(2, said=DONE)
     status = run.wait("Completed")
