@@ -15,6 +15,7 @@ from lmft_api.wire.layout import run_id
 from lmft_api.wire.run_file import KUBERNETES_GRACE_SECONDS, RunFile
 from lmft_job.errors import InvalidError
 from lmft_job.observers.events import Observer
+from lmft_job.process.deferred import defer_slow_imports
 from lmft_job.process.grace import Grace
 from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import INTERRUPT, Interrupt
@@ -140,7 +141,11 @@ class RunContext:
 
 
 def quiet_libraries() -> None:
-    """Turn off the libraries' progress bars, advice, telemetry, and the thread pools that a fork would break."""
+    """Turn off the libraries' progress bars, advice, telemetry, slow imports, and thread pools that a fork would break.
+
+    Call it before they are imported.
+    """
+    defer_slow_imports()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
