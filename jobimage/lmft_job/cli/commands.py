@@ -81,6 +81,16 @@ def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with ma
 
 
 @app.command()
+def schema() -> None:
+    """Print the manifest's JSON Schema, with which an editor completes fields and marks mistakes."""
+    import json
+
+    from lmft_api.generate.editor_schema import editor_schema
+
+    typer.echo(json.dumps(editor_schema(), indent=1))
+
+
+@app.command()
 def watch(
     name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,
