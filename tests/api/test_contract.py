@@ -202,7 +202,7 @@ def largest(schema: dict[str, Any]) -> int:
     return int(schema["maxLength"]) + 2 if kind == "string" else 20
 
 
-def test_all_that_a_spec_may_hold_is_less_than_64_kib():
+def test_all_that_a_spec_may_hold_is_less_than_128_kib():
     # given the texts that are bounded together beside each by itself
     together = {"dataset": ["files"], "sample": ["prompts"]}
     together["podTemplate"] = ["labels", "annotations", "nodeSelector", "tolerations", "env", "volumes"]
@@ -212,7 +212,7 @@ def test_all_that_a_spec_may_hold_is_less_than_64_kib():
         whole += 8000 + sum(around(schema) for schema in schemas) - sum(map(largest, schemas))
         assert any("8000" in rule.cel for rule in SPEC["properties"][section][RULES_KEY])
     # then they leave a tenant no room
-    assert whole < 64 * 1024
+    assert whole < 128 * 1024
 
 
 def around(schema: dict[str, Any]) -> int:

@@ -30,7 +30,7 @@ def test_the_change_of_every_figure_can_be_judged(kind: Figure) -> None:
 
 
 def test_results_hold_no_figure_that_the_table_does_not_know() -> None:
-    others = {"display", "samples", "model_uri", "report_uri"}
+    others = {"display", "samples", "model_uri", "adapter_uri", "report_uri"}
     table = {name for kind in FIGURES for name in kind.fields}
 
     assert Results.model_fields.keys() - others == table

@@ -46,6 +46,8 @@ def spec(**fields: Any) -> LMFineTuneSpec:
         ("sample.top_k", 50, 3, 50),
         ("sample.top_p", 0.95, 0.95, 0.95),
         ("output.weights", "Last", "Last", "Last"),
+        ("output.merge", None, None, None),
+        ("training.quantization", None, None, None),
         ("resources.gpus", 0, 0, 0),
     ],
 )
@@ -107,3 +109,38 @@ def test_the_run_file_survives_its_way_as_json():
     run = RunFile(name="a", namespace="b", uid="c", attempt=2, spec=spec(suspend=False))
 
     assert RunFile.parse(run.to_json()) == run
+
+
+def test_an_adapter_takes_defaults_that_suit_it():
+    settings = resolve(spec(training={"adapter": {}})).flat()
+    assert {name: value for name, value in settings.items() if "adapter" in name} == {
+        "training.adapter.type": "LoRA", "training.adapter.rank": 16, "training.adapter.alpha": 32,
+        "training.adapter.dropout": 0.05, "training.adapter.target_modules": ["all-linear"],
+        "training.adapter.rank_stabilized": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("training", "output", "wanted"),
+    [
+        ({"adapter": {}}, None, {"training.learning_rate": 2e-4, "output.merge": True}),
+        ({"adapter": {}, "learningRate": "1e-3"}, {}, {"training.learning_rate": 1e-3, "output.merge": True}),
+        (
+            {"adapter": {}, "quantization": "NF4"},
+            {"merge": False},
+            {"training.quantization": "NF4", "output.merge": False},
+        ),
+        ({"adapter": {"dropout": "0", "rank": 8}}, None, {"training.adapter.dropout": 0.0, "training.adapter.rank": 8}),
+    ],
+)
+def test_what_goes_with_an_adapter_is_resolved(training: Any, output: Any, wanted: dict[str, Any]):
+    fields = {"training": training} | ({} if output is None else {"output": output})
+    found = resolve(spec(**fields)).flat()
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_a_manifest_without_an_adapter_has_the_hash_and_the_settings_that_it_had():
+    assert spec_hash(spec()) == "b5867ba0d52a3ff129ac72ff39e6c7eb14ad56631f042f175a9550077c0e8e19"
+    assert not [
+        name for name in resolve(spec()).flat() if "adapter" in name or "quantization" in name or "merge" in name
+    ]

@@ -179,9 +179,9 @@ def test_a_job_in_another_namespace_does_not_hide_a_pod_whose_own_job_is_gone() 
 
 def test_a_spec_that_is_not_read_is_an_invalid_one(World: Any) -> None:
     world = World()
-    world.problems = ("spec: is 70,008 bytes as JSON, and at most 65,536 are read (SHA-256 abc)",)
+    world.problems = ("spec: is 140,008 bytes as JSON, and at most 131,072 are read (SHA-256 abc)",)
     observed = world.observed()
     assert replace(observed.run, unread=world.problems[0]) != observed.run, "a change of it is seen"
     world.step()
     assert (world.reason, world.created) == ("InvalidSpec", [])
-    assert "at most 65,536 are read" in world.message
+    assert "at most 131,072 are read" in world.message

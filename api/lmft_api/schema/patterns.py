@@ -28,6 +28,7 @@ STORAGE_URI_PATTERN = rf"^({_BUCKET}(/({_KEY})?)?|file:///({_KEY})?)$"
 FILE_URI_PATTERN = rf"^({_BUCKET}/{_KEY}|file://{_KEY})$"
 SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 - the name of a key
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MODULE_PATTERN = r"^(all-linear|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)$"
 IMAGE_PATTERN = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
 PATTERN_HINTS: dict[str, str] = {
     DECIMAL_PATTERN: 'must be quoted decimal text such as "2e-5" or "0.01"',
@@ -47,6 +48,7 @@ PATTERN_HINTS: dict[str, str] = {
     MOUNT_PATH_PATTERN: "must be an absolute path such as /data, without '.' or '..' or a final '/'",
     SECRET_KEY_PATTERN: "must be a key of a Secret: letters, digits, '-', '_' and '.'",
     VARIABLE_PATTERN: "must be a name such as MY_VARIABLE: letters, digits and '_'",
+    MODULE_PATTERN: "must be all-linear, or the name of a module such as q_proj or self_attn.q_proj",
     IMAGE_PATTERN: "must be an image name such as registry.example.com/team/image:tag",
     FILE_URI_PATTERN: "must be s3://bucket/key or file:///path, with * and ? as wildcards",
 }

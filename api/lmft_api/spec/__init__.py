@@ -5,11 +5,15 @@ from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom
 from lmft_api.spec.model import HubTokenRef, Model, Tokenizer
 from lmft_api.spec.output import Output, PushToHub, Sample
 from lmft_api.spec.training import (
+    ALL_LINEAR,
+    Adapter,
+    AdapterType,
     CheckpointPolicy,
     Compile,
     Evaluation,
     Optimizer,
     Precision,
+    Quantization,
     Scheduler,
     Training,
     Weights,
@@ -17,6 +21,9 @@ from lmft_api.spec.training import (
 from lmft_api.tasks import Task
 
 __all__ = [
+    "ALL_LINEAR",
+    "Adapter",
+    "AdapterType",
     "Builtin",
     "CheckpointPolicy",
     "Compile",
@@ -31,6 +38,7 @@ __all__ = [
     "Precision",
     "Preparation",
     "PushToHub",
+    "Quantization",
     "ResumeFrom",
     "Sample",
     "Scheduler",

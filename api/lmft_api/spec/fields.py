@@ -104,4 +104,16 @@ class LMFineTuneSpec(ApiModel):
             lambda s: s.output is None or s.output.push_to_hub is None or s.hub_token_secret_ref is not None,
             "hubTokenSecretRef",
         ),
+        Rule(
+            "!has(self.training) || !has(self.training.adapter) || !has(self.model.fromConfig)",
+            "an adapter needs a pretrained model; remove it, or set model.name instead of fromConfig",
+            lambda s: s.training is None or s.training.adapter is None or s.model.from_config is None,
+            "training.adapter",
+        ),
+        Rule(
+            "!has(self.output) || !has(self.output.merge) || (has(self.training) && has(self.training.adapter))",
+            "merge goes with training.adapter; remove it",
+            lambda s: s.output is None or s.output.merge is None or bool(s.training and s.training.adapter),
+            "output.merge",
+        ),
     )

@@ -57,3 +57,5 @@ class Output(ApiModel):
     """Last, or the Best by evaluation loss. Default: Last."""
     push_to_hub: PushToHub | None = None
     """Upload the model to the hub too."""
+    merge: bool | None = None
+    """Merge a trained adapter into the model's weights and publish both; false publishes only it. Default: true."""

@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmft_api.spec import (
+    ALL_LINEAR,
+    Adapter,
+    AdapterType,
     Compile,
     Dataset,
     LMFineTuneSpec,
@@ -11,11 +14,15 @@ from lmft_api.spec import (
     Optimizer,
     Precision,
     PushToHub,
+    Quantization,
     Scheduler,
     Task,
     Weights,
 )
 from lmft_api.tasks import TASKS
+
+ADAPTER_LEARNING_RATE = 2e-4
+"""Peak learning rate of an adapter: about ten times that of all weights (QLoRA, Dettmers et al. 2023, table 9)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,23 @@ class DatasetSettings:
     eval_split: str | None
     block_size: int | None
     mask_probability: float | None
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Resolved ``spec.training.adapter``."""
+
+    type: AdapterType
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...]
+    rank_stabilized: bool
+
+    @property
+    def all_linear(self) -> bool:
+        """Whether every linear layer is a target, rather than those that are named."""
+        return self.target_modules == (ALL_LINEAR,)
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,8 @@ class TrainingSettings:
     watchdog_seconds: int
     callbacks: tuple[str, ...]
     trainer_class: str | None
+    adapter: AdapterSettings | None = None
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,8 @@ class OutputSettings:
     uri: str | None
     weights: Weights
     push_to_hub: PushToHub | None
+    merge: bool | None = None
+    """Whether the adapter is merged; None without one."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +146,9 @@ class Settings:
                     rows |= {f"dataset.{name}": entry for name, entry in source.items()}
                 elif isinstance(value, PushToHub):
                     rows[f"{section}.{key}"] = value.repository
+                elif isinstance(value, dict):
+                    listed = {name: list(v) if isinstance(v, tuple) else v for name, v in value.items()}
+                    rows |= {f"{section}.{key}.{name}": entry for name, entry in listed.items()}
                 elif value is not None and value != ():
                     rows[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
         rows["resources.gpus"] = self.gpus
@@ -143,9 +174,16 @@ def resolve(spec: LMFineTuneSpec) -> Settings:
             uri=output.uri if output else None,
             weights=(output.weights if output else None) or Weights.LAST,
             push_to_hub=output.push_to_hub if output else None,
+            merge=_merge(spec),
         ),
         gpus=(spec.resources.gpus_per_node if spec.resources else None) or 0,
     )
+
+
+def _merge(spec: LMFineTuneSpec) -> bool | None:
+    if spec.training is None or spec.training.adapter is None:
+        return None
+    return spec.output is None or spec.output.merge is not False
 
 
 def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
@@ -198,9 +236,23 @@ def _training(spec: LMFineTuneSpec) -> TrainingSettings:
         if name in chosen:
             chosen[name] = float(chosen[name])
     chosen["callbacks"] = tuple(given.callbacks or ())
+    if given.adapter is not None:
+        chosen["adapter"] = _adapter(given.adapter)
+        chosen.setdefault("learning_rate", ADAPTER_LEARNING_RATE)
     if given.max_steps is not None:
         chosen["epochs"] = None
     return replace(settings, **chosen)
+
+
+def _adapter(given: Adapter) -> AdapterSettings:
+    return AdapterSettings(
+        type=given.type or AdapterType.LORA,
+        rank=given.rank or 16,
+        alpha=given.alpha or 32,
+        dropout=0.05 if given.dropout is None else float(given.dropout),
+        target_modules=tuple(given.target_modules or (ALL_LINEAR,)),
+        rank_stabilized=bool(given.rank_stabilized),
+    )
 
 
 def _sample(spec: LMFineTuneSpec) -> SampleSettings:

@@ -3,14 +3,15 @@
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from lmft_api.schema.rules import at_most_one, decimal_rule
+from lmft_api.schema.patterns import MODULE_PATTERN
+from lmft_api.schema.rules import Rule, at_most_one, decimal_rule, only_with
 from lmft_api.schema.types import ApiModel, Decimal, ImportPath
 
 
 class Precision(StrEnum):
-    """Precision of the forward and backward pass; weights are always kept in FP32."""
+    """Precision of the forward and backward pass; trained weights are always kept in FP32."""
 
     AUTO = "Auto"
     BF16 = "BF16"
@@ -48,6 +49,56 @@ class Weights(StrEnum):
     BEST = "Best"
 
 
+class AdapterType(StrEnum):
+    """Kind of adapter."""
+
+    LORA = "LoRA"
+    DORA = "DoRA"
+
+
+class Quantization(StrEnum):
+    """How the frozen base model is stored while an adapter is trained."""
+
+    NF4 = "NF4"
+
+
+ALL_LINEAR = "all-linear"
+"""Every linear layer except the output layer."""
+
+
+class Adapter(ApiModel):
+    """Train small matrices beside the model's frozen weights instead of the weights themselves."""
+
+    type: AdapterType | None = None
+    """LoRA, or DoRA, which learns magnitudes too: slower, and often as good at half the rank. Default: LoRA."""
+    rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Rank of the matrices. Default: 16."""
+    alpha: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The update is scaled by alpha / rank, with rankStabilized by alpha / √rank. Default: 32."""
+    dropout: Decimal | None = None
+    """Dropout before the matrices, quoted. Default: "0.05"."""
+    target_modules: (
+        Annotated[
+            list[Annotated[str, StringConstraints(pattern=MODULE_PATTERN, max_length=128)]],
+            Field(min_length=1, max_length=16),
+        ]
+        | None
+    ) = None
+    """Names of linear modules such as q_proj, or all-linear alone: all but the output layer. Default: [all-linear]."""
+    rank_stabilized: bool | None = None
+    """rsLoRA: scale by alpha / √rank, so that high ranks learn as fast as low ones. Default: false."""
+
+    rules: ClassVar = (
+        decimal_rule("dropout", "dropout", 0.0, 0.9),
+        Rule(
+            "!has(self.targetModules) || !('all-linear' in self.targetModules) || size(self.targetModules) == 1",
+            "all-linear stands alone; remove the other names, or name each module",
+            lambda a: ALL_LINEAR not in (a.target_modules or ()) or len(a.target_modules) == 1,
+            "targetModules",
+        ),
+    )
+
+
 class Training(ApiModel):
     """Hyperparameters; unset ones take the tutorial's value for the task."""
 
@@ -56,7 +107,7 @@ class Training(ApiModel):
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Optimiser steps, instead of epochs."""
     learning_rate: Decimal | None = None
-    """Peak learning rate, quoted. Default: "2e-5"."""
+    """Peak learning rate, quoted; an adapter takes "2e-4" by itself. Default: "2e-5"."""
     weight_decay: Decimal | None = None
     """Decoupled weight decay, quoted. Default: "0.01" (SequenceClassification: "0")."""
     per_device_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -87,9 +138,19 @@ class Training(ApiModel):
     """Import paths of TrainerCallback classes in the image; only where the policy allows user code."""
     trainer_class: ImportPath | None = None
     """Import path of a Trainer subclass in the image, where policy allows user code; evalLoss stays the model's own."""
+    adapter: Adapter | None = None
+    """Train an adapter (LoRA) instead of all weights; {} takes the defaults."""
+    quantization: Quantization | None = None
+    """NF4 keeps the frozen base model in 4 bits while the adapter is trained (QLoRA). Default: none."""
 
     rules: ClassVar = (
         at_most_one("epochs", "maxSteps", "remove one"),
+        only_with(
+            "quantization",
+            "has(self.adapter)",
+            lambda t: t.adapter is not None,
+            "goes with adapter: weights in 4 bits cannot be trained themselves; add adapter: {}, or remove it",
+        ),
         decimal_rule("learningRate", "learning_rate", 0.0, 10.0, above=True),
         decimal_rule("weightDecay", "weight_decay", 0.0, 10.0),
         decimal_rule("maxGradNorm", "max_grad_norm", 0.0, 1_000_000.0, above=True),

@@ -138,7 +138,9 @@ class Results(ApiModel):
     samples: Annotated[list[SampleResult], Field(max_length=16)] | None = None
     """Samples before and after."""
     model_uri: Uri | None = Field(default=None, alias="modelURI")
-    """Folder of the model; loads with pipeline()."""
+    """Folder of the model; loads with pipeline(). The adapter's where that was not merged."""
+    adapter_uri: Uri | None = Field(default=None, alias="adapterURI")
+    """Folder of the adapter that was trained."""
     report_uri: Uri | None = Field(default=None, alias="reportURI")
     """The report page."""
     perplexity_standard_error: Number | None = None

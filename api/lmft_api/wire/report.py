@@ -90,7 +90,9 @@ class ResultFigures(ReportModel):
     samples: list[SampleOutcome] = []
     """Prompts of the manifest, in its order."""
     model_uri: str | None = Field(default=None, alias="modelURI")
-    """Folder of the model."""
+    """Folder of the model; the adapter's where that was not merged."""
+    adapter_uri: str | None = Field(default=None, alias="adapterURI")
+    """Folder of the adapter that was trained."""
     report_uri: str | None = Field(default=None, alias="reportURI")
     """The page."""
 

@@ -28,7 +28,7 @@ MAX_ATTEMPT = 1_000_000
 """No run has had so many attempts; a higher number would leave no numbers for further attempts."""
 _ADDRESS = re.compile(rf"(({'|'.join(OBJECT_STORES)})://[^/\s]|file:///)\S*")
 _FIGURE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
-_ADDRESSES = frozenset({"model_uri", "report_uri"})
+_ADDRESSES = frozenset({"model_uri", "adapter_uri", "report_uri"})
 _SHOWN_OF_ADDRESS, _SHOWN_OF_FIGURE = 120, 32
 
 Model = TypeVar("Model", bound=ApiModel)
@@ -76,6 +76,7 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
         known = _figures(edit.change(result.results, **ours), "results", notes)
         addresses = {
             "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
+            "adapter_uri": _home(known.adapter_uri, "results.adapterURI", on, notes),
             "report_uri": _home(known.report_uri, "results.reportURI", on, notes),
         }
         updates["results"] = edit.change(known, **addresses)

@@ -18,7 +18,7 @@ JsonObject = Mapping[str, Any]
 Shape = Callable[[Any], Any]
 """Converts a JSON value to what may be read of it; None if it counts as absent."""
 
-MAX_SPEC_BYTES = 64 * 1024
+MAX_SPEC_BYTES = 128 * 1024
 MAX_STATUS_BYTES = 256 * 1024
 MAX_TEXT = 4096
 MAX_ITEMS = 256

@@ -90,12 +90,12 @@ def test_what_tenants_write_hurts_nobody_else_now_and_after_a_restart(own: Opera
         ("deep-1200", nested(1_200)),
         ("deep-9000", nested(9_000)),
         ("large", json.dumps("x" * 1_200_000)),
-        ("long", json.dumps("x" * 70_000)),
+        ("long", json.dumps("x" * 140_000)),
     ):
         assert post(api, runs, manifest(hostile, name, config)) == 201
         eventually(lambda at=f"{runs}/{name}": '"reason":"InvalidSpec"' in text(api, at), f"{name} refused")
     assert "more than 200 levels, and is not read" in text(api, f"{runs}/deep-9000")
-    assert "at most 65,536 are read (SHA-256 " in text(api, f"{runs}/long")
+    assert "at most 131,072 are read (SHA-256 " in text(api, f"{runs}/long")
     # and Jobs that claim to be attempts of another tenant's run
     victim = calm.body()["metadata"]
     for name, attempt in (("forged", "999999999"), ("eli5-2", "2"), ("no-number", "²")):

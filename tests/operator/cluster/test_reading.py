@@ -35,10 +35,10 @@ def test_of_an_object_that_is_too_large_too() -> None:
     assert (facts.uid, facts.spec, facts.unread) == ("u1", "{}", reading.CUT)
 
 
-def test_a_spec_of_more_than_64_kib_is_not_kept_but_its_hash_is() -> None:
-    first, second = (run_facts(read_object(run(json.dumps({"a": letter * 70_000})))) for letter in "xy")
+def test_a_spec_of_more_than_128_kib_is_not_kept_but_its_hash_is() -> None:
+    first, second = (run_facts(read_object(run(json.dumps({"a": letter * 140_000})))) for letter in "xy")
     assert first.spec == second.spec == "{}"
-    assert first.unread.startswith("spec: is 70,008 bytes as JSON, and at most 65,536 are read (SHA-256 ")
+    assert first.unread.startswith("spec: is 140,008 bytes as JSON, and at most 131,072 are read (SHA-256 ")
     assert first.unread != second.unread, "a change of it is noticed"
 
 
