@@ -41,6 +41,7 @@ from lmft_operator.process import metrics
 from lmft_operator.process.logs import about
 from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 from lmft_operator.status.progress import ProgressReport, merged
 from lmft_operator.status.throttle import Heard, overlay
 from lmft_operator.watch.cache import Cache
@@ -267,10 +268,9 @@ class Reconciler:
         """The status with the names that the attempts' Jobs really have."""
         names = self._cache.job_names(run)
         attempts = [
-            edit.change(a, job=names[a.number]) if names.get(a.number, a.job) != a.job else a
-            for a in after.attempts or ()
+            change(a, job=names[a.number]) if names.get(a.number, a.job) != a.job else a for a in after.attempts or ()
         ]
-        return edit.change(after, attempts=attempts) if attempts else after
+        return change(after, attempts=attempts) if attempts else after
 
     @staticmethod
     def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
@@ -344,9 +344,9 @@ def _without_plan(seen: Observed, decision: Decision) -> LMFineTuneStatus:
     planned = decision.create.attempt if decision.create is not None else 0
     attempts = [attempt for attempt in decision.status.attempts or () if attempt.number != planned]
     if attempts:
-        return edit.change(decision.status, attempts=attempts)
+        return change(decision.status, attempts=attempts)
     # Before the first attempt nothing is fixed, and the manifest may still change.
-    return edit.change(seen.status, model=decision.status.model)
+    return change(seen.status, model=decision.status.model)
 
 
 def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
@@ -356,6 +356,6 @@ def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
     if ours and not draft.status.attempts:
         draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")
         return draft.status
-    draft.status = edit.change(draft.status, completion_time=None)
+    draft.status = change(draft.status, completion_time=None)
     draft.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
     return draft.status

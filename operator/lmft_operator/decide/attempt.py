@@ -17,6 +17,7 @@ from lmft_operator.domain.facts import JobFacts, PodFacts
 from lmft_operator.domain.verdict import OPEN, Kind, Verdict
 from lmft_operator.jobs import manifest
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 
 MAX_ADOPTED = 9_999
 """Highest attempt number that is accepted from a Job's label alone: anybody may have written the label."""
@@ -71,7 +72,7 @@ def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None
         spec_hash=(job.spec_hash if job else "") or spec_hash(draft.spec),
         seed=resolve(draft.spec).training.seed,
     )
-    draft.status = edit.change(draft.status, provenance=provenance)
+    draft.status = change(draft.status, provenance=provenance)
 
 
 def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
@@ -86,10 +87,10 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
         return _close(draft, attempt, outcome, job, pod)
     if pod is not None and pod.started is not None and attempt.start_time is None:
         started = timestamp(pod.started)
-        attempt = edit.change(attempt, start_time=started)
+        attempt = change(attempt, start_time=started)
         draft.status = edit.with_attempt(draft.status, attempt)
         if draft.status.start_time is None:
-            draft.status = edit.change(draft.status, start_time=started)
+            draft.status = change(draft.status, start_time=started)
     if draft.spec.suspend:
         _stop(draft, job)
         draft.wait(Reason.SUSPENDED, _stopping(pod), Phase.SUSPENDED)
@@ -130,7 +131,7 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
     ):
         return False
     told = draft.seen.status.observed_generation
-    draft.status = edit.change(draft.status, attempts=None, provenance=None)
+    draft.status = change(draft.status, attempts=None, provenance=None)
     draft.wait(*admission.told(CANNOT_CREATE_POD, words))
     left = job.created + REFUSED_SECONDS - draft.seen.now
     if left <= 0 or told not in (None, draft.seen.run.generation):
@@ -254,11 +255,11 @@ def _close(
     attempt = edit.closed(attempt, outcome, draft.status)
     draft.status = edit.with_attempt(draft.status, attempt)
     if draft.status.start_time is None and attempt.start_time is not None:
-        draft.status = edit.change(draft.status, start_time=attempt.start_time)
+        draft.status = change(draft.status, start_time=attempt.start_time)
     if outcome.reason == Reason.INTERRUPTED:
-        draft.status = edit.change(draft.status, interruptions=(draft.status.interruptions or 0) + 1)
+        draft.status = change(draft.status, interruptions=(draft.status.interruptions or 0) + 1)
     if outcome.kind == Kind.RETRY:
-        draft.status = edit.change(draft.status, failures=(draft.status.failures or 0) + 1)
+        draft.status = change(draft.status, failures=(draft.status.failures or 0) + 1)
     draft.closed += _notices(attempt, outcome, earlier)
     if outcome.reason == Reason.DEADLINE_EXCEEDED:
         draft.give_up(outcome.reason, outcome.message)

@@ -11,6 +11,7 @@ from lmft_operator.domain.facts import Observed, PodFacts
 from lmft_operator.domain.plan import Plan
 from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 from lmft_operator.status.messages import linked
 
 ADJUSTED = "Adjusted"
@@ -83,7 +84,7 @@ class DecisionDraft:
             Phase.SUCCEEDED if done else Phase.FAILED,
         )
         if self.status.completion_time is None:
-            self.status = edit.change(self.status, completion_time=timestamp(self.seen.now))
+            self.status = change(self.status, completion_time=timestamp(self.seen.now))
 
     def give_up(self, reason: Reason, message: str) -> None:
         """The run has ended by the operator's own decision: the message says what to try next."""

@@ -13,6 +13,7 @@ from lmft_operator.decide.draft import DecisionDraft, grace, max_retries, since,
 from lmft_operator.domain.plan import Plan
 from lmft_operator.jobs import manifest, policy
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 from lmft_operator.status.messages import linked
 
 MAX_UNREAD = 3
@@ -48,8 +49,8 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft)
     if model_uri is not None and draft.status.provenance is not None:
-        provenance = edit.change(draft.status.provenance, resumed_from=model_uri)
-        draft.status = edit.change(draft.status, provenance=provenance)
+        provenance = change(draft.status.provenance, resumed_from=model_uri)
+        draft.status = change(draft.status, provenance=provenance)
     said = None if draft.seen.jobs else draft.seen.status.succeeded
     wait = waiting.still_refused(said) or waiting.at_creation(
         plan.attempt, queued=manifest.queued(draft.spec, draft.settings)

@@ -13,6 +13,7 @@ from lmft_operator.decide.next import next_attempt
 from lmft_operator.domain.facts import Observed
 from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 
 MAY_GO_ON = frozenset(
     {Reason.INTERRUPTED, Reason.OUT_OF_MEMORY, Reason.STORAGE_UNAVAILABLE, Reason.HUNG, Reason.INTERNAL_ERROR}
@@ -47,7 +48,7 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
         return _invalid(DecisionDraft(seen, spec, settings, before), problems)
     # Once there are attempts the spec is fixed: the column keeps its value if this version cannot read the model.
     model = (before.model if before.attempts else None) or edit.model_column(spec)
-    draft.status = edit.change(draft.status, completion_time=None, model=model)
+    draft.status = change(draft.status, completion_time=None, model=model)
     if attempt is None and clear_outdated(draft):
         return draft.decision()
     # Usually one round; more when a crash came between creating the Job of an attempt and listing it in the status.
@@ -103,7 +104,7 @@ def _after_the_end(draft: DecisionDraft, before: LMFineTuneStatus) -> Decision:
     seen = draft.seen
     after = edit.with_what_is_new(before)
     if before.observed_generation != seen.run.generation:
-        after = edit.change(after, observed_generation=seen.run.generation)
+        after = change(after, observed_generation=seen.run.generation)
     # A Job whose pod has ended is about to be closed by its controller; deleting it would delete the log too.
     done = {pod.attempt for pod in seen.pods if pod.ended and not pod.gone}
     live = [job.name for job in seen.jobs if not (job.finished or job.deleting or job.attempt in done)]

@@ -8,7 +8,6 @@ ends.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from lmft_api.addresses import OBJECT_STORES
@@ -22,7 +21,7 @@ from lmft_operator.domain.facts import Key
 from lmft_operator.domain.verdict import Verdict
 from lmft_operator.jobs import policy
 from lmft_operator.settings import OperatorSettings
-from lmft_operator.status import edit
+from lmft_operator.status.change import Model, ResultValues, change, with_values
 
 MAX_ATTEMPT = 1_000_000
 """No run has had so many attempts; a higher number would leave no numbers for further attempts."""
@@ -30,8 +29,6 @@ _ADDRESS = re.compile(rf"(({'|'.join(OBJECT_STORES)})://[^/\s]|file:///)\S*")
 _FIGURE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _ADDRESSES = frozenset({"model_uri", "adapter_uri", "report_uri"})
 _SHOWN_OF_ADDRESS, _SHOWN_OF_FIGURE = 120, 32
-
-Model = TypeVar("Model", bound=ApiModel)
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,16 @@ def screened(outcome: Verdict, on: Grounds) -> Verdict:
 def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
     """The accepted parts of a result, and notes on the rest: the field and the reason."""
     notes: list[str] = []
-    updates: dict[str, Any] = {}
+    updates: ResultValues = {}
     if result.results is not None:
-        ours = {"display": None}  # the short form that kubectl shows is written by the operator
-        known = _figures(edit.change(result.results, **ours), "results", notes)
-        addresses = {
-            "model_uri": _home(known.model_uri, "results.modelURI", on, notes),
-            "adapter_uri": _home(known.adapter_uri, "results.adapterURI", on, notes),
-            "report_uri": _home(known.report_uri, "results.reportURI", on, notes),
-        }
-        updates["results"] = edit.change(known, **addresses)
+        # The short form that kubectl shows is written by the operator.
+        known = _figures(change(result.results, display=None), "results", notes)
+        updates["results"] = change(
+            known,
+            model_uri=_home(known.model_uri, "results.modelURI", on, notes),
+            adapter_uri=_home(known.adapter_uri, "results.adapterURI", on, notes),
+            report_uri=_home(known.report_uri, "results.reportURI", on, notes),
+        )
     if result.checkpoint is not None:
         home = _home(result.checkpoint.uri, "checkpoint.uri", on, notes)
         updates["checkpoint"] = result.checkpoint if home is not None else None
@@ -89,12 +86,11 @@ def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
         updates["adjustments"] = [shown(words) for words in result.adjustments]
     if result.provenance is not None:
         # The operator itself has found out which run spec.resumeFrom led to; a user's own image may claim anything.
-        provenance = None if on.own_image else edit.change(result.provenance, resumed_from=None)
-        updates["provenance"] = provenance
+        updates["provenance"] = None if on.own_image else change(result.provenance, resumed_from=None)
     highest = result.highest_attempt
     if on.own_image or (highest is not None and highest > MAX_ATTEMPT):
         updates["highest_attempt"] = None
-    return edit.change(result, **updates), notes
+    return change(result, **updates), notes
 
 
 def _figures(model: Model, place: str, notes: list[str]) -> Model:
@@ -103,7 +99,7 @@ def _figures(model: Model, place: str, notes: list[str]) -> Model:
     for name, value in wrong.items():
         field = type(model).model_fields[name].alias
         notes.append(f'{place}.{field} "{shorten(shown(value), _SHOWN_OF_FIGURE)}" is not a figure')
-    return edit.change(model, **dict.fromkeys(wrong))
+    return with_values(model, dict.fromkeys(wrong))
 
 
 def _evaluations(evaluations: list[EvaluationResult], notes: list[str]) -> list[EvaluationResult]:

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from lmft_api.figures import Scale, known
 from lmft_api.reasons import Phase, Reason
-from lmft_api.schema.types import ApiModel
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import (
     FINISHED,
@@ -30,20 +29,7 @@ from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
 from lmft_api.wire.result import Result
 from lmft_operator.domain.verdict import Verdict
-
-Model = TypeVar("Model", bound=ApiModel)
-
-
-def change(before: Model, /, **values: Any) -> Model:
-    """A copy with other values, given by their Python names.
-
-    Raises:
-        TypeError: the model has no such field.
-    """
-    unknown = values.keys() - type(before).model_fields.keys()
-    if unknown:
-        raise TypeError(f"{type(before).__name__} has no field {', '.join(sorted(unknown))}")
-    return before.model_copy(update=values)
+from lmft_operator.status.change import Model, StatusValues, change, with_values
 
 
 def with_condition(
@@ -131,7 +117,7 @@ def _above(number: int, result: Result | None) -> int | None:
 
 def with_result(status: LMFineTuneStatus, result: Result, *, complete: bool) -> LMFineTuneStatus:
     """The status with the job's final result; fields that the job left out for lack of space keep their values."""
-    updates: dict[str, Any] = {}
+    updates: StatusValues = {}
     if result.results is not None:
         results = _merged(status.results, result.results)
         updates["results"] = change(results, display=displayed(results))
@@ -223,4 +209,4 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 def _merged(before: Model | None, after: Model) -> Model:
     given = {name: getattr(after, name) for name in type(after).model_fields if getattr(after, name) is not None}
-    return after if before is None else change(before, **given)
+    return after if before is None else with_values(before, given)

@@ -12,6 +12,7 @@ from lmft_api.wire.layout import checkpoint_folder
 from lmft_api.wire.progress import MetricName, TrainerStatus
 from lmft_operator.domain.facts import JobFacts, PodFacts
 from lmft_operator.status import edit
+from lmft_operator.status.change import StatusValues, change, with_values
 from lmft_operator.tokens.identity import Identity, Refusal
 
 
@@ -70,7 +71,7 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
         # Our clock, not the pod's: it is compared with our clock.
         last_update_time=timestamp(report.received),
     )
-    updates: dict[str, object] = {"progress": progress}
+    updates: StatusValues = {"progress": progress}
     results = _results(status.results, sent)
     if results is not None:
         updates["results"] = results
@@ -85,12 +86,12 @@ def merged(status: LMFineTuneStatus, report: ProgressReport, run_folder: str) ->
     begun = _integer(sent.metric(MetricName.RESUMED_FROM_STEP))
     if begun is not None:
         # An attempt that is killed leaves no result that would report this.
-        told = {"resumed_from_step": begun, "lost_steps": _integer(sent.metric(MetricName.LOST_STEPS))}
+        lost = _integer(sent.metric(MetricName.LOST_STEPS))
         updates["attempts"] = [
-            edit.change(attempt, **told) if attempt.number == report.attempt else attempt
+            change(attempt, resumed_from_step=begun, lost_steps=lost) if attempt.number == report.attempt else attempt
             for attempt in status.attempts or ()
         ]
-    return edit.change(status, **updates)
+    return change(status, **updates)
 
 
 def newsworthy(before: LMFineTuneStatus, after: LMFineTuneStatus) -> bool:
@@ -118,8 +119,8 @@ def _results(results: Results | None, sent: TrainerStatus) -> Results | None:
         found[PERPLEXITY.name] = decimal(math.exp(loss), PERPLEXITY.digits)
     if not found:
         return None
-    merged = edit.change(results or Results(), **found)
-    return edit.change(merged, display=edit.displayed(merged))
+    merged = with_values(results or Results(), found)
+    return change(merged, display=edit.displayed(merged))
 
 
 def _evaluation(sent: TrainerStatus) -> EvaluationResult | None:

@@ -23,6 +23,7 @@ from lmft_api.text.times import seconds
 from lmft_api.wire.result import Result
 from lmft_operator.decide.judge import judge, last_words, scrub
 from lmft_operator.status import edit
+from lmft_operator.status.change import change
 
 NOW = 1_800_000_000.0
 
@@ -149,7 +150,7 @@ def test_what_a_newer_release_wrote_stays_in_what_this_one_writes():
     seen = read_status(json.dumps(stored))
     after = edit.with_attempt(seen, Attempt(number=3, job="r-3"))
     after = edit.with_condition(after, ConditionStatus.UNKNOWN, Reason.PENDING, "a", Phase.PENDING, NOW, 1)
-    after = edit.change(after, evaluations=[*seen.evaluations, evaluation(2)])
+    after = change(after, evaluations=[*seen.evaluations, evaluation(2)])
 
     patch = edit.patch(json.dumps(stored), seen, after)
 
@@ -283,8 +284,3 @@ def test_conditions_of_others_leave_room_for_ours():
 @pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "", None])
 def test_a_time_that_python_does_not_know_is_none(time):
     assert seconds(time) is None
-
-
-def test_a_change_of_a_field_that_does_not_exist_is_an_error() -> None:
-    with pytest.raises(TypeError, match="LMFineTuneStatus has no field completed, fase"):
-        edit.change(LMFineTuneStatus(), fase="Training", completed=None)
