@@ -21,7 +21,7 @@ from lmft_job.attempt.ending import conclude, with_progress
 from lmft_job.data import prepared  # noqa: F401 - imported here, once, rather than in every child
 from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.events import Observer
-from lmft_job.process.signals import INTERRUPT
+from lmft_job.process.signals import Interrupt
 from lmft_job.recipe import run
 
 UID = "12345678-aaaa"
@@ -183,7 +183,8 @@ def attempt(
 def _child(
     home: Path, spec: dict[str, Any], number: int, name: str, patch: Any, run_file: dict[str, Any], teller: _Teller
 ) -> int:
-    INTERRUPT.install()
+    interrupt = Interrupt()
+    interrupt.install()
     if patch is not None:
         patch(teller)
     folder = home / f"work-{name}-{number}"
@@ -199,10 +200,12 @@ def _child(
         def recipe() -> Any:
             file = RunFile(name=name, namespace="team", uid=UID, attempt=number, spec=parse_spec(spec), **run_file)
             observer = Broadcast([teller])
-            contexts.append(RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart))
-            return run(contexts[-1])
+            context = RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart)
+            context.interrupt = interrupt
+            contexts.append(context)
+            return run(context)
 
-        ending = conclude(recipe)
+        ending = conclude(recipe, interrupt)
         teller.tell("result", json.dumps(with_progress(ending, contexts[-1]).to_json()))
         return ending.exit_code
 

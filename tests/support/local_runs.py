@@ -11,7 +11,7 @@ from typing import Any
 from support.forked import toy_spec
 
 from lmft_job.cli.run import LocalOptions, run_manifest
-from lmft_job.process.signals import INTERRUPT
+from lmft_job.process.signals import Interrupt
 
 
 def manifest(home: Path, **sections: object) -> Path:
@@ -44,8 +44,9 @@ def run_here(
             os.chdir(home)
             os.environ["LMFT_CACHE"] = str(home / "cache")
             patch()
-            INTERRUPT.install()
-            code = run_manifest(path, LocalOptions(**options))
+            interrupt = Interrupt()
+            interrupt.install()
+            code = run_manifest(path, LocalOptions(**options), interrupt)
         finally:
             os._exit(code)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

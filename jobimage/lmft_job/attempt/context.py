@@ -18,7 +18,7 @@ from lmft_job.observers.events import Observer
 from lmft_job.process.deferred import defer_slow_imports
 from lmft_job.process.grace import Grace
 from lmft_job.process.secrets import Scrubber
-from lmft_job.process.signals import INTERRUPT, Interrupt
+from lmft_job.process.signals import Interrupt
 from lmft_job.process.watchdog import Watchdog
 from lmft_job.storage import Store, join_key, open_store
 
@@ -71,7 +71,7 @@ class RunContext:
     restart: Callable[[], None]
     overwrite: bool = False
     pod: str = ""
-    interrupt: Interrupt = INTERRUPT
+    interrupt: Interrupt = field(default_factory=Interrupt)
     scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
     timings: dict[str, float] = field(default_factory=dict)
     progress: AttemptProgress = field(default_factory=AttemptProgress)

@@ -10,7 +10,7 @@ from lmft_api.text.shown import shown
 from lmft_api.wire.result import Counts, Result
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import InvalidError, JobError
-from lmft_job.process.signals import INTERRUPT, StopNow
+from lmft_job.process.signals import Interrupt, StopNow
 
 BUG_EXIT = 1
 _REPORT_IT = (
@@ -34,7 +34,7 @@ class Ending:
     problems: tuple[str, ...] = ()
 
 
-def conclude(run: Callable[[], Result]) -> Ending:
+def conclude(run: Callable[[], Result], interrupt: Interrupt) -> Ending:
     """Run, and turn the result or exception into an ending. Bugs print a traceback on stderr."""
     try:
         return Ending(ExitCode.DONE, run())
@@ -45,9 +45,9 @@ def conclude(run: Callable[[], Result]) -> Ending:
     except JobError as error:
         return _failed(error.exit_code, error.reason, str(error))
     except Exception as error:  # noqa: BLE001 - last resort: a result instead of none
-        if INTERRUPT.requested:
+        if interrupt.requested:
             # A library wrapped the stop in an error of its own.
-            return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, INTERRUPT.words)
+            return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, interrupt.words)
         print(shown(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, MemoryError) or _CPU_ALLOCATOR in str(error):
             return _failed(BUG_EXIT, Reason.OUT_OF_MEMORY, "the process ran out of memory; raise spec.resources.memory")

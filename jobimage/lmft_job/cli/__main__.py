@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from lmft_api.reasons import ExitCode
-from lmft_job.process.signals import INTERRUPT, StopNow
+from lmft_job.process.signals import Interrupt, StopNow
 from lmft_job.process.streams import keep_going
 
 _LONG_COMMANDS = frozenset({"run", "demo"})
@@ -18,14 +18,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Characters that an old locale cannot encode are escaped instead of raising.
             stream.reconfigure(errors="backslashreplace")
-    long = is_long(sys.argv[1:])
+    long, interrupt = is_long(sys.argv[1:]), Interrupt()
     try:
         if long:
             keep_going()
-            INTERRUPT.install()
+            interrupt.install()
         from lmft_job.cli.commands import app
 
-        app()
+        app(obj=interrupt)
     except StopNow:
         sys.exit(ExitCode.INTERRUPTED)
     except OSError as problem:

@@ -9,6 +9,7 @@ import typer
 
 from lmft_api import KIND, PLURAL, __version__
 from lmft_api.text.shown import one_line
+from lmft_job.process.signals import Interrupt
 
 app = typer.Typer(
     help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
@@ -40,6 +41,7 @@ def options(
 
 @app.command()
 def run(
+    entry: typer.Context,
     manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
     output: Output = None,
     overwrite: Annotated[bool, typer.Option(help="Start from scratch if a run of this name exists.")] = False,
@@ -54,7 +56,7 @@ def run(
     from lmft_job.cli.run import LocalOptions, run_manifest
 
     options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again())
-    raise typer.Exit(run_manifest(manifest, options))
+    raise typer.Exit(run_manifest(manifest, options, entry.ensure_object(Interrupt)))
 
 
 def _again() -> str:
@@ -65,11 +67,11 @@ def _again() -> str:
 
 
 @app.command()
-def demo(output: Output = None) -> None:
+def demo(entry: typer.Context, output: Output = None) -> None:
     """Train a small model on Python's own language reference; needs no network. Takes a few minutes."""
     from lmft_job.cli.run import LocalOptions, run_demo
 
-    raise typer.Exit(run_demo(LocalOptions(output, again=_again())))
+    raise typer.Exit(run_demo(LocalOptions(output, again=_again()), entry.ensure_object(Interrupt)))
 
 
 @app.command()

@@ -21,7 +21,7 @@ from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import conclude
 from lmft_job.cli.validate import is_foreign, problems_of, title_of, words
 from lmft_job.observers.console import ConsoleObserver
-from lmft_job.process.signals import replace_process
+from lmft_job.process.signals import Interrupt, replace_process
 from lmft_job.storage import Store
 
 NAMESPACE = "default"
@@ -49,14 +49,14 @@ class LocalOptions:
     again: str = "lmft run"
 
 
-def run_demo(options: LocalOptions) -> int:
+def run_demo(options: LocalOptions, interrupt: Interrupt) -> int:
     """The quickstart, packaged; a finished demo starts from scratch, an interrupted one resumes."""
     with as_file(files("lmft_job") / DEMO) as manifest:
-        return run_manifest(manifest, options, again_when_done=True)
+        return run_manifest(manifest, options, interrupt, again_when_done=True)
 
 
-def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = False) -> int:
-    """Run the one LMFineTune of a file; returns the exit code."""
+def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, again_when_done: bool = False) -> int:
+    """Run the one LMFineTune of a file; returns the exit code. ``interrupt``: requests to stop."""
     found = _read(path)
     if found is None:
         return ExitCode.INVALID
@@ -84,16 +84,23 @@ def run_manifest(path: Path, options: LocalOptions, *, again_when_done: bool = F
                 file=sys.stderr,
             )
             return ExitCode.INVALID
-        return _run_alone(path, name, spec, options, cache, folder, again_when_done)
+        return _run_alone(path, name, spec, options, interrupt, cache, folder, again_when_done)
 
 
 def _run_alone(
-    path: Path, name: str, spec: LMFineTuneSpec, options: LocalOptions, cache: Path, folder: Path, again_when_done: bool
+    path: Path,
+    name: str,
+    spec: LMFineTuneSpec,
+    options: LocalOptions,
+    interrupt: Interrupt,
+    cache: Path,
+    folder: Path,
+    again_when_done: bool,
 ) -> int:
     """Run it; no other process runs the same name and output at this time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with ConsoleObserver() as console:
+    with ConsoleObserver(stopping=lambda: interrupt.requested) as console:
         if spec.resume_from is not None:
             console.note("spec.resumeFrom takes effect on a cluster only; this run starts from spec.model")
         context = RunContext(
@@ -111,8 +118,9 @@ def _run_alone(
             secrets=None,
             observer=console,
             hung=_hung,
-            restart=_restart,
+            restart=lambda: _restart(interrupt),
             overwrite=options.overwrite,
+            interrupt=interrupt,
         )
 
         def run():  # type: ignore[no-untyped-def]
@@ -122,8 +130,8 @@ def _run_alone(
 
             return run(context)
 
-        ending = conclude(run)
-        if stopped := ending.exit_code == ExitCode.INTERRUPTED and context.interrupt.requested:
+        ending = conclude(run, interrupt)
+        if stopped := ending.exit_code == ExitCode.INTERRUPTED and interrupt.requested:
             saved = context.progress.checkpoint
             console.interrupted(saved.step if saved else None, options.again)
     if ending.exit_code != ExitCode.DONE and not stopped:
@@ -184,6 +192,7 @@ def typed_program() -> list[str]:
     return [program.name if found is not None and Path(found).absolute() == program.absolute() else sys.argv[0]]
 
 
-def _restart() -> None:
+def _restart(interrupt: Interrupt) -> None:
     os.environ[PROGRAM] = shlex.join(typed_program())
-    replace_process("lmft_job.cli", [argument for argument in sys.argv[1:] if argument != "--overwrite"])
+    arguments = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
+    replace_process(interrupt, "lmft_job.cli", arguments)

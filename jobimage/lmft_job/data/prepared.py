@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lmft_job.data.sources.source import open_source
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, JobError, NewerReleaseError, RefusedError, UnavailableError
 from lmft_job.models import tokenizers
+from lmft_job.process.watchdog import Pause
 from lmft_job.storage import (
     MANIFEST,
     DamagedFolderError,
@@ -91,6 +93,7 @@ def prepare(
     hub_token: Path | None = None,
     credentials: Path | None = None,
     check: Check = lambda: None,
+    paused: Pause = nullcontext,
     say: Callable[[str], None] = log.info,
     admitted: Sequence[str] | None = None,
 ) -> Prepared:
@@ -108,6 +111,7 @@ def prepare(
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
         check: called often; raises if a stop was requested.
+        paused: keeps the watchdog from watching the hub's client, which does not call ``check``.
         say: called with messages for people.
         admitted: the platform's patterns for addresses of files; None allows all.
 
@@ -129,6 +133,7 @@ def prepare(
                     credentials=credentials,
                     check=check,
                     admitted=admitted,
+                    paused=paused,
                 )
             except (InvalidError, RefusedError, UnavailableError) as error:
                 if not spec_problems:

@@ -7,13 +7,14 @@ Used by everything that talks to the hub: :mod:`lmft_job.models.sources`, :mod:`
 import errno
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from lmft_api.reasons import Reason
 from lmft_job.errors import JobError, RefusedError, UnavailableError
-from lmft_job.process.watchdog import unwatched
+from lmft_job.process.watchdog import Pause
 from lmft_job.storage import disk_error
 
 T = TypeVar("T")
@@ -48,9 +49,15 @@ class Wanted:
     denied: Reason
 
 
-def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """The call's result; retried a few times after temporary failures. May take long: see :func:`unwatched`."""
-    with unwatched():
+def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep, paused: Pause = nullcontext) -> T:
+    """The call's result; retried a few times after temporary failures.
+
+    Args:
+        call: asks the hub's client, which may take hours without reporting progress.
+        sleep: waits between tries, in seconds; replaced in tests.
+        paused: keeps the watchdog from watching meanwhile.
+    """
+    with paused():
         for wait in WAITS_SECONDS:
             try:
                 return call()

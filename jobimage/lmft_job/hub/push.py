@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from lmft_api.reasons import Reason
 from lmft_job.errors import JobError, RefusedError, UnavailableError
 from lmft_job.hub import client
+from lmft_job.process.watchdog import Pause
 
 FIELD = "spec.output.pushToHub"
 
@@ -17,6 +19,7 @@ def check_push(
     private: bool = True,
     token: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    paused: Pause = nullcontext,
 ) -> None:
     """Create the repository if it does not exist, and check before training that the token may write to it.
 
@@ -25,6 +28,7 @@ def check_push(
         private: visibility of a repository created here.
         token: must have write permission; None uses the one that the hub's client finds by itself.
         sleep: waits between tries, in seconds; replaced in tests.
+        paused: keeps the watchdog from watching while the hub is asked.
 
     Raises:
         RefusedError: the token may not write there.
@@ -34,8 +38,8 @@ def check_push(
 
     api = HfApi(token=token)
     try:
-        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep)
-        client.patiently(lambda: api.auth_check(repository, write=True), sleep)
+        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
+        client.patiently(lambda: api.auth_check(repository, write=True), sleep, paused)
     except Exception as error:
         raise translate(error, repository, "Nothing was done yet; another attempt asks again.") from error
 
@@ -48,6 +52,7 @@ def push_to_hub(
     token: str | None = None,
     message: str = "Upload the model",
     sleep: Callable[[float], None] = time.sleep,
+    paused: Pause = nullcontext,
 ) -> str:
     """Create the repository if it does not exist, and upload the folder to it in one commit.
 
@@ -58,6 +63,7 @@ def push_to_hub(
         token: must have write permission; None uses the one that the hub's client finds by itself.
         message: commit message.
         sleep: waits between tries, in seconds; replaced in tests.
+        paused: keeps the watchdog from watching while the hub is asked.
 
     Returns:
         Address of the commit; uploading the same files again makes no commit.
@@ -71,9 +77,9 @@ def push_to_hub(
     # The endpoint is HF_ENDPOINT's, as for every client of the hub.
     api = HfApi(token=token)
     try:
-        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep)
+        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
         commit = client.patiently(
-            lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep
+            lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep, paused
         )
     except Exception as error:
         kept = "The model is in the run's storage; another attempt uploads it again."

@@ -18,7 +18,6 @@ from lmft_api.text.shown import one_line
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
-from lmft_job.process.signals import INTERRUPT
 from lmft_job.report.formatting import (
     VERDICTS,
     before_and_after,
@@ -44,9 +43,20 @@ class ConsoleObserver(Observer):
 
     On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run. Anywhere else every
     line is plain text: no colours, no cursor movement, nothing that wraps.
+
+    Args:
+        stream: where to print; None for stdout.
+        now: returns seconds; replaced in tests.
+        stopping: whether a stop was requested, which the bar then says.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         stream = stream or sys.stdout
         if hasattr(stream, "reconfigure"):
             # Characters that an old locale cannot encode are escaped instead of raising.
@@ -54,6 +64,7 @@ class ConsoleObserver(Observer):
         self._console = Console(file=stream, highlight=False, emoji=False, markup=False, soft_wrap=not stream.isatty())
         self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._now = now
+        self._stopping = stopping
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._pace = StepTimer()
@@ -195,7 +206,7 @@ class ConsoleObserver(Observer):
                 TextColumn("  {task.fields[place]}"),
                 BarColumn(bar_width=28),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                _Facts(table_column=Column(no_wrap=True)),
+                _Facts(self._stopping, table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[saved]}", style="green"),
                 console=self._console,
                 refresh_per_second=5,
@@ -229,9 +240,13 @@ class _Facts(ProgressColumn):
 
     max_refresh = None
 
+    def __init__(self, stopping: Callable[[], bool], table_column: Column) -> None:
+        super().__init__(table_column)
+        self._stopping = stopping
+
     @override
     def render(self, task: Task) -> Text:
-        if INTERRUPT.requested:
+        if self._stopping():
             return Text("stopping: saving a checkpoint", style="yellow")
         return Text(str(task.fields["shown"]))
 

@@ -8,21 +8,22 @@ import os
 import sys
 
 from lmft_api.reasons import ExitCode
-from lmft_job.process.signals import INTERRUPT
+from lmft_job.process.signals import Interrupt
 from lmft_job.process.streams import keep_going
 
 
 def main() -> None:
     """Run and exit with the code of the ending."""
+    interrupt = Interrupt()
     try:
         keep_going()
-        INTERRUPT.install()
+        interrupt.install()
         from lmft_job.pod.attempt import run_attempt
 
-        code = run_attempt(sys.argv[1:])
+        code = run_attempt(sys.argv[1:], interrupt)
     except BaseException:
         # Stopped before there was anything to conclude; an import may have wrapped the stop in another error.
-        if not INTERRUPT.requested:
+        if not interrupt.requested:
             raise
         code = ExitCode.INTERRUPTED
     sys.stdout.flush()

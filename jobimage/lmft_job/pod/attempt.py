@@ -26,7 +26,7 @@ from lmft_job.observers.events import Observer
 from lmft_job.observers.reporter import Endpoint, ProgressReporter
 from lmft_job.process.grace import end_in_time
 from lmft_job.process.secrets import Scrubber
-from lmft_job.process.signals import replace_process
+from lmft_job.process.signals import Interrupt, replace_process
 
 
 class _LastWord:
@@ -47,7 +47,7 @@ class _LastWord:
             print(f"the termination message cannot be written: {error}", file=sys.stderr)
 
 
-def run_attempt(arguments: list[str]) -> int:
+def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
     """Run the attempt that the run file describes; returns the exit code. A result is written for every ending."""
     options = _options(arguments)
     quiet_libraries()
@@ -55,7 +55,7 @@ def run_attempt(arguments: list[str]) -> int:
     sys.stdout, sys.stderr = scrubber.stream(sys.stdout), scrubber.stream(sys.stderr)
     last_word = _LastWord(options.termination_log, scrubber)
     with ExitStack() as stack:
-        console = stack.enter_context(ConsoleObserver())
+        console = stack.enter_context(ConsoleObserver(stopping=lambda: interrupt.requested))
         observers: list[Observer] = [console]
         endpoint = Endpoint.from_environment()
         if endpoint is not None:
@@ -63,14 +63,14 @@ def run_attempt(arguments: list[str]) -> int:
         contexts: list[RunContext] = []
 
         def run() -> Result:
-            context = _context(options, Broadcast(observers), arguments, last_word, scrubber)
+            context = _context(options, Broadcast(observers), arguments, last_word, scrubber, interrupt)
             contexts.append(context)
             with context.phase("imports"):
                 from lmft_job.recipe import run
 
             return run(context)
 
-        ending = conclude(run)
+        ending = conclude(run, interrupt)
         result = with_progress(ending, contexts[0] if contexts else None)
         last_word.say(result)
         if ending.exit_code == ExitCode.INTERRUPTED:
@@ -95,7 +95,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _context(
-    options: argparse.Namespace, observer: Observer, arguments: list[str], last_word: _LastWord, scrubber: Scrubber
+    options: argparse.Namespace,
+    observer: Observer,
+    arguments: list[str],
+    last_word: _LastWord,
+    scrubber: Scrubber,
+    interrupt: Interrupt,
 ) -> RunContext:
     work: Path = options.work
     folder = work / "attempt"
@@ -117,7 +122,8 @@ def _context(
         observer=observer,
         scrubber=scrubber,
         hung=lambda message: end_now(Result(reason=Reason.HUNG, message=message), ExitCode.HUNG),
-        restart=lambda: replace_process("lmft_job.pod", arguments),
+        interrupt=interrupt,
+        restart=lambda: replace_process(interrupt, "lmft_job.pod", arguments),
         pod=os.environ.get(POD_UID_VARIABLE, ""),
     )
     if grace := context.grace:

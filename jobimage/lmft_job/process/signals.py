@@ -27,7 +27,10 @@ class StopNow(BaseException):
 
 
 class Interrupt:
-    """Requests to stop. One for each process; the signal handler belongs to the main thread."""
+    """Requests to stop; the entry of a process makes one, installs it and passes it on.
+
+    Signal handlers belong to the process and are called in its main thread: install one only.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -90,16 +93,12 @@ class Interrupt:
             raise StopNow(self.words)
 
 
-INTERRUPT = Interrupt()
-"""The one of this process."""
-
-
-def replace_process(module: str, arguments: Sequence[str]) -> None:
+def replace_process(interrupt: Interrupt, module: str, arguments: Sequence[str]) -> None:
     """Replace this process by a new one that runs a module of this package; raises if a stop was requested instead.
 
     Signals stay pending meanwhile: until the new process has its handlers they would kill it, or be lost as PID 1.
     """
-    INTERRUPT.check()
+    interrupt.check()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)

@@ -5,10 +5,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
-_awake: list["Watchdog"] = []
+Pause = Callable[[], AbstractContextManager[None]]
+"""Makes the context of a library call that may take hours without reporting progress: :meth:`Watchdog.paused`."""
 
 
 class Watchdog:
@@ -36,7 +37,7 @@ class Watchdog:
         self._hung = hung
         self._clock = clock
         self._where = "checking and loading"
-        self._left_alone = 0
+        self._pauses = 0
         self._last = self._clock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -53,7 +54,6 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         self._last = self._clock()
-        _awake.append(self)
         self._thread.start()
         return self
 
@@ -61,12 +61,11 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        _awake.remove(self)
         self._thread.join(timeout=1.0)
 
     def overdue(self) -> str | None:
         """The message if there was no progress for too long; else None."""
-        if self._left_alone:  # checked first: it calls beat before it resumes watching
+        if self._pauses:  # checked first: it calls beat before it resumes watching
             return None
         silent = self._clock() - self._last
         if silent < self._seconds:
@@ -78,14 +77,14 @@ class Watchdog:
         )
 
     @contextmanager
-    def leaving_alone(self) -> Iterator[None]:
-        """It does not watch inside."""
-        self._left_alone += 1
+    def paused(self) -> Iterator[None]:
+        """It does not watch inside: for a library call that reports no progress, such as the hub client's."""
+        self._pauses += 1
         try:
             yield
         finally:
             self.beat()
-            self._left_alone -= 1
+            self._pauses -= 1
 
     def _watch(self) -> None:
         while not self._stopped.wait(min(1.0, self._seconds / 4)):
@@ -93,12 +92,3 @@ class Watchdog:
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
                 self._hung(words)
                 return
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """For a library call that may take hours without reporting progress, such as the hub client's."""
-    with ExitStack() as stack:
-        for watchdog in tuple(_awake):
-            stack.enter_context(watchdog.leaving_alone())
-        yield

@@ -111,7 +111,9 @@ def check_push_right(context: RunContext) -> None:
     """
     wanted = context.settings.output.push_to_hub
     if wanted is not None:
-        check_push(wanted.repository, private=bool(wanted.private), token=context.hub_token())
+        check_push(
+            wanted.repository, private=bool(wanted.private), token=context.hub_token(), paused=context.watchdog.paused
+        )
 
 
 def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:

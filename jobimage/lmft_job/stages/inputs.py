@@ -93,6 +93,7 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
             with_code=code,
             weights=weights,
             check=context.check,
+            paused=context.watchdog.paused,
         )
 
     model = tokenizer = None
@@ -354,6 +355,7 @@ def _data(
         hub_token=context.hub_token_file(),
         credentials=context.secret("dataset"),
         check=context.check,
+        paused=context.watchdog.paused,
         say=context.observer.note,
         admitted=context.run.source_patterns,
     )

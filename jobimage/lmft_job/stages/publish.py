@@ -157,7 +157,13 @@ def push(context: RunContext, job: TrainingInputs, fence: Fence) -> None:
     if wanted is None:
         return
     fence.require()
-    address = push_to_hub(job.folder / MODEL, wanted.repository, private=wanted.private, token=context.hub_token())
+    address = push_to_hub(
+        job.folder / MODEL,
+        wanted.repository,
+        private=wanted.private,
+        token=context.hub_token(),
+        paused=context.watchdog.paused,
+    )
     context.observer.note(f"pushed to {address}")
 
 

@@ -11,7 +11,10 @@ import pytest
 
 DOCKERFILE = Path(__file__).resolve().parents[3] / "Dockerfile"
 ENTRYPOINTS = [json.loads(line) for line in re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE.read_text(), re.MULTILINE)]
-AGAIN = "from lmft_job.process.signals import replace_process; replace_process('lmft_job.cli', ['--version'])"
+AGAIN = (
+    "from lmft_job.process.signals import Interrupt, replace_process; "
+    "replace_process(Interrupt(), 'lmft_job.cli', ['--version'])"
+)
 HIJACK = "import os; os.write(1, b'hijacked'); raise SystemExit(9)"
 
 

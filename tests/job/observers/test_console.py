@@ -13,7 +13,6 @@ from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.console import ConsoleObserver, epochs_in_all
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
-from lmft_job.process.signals import INTERRUPT
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 DATA = DataPrepared(
@@ -150,9 +149,10 @@ def test_the_bar_is_gone_and_the_cursor_back_when_a_run_fails(clock: Clock, monk
 def test_a_bar_says_that_a_stop_is_under_way(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
-    with ConsoleObserver(stream, now=clock) as observer:
+    stop_requested = False
+    with ConsoleObserver(stream, now=clock, stopping=lambda: stop_requested) as observer:
         observer.step(StepDone(1, 10, 0.1, 4.0, 1e-4))
-        monkeypatch.setattr(INTERRUPT, "requested", True)
+        stop_requested = True
         before = len(stream.getvalue())
         observer.checkpoint(1)
         observer.interrupted(1, "lmft run x.yaml")

@@ -130,8 +130,9 @@ def test_a_signal_that_comes_while_the_process_is_replaced_is_not_lost() -> None
         "import lmft_job.process.signals as ours\n"
         "execv = os.execv\n"
         "os.execv = lambda *words: (os.kill(os.getpid(), signal.SIGTERM), execv(*words))\n"
-        "ours.INTERRUPT.install()\n"
-        "ours.replace_process('lmft_job.pod', ['--run-file', '/nowhere', '--termination-log', os.devnull])\n"
+        "interrupt = ours.Interrupt()\n"
+        "interrupt.install()\n"
+        "ours.replace_process(interrupt, 'lmft_job.pod', ['--run-file', '/nowhere', '--termination-log', os.devnull])\n"
     )
     process = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60

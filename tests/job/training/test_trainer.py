@@ -13,6 +13,7 @@ from support.shortage import short_of_memory
 
 from lmft_job.attempt.ending import conclude
 from lmft_job.errors import AcceleratorMemoryError
+from lmft_job.process.signals import Interrupt
 from lmft_job.training.batch import Batch, is_shortage
 
 
@@ -147,7 +148,7 @@ def test_too_little_memory_of_the_machine_is_told_as_such(error: Exception) -> N
     def fail() -> Any:
         raise error
 
-    ending = conclude(fail)
+    ending = conclude(fail, Interrupt())
     assert ending.result.reason == "OutOfMemory"
     assert "spec.resources.memory" in ending.result.message
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from lmft_job.data.text.lookalikes import LooksLikeRowsError, look_alike
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
 from lmft_job.hub import client
+from lmft_job.process.watchdog import Pause
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +79,12 @@ def open_source(
     credentials: Path | None,
     check: Check,
     admitted: Sequence[str] | None = None,
+    paused: Pause = nullcontext,
 ) -> DataSource:
     """Find the data set and its identity; files of s3:// are fetched into the scratch folder.
 
-    ``admitted`` are the platform's patterns for addresses of files; None allows all.
+    ``admitted`` are the platform's patterns for addresses of files; None allows all;
+    ``paused`` keeps the watchdog from watching the hub's client, which does not call ``check``.
 
     Raises:
         RefusedError: not found or not allowed.
@@ -93,7 +97,7 @@ def open_source(
         return Files(find_files(spec.files, scratch, credentials, check, admitted), spec.format, check)
     if spec.name is None:
         raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
-    return Hub(spec.name, spec.config, spec.revision, hub_token)
+    return Hub(spec.name, spec.config, spec.revision, hub_token, paused)
 
 
 class PythonDocs:
@@ -175,8 +179,16 @@ class Hub:
     noun = "rows"
     sliced = True
 
-    def __init__(self, name: str, config: str | None, revision: str | None, hub_token: Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: str | None,
+        revision: str | None,
+        hub_token: Path | None,
+        paused: Pause = nullcontext,
+    ) -> None:
         self.title = name
+        self._paused = paused
         self._config = config
         self._token = hub_token.read_text().strip() if hub_token is not None and hub_token.is_file() else None
         self._revision = revision
@@ -192,7 +204,9 @@ class Hub:
 
         try:
             api = HfApi(token=self._token)
-            commit: str | None = client.patiently(lambda: api.dataset_info(self.title, revision=self._revision).sha)
+            commit: str | None = client.patiently(
+                lambda: api.dataset_info(self.title, revision=self._revision).sha, paused=self._paused
+            )
         except OfflineModeIsEnabled:
             return None
         except Exception as error:
@@ -205,7 +219,7 @@ class Hub:
         from huggingface_hub import constants
 
         try:
-            card = client.patiently(lambda: read_card(self.title, self._revision, self._token))
+            card = client.patiently(lambda: read_card(self.title, self._revision, self._token), paused=self._paused)
         except Exception as error:
             raise hub_error(error, self.title, self._revision, self._token is not None) from error
         if foreign := foreign_places(card, self.title, constants.ENDPOINT):
@@ -238,7 +252,8 @@ class Hub:
             data: Any = client.patiently(
                 lambda: datasets.load_dataset(
                     self.title, self._config, split=split, revision=self._revision, token=self._token
-                )
+                ),
+                paused=self._paused,
             )
         except Exception as error:
             translated = hub_error(error, self.title, self._revision, self._token is not None, split)

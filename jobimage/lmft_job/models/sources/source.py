@@ -1,6 +1,7 @@
 """Fetches a model's or tokenizer's folder: from the hub, from s3://, or from a local folder."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.hub import client
 from lmft_job.process.secrets import refuse_private
+from lmft_job.process.watchdog import Pause
 from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
 
 _WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.vocab", "*.bpe"]
@@ -40,6 +42,7 @@ def fetch_source(
     with_code: bool = False,
     weights: bool = True,
     check: Check | None = None,
+    paused: Pause = nullcontext,
 ) -> SourceFolder:
     """The folder of a model or tokenizer.
 
@@ -53,6 +56,7 @@ def fetch_source(
         with_code: fetch the repository's Python files too.
         weights: fetch the weights too, not only configuration and tokenizer.
         check: called periodically; an exception it raises ends the transfer.
+        paused: keeps the watchdog from watching the hub's client, which does not call ``check``.
 
     Raises:
         RefusedError: not found, or not allowed.
@@ -82,7 +86,7 @@ def fetch_source(
         not_found=Reason.MODEL_NOT_FOUND, denied=Reason.MODEL_ACCESS_DENIED,
     )  # fmt: skip
     try:
-        path = Path(client.patiently(download))
+        path = Path(client.patiently(download, paused=paused))
     except Exception as error:
         raise client.explained(error, wanted) or UnavailableError(
             f'{field} "{source}" could not be fetched from the hub ({client.last_words(error)}).'
