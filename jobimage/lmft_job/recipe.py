@@ -78,8 +78,8 @@ def _run(context: RunContext) -> Result:
 
         # Save model, tokenizer, model card and report
         notes = (*built.notes, *attempt.adjustment.notes)
-        story = publish.Story(start.attempt, resumed, inputs, summary, before, trained, figures, answers, notes)
-        report = publish.publish(context, job, story, store, attempt.fence)
+        outcome = publish.RunOutcome(start.attempt, resumed, inputs, summary, before, trained, figures, answers, notes)
+        report = publish.publish(context, job, outcome, store, attempt.fence)
         attempt.uploads.keep_last()
 
     context.observer.done(report)

@@ -74,7 +74,7 @@ async def run(settings: OperatorSettings) -> None:
         LeaseLostError: another operator may be the leader by now.
     """
     clock = Clock()
-    cluster = Cluster(settings.api, access.find(), clock.heard)
+    cluster = Cluster(settings.api, access.find(), clock.adjust)
     cache = Cache(clock)
     queue: WorkQueue[Key] = WorkQueue()
     served = Served(settings.watch.namespaces)

@@ -43,7 +43,7 @@ from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
 from lmft_operator.status.change import change
 from lmft_operator.status.progress import ProgressReport, merged
-from lmft_operator.status.throttle import Heard, overlay
+from lmft_operator.status.throttle import ReceivedReports, overlay
 from lmft_operator.watch.cache import Cache
 
 logger = logging.getLogger(__name__)
@@ -87,16 +87,16 @@ class Reconciler:
         self._progress_ca, self._enqueue, self._suspicious = progress_ca, enqueue, suspicious
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
-        self._heard: dict[Key, Heard] = {}
+        self._received: dict[Key, ReceivedReports] = {}
         self._listening_since = clock()
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """Record a pod's newest report; the next look uses it."""
-        self._heard[key] = replace(self._heard_of(key), report=report)
+        self._received[key] = replace(self._received_of(key), report=report)
         self._enqueue(key)
 
-    def _heard_of(self, key: Key) -> Heard:
-        return self._heard.get(key) or Heard(since=self._listening_since)
+    def _received_of(self, key: Key) -> ReceivedReports:
+        return self._received.get(key) or ReceivedReports(since=self._listening_since)
 
     async def __call__(self, key: Key) -> float | None:
         """Look at a run once; returns the seconds until the next look is due, if time alone makes it due."""
@@ -117,7 +117,7 @@ class Reconciler:
     async def _look(self, key: Key) -> float | None:
         seen = self._cache.observe(key, self._clock())
         if seen is None:
-            self._heard.pop(key, None)
+            self._received.pop(key, None)
             return None
         spec, problems = read_spec(seen.run, self._settings)
         if spec.resume_from is not None:
@@ -142,7 +142,7 @@ class Reconciler:
     def _decide(self, seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...]) -> Decision:
         """The decision. An attempt's last report that is not written yet is merged with its end, or would be lost."""
         decision = decide(seen, spec, problems, self._settings)
-        report, before = self._heard_of(seen.run.key).report, seen.status
+        report, before = self._received_of(seen.run.key).report, seen.status
         folder = manifest.folder_of(seen.run, spec)
         if report is None or report.run_uid != seen.run.uid or folder is None:
             return decision
@@ -152,16 +152,16 @@ class Reconciler:
 
     def _with_progress(self, seen: Observed, spec: LMFineTuneSpec, decision: Decision) -> Decision:
         key = seen.run.key
-        heard = self._heard_of(key)
-        if decision.status.ended or (heard.report is not None and heard.report.run_uid != seen.run.uid):
-            self._heard.pop(key, None)
-            heard = self._heard_of(key)
+        received = self._received_of(key)
+        if decision.status.ended or (received.report is not None and received.report.run_uid != seen.run.uid):
+            self._received.pop(key, None)
+            received = self._received_of(key)
         folder = manifest.folder_of(seen.run, spec)
         if folder is None:
             return decision
-        found = overlay(seen.status, decision.status, heard, seen.now, self._settings, folder)
-        if found.pace != heard.pace:
-            self._heard[key] = replace(heard, pace=found.pace)
+        found = overlay(seen.status, decision.status, received, seen.now, self._settings, folder)
+        if found.pace != received.pace:
+            self._received[key] = replace(received, pace=found.pace)
         looks = [look for look in (decision.look_again, found.look_again) if look is not None]
         return replace(decision, status=found.status, look_again=min(looks, default=None))
 
@@ -220,8 +220,8 @@ class Reconciler:
             await self._delete_job(run.key, created["metadata"]["name"], created["metadata"]["uid"])
             return InvalidObjectError(422, words)
         if changes := alterations.altered(created["spec"]):
-            logger.warning("%s", alterations.told(changes), **about(run.key))
-            self._post(run, Notice(True, CHANGED, alterations.told(changes)))
+            logger.warning("%s", alterations.explained(changes), **about(run.key))
+            self._post(run, Notice(True, CHANGED, alterations.explained(changes)))
         self._created.append(time.monotonic())
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
@@ -357,5 +357,5 @@ def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
         draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")
         return draft.status
     draft.status = change(draft.status, completion_time=None)
-    draft.wait(*admission.told(CANNOT_CREATE_JOB, str(problem)))
+    draft.wait(*admission.explained(CANNOT_CREATE_JOB, str(problem)))
     return draft.status

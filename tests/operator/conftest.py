@@ -106,7 +106,7 @@ class World:
         started = self.pods[f"pod-{attempt}"].started if f"pod-{attempt}" in self.pods else self.now
         phase = "Failed" if code else "Succeeded"
         values = {"phase": phase, "started": started or self.now, "finished": self.now} | facts
-        self.pod(attempt, exit_code=code, last_words=words, **values)
+        self.pod(attempt, exit_code=code, log_tail=words, **values)
         return self.step()
 
     def close_job(self, attempt: int = 1, **facts: Any) -> None:

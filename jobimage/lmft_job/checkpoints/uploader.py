@@ -165,9 +165,9 @@ def _with_what_is_kept(error: JobError, step: int, newest: Checkpoint | None) ->
     if not isinstance(error, UnavailableError):
         return error
     kept = f"kept: the checkpoint of step {newest.step}" if newest else "this attempt had stored no checkpoint before"
-    told = UnavailableError(f"checkpoint of step {step} was not stored ({kept}). {error}", error.reason)
-    told.__cause__ = error
-    return told
+    failure = UnavailableError(f"checkpoint of step {step} was not stored ({kept}). {error}", error.reason)
+    failure.__cause__ = error
+    return failure
 
 
 def _snapshot(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lmft_api.reasons import ExitCode
 from lmft_job.process.signals import Interrupt, StopNow
-from lmft_job.process.streams import keep_going
+from lmft_job.process.streams import use_resilient_streams
 
 _LONG_COMMANDS = frozenset({"run", "demo"})
 
@@ -21,7 +21,7 @@ def main() -> None:
     long, interrupt = is_long(sys.argv[1:]), Interrupt()
     try:
         if long:
-            keep_going()
+            use_resilient_streams()
             interrupt.install()
         from lmft_job.cli.commands import app
 

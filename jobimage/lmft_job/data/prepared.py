@@ -285,11 +285,11 @@ def _open(folder: Path, settings: Settings, tokenizer: Any | None, *, reused: bo
 def _tokenizer(folder: Path) -> Any:
     """Raises ValueError for a tokenizer that cannot be read, or that refers to files elsewhere."""
     from lmft_job.models.sources.parsing import SlowTokenizerError, tokenizer_of
-    from lmft_job.process.apart import ApartError
+    from lmft_job.process.confined import ConfinedError
 
     try:
         return tokenizer_of(folder, "prepared data", log.info)
-    except (ApartError, SlowTokenizerError, InvalidError) as error:
+    except (ConfinedError, SlowTokenizerError, InvalidError) as error:
         raise ValueError(f"its tokenizer: {error}") from error
 
 

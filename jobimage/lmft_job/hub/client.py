@@ -25,7 +25,7 @@ WAITS_SECONDS = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class HubRequest:
     """What was requested from the hub.
 
     Attributes:
@@ -49,7 +49,7 @@ class Wanted:
     denied: Reason
 
 
-def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep, paused: Pause = nullcontext) -> T:
+def with_retries(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep, paused: Pause = nullcontext) -> T:
     """The call's result; retried a few times after temporary failures.
 
     Args:
@@ -68,7 +68,7 @@ def patiently(call: Callable[[], T], sleep: Callable[[float], None] = time.sleep
         return call()
 
 
-def explained(error: BaseException, wanted: Wanted) -> JobError | None:
+def explained(error: BaseException, wanted: HubRequest) -> JobError | None:
     """What an error of the hub's client means for a run that wanted to read; looks through wrapped errors.
 
     Returns:
@@ -112,11 +112,11 @@ def explained(error: BaseException, wanted: Wanted) -> JobError | None:
             "spec.hubTokenSecretRef.",
         )
     if status is not None and status not in TRANSIENT and 400 <= status < 500:
-        return RefusedError(wanted.denied, f"{what}: the hub refused it with {status} ({last_words(error)}).")
+        return RefusedError(wanted.denied, f"{what}: the hub refused it with {status} ({root_cause(error)}).")
     if status is not None or _no_answer(chain):
         said = f"it answered {status}" if status else "it cannot be reached"
         return UnavailableError(
-            f"{what}: the hub does not serve it at the moment; {said}, after retries ({last_words(error)}). Another "
+            f"{what}: the hub does not serve it at the moment; {said}, after retries ({root_cause(error)}). Another "
             "attempt may succeed; behind a proxy or mirror set HTTPS_PROXY or HF_ENDPOINT."
         )
     if met(hub.LocalEntryNotFoundError) and _offline():
@@ -139,7 +139,7 @@ def status_of(error: BaseException) -> int | None:
     return next((code for code in codes if isinstance(code, int)), None)
 
 
-def last_words(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """The root cause in one line."""
     root = list(chain_of(error))[-1]
     return (str(root).strip() or type(root).__name__).splitlines()[0][:200]
@@ -148,7 +148,7 @@ def last_words(error: BaseException) -> str:
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def _switched_off(what: str, wanted: Wanted) -> JobError:
+def _switched_off(what: str, wanted: HubRequest) -> JobError:
     return RefusedError(
         wanted.not_found,
         f"{what} is not in this machine's cache, and HF_HUB_OFFLINE forbids asking the hub. Unset it, fill the cache "
@@ -156,7 +156,7 @@ def _switched_off(what: str, wanted: Wanted) -> JobError:
     )
 
 
-def _token(wanted: Wanted) -> str | None:
+def _token(wanted: HubRequest) -> str | None:
     """Which token was sent to the hub."""
     from huggingface_hub import get_token
 

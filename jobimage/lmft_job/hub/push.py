@@ -38,8 +38,8 @@ def check_push(
 
     api = HfApi(token=token)
     try:
-        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
-        client.patiently(lambda: api.auth_check(repository, write=True), sleep, paused)
+        client.with_retries(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
+        client.with_retries(lambda: api.auth_check(repository, write=True), sleep, paused)
     except Exception as error:
         raise translate(error, repository, "Nothing was done yet; another attempt asks again.") from error
 
@@ -77,8 +77,8 @@ def push_to_hub(
     # The endpoint is HF_ENDPOINT's, as for every client of the hub.
     api = HfApi(token=token)
     try:
-        client.patiently(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
-        commit = client.patiently(
+        client.with_retries(lambda: api.create_repo(repository, private=private, exist_ok=True), sleep, paused)
+        commit = client.with_retries(
             lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), sleep, paused
         )
     except Exception as error:
@@ -91,7 +91,7 @@ def translate(error: BaseException, repository: str, kept: str) -> JobError:
     """Translates an error of the hub's client in a write; ``kept`` ends the message of a temporary failure."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-    chain, status, said = list(client.chain_of(error)), client.status_of(error), client.last_words(error)
+    chain, status, said = list(client.chain_of(error)), client.status_of(error), client.root_cause(error)
     what = f'{FIELD}.repository "{repository}"'
     if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
         return RefusedError(

@@ -41,7 +41,7 @@ def embedding_rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
+def uses_item_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, arithmetic: Arithmetic) -> bool:
     """Whether a trainer divides a batch's loss by the number of targets passed to it, instead of the batch's own.
 
     Args:
@@ -57,8 +57,8 @@ def heeds_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task, ar
     losses = []
     for count in (4, 8):
         with trying(model, arithmetic):
-            told = torch.tensor(count, device=arithmetic.device)
-            losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=told)))  # type: ignore[arg-type]
+            items = torch.tensor(count, device=arithmetic.device)
+            losses.append(float(trainer.compute_loss(model, dict(batch), num_items_in_batch=items)))  # type: ignore[arg-type]
     return not math.isclose(*losses, rel_tol=0.01)
 
 

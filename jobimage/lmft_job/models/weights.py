@@ -93,7 +93,7 @@ def load_weights(
             raise InvalidError([_quantized(field, f"{name} is {types[name]}")])
     notes = _judge(model, info, task, field)
     _refuse_no_numbers(model, field)
-    _heed_untied(model)
+    _keep_untied(model)
     return Loaded(model, tuple(notes))
 
 
@@ -236,7 +236,7 @@ def _refuse_no_numbers(model: Any, field: str) -> None:
         )  # fmt: skip
 
 
-def _heed_untied(model: Any) -> None:
+def _keep_untied(model: Any) -> None:
     """If input and output embeddings differ though the configuration ties them, transformers keeps them separate.
 
     The configuration is changed accordingly: otherwise they would be tied when the published model is loaded.

@@ -79,8 +79,8 @@ class ProgressState:
 
     def put(self, **figures: float | None) -> None:
         """Set metrics by name; None keeps the previous value."""
-        told = {name: value for name, value in figures.items() if value is not None}
-        self._metrics |= {name: _number(value) for name, value in told.items()}
+        known = {name: value for name, value in figures.items() if value is not None}
+        self._metrics |= {name: _number(value) for name, value in known.items()}
 
     def message(self) -> ProgressMessage:
         """The message to send now."""

@@ -9,14 +9,14 @@ import sys
 
 from lmft_api.reasons import ExitCode
 from lmft_job.process.signals import Interrupt
-from lmft_job.process.streams import keep_going
+from lmft_job.process.streams import use_resilient_streams
 
 
 def main() -> None:
     """Run and exit with the code of the ending."""
     interrupt = Interrupt()
     try:
-        keep_going()
+        use_resilient_streams()
         interrupt.install()
         from lmft_job.pod.attempt import run_attempt
 

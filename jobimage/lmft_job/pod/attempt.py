@@ -29,16 +29,16 @@ from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import Interrupt, replace_process
 
 
-class _LastWord:
+class _TerminationMessage:
     """Writes the termination message once; the first thread to do so wins."""
 
     def __init__(self, path: Path, scrubber: Scrubber) -> None:
         self._path = path
         self._scrubber = scrubber
-        self._said = threading.Lock()
+        self._written = threading.Lock()
 
-    def say(self, result: Result) -> None:
-        if not self._said.acquire(blocking=False):
+    def write(self, result: Result) -> None:
+        if not self._written.acquire(blocking=False):
             return
         try:
             # Scrubbed before it is cut to size, not after, so that the JSON stays valid.
@@ -53,7 +53,7 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
     quiet_libraries()
     scrubber = Scrubber(options.secrets)
     sys.stdout, sys.stderr = scrubber.stream(sys.stdout), scrubber.stream(sys.stderr)
-    last_word = _LastWord(options.termination_log, scrubber)
+    message = _TerminationMessage(options.termination_log, scrubber)
     with ExitStack() as stack:
         console = stack.enter_context(ConsoleObserver(stopping=lambda: interrupt.requested))
         observers: list[Observer] = [console]
@@ -63,7 +63,7 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
         contexts: list[RunContext] = []
 
         def run() -> Result:
-            context = _context(options, Broadcast(observers), arguments, last_word, scrubber, interrupt)
+            context = _context(options, Broadcast(observers), arguments, message, scrubber, interrupt)
             contexts.append(context)
             with context.phase("imports"):
                 from lmft_job.recipe import run
@@ -72,7 +72,7 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
 
         ending = conclude(run, interrupt)
         result = with_progress(ending, contexts[0] if contexts else None)
-        last_word.say(result)
+        message.write(result)
         if ending.exit_code == ExitCode.INTERRUPTED:
             # Nobody types a command in a pod: the operator starts the next attempt.
             step = result.checkpoint.step if result.checkpoint else None
@@ -98,7 +98,7 @@ def _context(
     options: argparse.Namespace,
     observer: Observer,
     arguments: list[str],
-    last_word: _LastWord,
+    message: _TerminationMessage,
     scrubber: Scrubber,
     interrupt: Interrupt,
 ) -> RunContext:
@@ -109,7 +109,7 @@ def _context(
 
     def end_now(result: Result, code: ExitCode) -> None:
         # The main thread hangs, so only the thread that calls this can report it.
-        last_word.say(result)
+        message.write(result)
         print(one_line(result.message), file=sys.stderr, flush=True)
         os._exit(code)
 

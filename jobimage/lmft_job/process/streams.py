@@ -11,7 +11,7 @@ import sys
 from typing_extensions import override
 
 
-class Steadfast(io.TextIOWrapper):
+class ResilientStream(io.TextIOWrapper):
     """A text stream on a file descriptor that discards output from the first failed write on.
 
     Characters that an old locale cannot encode are escaped instead of raising.
@@ -22,7 +22,7 @@ class Steadfast(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError:
-            self._go_nowhere()
+            self._discard()
             return len(text)
 
     @override
@@ -30,18 +30,18 @@ class Steadfast(io.TextIOWrapper):
         try:
             super().flush()
         except OSError:
-            self._go_nowhere()
+            self._discard()
             super().flush()  # buffered text would fail again at the next write
 
-    def _go_nowhere(self) -> None:
+    def _discard(self) -> None:
         """Redirect the descriptor to nothing, so that libraries and child processes that write to it continue too."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self.fileno())
         os.close(nothing)
 
 
-def keep_going() -> None:
-    """Replace the process's standard streams by steadfast ones; also if it was started without any (``>&-``)."""
+def use_resilient_streams() -> None:
+    """Replace the process's standard streams by resilient ones; also if it was started without any (``>&-``)."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
@@ -54,4 +54,4 @@ def keep_going() -> None:
         if not isinstance(stream, io.TextIOWrapper):
             continue  # a replacement by other code, such as a test's
         line_buffered, encoding = stream.line_buffering, stream.encoding
-        setattr(sys, name, Steadfast(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffered))
+        setattr(sys, name, ResilientStream(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffered))

@@ -101,7 +101,7 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
     """The main figures at the top: name, value, and value before training."""
     results, tiles = report.results, []
 
-    def told(before: str, error: str) -> str:
+    def comparison(before: str, error: str) -> str:
         parts = ["" if error == "–" else f"± {error}", "" if before == "–" else f"was {before}"]
         return ", ".join(part for part in parts if part)
 
@@ -110,7 +110,7 @@ def tiles_of(report: Report) -> list[tuple[str, str, str]]:
         share = kind.scale == Scale.SHARE
         error = formatting.percent(change.error) if share else formatting.figure(change.error, 2)
         before = formatting.shown(kind, change.before)
-        tiles.append((kind.title, formatting.shown(kind, change.after), told(before, error)))
+        tiles.append((kind.title, formatting.shown(kind, change.after), comparison(before, error)))
     epochs = report.training.epochs
     tiles.append(
         ("Steps", formatting.count(report.training.steps), f"{epochs:.3g} epochs" if epochs and epochs != 1 else "")

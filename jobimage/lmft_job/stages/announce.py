@@ -28,14 +28,14 @@ def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
 def announce(context: RunContext, inputs: Ingredients, built: Loaded, arithmetic: Arithmetic) -> ModelSummary:
     """Report model and data to the observers; returns the model's part of the report."""
     summary = summarise(inputs.config, built.model, context.run.spec.model.name)
-    tell_model(context, summary, arithmetic)
-    tell_data(context, inputs)
+    announce_model(context, summary, arithmetic)
+    announce_data(context, inputs)
     for note in built.notes:
         context.observer.note(note)
     return summary
 
 
-def tell_data(context: RunContext, ingredients: Ingredients) -> None:
+def announce_data(context: RunContext, ingredients: Ingredients) -> None:
     """Report the data."""
     data = ingredients.data
     seconds = context.timings.get("data", 0.0)
@@ -45,7 +45,7 @@ def tell_data(context: RunContext, ingredients: Ingredients) -> None:
         context.observer.note(remark)
 
 
-def tell_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmetic) -> None:
+def announce_model(context: RunContext, summary: ModelSummary, arithmetic: Arithmetic) -> None:
     """Report the model and its device."""
     size = f"{short_count(summary.parameters)} parameters" if summary.parameters else ""
     parts = [part for part in (summary.detail, size) if part]

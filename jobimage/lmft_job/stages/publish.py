@@ -30,7 +30,7 @@ from lmft_job.training.trainer import Trained
 
 
 @dataclass(frozen=True)
-class Story:
+class RunOutcome:
     """Everything that the report says about a run."""
 
     attempt: CurrentAttempt
@@ -60,47 +60,47 @@ def answers_after(job: TrainingInputs, trained: Trained, limit: int | None) -> l
     return job.answer(limit, lambda: job.beat(trained.step))
 
 
-def compose_report(context: RunContext, job: TrainingInputs, story: Story, store: Store) -> Report:
+def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome, store: Store) -> Report:
     """The report, except for what is only known after writing: the timings."""
-    settings, state = context.settings, story.trained.state
-    source = story.ingredients.sources.model
-    pairs = zip(settings.sample.prompts, story.before.answers, story.answers, strict=True)
+    settings, state = context.settings, outcome.trained.state
+    source = outcome.ingredients.sources.model
+    pairs = zip(settings.sample.prompts, outcome.before.answers, outcome.answers, strict=True)
     report = Report(
         name=context.run.name,
         namespace=context.run.namespace,
-        attempt=story.attempt.number,
+        attempt=outcome.attempt.number,
         finished=now(),
         task=settings.task,
-        model=story.summary,
+        model=outcome.summary,
         device=device_name(job.arithmetic),
         precision=precision_name(job.arithmetic),
         acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
         evaluation_dtype=job.arithmetic.evaluation_dtype,
         results=ResultFigures(
-            **_before_and_after(story.before.figures, story.figures),
+            **_before_and_after(outcome.before.figures, outcome.figures),
             samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],
             model_uri=store.url(MODEL),
             report_uri=store.url(PAGE),
         ),
         evaluations=[measured.evaluation() for measured in state.evaluations],
-        dataset=story.ingredients.data.figures,
+        dataset=outcome.ingredients.data.figures,
         settings=settings.flat(),
         training=TrainingFigures(
-            steps=story.trained.step,
-            total_steps=story.trained.total,
-            epochs=story.trained.epoch,
+            steps=outcome.trained.step,
+            total_steps=outcome.trained.total,
+            epochs=outcome.trained.epoch,
             tokens=state.tokens,
             tokens_per_second=state.tokens / state.seconds if state.seconds else None,
-            resumed_from_step=story.resumed.point.step if story.resumed else None,
-            lost_steps=story.resumed.point.lost_steps if story.resumed else None,
+            resumed_from_step=outcome.resumed.point.step if outcome.resumed else None,
+            lost_steps=outcome.resumed.point.lost_steps if outcome.resumed else None,
             resumes=state.resumes,
-            adjustments=list(story.adjustments),
+            adjustments=list(outcome.adjustments),
         ),
         provenance=provenance(
             context.run,
             settings.training.seed,
             source.revision if source else None,
-            story.ingredients.data.fingerprint,
+            outcome.ingredients.data.fingerprint,
         ),
     )
     report = context.scrubber.model(report)
@@ -112,7 +112,7 @@ def _before_and_after(before: HeldOutFigures, after: HeldOutFigures) -> dict[str
     return {**after.by_name(), **{f"baseline_{name}": baseline[name] for pair in names for name in pair}}
 
 
-def publish(context: RunContext, job: TrainingInputs, story: Story, store: Store, fence: Fence) -> Report:
+def publish(context: RunContext, job: TrainingInputs, outcome: RunOutcome, store: Store, fence: Fence) -> Report:
     """Save model, tokenizer, model card and report; if another attempt has published first, its files stay.
 
     Raises:
@@ -121,11 +121,11 @@ def publish(context: RunContext, job: TrainingInputs, story: Story, store: Store
     context.watchdog.beat("saving the model")
     if theirs := stored_report(store):
         return theirs
-    report = compose_report(context, job, story, store)
+    report = compose_report(context, job, outcome, store)
     with context.phase("saving"):
         save_model(context, job, store, report, fence)
         push(context, job, fence)
-    return publish_report(context, store, report, story.trained, fence)
+    return publish_report(context, store, report, outcome.trained, fence)
 
 
 def save_model(context: RunContext, job: TrainingInputs, store: Store, report: Report, fence: Fence) -> None:

@@ -75,7 +75,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
             raise
         findings.problems.append(
             f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
-            f"settings do not fit together ({_said(error)})"
+            f"settings do not fit together ({_described(error)})"
         )
     if not findings.problems and task.causal and settings.sample.prompts:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
@@ -84,7 +84,7 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
     return Rehearsed(limit, one_end)
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
@@ -161,9 +161,9 @@ def _try_blocks(model: Any, ordinary: torch.Tensor, settings: Settings, limit: i
         ids, other = (torch.where(torch.arange(length) % 3 == 1, labels, IGNORED) for labels in (ids, other))
     inputs = _some_ids(ordinary, length)
     with trying(model, _cpu(model)):
-        told, otherwise = (model(input_ids=inputs, labels=labels) for labels in (ids, other))
-        _require_outputs(told, (1, length))
-        if not torch.allclose(told.logits, otherwise.logits, atol=1e-5):
+        outputs, otherwise = (model(input_ids=inputs, labels=labels) for labels in (ids, other))
+        _require_outputs(outputs, (1, length))
+        if not torch.allclose(outputs.logits, otherwise.logits, atol=1e-5):
             raise InvalidError(
                 [task.misfit(model.config.model_type, "its decoder is given the tokens that it is to predict")]
             )
@@ -187,12 +187,12 @@ def _try_rows(model: Any, tokenizer: Any, settings: Settings, limit: int | None)
     def attempt(rows: list[list[int]]) -> torch.Tensor:
         pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")
         batch = pad([{"input_ids": row, "labels": number % 2} for number, row in enumerate(rows)])
-        told = model(**batch)
-        _require_outputs(told, (len(rows), model.config.num_labels))
+        outputs = model(**batch)
+        _require_outputs(outputs, (len(rows), model.config.num_labels))
         model.train()
         model(**batch)
         model.eval()
-        logits: torch.Tensor = told.logits
+        logits: torch.Tensor = outputs.logits
         return logits
 
     with trying(model, _cpu(model)):
@@ -247,6 +247,6 @@ def _try_answer(model: Any, ordinary: torch.Tensor, tokenizer: Any, settings: Se
         raise InvalidError(
             [
                 f"spec.sample.prompts: a model of type {model.config.model_type} does not continue text "
-                f"({_said(error)}); remove them"
+                f"({_described(error)}); remove them"
             ]
         ) from error

@@ -26,7 +26,7 @@ from lmft_job import tasks
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss
-from lmft_job.models.next_token import heeds_count
+from lmft_job.models.next_token import uses_item_count
 from lmft_job.models.weights import restore
 from lmft_job.storage import disk_error
 from lmft_job.training.history import Resumed, TrainingHistory
@@ -275,7 +275,7 @@ def _accumulate_rightly(trainer: RecipeTrainer, job: TrainingInputs) -> None:
     if trainer.loss_is_scaled_for_ga is not None:
         return
     row = job.collate([job.train_rows[0]])
-    if heeds_count(trainer, row, job.settings.task, job.arithmetic):
+    if uses_item_count(trainer, row, job.settings.task, job.arithmetic):
         return
     theirs = job.trainer_class.compute_loss is not Trainer.compute_loss or trainer.compute_loss_func is not None
     # It is unknown what a user's loss is the mean of: Trainer divides it by the number of micro-batches.

@@ -79,7 +79,7 @@ def refusal(words: str) -> Refusal:
     return Refusal(Reason.ADMISSION_FAILED, REASONS[Reason.ADMISSION_FAILED].remedy)
 
 
-def told(beginning: str, words: str) -> tuple[Reason, str]:
+def explained(beginning: str, words: str) -> tuple[Reason, str]:
     """Reason and message of a run whose Job or pod was refused; ``beginning`` says which of them."""
     found = refusal(words)
     text = f"{beginning}{words}"

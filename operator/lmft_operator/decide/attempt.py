@@ -11,7 +11,7 @@ from lmft_api.wire.run_file import Stage, spec_hash
 from lmft_operator.decide import admission, judge, waiting
 from lmft_operator.decide.admission import CANNOT_CREATE_POD
 from lmft_operator.decide.draft import ADJUSTED, DecisionDraft, Notice, deadline, grace, since, time_is_up, time_left
-from lmft_operator.decide.screening import grounds, screened
+from lmft_operator.decide.screening import acceptance_rules, screened
 from lmft_operator.domain import alterations
 from lmft_operator.domain.facts import JobFacts, PodFacts
 from lmft_operator.domain.verdict import OPEN, Kind, Verdict
@@ -130,11 +130,11 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
         or not admission.refusal(words).changeable
     ):
         return False
-    told = draft.seen.status.observed_generation
+    observed = draft.seen.status.observed_generation
     draft.status = change(draft.status, attempts=None, provenance=None)
-    draft.wait(*admission.told(CANNOT_CREATE_POD, words))
+    draft.wait(*admission.explained(CANNOT_CREATE_POD, words))
     left = job.created + REFUSED_SECONDS - draft.seen.now
-    if left <= 0 or told not in (None, draft.seen.run.generation):
+    if left <= 0 or observed not in (None, draft.seen.run.generation):
         _stop(draft, job)
     draft.look(left)
     return True
@@ -172,9 +172,9 @@ def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod:
         draft.wait(Reason.INTERRUPTED, words, draft.status.phase or Phase.PENDING)
     elif pod is None or pod.started is None or queued:
         rules = draft.settings.policy.for_namespace(draft.seen.run.key.namespace)
-        wishes = manifest.wishes(draft.spec, draft.settings, rules, job.gpus if job else 0)
+        requirements = manifest.requirements(draft.spec, draft.settings, rules, job.gpus if job else 0)
         said = _said_before(draft, attempt)
-        wait = waiting.explain(job, pod, draft.seen.warnings, wishes, attempt.number, said)
+        wait = waiting.explain(job, pod, draft.seen.warnings, requirements, attempt.number, said)
         draft.wait(wait.reason, wait.message)
     elif pod.orphaned and not stopping:
         draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on. {_stopping(pod)}", Phase.TRAINING)
@@ -211,7 +211,7 @@ def release(draft: DecisionDraft) -> None:
     for pod in seen.pods:
         job = next((job for job in seen.jobs if job.uid == pod.owner), None)
         # A pod without other containers ends by itself, however late a busy kubelet reports it.
-        if job is None or not pod.ended or pod.over or not pod.beside or pod.deleted is not None:
+        if job is None or not pod.ended or pod.over or not pod.running_others or pod.deleted is not None:
             continue
         left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
         if left <= 0:
@@ -229,7 +229,9 @@ def _close(
 ) -> Attempt:
     """Record how an attempt ended, and end the run where that decides it."""
     run = draft.seen.run
-    outcome = screened(outcome, grounds(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings))
+    outcome = screened(
+        outcome, acceptance_rules(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings)
+    )
     if outcome.started is None and attempt.start_time is not None:
         outcome = replace(outcome, started=since(attempt.start_time))
     earlier = {change for a in draft.status.attempts or () for change in a.adjustments or ()}
@@ -245,7 +247,7 @@ def _close(
     if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
         _stop(draft, job)
     if job is not None and job.altered and outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
-        outcome = replace(outcome, message=f"{outcome.message} {alterations.told(job.altered)}".strip())
+        outcome = replace(outcome, message=f"{outcome.message} {alterations.explained(job.altered)}".strip())
     if outcome.kind == Kind.INTERRUPTED:
         if draft.spec.suspend:
             outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")

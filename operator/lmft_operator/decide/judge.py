@@ -125,20 +125,20 @@ def _storage_remedy(words: str) -> str:
 
 def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
     ended = pod.finished or now
-    result = messages.decode(pod.last_words)
+    result = messages.decode(pod.log_tail)
 
     def verdict(kind: Kind, reason: Reason, message: str) -> Verdict:
         return Verdict(kind, reason, message, exit_code=code, started=pod.started, ended=ended, result=result)
 
     if code == ExitCode.DONE:
         if result is None:
-            flaw = messages.flaw(pod.last_words)
+            flaw = messages.flaw(pod.log_tail)
             words = f"a result that cannot be read: {shown(flaw)}" if flaw else "no result"
             return verdict(Kind.UNREAD, Reason.COMPLETED, _sentence(f"The job succeeded but left {words}"))
-        slips = messages.misspelt(pod.last_words)
+        slips = messages.misspelt(pod.log_tail)
         note = f" (of the job's result, {shown(slips)})" if slips else ""
         return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message) + note)
-    silent = result is None and not pod.last_words.strip()
+    silent = result is None and not pod.log_tail.strip()
     reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
     message = shown(result.message) if result and result.message else _explained(pod, code, reason)
     # kubelet and the control plane write a reason into a pod that they end; a container cannot.
@@ -166,12 +166,12 @@ def _explained(pod: PodFacts, code: int, reason: Reason) -> str:
     if code == KILLED and reason == Reason.INTERNAL_ERROR:
         cause = "Something on the node killed it (SIGKILL); the node does not report that memory ran out."
         remedy = "Look at the node's events and its kernel log."
-    words = last_words(pod.last_words)
+    words = log_tail(pod.log_tail)
     text = f"The job exited with code {code} and left no result. {cause}"
     return " ".join(filter(None, [text, f"Last log lines: {words}" if words else "", remedy]))
 
 
-def last_words(log: str) -> str:
+def log_tail(log: str) -> str:
     """The last useful lines of a log, without control characters and secrets."""
     lines = [line.strip() for line in printable(log).splitlines() if line.strip()]
     return scrub(" | ".join(lines)[-MAX_WORDS:])

@@ -121,7 +121,7 @@ def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:
     for pod in seen.pods:
         if pod.over:
             continue
-        kept = f", which {pod.beside} keeps up," if pod.ended and pod.beside else ""
+        kept = f", which {pod.running_others} keeps up," if pod.ended and pod.running_others else ""
         if pod.deleted is None:
             draft.look(margin)
             if since(last.end_time) + grace(draft) + margin > seen.now:

@@ -15,7 +15,7 @@ from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
 from lmft_operator.status.change import change
 
-MAY_GO_ON = frozenset(
+RESUMABLE = frozenset(
     {Reason.INTERRUPTED, Reason.OUT_OF_MEMORY, Reason.STORAGE_UNAVAILABLE, Reason.HUNG, Reason.INTERNAL_ERROR}
     | {Reason.ACCELERATOR_MISSING, Reason.DEADLINE_EXCEEDED}
 )
@@ -94,7 +94,7 @@ def _revived(draft: DecisionDraft, problems: tuple[str, ...]) -> bool:
     if problems or before.observed_generation == run.generation or before.reason == Reason.COMPLETED:
         return False
     last = newest_attempt(draft)
-    if last is None or last.reason not in MAY_GO_ON:
+    if last is None or last.reason not in RESUMABLE:
         return False
     left = time_left(draft)
     return (before.failures or 0) <= max_retries(draft) and (left is None or left > 0)

@@ -3,7 +3,7 @@
 import re
 
 from lmft_api.text.wording import sentence
-from lmft_operator.domain.plan import Wishes
+from lmft_operator.domain.plan import PodRequirements
 
 _COUNTED = re.compile(r"0/(?P<nodes>\d+) nodes are available: (?P<rest>.*)", re.DOTALL)
 # What follows the reasons: preemption and dynamic resources, which no field of the manifest concerns.
@@ -19,7 +19,7 @@ _FIELDS = {
 }
 
 
-def explain(message: str, wishes: Wishes) -> str:
+def explain(message: str, requirements: PodRequirements) -> str:
     """The scheduler's message in plain words; parts that are not recognized are kept as they are."""
     message = _TAIL.sub("", message)
     counted = _COUNTED.match(message)
@@ -27,27 +27,27 @@ def explain(message: str, wishes: Wishes) -> str:
     if counted is None or not clauses:
         return " ".join([sentence(message), *_claim_hint(message)])
     nodes = int(counted["nodes"])
-    said = ", ".join(f"{count} {_said(text, wishes)}" for count, text in clauses)
+    said = ", ".join(f"{count} {_described(text, requirements)}" for count, text in clauses)
     whole = (
         f"None of {nodes} nodes can take the pod: {said}."
         if nodes != 1
         else f"The one node cannot take the pod: {said}."
     )
-    hints = dict.fromkeys(hint for _, text in clauses for hint in _hints(text, wishes))
+    hints = dict.fromkeys(hint for _, text in clauses for hint in _hints(text, requirements))
     return " ".join([whole, *hints])
 
 
-def _said(text: str, wishes: Wishes) -> str:
+def _described(text: str, requirements: PodRequirements) -> str:
     if text.startswith("Insufficient "):
         resource = text.removeprefix("Insufficient ")
-        amount = wishes.requests.get(resource)
+        amount = requirements.requests.get(resource)
         return f"without {amount} of {resource} free" if amount else f"without enough {resource} free"
     if taint := _TAINT.fullmatch(text):
         named = [_equation(t["key"], t["value"]) for t in _NAMED_TAINT.finditer(taint["names"])]
         return " ".join(["tainted", *named])
     if "node affinity/selector" in text:
-        labels = ", ".join(_equation(key, value) for key, value in wishes.selector.items())
-        return f"without the label{'s' * (len(wishes.selector) != 1)} {labels}" if labels else text
+        labels = ", ".join(_equation(key, value) for key, value in requirements.selector.items())
+        return f"without the label{'s' * (len(requirements.selector) != 1)} {labels}" if labels else text
     if text == "node(s) were unschedulable":
         return "marked unschedulable (cordoned)"
     if text == "Too many pods":
@@ -55,19 +55,19 @@ def _said(text: str, wishes: Wishes) -> str:
     return text
 
 
-def _hints(text: str, wishes: Wishes) -> list[str]:
+def _hints(text: str, requirements: PodRequirements) -> list[str]:
     if text.startswith("Insufficient "):
         resource = text.removeprefix("Insufficient ")
         if resource in _FIELDS:
             return [f"Lower {_FIELDS[resource]}, or wait until something else ends."]
         return [f"Wait until a {resource} is free; a node that has any says so in its status.allocatable."]
     if taint := _TAINT.fullmatch(text):
-        tolerated = ", ".join(t.key or "everything" for t in wishes.tolerations)
+        tolerated = ", ".join(t.key or "everything" for t in requirements.tolerations)
         has = f"The manifest tolerates {tolerated} only" if tolerated else "No toleration in the manifest"
         named = _NAMED_TAINT.search(taint["names"])
         wanted = f" for {named['key']}" if named else ""
         return [f"{has}; add one{wanted} to spec.podTemplate.tolerations if the run may go there."]
-    if "node affinity/selector" in text and wishes.selector:
+    if "node affinity/selector" in text and requirements.selector:
         return ["Fix spec.podTemplate.nodeSelector, or label a node."]
     return []
 

@@ -32,7 +32,7 @@ _SHOWN_OF_ADDRESS, _SHOWN_OF_FIGURE = 120, 32
 
 
 @dataclass(frozen=True)
-class Grounds:
+class AcceptanceRules:
     """What decides which parts of a result are accepted.
 
     Attributes:
@@ -46,25 +46,25 @@ class Grounds:
     admits: Callable[[str], bool]
 
 
-def grounds(key: Key, folder: str | None, spec: LMFineTuneSpec, settings: OperatorSettings) -> Grounds:
+def acceptance_rules(key: Key, folder: str | None, spec: LMFineTuneSpec, settings: OperatorSettings) -> AcceptanceRules:
     """The grounds on which results of a run are accepted."""
     image = spec.pod_template.image if spec.pod_template else None
     own = image is not None and image != settings.job.image
-    return Grounds(folder, own, lambda uri: not policy.unreadable(uri, spec, settings, key.namespace))
+    return AcceptanceRules(folder, own, lambda uri: not policy.unreadable(uri, spec, settings, key.namespace))
 
 
-def screened(outcome: Verdict, on: Grounds) -> Verdict:
+def screened(outcome: Verdict, on: AcceptanceRules) -> Verdict:
     """The verdict with only the accepted parts of its result, and a note about the rest in its message."""
     if outcome.result is None:
         return outcome
-    result, notes = believed(outcome.result, on)
+    result, notes = accepted(outcome.result, on)
     if not notes:
         return replace(outcome, result=result)
     message = f"{sentence(outcome.message)} Left out of the status: {'; '.join(notes)}."
     return replace(outcome, result=result, message=message.strip())
 
 
-def believed(result: Result, on: Grounds) -> tuple[Result, list[str]]:
+def accepted(result: Result, on: AcceptanceRules) -> tuple[Result, list[str]]:
     """The accepted parts of a result, and notes on the rest: the field and the reason."""
     notes: list[str] = []
     updates: ResultValues = {}
@@ -111,7 +111,7 @@ def _evaluations(evaluations: list[EvaluationResult], notes: list[str]) -> list[
     return kept
 
 
-def _home(uri: str | None, place: str, on: Grounds, notes: list[str]) -> str | None:
+def _home(uri: str | None, place: str, on: AcceptanceRules, notes: list[str]) -> str | None:
     """The address if it lies below the run's folder or where policy lets a manifest point, else None."""
     if uri is None:
         return None

@@ -9,7 +9,7 @@ from lmft_api.status import Condition
 from lmft_operator.decide import admission, scheduling
 from lmft_operator.decide.admission import CANNOT_CREATE_POD
 from lmft_operator.domain.facts import JobFacts, PodFacts, WarningEvent
-from lmft_operator.domain.plan import Wishes
+from lmft_operator.domain.plan import PodRequirements
 
 NO_POD = "FailedCreate"
 NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
@@ -39,7 +39,7 @@ def explain(
     job: JobFacts | None,
     pod: PodFacts | None,
     warnings: Mapping[str, WarningEvent],
-    wishes: Wishes,
+    requirements: PodRequirements,
     number: int,
     said: Condition | None,
 ) -> Wait:
@@ -52,7 +52,7 @@ def explain(
         job: Job of the attempt.
         pod: pod of the attempt.
         warnings: by the UID of the object that they are about.
-        wishes: what the pod requires of a node.
+        requirements: what the pod requires of a node.
         number: attempt number, from 1.
         said: condition of this attempt in the run's status; None where there is none yet.
     """
@@ -60,14 +60,16 @@ def explain(
         return at_creation(number, queued=True)
     if pod is None or pod.gone:
         return _of_job(job, warnings, said) or at_creation(number, queued=False)
-    return _of_pod(pod, warnings.get(pod.uid), wishes, said) or at_creation(number, queued=False)
+    return _of_pod(pod, warnings.get(pod.uid), requirements, said) or at_creation(number, queued=False)
 
 
-def _of_pod(pod: PodFacts, warning: WarningEvent | None, wishes: Wishes, said: Condition | None) -> Wait | None:
+def _of_pod(
+    pod: PodFacts, warning: WarningEvent | None, requirements: PodRequirements, said: Condition | None
+) -> Wait | None:
     if pod.gates:
         return Wait(Reason.QUEUED, f"The pod waits for its scheduling gates to be removed: {pod.gates}.")
     if pod.unschedulable:
-        return Wait(Reason.UNSCHEDULABLE, scheduling.explain(pod.unschedulable, wishes))
+        return Wait(Reason.UNSCHEDULABLE, scheduling.explain(pod.unschedulable, requirements))
     words = f"{pod.waiting_reason}: {pod.waiting_message}".rstrip(": ")
     if pod.waiting_reason in _IMAGE:
         return Wait(Reason.IMAGE_PULL_FAILED, with_remedy(Reason.IMAGE_PULL_FAILED, words))
@@ -87,7 +89,7 @@ def _perhaps_a_secret(words: str) -> Wait:
 
 def _of_job(job: JobFacts | None, warnings: Mapping[str, WarningEvent], said: Condition | None) -> Wait | None:
     words = no_pod(job, warnings)
-    return Wait(*admission.told(CANNOT_CREATE_POD, words)) if words else _held(said, (CANNOT_CREATE_POD,))
+    return Wait(*admission.explained(CANNOT_CREATE_POD, words)) if words else _held(said, (CANNOT_CREATE_POD,))
 
 
 def no_pod(job: JobFacts | None, warnings: Mapping[str, WarningEvent]) -> str:

@@ -24,7 +24,7 @@ _LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
 
 def altered(spec: Mapping[str, Any]) -> str:
     """The fields of a Job that differ from what the operator writes, with their values; empty when none does."""
-    return ", ".join(_said(field, spec[field]) for field in _OURS if _differs(spec, field))
+    return ", ".join(_described(field, spec[field]) for field in _OURS if _differs(spec, field))
 
 
 def several_pods(spec: Mapping[str, Any]) -> bool:
@@ -45,9 +45,9 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         made: Job as the API server has it.
     """
     if lost := _lost(wanted, made):
-        return f"{told(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
+        return f"{explained(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
     if several_pods(made.get("spec", {})):
-        return f"{told(altered(made['spec']))} It was deleted: an attempt has one pod."
+        return f"{explained(altered(made['spec']))} It was deleted: an attempt has one pod."
     return ""
 
 
@@ -76,7 +76,7 @@ def _owners(body: Mapping[str, Any]) -> set[str]:
     return {owner.get("uid", "") for owner in owners if owner.get("controller")}
 
 
-def told(changes: str) -> str:
+def explained(changes: str) -> str:
     """A sentence about what was changed."""
     return f"A policy of the cluster has changed the Job: {changes}."
 
@@ -85,6 +85,6 @@ def _differs(spec: Mapping[str, Any], field: str) -> bool:
     return field in spec and spec[field] is not None and spec[field] != _OURS[field]
 
 
-def _said(field: str, value: Any) -> str:
+def _described(field: str, value: Any) -> str:
     ours = _OURS[field]
     return f"{field} {str(value)[:20]}" + (f" rather than {ours}" if ours is not None else "")

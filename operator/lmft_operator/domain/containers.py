@@ -18,7 +18,7 @@ def named(containers: Any) -> JsonObject:
     return next((container for container in containers if container.get("name") == CONTAINER), _NONE)
 
 
-def beside(statuses: Any) -> str:
+def running_others(statuses: Any) -> str:
     """Names of the other containers that are running."""
     others = (status for status in statuses if status.get("name") != CONTAINER)
     return ", ".join(str(status.get("name")) for status in others if status.get("state", {}).get("running"))
@@ -31,7 +31,7 @@ def gpus(container: JsonObject) -> int:
     return sum(int(amount) for amount in amounts if amount.isdecimal() and len(amount) < 7)
 
 
-def held_up(inits: Any) -> JsonObject:
+def blocked_init(inits: Any) -> JsonObject:
     """Reason and message of the init container that cannot start or restart; empty when none blocks the pod."""
     for status in inits:
         waiting: JsonObject = status.get("state", {}).get("waiting", {})

@@ -129,13 +129,13 @@ class PodFacts:
     """State of our container; of an init container, with its name, if that one keeps ours from starting."""
     init_failed: str = ""
     """Message about the init container whose failure kept ours from starting."""
-    beside: str = ""
+    running_others: str = ""
     """Names of the other containers that are running."""
     started: float | None = None
     finished: float | None = None
     exit_code: int | None = None
     exit_reason: str = ""
-    last_words: str = ""
+    log_tail: str = ""
     owner: str = ""
     """UID of the Job that its owner reference names as controller; empty for a controller of another kind."""
     owner_name: str = ""
@@ -289,7 +289,7 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
     state: JsonObject = containers.named(others).get("state", {})
     waiting, ended = state.get("waiting", {}), state.get("terminated")
     running = state.get("running", {})
-    held = containers.held_up(inits) if not (running or ended) else {}
+    held = containers.blocked_init(inits) if not (running or ended) else {}
     return PodFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -309,12 +309,12 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
         waiting_reason=held.get("reason") or waiting.get("reason", ""),
         waiting_message=held.get("message") or waiting.get("message", ""),
         init_failed=containers.failed_init(inits, spec.get("initContainers", ())) if not ended else "",
-        beside=containers.beside(others),
+        running_others=containers.running_others(others),
         started=seconds(running.get("startedAt") or (ended or {}).get("startedAt")),
         finished=seconds((ended or {}).get("finishedAt")),
         exit_code=ended.get("exitCode") if ended else None,
         exit_reason=(ended or {}).get("reason", ""),
-        last_words=(ended or {}).get("message", ""),
+        log_tail=(ended or {}).get("message", ""),
         owner=_owner(metadata, "Job"),
         owner_name=_owner(metadata, "Job", "name"),
         gone=gone_at is not None,

@@ -8,7 +8,7 @@ from lmft_api.wire.run_file import Stage
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PodRequirements:
     """What a pod requires of a node.
 
     Attributes:

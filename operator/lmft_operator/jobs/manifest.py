@@ -28,7 +28,7 @@ from lmft_api.wire.run_file import (
     Stage,
 )
 from lmft_operator.domain.facts import RunFacts
-from lmft_operator.domain.plan import Plan, Wishes
+from lmft_operator.domain.plan import Plan, PodRequirements
 from lmft_operator.jobs.resources import Demand, demand
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
@@ -90,10 +90,10 @@ def queued(spec: LMFineTuneSpec, settings: OperatorSettings) -> bool:
     return QUEUE_LABEL in labels or QUEUE_LABEL in settings.job.labels
 
 
-def wishes(spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, gpus: int) -> Wishes:
+def requirements(spec: LMFineTuneSpec, settings: OperatorSettings, rules: PolicyRules, gpus: int) -> PodRequirements:
     """What the pod of an attempt requires of a node; ``rules`` are those of its namespace."""
     template = spec.pod_template or PodTemplate()
-    return Wishes(
+    return PodRequirements(
         requests=demand(spec.resources or Resources(), gpus, settings.job, rules).requests,
         selector=(template.node_selector or {}) | settings.job.node_selector,
         tolerations=(*(settings.job.gpu_tolerations if gpus else ()), *(template.tolerations or ())),
@@ -193,7 +193,7 @@ def _pod(
 ) -> dict[str, Any]:
     job, template = settings.job, spec.pod_template or PodTemplate()
     asks = demand(spec.resources or Resources(), plan.gpus, job, rules)
-    node = wishes(spec, settings, rules, plan.gpus)
+    node = requirements(spec, settings, rules, plan.gpus)
     volumes, mounts = _volumes(spec, settings, asks, progress)
     pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
     user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform assigns IDs itself

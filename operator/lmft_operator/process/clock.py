@@ -40,7 +40,7 @@ class Clock:
         """The current time, UNIX seconds."""
         return self._steady() + self._offset
 
-    def heard(self, date: str | None) -> None:
+    def adjust(self, date: str | None) -> None:
         """Record the ``Date`` header of a response; an unreadable one is ignored."""
         now = self._steady()
         if date is None or now - self._looked < LOOK_SECONDS:

@@ -78,10 +78,10 @@ class Listener:
         for connection in self._crowd:
             connection.end()
 
-    def heard(self, protocol: asyncio.BaseProtocol) -> None:
+    def request_arrived(self, protocol: asyncio.BaseProtocol) -> None:
         """Record that the server has read a request's head on a connection."""
         if connection := self._protocols.get(protocol):
-            connection.heard()
+            connection.request_arrived()
 
     def trust(self, protocol: asyncio.BaseProtocol, client: str) -> None:
         """Mark a connection as authenticated: it is not closed for others, unless its client holds many."""
@@ -153,7 +153,7 @@ class _Connection(asyncio.Protocol):
             self._socket.close()
         self._finish()
 
-    def heard(self) -> None:
+    def request_arrived(self) -> None:
         """A request's head has arrived: its time limit ends here, since the server answers soon."""
         self.answering = True
         self._step.cancel()

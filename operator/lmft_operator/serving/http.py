@@ -73,7 +73,7 @@ class Server:
     @web.middleware
     async def _one_request(self, request: web.Request, handler: Callable[..., object]) -> web.StreamResponse:
         if self._listener is not None:
-            self._listener.heard(request.protocol)
+            self._listener.request_arrived(request.protocol)
         try:
             response: web.StreamResponse = await handler(request)  # type: ignore[misc]
         except web.HTTPException as answer:

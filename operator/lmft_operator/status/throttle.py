@@ -48,7 +48,7 @@ class PatchBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedReports:
     """What was received about a run since the operator began to listen (UNIX seconds)."""
 
     since: float
@@ -68,7 +68,7 @@ class Overlay:
 def overlay(
     before: LMFineTuneStatus,
     wanted: LMFineTuneStatus,
-    heard: Heard,
+    received: ReceivedReports,
     now: float,
     settings: OperatorSettings,
     run_folder: str,
@@ -78,7 +78,7 @@ def overlay(
     Args:
         before: the status in the resource.
         wanted: the decided status, with the progress that was written last.
-        heard: reports received for the run, from any attempt.
+        received: reports received for the run, from any attempt.
         now: UNIX seconds.
         settings: how often to patch, and how long a silence counts as a stall.
         run_folder: address of the run's folder in storage.
@@ -86,29 +86,29 @@ def overlay(
     condition, attempt = wanted.succeeded, next(reversed(wanted.attempts or []), None)
     running = condition is not None and condition.reason in (Reason.TRAINING, Reason.PREPARING)
     if condition is None or attempt is None or not running or settings.progress.url is None:
-        return Overlay(wanted, None, heard.pace)
+        return Overlay(wanted, None, received.pace)
     shown = _as_written(before, wanted, condition, attempt, now)
-    report = heard.report if heard.report is not None and heard.report.attempt == attempt.number else None
-    last = report.received if report is not None else _last_written(wanted, attempt, heard.since, now)
+    report = received.report if received.report is not None and received.report.attempt == attempt.number else None
+    last = report.received if report is not None else _last_written(wanted, attempt, received.since, now)
     if last is None:
-        return Overlay(shown, None, heard.pace)  # it may never report: a user's own image need not
+        return Overlay(shown, None, received.pace)  # it may never report: a user's own image need not
     stale = settings.progress.stale_seconds - (now - last)
     after = shown if report is None else merged(wanted, report, run_folder)
     if stale <= 0:
-        return Overlay(_stalled(after, report, settings, now), None, heard.pace)
+        return Overlay(_stalled(after, report, settings, now), None, received.pace)
     if report is None:
-        return Overlay(shown, stale, heard.pace)
+        return Overlay(shown, stale, received.pace)
     after = _with_activity(after, report, now)
     if after == shown:
-        return Overlay(shown, stale, heard.pace)
+        return Overlay(shown, stale, received.pace)
     written = seconds(wanted.progress.last_update_time if wanted.progress else None) or 0.0
-    wait = max(_past(written, now), heard.pace.patched) + settings.progress.patch_seconds - now
-    left = heard.pace.allowance(now)
+    wait = max(_past(written, now), received.pace.patched) + settings.progress.patch_seconds - now
+    left = received.pace.allowance(now)
     if wait > 0 and (newsworthy(wanted, after) or after.reason != shown.reason):
         wait = min(wait, (1 - left) * NEWS_SECONDS)
         left -= 1
     if wait > _SOON:
-        return Overlay(shown, min(wait, stale), heard.pace)
+        return Overlay(shown, min(wait, stale), received.pace)
     return Overlay(after, stale, PatchBudget(left, now, now))
 
 
@@ -155,9 +155,9 @@ def _stalled(
     after: LMFineTuneStatus, report: ProgressReport | None, settings: OperatorSettings, now: float
 ) -> LMFineTuneStatus:
     progress = after.progress
-    heard = timestamp(report.received) if report else (progress.last_update_time if progress else None)
+    received = timestamp(report.received) if report else (progress.last_update_time if progress else None)
     words = (
-        f"The pod runs but has not reported since {heard}. It is not stopped; check its log, and whether it reaches "
+        f"The pod runs but has not reported since {received}. It is not stopped; check its log, and whether it reaches "
         "the operator's progress service."
     )
     return _conditioned(after, Reason.STALLED, linked(settings, Reason.STALLED, words), now)

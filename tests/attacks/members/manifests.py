@@ -12,7 +12,7 @@ from lmft_api.manifest.validation import parse_spec, spec_problems
 from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus, Results
 from lmft_api.wire.result import Result
-from lmft_operator.decide.screening import Grounds, believed
+from lmft_operator.decide.screening import AcceptanceRules, accepted
 from lmft_operator.jobs import policy
 from lmft_operator.settings import parse
 
@@ -77,7 +77,7 @@ def _address(address: str) -> str | None:
         results=Results(model_uri=address, report_uri=address),
         checkpoint=CheckpointStatus(step=1, uri=address),
     )
-    kept, _ = believed(said, Grounds(FOLDER, own_image=True, admits=lambda uri: False))
+    kept, _ = accepted(said, AcceptanceRules(FOLDER, own_image=True, admits=lambda uri: False))
     shown = kept.results is not None and (kept.results.model_uri or kept.results.report_uri)
     return f"{address} is shown" if shown or kept.checkpoint is not None else None
 
@@ -85,6 +85,6 @@ def _address(address: str) -> str | None:
 def _figure(figure: str) -> str | None:
     names = [name for name, field in Results.model_fields.items() if not name.endswith("_uri") and name != "samples"]
     said = Result(reason=Reason.COMPLETED, results=Results.model_validate(dict.fromkeys(names, figure)))
-    kept, _ = believed(said, Grounds(FOLDER, own_image=True, admits=lambda uri: False))
+    kept, _ = accepted(said, AcceptanceRules(FOLDER, own_image=True, admits=lambda uri: False))
     shown = [name for name in names if kept.results is not None and getattr(kept.results, name) is not None]
     return f"{figure} is shown as {', '.join(shown)}" if shown else None

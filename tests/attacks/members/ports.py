@@ -1,6 +1,6 @@
 """Strangers at the ports and in the names of Leases and tokens: what needs no right at all.
 
-The effect would be a token that is believed or reviewed though it claims nothing of use, an exception, a known pod that
+The effect would be a token that is accepted or reviewed though it claims nothing of use, an exception, a known pod that
 is pushed out, or an operator that decides beside another one.
 """
 
@@ -88,7 +88,7 @@ def unproven(value: Any, part: str) -> str | None:
 
 
 def pushed_out() -> str | None:
-    """A proven token is believed whatever else was sent."""
+    """A proven token is accepted whatever else was sent."""
     mine, who = token(OURS), Identity("team", "own-1-x", "uid-1")
     asked: list[str] = []
 

@@ -54,7 +54,7 @@ STATUS: dict[str, Any] = {
 }  # fmt: skip
 JOB = JobFacts("own-2", "j2", "1", "run-1", 2, Stage.ALL, NOW - 100, 0, namespace="team", owner="run-1")
 POD = PodFacts("own-2-x", "p2", "1", "run-1", 2, "Running", NOW - 90, started=NOW - 80, owner="j2", namespace="team")
-ENDED = replace(POD, phase="Failed", exit_code=1, finished=NOW - 1, last_words="Traceback")
+ENDED = replace(POD, phase="Failed", exit_code=1, finished=NOW - 1, log_tail="Traceback")
 MOMENTS = {"trains": ((JOB,), (POD,)), "has ended": ((JOB,), (ENDED,))}
 
 

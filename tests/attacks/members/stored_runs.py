@@ -1,7 +1,7 @@
 """A run's folder in storage into which others have written: links, other runs' notes, damaged or foreign checkpoints.
 
 The effect would be something read or changed beside the folder, a damaged checkpoint that is taken or one before it
-that is lost, a note that is believed though it is none, a hang, or an exception other than a run's own end in words.
+that is lost, a note that is accepted though it is none, a hang, or an exception other than a run's own end in words.
 """
 
 import json
@@ -141,12 +141,12 @@ def noted(name: str, note: bytes) -> str | None:
                 strange = (
                     [value for value in vars(found).values() if not isinstance(value, str | None)] if found else []
                 )
-                return f"believed {strange}" if strange else None
+                return f"accepted {strange}" if strange else None
             steps = known_steps(store, begun(store))
             place(store, 1, "abcd", begun(store))
         except JobError as error:
             return f"words of {len(str(error))} characters" if len(str(error)) > 2_000 else None
-        return None if all(isinstance(step, int) for step in steps.values()) else f"believed {steps}"
+        return None if all(isinstance(step, int) for step in steps.values()) else f"accepted {steps}"
 
 
 # Checkpoints

@@ -21,7 +21,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
 from lmft_job.models.build import load_tokenizer
 from lmft_job.process import landlock
-from lmft_job.process.apart import ApartError, NoAnswerError, apart
+from lmft_job.process.confined import ConfinedError, NoAnswerError, run_confined
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_child_reads_its_folder_and_nothing_else(secrets: dict[str, Path], tmp
                 seen[str(path)] = "denied"
         (results / "seen.json").write_text(json.dumps(seen))
 
-    assert apart(look, source, results)
+    assert run_confined(look, source, results)
 
     seen = json.loads((results / "seen.json").read_text())
     assert seen.pop(str(source / "mine")) == "mine"
@@ -74,12 +74,12 @@ def test_what_the_child_raises_is_told_and_one_that_dies_or_hangs_is_given_up(tm
     def fail() -> None:
         raise ValueError("no such vocabulary")
 
-    with pytest.raises(ApartError, match="no such vocabulary"):
-        apart(fail, tmp_path, tmp_path)
+    with pytest.raises(ConfinedError, match="no such vocabulary"):
+        run_confined(fail, tmp_path, tmp_path)
     with pytest.raises(NoAnswerError, match="signal 9"):
-        apart(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path, tmp_path)
+        run_confined(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path, tmp_path)
     with pytest.raises(NoAnswerError, match=r"within 0\.2 seconds"):
-        apart(lambda: time.sleep(60), tmp_path, tmp_path, patience=0.2)
+        run_confined(lambda: time.sleep(60), tmp_path, tmp_path, patience=0.2)
 
 
 def test_without_landlock_the_list_alone_guards_and_the_log_says_so(

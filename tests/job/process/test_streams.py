@@ -11,8 +11,8 @@ from support.local_runs import manifest
 
 TALKER = """
 import sys
-from lmft_job.process.streams import keep_going
-keep_going()
+from lmft_job.process.streams import use_resilient_streams
+use_resilient_streams()
 from lmft_job.observers.console import ConsoleObserver
 with ConsoleObserver() as console:
     for number in range(20_000):

@@ -71,7 +71,7 @@ def test_the_hubs_client_is_left_alone_however_long_it_takes() -> None:
         return "done"
 
     with watchdog(clock) as dog:
-        assert client.patiently(download, paused=dog.paused) == "done"
+        assert client.with_retries(download, paused=dog.paused) == "done"
         said.append(dog.overdue())
         assert said == [None, None]
 

@@ -6,7 +6,7 @@ import pytest
 
 from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result
-from lmft_operator.decide.admission import at_work, refusal, told
+from lmft_operator.decide.admission import at_work, explained, refusal
 from lmft_operator.domain.alterations import altered, repeats, several_pods
 from lmft_operator.domain.facts import WarningEvent
 
@@ -74,8 +74,13 @@ def test_a_refusal_has_a_reason_and_a_remedy_that_fits(words, reason, remedies, 
     found = refusal(words)
     assert (found.reason, found.changeable) == (reason, changeable)
     assert [words for words in remedies if words not in found.remedy] == []
-    assert told("The pod cannot be created: ", words) == (reason, told("The pod cannot be created: ", words)[1])
-    assert told("The pod cannot be created: ", words)[1].startswith(f"The pod cannot be created: {words.rstrip('. ')}")
+    assert explained("The pod cannot be created: ", words) == (
+        reason,
+        explained("The pod cannot be created: ", words)[1],
+    )
+    assert explained("The pod cannot be created: ", words)[1].startswith(
+        f"The pod cannot be created: {words.rstrip('. ')}"
+    )
 
 
 @pytest.mark.parametrize("words", [WEBHOOK_DEAD, WEBHOOK_DENIES, POLICY_DENIES, USED_UP, WANTS_CPU])

@@ -12,13 +12,13 @@ from lmft_api.reasons import Reason
 from lmft_api.status import CheckpointStatus, EvaluationResult, LMFineTuneStatus, Provenance, Results
 from lmft_api.text.shown import printable
 from lmft_api.wire.result import Counts, Result, decode
-from lmft_operator.decide.screening import Grounds, believed
+from lmft_operator.decide.screening import AcceptanceRules, accepted
 from lmft_operator.settings import parse
 
 OWN = {"podTemplate": {"image": "registry.example.com/mine:1"}}
 FOLDER = "s3://models/team-a/team-a/runs/eli5-01234567"
 STRICT = "{defaults: {outputUri: 's3://models'}, policy: {sources: {uris: ['s3://models/team-a/*']}}}"
-GROUNDS = Grounds(FOLDER, own_image=True, admits=lambda uri: uri.startswith("s3://public/"))
+GROUNDS = AcceptanceRules(FOLDER, own_image=True, admits=lambda uri: uri.startswith("s3://public/"))
 
 
 def ended(World, said, platform=STRICT, **spec):
@@ -71,7 +71,7 @@ def test_an_address_below_the_runs_folder_or_allowed_by_policy_is_kept(World, ad
 
 def test_the_folder_of_a_run_whose_name_begins_alike_is_not_the_runs():
     said = Result(reason=Reason.COMPLETED, results=Results(model_uri=f"{FOLDER}-of-another/model"))
-    assert believed(said, GROUNDS)[0].results.model_uri is None
+    assert accepted(said, GROUNDS)[0].results.model_uri is None
 
 
 def test_a_checkpoint_elsewhere_is_no_checkpoint(World):
@@ -126,7 +126,7 @@ def test_what_is_no_figure_is_left_out_by_name(figure):
             EvaluationResult(step=2, epoch="2", eval_loss="3.5", accuracy=figure),
         ],
     )
-    kept, notes = believed(said, GROUNDS)
+    kept, notes = accepted(said, GROUNDS)
     assert kept.results == Results(eval_loss="3.25")
     assert kept.evaluations == [EvaluationResult(step=2, epoch="2", eval_loss="3.5")]
     places = [note.partition(" ")[0] for note in notes]
@@ -135,21 +135,21 @@ def test_what_is_no_figure_is_left_out_by_name(figure):
 
 @pytest.mark.parametrize("figure", ["0", "49.61", "-3.2", "1e15", "1.2e+301", "99999999999999999999999999999999"])
 def test_figures_of_every_size_are_kept(figure):
-    kept, notes = believed(Result(reason=Reason.COMPLETED, results=Results(perplexity=figure)), GROUNDS)
+    kept, notes = accepted(Result(reason=Reason.COMPLETED, results=Results(perplexity=figure)), GROUNDS)
     assert (kept.results.perplexity, notes) == (figure, [])
 
 
 def test_an_attempt_number_that_leaves_none_to_continue_with_is_not_believed():
     for own, number, kept in ((True, 3, None), (False, 3, 3), (False, 2**62, None)):
-        found, _ = believed(
-            Result(reason=Reason.COMPLETED, highest_attempt=number), Grounds(FOLDER, own, lambda _: True)
+        found, _ = accepted(
+            Result(reason=Reason.COMPLETED, highest_attempt=number), AcceptanceRules(FOLDER, own, lambda _: True)
         )
         assert found.highest_attempt == kept
 
 
 def test_adjustments_command_no_terminal_and_hold_no_credentials():
     said = Result(reason=Reason.COMPLETED, adjustments=["\x1b[2J\x07batch \u202e4, token=hf_abcdefghijkl"])
-    (words,) = believed(said, GROUNDS)[0].adjustments
+    (words,) = accepted(said, GROUNDS)[0].adjustments
     assert words == printable(words)
     assert "hf_abcdefghijkl" not in words
 
@@ -182,7 +182,7 @@ def test_whatever_a_pod_writes_is_no_result_or_one_that_fits_the_status(body):
     said = decode(json.dumps(body))
     if said is None:
         return
-    kept, _ = believed(said, GROUNDS)
+    kept, _ = accepted(said, GROUNDS)
     # A reason that nobody knows is left to the exit code.
     text = json.dumps({"reason": ""} | kept.to_json(), allow_nan=False)
     assert decode(text) is not None

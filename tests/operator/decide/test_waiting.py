@@ -1,4 +1,4 @@
-"""What a run waits for, by what Kubernetes says of its Job and its pod, and for how long that is believed."""
+"""What a run waits for, by what Kubernetes says of its Job and its pod, and for how long that is accepted."""
 
 import pytest
 

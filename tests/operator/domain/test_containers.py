@@ -33,7 +33,7 @@ def test_what_another_container_does_is_not_what_the_job_does(name, state):
     assert (facts.exit_code, facts.started is not None, facts.waiting_reason) == (None, True, "")
     statuses = [{"name": name, "state": state}, {"name": "job", "state": ended(5, message="NaN")}]
     facts = pod(containerStatuses=statuses)
-    assert (facts.exit_code, facts.last_words, facts.ended) == (5, "NaN", True)
+    assert (facts.exit_code, facts.log_tail, facts.ended) == (5, "NaN", True)
     assert (facts.over, facts.beside) == (False, name if state is RUNNING else "")
 
 
@@ -55,7 +55,7 @@ def test_a_pod_that_another_container_keeps_up_is_removed_with_its_job(World, co
     world.run_pod()
     # when ours ends and the pod goes on
     said = DONE if code == 0 else stopped(7) if code == 75 else "boom"
-    decision = world.end_pod(code=code, said=said, phase="Running", beside="istio-proxy")
+    decision = world.end_pod(code=code, said=said, phase="Running", running_others="istio-proxy")
     over = code in (0, 5)
     assert (decision.delete_jobs, len(world.created)) == ((), 1)
     assert world.status.ended is over
@@ -89,7 +89,7 @@ def test_a_pod_that_ends_in_time_keeps_its_job_and_its_log(World):
     world = World()
     world.step()
     world.run_pod()
-    world.end_pod(said=DONE, phase="Running", beside="shipper")
+    world.end_pod(said=DONE, phase="Running", running_others="shipper")
     world.later(5)
     world.pod(phase="Succeeded")
     assert world.later(10 * MARGIN).delete_jobs == ()
@@ -99,7 +99,7 @@ def test_a_pod_that_nobody_can_end_does_not_hold_the_run_for_ever(World):
     world = World()
     world.step()
     world.run_pod()
-    world.end_pod(code=1, said="boom", phase="Running", beside="istio-proxy")
+    world.end_pod(code=1, said="boom", phase="Running", running_others="istio-proxy")
     world.jobs.clear()
     world.later(1000)
     assert [plan.attempt for plan in world.created] == [1, 2]

@@ -27,7 +27,7 @@ class Machine:
         """The API server answers, for so many seconds and once at least."""
         until = self.server + seconds
         while True:
-            self.clock.heard(formatdate(int(self.server), usegmt=True))
+            self.clock.adjust(formatdate(int(self.server), usegmt=True))
             if self.server >= until:
                 return
             self.passes(10)
@@ -73,7 +73,7 @@ def test_an_api_server_whose_clock_jumps_is_believed_when_it_stays_with_it() -> 
 )
 def test_a_date_that_cannot_be_read_says_nothing(date: str | None) -> None:
     machine = Machine()
-    machine.clock.heard(date)
+    machine.clock.adjust(date)
     assert machine.clock() == START
 
 

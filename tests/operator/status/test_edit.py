@@ -21,7 +21,7 @@ from lmft_api.status import (
 from lmft_api.status.reading import read_status
 from lmft_api.text.times import seconds
 from lmft_api.wire.result import Result
-from lmft_operator.decide.judge import judge, last_words, scrub
+from lmft_operator.decide.judge import judge, log_tail, scrub
 from lmft_operator.status import edit
 from lmft_operator.status.change import change
 
@@ -260,7 +260,7 @@ def test_ordinary_words_stay():
 
 
 def test_last_words_are_one_bounded_line():
-    words = last_words("\x1b[31mfirst\n\n" + "x" * 5000 + "\nlast line\n")
+    words = log_tail("\x1b[31mfirst\n\n" + "x" * 5000 + "\nlast line\n")
     assert len(words) <= 1200
     assert words.endswith("last line")
     assert "\n" not in words

@@ -10,7 +10,7 @@ from lmft_api.wire.progress import Metric, TrainerStatus
 from lmft_operator.decide.draft import notices
 from lmft_operator.settings import OperatorSettings, parse
 from lmft_operator.status.progress import ProgressReport
-from lmft_operator.status.throttle import NEWS_BURST, NEWS_SECONDS, Heard, Overlay, overlay
+from lmft_operator.status.throttle import NEWS_BURST, NEWS_SECONDS, Overlay, ReceivedReports, overlay
 
 SETTINGS = parse("progress: {url: 'https://progress', patchSeconds: 30, staleSeconds: 300}")
 ATTEMPT = {"number": 2, "job": "eli5-2", "startTime": "1970-01-01T00:15:00Z"}  # 900 s
@@ -33,27 +33,27 @@ def report(at: float, attempt: int = 2, **metrics: object) -> ProgressReport:
 
 
 class Life:
-    """A run under way: what is written, what was heard, and the Events and writes so far."""
+    """A run under way: what is written, what was received, and the Events and writes so far."""
 
     def __init__(self, reason: str = "Training", **fields: object) -> None:
         self.reason_decided = reason
         self.written = decided(reason, **fields)
-        self.heard = Heard(since=900.0)
+        self.received = ReceivedReports(since=900.0)
         self.writes = 0
         self.events: list[str] = []
 
     def look(self, now: float) -> Overlay:
         fields = {name: value for name, value in self.written.to_json().items() if name in KEPT}
         wanted = decided(self.reason_decided, **fields)
-        found = overlay(self.written, wanted, self.heard, now, SETTINGS, "s3://m")
+        found = overlay(self.written, wanted, self.received, now, SETTINGS, "s3://m")
         if found.status != self.written:
             self.writes += 1
             self.events += [notice.reason for notice in notices(self.written, found.status, ())]
-        self.written, self.heard = found.status, replace(self.heard, pace=found.pace)
+        self.written, self.received = found.status, replace(self.received, pace=found.pace)
         return found
 
     def hear(self, now: float, **metrics: object) -> Overlay:
-        self.heard = replace(self.heard, report=report(now, **{"current_step": 1, "total_steps": 9} | metrics))
+        self.received = replace(self.received, report=report(now, **{"current_step": 1, "total_steps": 9} | metrics))
         return self.look(now)
 
     @property
@@ -112,7 +112,7 @@ def test_what_the_job_does_shows_at_once_and_only_what_is_known(phase, reason, m
 
 def test_the_baseline_is_evaluated_before_training():
     life = Life()
-    life.heard = replace(life.heard, report=report(1000, phase="Evaluating"))
+    life.received = replace(life.received, report=report(1000, phase="Evaluating"))
     life.look(1000)
     assert life.shown == ("Evaluating", "Evaluating on the held-out data, before training.")
 
@@ -187,13 +187,13 @@ def test_a_restarted_operator_gives_a_silent_run_its_time_and_then_calls_it_stal
     # given a run that was heard of at 1000, and an operator that listens since 5000
     life = Life()
     life.hear(1000)
-    life.heard = Heard(since=5000.0)
+    life.received = ReceivedReports(since=5000.0)
     found = life.look(5000)
     assert (life.shown[0], found.look_again) == ("Training", 300.0)
     life.look(5300)
     assert life.shown[0] == "Stalled"
     # and the one that comes after it does not take that back until a report arrives
-    life.heard = Heard(since=6000.0)
+    life.received = ReceivedReports(since=6000.0)
     life.look(6000)
     assert life.shown[0] == "Stalled"
     life.hear(6001, current_step=5)
@@ -228,7 +228,7 @@ def test_where_nobody_listens_nobody_is_silent():
     assert life.shown[0] == "Stalled"
     # when the platform team switches progress off, and the operator starts anew
     settings = parse("progress: {url: null}")
-    found = overlay(life.written, decided(), Heard(since=2000.0), 9000.0, settings, "s3://m")
+    found = overlay(life.written, decided(), ReceivedReports(since=2000.0), 9000.0, settings, "s3://m")
     assert found.status.reason == "Training"
 
 
@@ -237,15 +237,15 @@ def test_what_an_earlier_attempt_reported_is_no_sign_of_the_present_one():
     life.written = decided(progress={"step": 7, "totalSteps": 9, "lastUpdateTime": "1970-01-01T00:10:00Z"})
     life.look(100_000)
     assert life.shown == ("Training", "Attempt 2 runs on node1.")
-    life.heard = replace(life.heard, report=report(100_001, attempt=1, current_step=8, total_steps=9))
+    life.received = replace(life.received, report=report(100_001, attempt=1, current_step=8, total_steps=9))
     life.look(100_001)
     assert life.written.progress.step == 7
 
 
 def test_a_run_that_has_ended_is_left_alone():
     done = decided("Completed")
-    heard = Heard(since=900.0, report=report(1000, current_step=1, total_steps=9))
-    assert overlay(done, done, heard, 1000.0, SETTINGS, "s3://m").status == done
+    received = ReceivedReports(since=900.0, report=report(1000, current_step=1, total_steps=9))
+    assert overlay(done, done, received, 1000.0, SETTINGS, "s3://m").status == done
 
 
 def test_the_numbers_in_the_documentation_are_these():

@@ -204,7 +204,7 @@ class Hub:
 
         try:
             api = HfApi(token=self._token)
-            commit: str | None = client.patiently(
+            commit: str | None = client.with_retries(
                 lambda: api.dataset_info(self.title, revision=self._revision).sha, paused=self._paused
             )
         except OfflineModeIsEnabled:
@@ -219,7 +219,7 @@ class Hub:
         from huggingface_hub import constants
 
         try:
-            card = client.patiently(lambda: read_card(self.title, self._revision, self._token), paused=self._paused)
+            card = client.with_retries(lambda: read_card(self.title, self._revision, self._token), paused=self._paused)
         except Exception as error:
             raise hub_error(error, self.title, self._revision, self._token is not None) from error
         if foreign := foreign_places(card, self.title, constants.ENDPOINT):
@@ -249,7 +249,7 @@ class Hub:
 
         datasets.disable_progress_bars()
         try:
-            data: Any = client.patiently(
+            data: Any = client.with_retries(
                 lambda: datasets.load_dataset(
                     self.title, self._config, split=split, revision=self._revision, token=self._token
                 ),
@@ -309,7 +309,7 @@ def hub_error(
     """What an error of the hub or of ``datasets`` means for the run."""
     from datasets.exceptions import DatasetNotFoundError
 
-    wanted = client.Wanted(
+    wanted = client.HubRequest(
         name, "spec.dataset.name", "data set", revision, "spec.dataset.revision", with_token,
         not_found=Reason.DATASET_NOT_FOUND, denied=Reason.DATASET_ACCESS_DENIED,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Tokenizers and configurations as objects, from untrusted files.
 
 Protected twice. :mod:`lmft_job.models.sources.files` copies what may be loaded; then transformers reads the copy in a
-child process that can open nothing else (:mod:`lmft_job.process.apart`), and returns the result as plain files:
+child process that can open nothing else (:mod:`lmft_job.process.confined`), and returns the result as plain files:
 ``config.json``, and ``tokenizer.json`` with the settings beside it. Only these are loaded here, in the process that
 has access to keys and tokens.
 """
@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from lmft_job.errors import UnavailableError
 from lmft_job.models.sources.files import CONFIG, TOKENIZER, Say, readable_copy
-from lmft_job.process.apart import ApartError, NoAnswerError, apart
+from lmft_job.process.confined import ConfinedError, NoAnswerError, run_confined
 
 _CLASS = "class.json"
 
@@ -41,7 +41,7 @@ def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool 
     Raises:
         InvalidError: a file is not accepted; see :func:`lmft_job.models.sources.files.readable_copy`.
         SlowTokenizerError: it has only a slow one.
-        ApartError: transformers cannot load it; the message is that of transformers.
+        ConfinedError: transformers cannot load it; the message is that of transformers.
         UnavailableError: reading it did not finish in time.
     """
     if trust_remote_code:
@@ -53,7 +53,7 @@ def tokenizer_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool 
         with _copied(found, where) as clean:
             kind = getattr(transformers, name, transformers.PreTrainedTokenizerFast)
             if not (isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerBase)):
-                raise ApartError(f"{name} is not a tokenizer")
+                raise ConfinedError(f"{name} is not a tokenizer")
             tokenizer: Any = kind.from_pretrained(str(clean), local_files_only=True)
             core = Tokenizer.from_file(str(clean / TOKENIZER))
     if json.loads(core.to_str()) != json.loads(tokenizer.backend_tokenizer.to_str()):
@@ -74,7 +74,7 @@ def config_of(folder: Path, where: str, say: Say, *, trust_remote_code: bool = F
         more: settings that take precedence.
 
     Raises:
-        InvalidError, ApartError, UnavailableError: as for :func:`tokenizer_of`.
+        InvalidError, ConfinedError, UnavailableError: as for :func:`tokenizer_of`.
     """
     if trust_remote_code:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=True, **more)
@@ -110,7 +110,7 @@ def _parsed(folder: Path, where: str, say: Say, work: Any) -> Iterator[Path]:
         results = Path(scratch) / "results"
         results.mkdir()
         try:
-            restricted = apart(functools.partial(work, source, results), source, results)
+            restricted = run_confined(functools.partial(work, source, results), source, results)
         except NoAnswerError as error:
             raise UnavailableError(f"{where}: reading its tokenizer and configuration {error}.") from error
         if not restricted:

@@ -81,15 +81,15 @@ def fetch_source(
             source, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_NESTED
         )
 
-    wanted = client.Wanted(
+    wanted = client.HubRequest(
         source, field, "model", revision, "spec.model.revision", token is not None,
         not_found=Reason.MODEL_NOT_FOUND, denied=Reason.MODEL_ACCESS_DENIED,
     )  # fmt: skip
     try:
-        path = Path(client.patiently(download, paused=paused))
+        path = Path(client.with_retries(download, paused=paused))
     except Exception as error:
         raise client.explained(error, wanted) or UnavailableError(
-            f'{field} "{source}" could not be fetched from the hub ({client.last_words(error)}).'
+            f'{field} "{source}" could not be fetched from the hub ({client.root_cause(error)}).'
         ) from error
     return SourceFolder(path, path.name)
 

@@ -32,7 +32,7 @@ _WAIT_SECONDS = 0.01
 _ERROR_FILE = "error.txt"
 
 
-class ApartError(Exception):
+class ConfinedError(Exception):
     """The work in the child failed; the message is that of its error."""
 
 
@@ -40,7 +40,7 @@ class NoAnswerError(Exception):
     """The child neither answered nor ended in time, or was killed."""
 
 
-def apart(work: Callable[[], None], source: Path, results: Path, patience: float = PATIENCE_SECONDS) -> bool:
+def run_confined(work: Callable[[], None], source: Path, results: Path, patience: float = PATIENCE_SECONDS) -> bool:
     """Run work that may read the source folder and the interpreter's own files, and write to the results folder.
 
     Args:
@@ -53,7 +53,7 @@ def apart(work: Callable[[], None], source: Path, results: Path, patience: float
         Whether the kernel enforced the restriction to these folders; False without Landlock.
 
     Raises:
-        ApartError: the work raised.
+        ConfinedError: the work raised.
         NoAnswerError: it took too long, or was killed.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -76,7 +76,7 @@ def apart(work: Callable[[], None], source: Path, results: Path, patience: float
     if error.is_file():
         words = error.read_text(encoding="utf-8", errors="replace")
         error.unlink()
-        raise ApartError(words)
+        raise ConfinedError(words)
     if code != 0:
         raise NoAnswerError(f"ended with {'signal' if code < 0 else 'code'} {abs(code)}")
     return restricted
