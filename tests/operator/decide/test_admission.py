@@ -74,13 +74,9 @@ def test_a_refusal_has_a_reason_and_a_remedy_that_fits(words, reason, remedies, 
     found = refusal(words)
     assert (found.reason, found.changeable) == (reason, changeable)
     assert [words for words in remedies if words not in found.remedy] == []
-    assert explained("The pod cannot be created: ", words) == (
-        reason,
-        explained("The pod cannot be created: ", words)[1],
-    )
-    assert explained("The pod cannot be created: ", words)[1].startswith(
-        f"The pod cannot be created: {words.rstrip('. ')}"
-    )
+    cause, message = explained("The pod cannot be created: ", words)
+    assert cause == reason
+    assert message.startswith(f"The pod cannot be created: {words.rstrip('. ')}")
 
 
 @pytest.mark.parametrize("words", [WEBHOOK_DEAD, WEBHOOK_DENIES, POLICY_DENIES, USED_UP, WANTS_CPU])

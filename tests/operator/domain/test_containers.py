@@ -34,7 +34,7 @@ def test_what_another_container_does_is_not_what_the_job_does(name, state):
     statuses = [{"name": name, "state": state}, {"name": "job", "state": ended(5, message="NaN")}]
     facts = pod(containerStatuses=statuses)
     assert (facts.exit_code, facts.log_tail, facts.ended) == (5, "NaN", True)
-    assert (facts.over, facts.beside) == (False, name if state is RUNNING else "")
+    assert (facts.over, facts.running_others) == (False, name if state is RUNNING else "")
 
 
 def test_gpus_and_image_are_those_of_our_container_wherever_it_stands():
