@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 import transformers
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.evaluation.held_out import Arithmetic, evaluate_held_out
 
 ROWS, TOKENS, REPEATS = 16, 128, 5

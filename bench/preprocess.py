@@ -175,7 +175,7 @@ def compare(folder: Path, rows: int) -> None:
     """All contenders on one corpus; ours on ten times the corpus too."""
     from support.corpora import write_json
 
-    from lmft_api.spec import Task
+    from lmft_api.tasks import Task
     from lmft_job.models import tokenizers
 
     one, ten = folder / "one", folder / "ten"

@@ -27,8 +27,9 @@ from bare import train_bare
 from transformers.trainer_callback import PrinterCallback
 
 from lmft_api.manifest.validation import parse_spec
-from lmft_api.spec import Compile, Task
+from lmft_api.spec import Compile
 from lmft_api.spec.resolved import resolve
+from lmft_api.tasks import Task
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
 from lmft_job.models.device import arithmetic_for

@@ -5,9 +5,8 @@ import math
 import pytest
 
 from lmft_api.figures import ACCURACY, EVAL_LOSS, FIGURES, PERPLEXITY, Figure, decimal, headlines, known, of_task
-from lmft_api.spec import Task
 from lmft_api.status import EvaluationResult, Results
-from lmft_api.tasks import TASKS
+from lmft_api.tasks import TASKS, Task
 from lmft_api.wire.progress import MetricName
 from lmft_api.wire.report import EvaluationRow, ResultFigures
 

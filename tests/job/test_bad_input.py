@@ -13,7 +13,7 @@ from job.bad_input import DATA, TABLE, Wrong, lines
 from support.forked import TEXTS, toy_spec
 from support.local_runs import run_here, write_manifest
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.models import tokenizers
 
 

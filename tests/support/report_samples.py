@@ -3,8 +3,9 @@
 import math
 import random
 
-from lmft_api.spec import Dataset, LMFineTuneSpec, Model, Sample, Task, Tokenizer, Training
+from lmft_api.spec import Dataset, LMFineTuneSpec, Model, Sample, Tokenizer, Training
 from lmft_api.spec.resolved import resolve
+from lmft_api.tasks import Task
 from lmft_api.wire.report import (
     CurvePoint,
     DatasetFigures,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 import transformers
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.models.weights import load_weights, restore
 

@@ -18,7 +18,6 @@ from lmft_api.spec.training import (
     Training,
     Weights,
 )
-from lmft_api.tasks import Task
 
 __all__ = [
     "ALL_LINEAR",
@@ -42,7 +41,6 @@ __all__ = [
     "ResumeFrom",
     "Sample",
     "Scheduler",
-    "Task",
     "Tokenizer",
     "Training",
     "Weights",

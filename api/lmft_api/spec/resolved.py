@@ -16,10 +16,9 @@ from lmft_api.spec import (
     PushToHub,
     Quantization,
     Scheduler,
-    Task,
     Weights,
 )
-from lmft_api.tasks import TASKS
+from lmft_api.tasks import TASKS, Task
 
 ADAPTER_LEARNING_RATE = 2e-4
 """Peak learning rate of an adapter: about ten times that of all weights (QLoRA, Dettmers et al. 2023, table 9)."""

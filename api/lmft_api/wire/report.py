@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 
 
 class ReportModel(BaseModel):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError

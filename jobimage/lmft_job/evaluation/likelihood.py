@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.tasks.base import IGNORED
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import SampleSettings
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models.device import Arithmetic

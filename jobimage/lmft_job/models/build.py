@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_api.text.wording import first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError, JobError

@@ -6,7 +6,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_api.text.wording import did_you_mean, first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models.device import Arithmetic

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 
 END_OF_TEXT = "<|endoftext|>"

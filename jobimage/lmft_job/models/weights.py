@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_api.text.wording import first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint
 

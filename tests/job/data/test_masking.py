@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data.masking import IGNORED, MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, BlockWriter, EpochSampler, PadRows, stack_blocks
 from lmft_job.models import tokenizers

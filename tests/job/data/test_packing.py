@@ -8,7 +8,7 @@ import pytest
 from support.corpora import rows, write_json
 from support.data_helpers import json_data, prepare_toy, write_lines
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data.rows import BATCH_ROWS, BlockRows, BlockWriter, narrowest
 from lmft_job.data.sources.splits import hold_out
 from lmft_job.data.tokens.packing import encoded

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data.rows import PadRows
 from lmft_job.evaluation.held_out import evaluate_held_out
 from lmft_job.models import tokenizers

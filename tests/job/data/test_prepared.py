@@ -12,7 +12,7 @@ from support.complete_folders import files_of
 from support.corpora import rows, write_json
 from support.data_helpers import json_data, prepare_toy, settings_of, write_lines
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data import prepared
 from lmft_job.data.prepared import reopen
 from lmft_job.data.rows import BlockRows, LabelledRows

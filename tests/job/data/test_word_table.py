@@ -9,7 +9,7 @@ import pytest
 from support.corpora import rows
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.data.tokens import word_table
 from lmft_job.data.tokens.word_table import WordTable
 from lmft_job.models import tokenizers

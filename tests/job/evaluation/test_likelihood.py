@@ -9,7 +9,7 @@ from support.tiny_models import SMALL
 from torch.nn.functional import cross_entropy
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.evaluation import likelihood
 from lmft_job.evaluation.held_out import Arithmetic, evaluate_held_out
 from lmft_job.evaluation.likelihood import RowLosses, recorded, row_losses

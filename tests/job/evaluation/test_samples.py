@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tokenizers import processors
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.models import tokenizers
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import SampleSettings
+from lmft_api.tasks import Task
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.evaluation.held_out import evaluate_held_out
 from lmft_job.evaluation.samples import answer_prompts, check_prompts

@@ -8,7 +8,7 @@ import torch
 import transformers
 from support.tiny_models import SMALL
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers

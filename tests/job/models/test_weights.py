@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
 from lmft_job.models.build import build_model, load_config

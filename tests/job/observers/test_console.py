@@ -6,7 +6,7 @@ import re
 import pytest
 from support.report_samples import causal_report, classification_report, demo_report
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.broadcast import Broadcast

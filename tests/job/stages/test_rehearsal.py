@@ -8,8 +8,8 @@ import transformers
 from support.tiny_models import SMALL
 
 from lmft_api.manifest.validation import parse_spec
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import Settings, resolve
+from lmft_api.tasks import Task
 from lmft_job.data.rows import OneEnd, PadRows
 from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers

@@ -7,7 +7,8 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmft_api.spec import Compile, Task
+from lmft_api.spec import Compile
+from lmft_api.tasks import Task
 from lmft_job.models.device import Arithmetic
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from lmft_api.spec import Compile, Task
+from lmft_api.spec import Compile
+from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
