@@ -26,6 +26,7 @@ class TaskDefaults:
 
     Attributes:
         aliases: other names for the task, for the hint about an unknown name.
+        starter: the guide's model, proposed where none is named.
         epochs: passes over the training data.
         weight_decay: decoupled weight decay.
         top_k: tokens to sample from, or fills to show.
@@ -36,6 +37,7 @@ class TaskDefaults:
     """
 
     aliases: tuple[str, ...]
+    starter: str
     epochs: int
     weight_decay: float
     top_k: int
@@ -48,6 +50,7 @@ class TaskDefaults:
 TASKS = {
     Task.CAUSAL_LM: TaskDefaults(
         aliases=("clm", "causal", "text-generation", "language-modeling", "sft", "gpt", "pretraining"),
+        starter="distilbert/distilgpt2",
         epochs=3,
         weight_decay=0.01,
         top_k=50,
@@ -55,6 +58,7 @@ TASKS = {
     ),
     Task.MASKED_LM: TaskDefaults(
         aliases=("mlm", "masked", "fill-mask"),
+        starter="distilbert/distilroberta-base",
         epochs=3,
         weight_decay=0.01,
         top_k=3,
@@ -63,6 +67,7 @@ TASKS = {
     ),
     Task.SEQUENCE_CLASSIFICATION: TaskDefaults(
         aliases=("text-classification", "classification", "sentiment-analysis", "seq_cls", "classifier"),
+        starter="distilbert/distilbert-base-uncased",
         epochs=2,
         weight_decay=0.0,
         top_k=50,

@@ -83,6 +83,21 @@ def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with ma
 
 
 @app.command()
+def init(
+    data: Annotated[list[str], typer.Argument(help="Files or a folder of this machine, or s3:// addresses.")],
+    task: Annotated[str | None, typer.Option(help="What to learn. Default: what the data suggests.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to start from: a hub id, s3:// or file:// address.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: from the file's name.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="File to write. Default: NAME.yaml.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what the data suggests.")] = False,
+) -> None:
+    """Write a manifest for your data: its format, its columns and a task are found in its first rows."""
+    from lmft_job.cli.init.command import Wishes, write_manifest
+
+    raise typer.Exit(write_manifest(data, Wishes(task, model, name, file), ask=not yes and sys.stdin.isatty()))
+
+
+@app.command()
 def schema() -> None:
     """Print the manifest's JSON Schema, with which an editor completes fields and marks mistakes."""
     import json

@@ -1,0 +1,1 @@
+"""``lmft init``: a manifest for the data at hand."""

@@ -1,0 +1,141 @@
+"""``lmft init``: what is proposed for which rows, and the manifest that is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lmft_api.manifest.validation import document_problems
+from lmft_api.tasks import Task
+from lmft_job.cli import commands
+from lmft_job.cli.init.proposal import propose
+
+CHAT = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "fields"),
+    [
+        ([{"id": 1, **CHAT}], Task.CAUSAL_LM, {"messagesField": "messages"}),
+        ([{"conversations": [{"from": "human", "value": "Hi"}]}], Task.CAUSAL_LM, {"messagesField": "conversations"}),
+        (
+            [{"Question": "Why?", "Answer": "So.", "topic": "x"}, {"Question": "How?", "Answer": "", "topic": "y"}],
+            Task.CAUSAL_LM,
+            {"promptField": "Question", "completionField": "Answer"},
+        ),
+        (
+            [{"instruction": "Sum", "input": "", "output": "3"}, {"instruction": "Sum", "input": "", "output": "four"}],
+            Task.CAUSAL_LM,
+            {"promptField": "instruction", "completionField": "output"},
+        ),
+        (
+            [{"review": "Good film", "stars": "5"}, {"review": "Bad film", "stars": "1"}],
+            Task.SEQUENCE_CLASSIFICATION,
+            {"textField": "review", "labelField": "stars"},
+        ),
+        (
+            [{"text": "Good film", "label": "pos"}, {"text": "Bad film", "label": "neg"}],
+            Task.SEQUENCE_CLASSIFICATION,
+            {"textField": "text", "labelField": "label"},
+        ),
+        ([{"text": "One label is none", "label": "pos"}] * 2, Task.CAUSAL_LM, {"textField": "text"}),
+        ([{"id": "a-1", "body": {"parts": ["A", "long text"]}}], Task.CAUSAL_LM, {"textField": "body.parts"}),
+        ([{"title": "A rather long title", "text": "short"}], Task.CAUSAL_LM, {"textField": "text"}),
+    ],
+)
+def test_rows_suggest_a_task_and_its_fields(rows, task, fields):
+    found = propose(rows)
+
+    assert (found.task, found.fields) == (task, fields)
+
+
+def test_a_task_that_the_user_names_is_taken():
+    rows = [{"text": "Good film", "label": "pos"}, {"text": "Bad film", "label": "neg"}]
+
+    found = propose(rows, Task.MASKED_LM)
+
+    assert (found.task, found.fields) == (Task.MASKED_LM, {"textField": "text"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "words"),
+    [
+        ([{"a": 1, "b": "2.5"}], None, "no column contains text; the rows have a, b"),
+        ([{"text": "x"}], Task.SEQUENCE_CLASSIFICATION, "no column looks like a label; name it label"),
+    ],
+)
+def test_rows_that_fit_no_task_are_refused_with_what_they_have(rows, task, words):
+    with pytest.raises(ValueError, match=words):
+        propose(rows, task)
+
+
+def _init(*words: str, answers: str | None = None):
+    return CliRunner().invoke(commands.app, ["init", *words], input=answers)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["My Chats 100%.jsonl", "folder"])
+def test_a_valid_manifest_is_written_for_files_and_folders(here: Path, place: str):
+    path = here / place
+    if place == "folder":
+        path.mkdir()
+        path = path / "a.jsonl"
+    path.write_text("".join(json.dumps(CHAT) + "\n" for _ in range(3)))
+
+    done = _init(place, "--yes")
+
+    assert done.exit_code == 0, done.output
+    written = next(here.glob("*.yaml"))
+    assert written.name == ("folder.yaml" if place == "folder" else "my-chats-100.yaml")
+    manifest = yaml.safe_load(written.read_text())
+    assert document_problems(manifest) == []
+    spec = manifest["spec"]
+    assert spec["dataset"]["files"] == [
+        f"file://{here}/folder/*.jsonl" if place == "folder" else f"file://{here}/My Chats 100%25.jsonl"
+    ]
+    assert spec["sample"] == {"prompts": ["Hi"]}
+
+
+def test_choices_of_the_command_line_stand(here: Path):
+    (here / "notes.txt").write_text("One line.\nAnother line.\n")
+
+    done = _init("notes.txt", "--model", "org/model", "--name", "mine", "--task", "mlm", "-f", "own.yaml")
+
+    assert done.exit_code == 0, done.output
+    manifest = yaml.safe_load((here / "own.yaml").read_text())
+    assert manifest["metadata"] == {"name": "mine"}
+    assert manifest["spec"]["model"] == {"name": "org/model"}
+    assert manifest["spec"]["task"] == "MaskedLM"
+    assert document_problems(manifest) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "told"),
+    [
+        ({"a.txt": "x\n", "a.yaml": "mine"}, ["a.txt"], "a.yaml exists; choose another name with --file"),
+        ({"a.txt": "x\n", "b.csv": "a,b\n1,2\n"}, ["a.txt", "b.csv"], "several formats (csv, text)"),
+        ({"a.xlsx": "x"}, ["a.xlsx"], "its ending tells no format"),
+        ({"a.csv": "PK\x03\x04"}, ["a.csv"], "save the sheet as CSV"),
+        ({"a.txt": "\n"}, ["a.txt"], "contains no rows"),
+        ({}, ["no.csv"], "no file matches"),
+        ({}, ["."], "no file in this folder ends in .jsonl"),
+        ({"a.txt": "x\n"}, ["a.txt", "--task", "Chat"], "'Chat' is not a task; choose one of CausalLM"),
+        ({"a.txt": "x\n"}, ["a.txt", "--name", "Not a name"], "metadata.name: "),
+    ],
+)
+def test_what_cannot_be_written_is_told_and_nothing_is_left(here: Path, files, words, told):
+    for name, text in files.items():
+        (here / name).write_text(text)
+
+    done = _init(*words, "--yes")
+
+    assert done.exit_code == 2
+    assert told in done.output
+    assert {path.name: path.read_text() for path in here.iterdir()} == files
