@@ -108,6 +108,19 @@ def schema() -> None:
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Finished runs beside each other: figures with their uncertainty, settings that differ, and samples."""
+    from lmft_job.cli.compare.command import print_comparison
+
+    raise typer.Exit(print_comparison(runs, as_json=as_json))
+
+
+@app.command()
 def watch(
     name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,

@@ -45,7 +45,7 @@ def write_manifest(data: list[str], wishes: Wishes, *, ask: bool) -> int:
             sample = look_at(data, Path(scratch))
         proposal = propose(sample.rows, task)
     except InvalidError as error:
-        return _failed(error.problems)
+        return _failed(list(error.problems))
     except (RefusedError, ValueError) as error:
         return _failed([str(error)])
     print(f"{one_line(sample.title)}: {one_line(proposal.reason)}; task {proposal.task}")

@@ -13,6 +13,7 @@ from lmft_job.data.problems import Problems
 from lmft_job.data.sources import files
 from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.sources.places import find_files
+from lmft_job.data.text.fields import is_missing
 from lmft_job.errors import InvalidError
 
 FIRST_ROWS = 500
@@ -65,7 +66,7 @@ def look_at(places: list[str], scratch: Path) -> Sample:
     kind = _format(found)
     problems = Problems()
     batches = chain.from_iterable(files.read(file, kind, [], problems, alone=True) for file in found)
-    rows = [row for row in islice(chain.from_iterable(batches), FIRST_ROWS) if any(v is not None for v in row.values())]
+    rows = [row for row in islice(chain.from_iterable(batches), FIRST_ROWS) if not all(map(is_missing, row.values()))]
     if problems.found:
         raise InvalidError([problem.removeprefix("spec.dataset.files: ") for problem in problems.all()])
     if not rows:

@@ -1,0 +1,1 @@
+"""``lmft compare``: finished runs beside each other."""

@@ -1,0 +1,41 @@
+"""``lmft compare``: read the reports, compare, print."""
+
+import json
+import sys
+
+from rich.console import Console
+
+from lmft_api.reasons import ExitCode
+from lmft_api.text.shown import one_line
+from lmft_api.wire.report import Report
+from lmft_job.cli.compare.comparison import compare
+from lmft_job.cli.compare.runs import read_report, titles
+from lmft_job.cli.compare.view import as_json as plain
+from lmft_job.cli.compare.view import render
+from lmft_job.errors import InvalidError, JobError
+
+
+def print_comparison(places: list[str], *, as_json: bool) -> int:
+    """Print what the runs have in common and where they differ; returns the exit code."""
+    if len(places) < 2:
+        print("name at least two runs", file=sys.stderr)
+        return ExitCode.INVALID
+    reports: list[Report] = []
+    problems: list[str] = []
+    for place in places:
+        try:
+            reports.append(read_report(place))
+        except InvalidError as error:
+            problems += error.problems
+        except JobError as error:
+            problems.append(f"{place}: {error}")
+    if problems:
+        for problem in problems:
+            print(one_line(problem), file=sys.stderr)
+        return ExitCode.INVALID
+    found = compare(reports, titles(reports))
+    if as_json:
+        print(json.dumps(plain(found), indent=1, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(render(found))
+    return ExitCode.DONE
