@@ -204,3 +204,55 @@ UNKNOWN = {"name": "unknown"}
 )
 def test_what_can_be_read_of_a_spec_is_read(spec: Any, read: dict[str, Any]):
     assert parse_readable(spec).to_json() == {"task": "CausalLM"} | read
+
+
+LINES = """\
+# a comment
+apiVersion: lmfinetune.dev/v1alpha1
+spec:
+  model: {name: a}
+
+  podTemplate:
+    annotations:
+      a.b/c: "1"
+      a: "2"
+    env:
+    - name: A
+      value: x
+    - {name: B}
+---
+kind: List
+items:
+- spec:
+    task: x
+- spec: &shared
+    model: y
+- spec: *shared
+"""
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "line"),
+    [
+        (0, "", 2),
+        (0, "apiVersion", 2),
+        (0, "spec.model.name", 4),
+        (0, "spec.model.missing.deeper", 4),
+        (0, "spec.dataset", 3),
+        (0, "metadata", 2),
+        (0, "spec.podTemplate.annotations.a.b/c", 8),
+        (0, "spec.podTemplate.annotations.a", 9),
+        (0, "spec.podTemplate.env[0].value", 12),
+        (0, "spec.podTemplate.env[1].value", 13),
+        (0, "spec.podTemplate.env[7].value", 10),
+        (1, "spec.task", 18),
+        (2, "spec.model", 20),
+        (3, "spec.model", 20),
+        (3, "spec", 21),
+    ],
+)
+def test_a_problem_has_the_line_of_its_field_or_of_the_nearest_parent(tmp_path: Path, document, path, line) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(LINES)
+
+    assert list(read_documents(file))[document].line(path) == line

@@ -8,12 +8,13 @@ kubectl silently takes the last.
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lmft_api.manifest.positions import item, line_of
 from lmft_api.manifest.validation import Problem
 
 MAX_FILE_BYTES = 3 << 20
@@ -29,6 +30,11 @@ class Document:
     number: int
     content: Any
     problems: tuple[Problem, ...] = ()
+    node: yaml.Node | None = field(default=None, repr=False, compare=False)
+
+    def line(self, path: str) -> int | None:
+        """The line of the file in which a field stands, from 1; None if the document could not be read."""
+        return line_of(self.node, path)
 
 
 class _GoLoader(yaml.SafeLoader):
@@ -141,26 +147,35 @@ def read_documents(path: Path) -> Iterator[Document]:
         return
     number = 0
     try:
-        for content in yaml.load_all(text, Loader=_GoLoader):
+        for node, content in _loaded(text):
             number += 1
-            for item in _items(content):
-                yield Document(number, item)
+            yield from _items(number, node, content)
     except yaml.YAMLError as error:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
     except (RecursionError, ValueError) as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
 
 
-def _items(content: Any) -> list[Any]:
-    if content is None:
-        return []
+def _loaded(text: str) -> Iterator[tuple[yaml.Node, Any]]:
+    """Each document as nodes, which know their lines, and as plain data."""
+    loader = _GoLoader(text)
+    try:
+        while loader.check_node():  # type: ignore[no-untyped-call]
+            node: yaml.Node = loader.get_node()  # type: ignore[no-untyped-call]
+            yield node, loader.construct_document(node)
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def _items(number: int, node: yaml.Node, content: Any) -> Iterator[Document]:
     if (
         isinstance(content, dict)
         and str(content.get("kind")).endswith("List")
         and isinstance(content.get("items"), list)
     ):
-        return list(content["items"])
-    return [content]
+        yield from (Document(number, entry, node=item(node, at)) for at, entry in enumerate(content["items"]))
+    elif content is not None:
+        yield Document(number, content, node=node)
 
 
 def read_yaml(text: str) -> Any:

@@ -41,10 +41,11 @@ MAX_DEPTH = 64
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: where, and what to do. An empty path means the document itself."""
+    """One problem: where, and what to do. An empty path means the document itself; the line is that of a file."""
 
     path: str
     message: str
+    line: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message

@@ -1,6 +1,7 @@
 """``lmft validate``: every problem of every document, in columns. Imports no training library."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def is_foreign(content: Any) -> bool:
 
 
 def problems_of(document: Document) -> list[Problem]:
-    """Why a document cannot be read, or what is invalid in it."""
-    return list(document.problems) or document_problems(document.content)
+    """Why a document cannot be read, or what is invalid in it, and in which lines, from top to bottom."""
+    found = document_problems(document.content) if not document.problems else document.problems
+    located = [replace(problem, line=document.line(problem.path)) for problem in found]
+    return sorted(located, key=lambda problem: problem.line or 0)
 
 
 def title_of(path: Path, document: Document, alone: bool) -> str:
@@ -54,9 +57,12 @@ def title_of(path: Path, document: Document, alone: bool) -> str:
 
 
 def words(title: str, problems: Iterable[Problem]) -> str:
-    """A heading and one line for each problem, paths in a column."""
-    rows = [Problem(one_line(problem.path), one_line(problem.message)) for problem in problems]
-    width = max(len(problem.path) for problem in rows) + 2
+    """A heading and one line for each problem, lines of the file and paths in columns."""
+    rows = [
+        (f"line {problem.line}" if problem.line else "", one_line(problem.path), one_line(problem.message))
+        for problem in problems
+    ]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     count = f"{len(rows)} problem" + ("s" if len(rows) > 1 else "")
-    lines = [f"  {problem.path:<{width}}{problem.message}" for problem in rows]
-    return "\n".join([f"{title}: {count}", *lines])
+    lines = [f"  {line:<{first}}  {path:<{second}}  {message}" for line, path, message in rows]
+    return "\n".join([f"{title}: {count}", *(line if first else f"  {line.lstrip()}" for line in lines)])
