@@ -160,11 +160,10 @@ def _loaded(text: str) -> Iterator[tuple[yaml.Node, Any]]:
     """Each document as nodes, which know their lines, and as plain data."""
     loader = _GoLoader(text)
     try:
-        while loader.check_node():  # type: ignore[no-untyped-call]
-            node: yaml.Node = loader.get_node()  # type: ignore[no-untyped-call]
+        while loader.check_node() and (node := loader.get_node()) is not None:
             yield node, loader.construct_document(node)
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _items(number: int, node: yaml.Node, content: Any) -> Iterator[Document]:

@@ -109,9 +109,7 @@ def schema() -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[
-        list[str], typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")
-    ],
+    runs: Annotated[list[str], typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Finished runs beside each other: figures with their uncertainty, settings that differ, and samples."""
