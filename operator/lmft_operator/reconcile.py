@@ -88,7 +88,7 @@ class Reconciler:
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
         self._received: dict[Key, ReceivedReports] = {}
-        self._listening_since = clock()
+        self._listening_since: float | None = None
 
     def reported(self, key: Key, report: ProgressReport) -> None:
         """Record a pod's newest report; the next look uses it."""
@@ -96,7 +96,16 @@ class Reconciler:
         self._enqueue(key)
 
     def _received_of(self, key: Key) -> ReceivedReports:
-        return self._received.get(key) or ReceivedReports(since=self._listening_since)
+        return self._received.get(key) or ReceivedReports(since=self._first_look())
+
+    def _first_look(self) -> float:
+        """When this operator began to decide (UNIX seconds): pods are silent before, for nobody listens.
+
+        Not when the process began: its clock is set by the API server's first answer, and it may have been on standby.
+        """
+        if self._listening_since is None:
+            self._listening_since = self._clock()
+        return self._listening_since
 
     async def __call__(self, key: Key) -> float | None:
         """Look at a run once; returns the seconds until the next look is due, if time alone makes it due."""
@@ -115,6 +124,7 @@ class Reconciler:
             return delay
 
     async def _look(self, key: Key) -> float | None:
+        self._first_look()
         seen = self._cache.observe(key, self._clock())
         if seen is None:
             self._received.pop(key, None)

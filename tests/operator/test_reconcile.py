@@ -36,14 +36,19 @@ class Api:
         self.deleted: list[str] = []
         self.events: list[str] = []
         self.cache = Cache()
-        settings = parse("progress: {url: 'https://progress'}")
+        self.ahead = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """An operator starts that has seen nothing yet."""
         self.reconciler = Reconciler(
             cast(Cluster, self),
             self.cache,
-            settings,
+            parse("progress: {url: 'https://progress'}"),
             progress_ca=lambda: None,
             enqueue=lambda key: None,
             suspicious=lambda: None,
+            clock=lambda: time.time() + self.ahead,
         )
 
     async def look(self) -> LMFineTuneStatus:
@@ -140,6 +145,23 @@ async def test_the_end_of_an_attempt_is_written_down_though_the_next_job_is_refu
     status = await api.look()
     assert [attempt.number for attempt in status.attempts or []] == [1, 2]
     assert (status.interruptions, status.reason) == (1, "Pending")
+
+
+async def test_silence_counts_from_the_first_look_and_not_from_the_start_of_the_process() -> None:
+    # given a run whose pod has reported lately
+    api, hour = Api(), 3600.0
+    await api.runs()
+    await api.patch_status(KEY, "", {"progress": {"percent": 4, "lastUpdateTime": timestamp(time.time() - 30)}})
+    # and another operator, whose clock is behind when it starts, or which is then on standby for long
+    api.ahead = -hour
+    api.start()
+    # when it looks at the run, and nobody has listened for an hour
+    api.ahead = hour
+    status = await api.look()
+    # then the pod has the usual time to report, and no more
+    assert status.reason == "Training"
+    api.ahead = 2 * hour
+    assert (await api.look()).reason == "Stalled"
 
 
 async def test_a_first_job_that_is_refused_settles_nothing() -> None:

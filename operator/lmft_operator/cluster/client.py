@@ -7,6 +7,7 @@ models to a process that otherwise takes 60, and building those models costs mor
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -188,10 +189,12 @@ class Cluster:
             text = data.decode("utf-8", "replace") if data is not None else ""
             if data is None and size.single:
                 raise ClusterError(200, f"GET {path}: one object is larger than {MAX_ANSWER_BYTES} bytes")
-            if data is None or not (size.single or reading.fits_page(text)):
+            whole = reading.fits_page(text)
+            if data is None or not (size.single or whole):
                 size.refused()
                 continue
-            page = _understood(lambda: reading.read_list(text, singular), f"GET {path}")  # noqa: B023 - called at once
+            read = partial(reading.read_list, text, singular, whole=whole)
+            page = _understood(read, f"GET {path}")
             yield page.items, page.version
             if not page.following:
                 return

@@ -97,13 +97,18 @@ def in_shape(body: JsonDict, kind: str = "") -> JsonDict:
     return {**({"kind": kind} if kind else {}), **shape(body)}
 
 
-def read_list(text: str, kind: str) -> "Page":
+def read_list(text: str, kind: str, *, whole: bool | None = None) -> "Page":
     """Read a page of a list, its items in their shapes. An item without readable metadata is left out.
+
+    Args:
+        text: as JSON.
+        kind: kind of the items.
+        whole: what :func:`fits_page` says of the text, if the caller has asked already: it reads a megabyte.
 
     Raises:
         UnreadableError: it is not a list.
     """
-    if fits_page(text):
+    if fits_page(text) if whole is None else whole:
         page = _parsed(text)
         items, metadata = page.get("items") or [], page.get("metadata")
         if not isinstance(items, list) or not isinstance(metadata, dict):
