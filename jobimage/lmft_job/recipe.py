@@ -10,6 +10,7 @@ from lmft_job.attempt.identity import claim
 from lmft_job.attempt.result import completed
 from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.stages import publish
+from lmft_job.stages.adapter.settle import settle
 from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
@@ -47,7 +48,7 @@ def _run(context: RunContext) -> Result:
 
     # Load the model
     with context.phase("load"):
-        built = make_model(context, inputs, start.arithmetic.device)
+        built = make_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
     claim(context, store, start.began, inputs.data.fingerprint, sources.revision)
     if context.run.stage == Stage.PREPARE:
@@ -73,12 +74,15 @@ def _run(context: RunContext) -> Result:
             # Evaluate and sample with the same held-out rows and the same prompts
             with context.phase("evaluation"):
                 figures = publish.final_figures(job, trained)
+            # Merge the adapter, if there is one, and evaluate what is published
+            with context.phase("merging"):
+                settled = settle(context, job, inputs, built, figures, store, attempt.fence)
             with context.phase("samples"):
-                answers = publish.answers_after(job, trained, inputs.limit)
+                answers = publish.answers_after(settled.job, trained, inputs.limit)
 
         # Save model, tokenizer, model card and report
         notes = (*built.notes, *attempt.adjustment.notes)
-        outcome = publish.RunOutcome(start.attempt, resumed, inputs, summary, before, trained, figures, answers, notes)
+        outcome = publish.RunOutcome(start.attempt, resumed, inputs, summary, before, trained, settled, answers, notes)
         report = publish.publish(context, job, outcome, store, attempt.fence)
         attempt.uploads.keep_last()
 

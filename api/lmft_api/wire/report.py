@@ -37,7 +37,9 @@ class ModelSummary(ReportModel):
     architecture: str | None = None
     """Class of the model, such as GPT2LMHeadModel."""
     parameters: int | None = None
-    """Number of parameters."""
+    """Number of parameters; without those of an adapter."""
+    trained_parameters: int | None = None
+    """Number of parameters that were trained, if they are an adapter's; absent where all were."""
     detail: str | None = None
     """More for people, such as ``4 layers``."""
 
@@ -95,6 +97,25 @@ class ResultFigures(ReportModel):
     """Folder of the adapter that was trained."""
     report_uri: str | None = Field(default=None, alias="reportURI")
     """The page."""
+
+
+class AdapterFigures(ReportModel):
+    """Held-out losses of an adapter, in nats per target, and what was published of it."""
+
+    merged: bool = False
+    """Whether the base model with the adapter merged into its weights was published."""
+    quantized: bool = False
+    """Whether the base model was in 4 bits (NF4) while the adapter was trained."""
+    base_dtype: str = "float32"
+    """Type of the base model's own weights, and of the merged ones."""
+    adapter_loss: float | None = None
+    """Of the adapter on the base model that it was trained on; in 4 bits if that was quantized."""
+    base_loss: float | None = None
+    """Of the adapter on the base model's own weights; measured if it was trained on quantized ones."""
+    merged_loss: float | None = None
+    """Of the merged weights, in the type in which they are published."""
+    serving: list[str] = []
+    """What serving the adapter with vLLM needs, and what of it vLLM does not take."""
 
 
 class EvaluationRow(ReportModel):
@@ -275,6 +296,10 @@ class Report(ReportModel):
     """All settings as resolved: dotted name to value, see lmft_api.spec.resolved.Settings.flat."""
     training: TrainingFigures
     """The training."""
+    adapter: AdapterFigures | None = None
+    """The adapter; absent where all weights were trained."""
+    warnings: list[str] = []
+    """What people must know before they use the model."""
     timings: dict[str, float] = {}
     """Seconds by phase, in the order of the phases."""
     provenance: ReportProvenance = ReportProvenance()

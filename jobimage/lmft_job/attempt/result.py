@@ -18,7 +18,7 @@ from lmft_api.wire.run_file import RunFile, spec_hash
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
 
-_LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "evaluate", "numpy")
+_LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "evaluate", "numpy")
 
 
 def versions() -> dict[str, str]:
@@ -52,7 +52,7 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
     figures, training, origin = report.results, report.training, report.provenance
     return Result(
         reason=Reason.COMPLETED,
-        message=_outcome(report),
+        message=" ".join([_outcome(report), *report.warnings]),
         results=Results(
             **_decimals(figures),
             samples=[
@@ -61,6 +61,7 @@ def completed(report: Report, checkpoint: CheckpointStatus | None = None) -> Res
             ]
             or None,
             model_uri=figures.model_uri,
+            adapter_uri=figures.adapter_uri,
             report_uri=figures.report_uri,
         ),
         checkpoint=checkpoint,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lmft_api.wire.layout import BEST_FOLDER
+from lmft_job.adapters.attach import has_adapter, trained
+from lmft_job.adapters.state import UnfitAdapterError, require_fitting
 from lmft_job.storage import DamagedFolderError
 from lmft_job.training.history import TrainingHistory
 
@@ -43,7 +45,13 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
 
 
 def _require_weights(folder: Path, model: Any) -> None:
-    """All of the model's weights, with the right shapes, as :func:`lmft_job.models.weights.restore` will read them."""
+    """All trained weights, with the right shapes, as :func:`lmft_job.adapters.state.restore` will read them."""
+    if has_adapter(model):
+        try:
+            require_fitting(model, folder)
+        except UnfitAdapterError as error:
+            raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({error})") from error
+        return
     _require_plain_names(folder)
     try:
         _, about = type(model).from_pretrained(
@@ -114,14 +122,14 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _require_optimizer(state: dict[str, Any], model: Any) -> None:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learned = trained(model)
     try:
         count = sum(len(group["params"]) for group in state["param_groups"])
         momenta = [entry["exp_avg"] for entry in state["state"].values() if "exp_avg" in entry]
         shapes = sorted(tuple(momentum.shape) for momentum in momenta)
     except (LookupError, TypeError, AttributeError) as error:
         raise DamagedFolderError(f"optimizer.pt does not load ({_first_line(error)})") from error
-    if count != len(trained) or not set(shapes) <= {tuple(parameter.shape) for parameter in trained}:
+    if count != len(learned) or not set(shapes) <= {tuple(parameter.shape) for parameter in learned}:
         raise DamagedFolderError("optimizer.pt is not of this model")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,10 @@ def build_model(
             raise InvalidError([f"{field}: the model cannot be built ({first_line(error)})"]) from error
     _require_loadable(factory, built.model, field)
     _require_savable(built.model, field)
-    _make_room(built.model, id_count(tokenizer), field)
+    enlarged = _make_room(built.model, id_count(tokenizer), field)
     held = hold_padding_row(built.model)
     repaired = _settle_generation(built.model, tokenizer, field)
-    return Loaded(built.model, (*built.notes, *held, *repaired))
+    return replace(built, notes=(*built.notes, *held, *repaired), enlarged=enlarged)
 
 
 def _require_loadable(factory: Any, model: Any, field: str) -> None:
@@ -148,20 +149,21 @@ def _require_savable(model: Any, field: str) -> None:
         raise InvalidError([f"{field}: its settings could not be saved with the model ({said})"]) from error
 
 
-def _make_room(model: Any, tokens: int, field: str) -> None:
-    """Enlarge the embeddings to hold all of the tokens."""
+def _make_room(model: Any, tokens: int, field: str) -> bool:
+    """Enlarge the embeddings to hold all of the tokens; returns whether they were too small."""
     try:
         rows = embedding_rows(model)
     except (AttributeError, NotImplementedError):
-        return  # it has none, or something else in their place; the rehearsal shows whether it accepts the tokens
+        return False  # it has none, or something else in their place; the rehearsal shows whether it accepts the tokens
     if tokens <= rows:
-        return
+        return False
     try:
         model.resize_token_embeddings(tokens)
     except Exception as error:
         raise InvalidError(
             [f"{field}: its {rows:,} embeddings cannot be enlarged to the {tokens:,} tokens ({first_line(error)})"]
         ) from error
+    return True
 
 
 def _settle_generation(model: Any, tokenizer: Any, field: str) -> list[str]:

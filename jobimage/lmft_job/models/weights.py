@@ -6,6 +6,7 @@ sees in a pod. A run on such weights succeeds and its result is worthless, so ea
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,18 @@ class Loaded:
     Attributes:
         model: in FP32.
         notes: notes about its weights for people.
+        fresh: names of the weights that the folder lacks.
+        dtype: type of most of the folder's weights.
+        enlarged: whether its embeddings were enlarged for the tokenizer.
+        size: number of its weights, without those of an adapter; 0 before it is counted.
     """
 
     model: Any
     notes: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.float32
+    enlarged: bool = False
+    size: int = 0
 
 
 def load_weights(
@@ -91,10 +100,19 @@ def load_weights(
     for name, _ in model.named_parameters():
         if types.get(name, "F").startswith(("I", "U")):
             raise InvalidError([_quantized(field, f"{name} is {types[name]}")])
-    notes = _judge(model, info, task, field)
+    notes, fresh = _judge(model, info, task, field)
     _refuse_no_numbers(model, field)
     _keep_untied(model)
-    return Loaded(model, tuple(notes))
+    return Loaded(model, tuple(notes), tuple(fresh), _prevailing(types.values()))
+
+
+_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+
+
+def _prevailing(types: Iterable[str]) -> torch.dtype:
+    """The type of most of the stored tensors that hold numbers of a width that models compute in."""
+    counts = Counter(kind for kind in types if kind in _TYPES)
+    return _TYPES[counts.most_common(1)[0][0]] if counts else torch.float32
 
 
 def _refuse_quantized_config(config: Any, field: str) -> None:
@@ -170,8 +188,8 @@ def _wrapped(names: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def _judge(model: Any, info: dict[str, Any], task: Task, field: str) -> list[str]:
-    """Notes on weights that were skipped.
+def _judge(model: Any, info: dict[str, Any], task: Task, field: str) -> tuple[list[str], list[str]]:
+    """Notes on weights that were skipped, and the names of those that are fresh.
 
     Raises:
         InvalidError: weights are missing, or of another shape, and are not a fresh head.
@@ -198,7 +216,7 @@ def _judge(model: Any, info: dict[str, Any], task: Task, field: str) -> list[str
         notes.append(f"the classification head is newly initialised, from the seed: {_some(fresh)}")
     if extra:
         notes.append(f"weights of {field} that the model does not use were ignored: {_some(extra)}")
-    return notes
+    return notes, fresh
 
 
 def _missing(model: Any, lost: list[str], extra: list[str], task: Task, field: str) -> str:

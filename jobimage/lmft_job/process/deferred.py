@@ -1,7 +1,10 @@
 """Modules that are imported when they are first used, although a library imports them when it is imported itself."""
 
 import importlib.util
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +24,34 @@ class _Deferred(ModuleType):
         if loader is None or asked_of_every_module:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self.__class__ = ModuleType  # type: ignore[assignment]
-        loader.exec_module(self)
+        with _without_hub_kernels(self.__name__):
+            loader.exec_module(self)
         return getattr(self, name)
+
+
+_NO_KERNELS = "Failed to load CPU gemm_4bit_forward"
+
+
+@contextmanager
+def _without_hub_kernels(name: str) -> Iterator[None]:
+    """Within it, an import asks no hub for compiled kernels, and does not warn that it has none; other warnings pass.
+
+    bitsandbytes would fetch a kernel for inference on CPUs, which training does not use.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_NO_KERNELS)
+
+    hidden, logger = "kernels" not in sys.modules, logging.getLogger(f"{name}.backends.cpu.ops")
+    if hidden:
+        sys.modules["kernels"] = None  # type: ignore[assignment]
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+        if hidden:
+            del sys.modules["kernels"]
 
 
 def defer_slow_imports() -> None:

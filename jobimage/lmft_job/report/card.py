@@ -22,8 +22,13 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~$!&])")
 _LINE_START = re.compile(r"^([-+=]|\d+[.)](?=\s))", re.MULTILINE)
 
 
-def render_card(report: Report) -> str:
-    """The card as Markdown with YAML front matter; text from outside is escaped or fenced, so it stays text."""
+def render_card(report: Report, *, of_adapter: bool = False) -> str:
+    """The card as Markdown with YAML front matter; text from outside is escaped or fenced, so it stays text.
+
+    Args:
+        report: of the run.
+        of_adapter: the card of the adapter's folder, rather than the model's.
+    """
     parts = [
         f"---\n{yaml.dump(metadata(report), Dumper=SafeDumper, sort_keys=False, allow_unicode=True)}---\n",
         f"# {_plain(report.name)}\n",

@@ -3,6 +3,8 @@
 from typing import Any
 
 from lmft_api.wire.report import ModelSummary
+from lmft_job.adapters.attach import has_adapter
+from lmft_job.adapters.state import size_of
 from lmft_job.attempt.context import RunContext
 from lmft_job.models.config import text_part
 from lmft_job.models.device import Arithmetic, device_name, precision_name
@@ -13,21 +15,22 @@ from lmft_job.report.remarks import data_remarks
 from lmft_job.stages.inputs import Ingredients
 
 
-def summarise(config: Any, model: Any, name: str | None) -> ModelSummary:
+def summarise(config: Any, built: Loaded, name: str | None) -> ModelSummary:
     """The model's part of the report and the console output."""
     layers = getattr(text_part(config), "num_hidden_layers", None)
     return ModelSummary(
         name=name or f"{config.model_type} (from config)",
         base_model=name,
-        architecture=type(model).__name__,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        architecture=type(built.model).__name__,
+        parameters=built.size,
+        trained_parameters=size_of(built.model) if has_adapter(built.model) else None,
         detail=quantity(layers, "layers") if isinstance(layers, int) else None,
     )
 
 
 def announce(context: RunContext, inputs: Ingredients, built: Loaded, arithmetic: Arithmetic) -> ModelSummary:
     """Report model and data to the observers; returns the model's part of the report."""
-    summary = summarise(inputs.config, built.model, context.run.spec.model.name)
+    summary = summarise(inputs.config, built, context.run.spec.model.name)
     announce_model(context, summary, arithmetic)
     announce_data(context, inputs)
     for note in built.notes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lmft_api.wire.layout import MODEL, REPORT, STAGED
+from lmft_api.wire.layout import ADAPTER, MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
 from lmft_api.wire.run_file import Stage, spec_hash
 from lmft_job.attempt import journal
@@ -132,7 +132,7 @@ def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
         journal.begin(store, ours)
     try:
         # Parts uploaded by a killed attempt cost money until somebody removes them.
-        for folder in (*(attempt.folder for attempt in before), MODEL, STAGED) if before else ():
+        for folder in (*(attempt.folder for attempt in before), ADAPTER, MODEL, STAGED) if before else ():
             store.abort_incomplete(f"{folder}/")
     except RefusedError as error:
         context.observer.note(f"incomplete uploads of earlier attempts could not be listed: {error}")

@@ -1,14 +1,14 @@
 """Inputs of a run: tokenizer, data, model. From the hub, storage, or the run's prepare stage."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from lmft_api.wire.layout import STAGED, STAGED_DATA
 from lmft_api.wire.run_file import Stage
 from lmft_job import tasks
+from lmft_job.adapters.attach import Base
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity, same_software
 from lmft_job.attempt.training import TrainingAttempt
@@ -22,9 +22,11 @@ from lmft_job.evaluation.samples import check_prompts
 from lmft_job.models import tokenizers
 from lmft_job.models.build import build_model, load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit, require_head, take_padding
+from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import pads_left
 from lmft_job.models.sources.source import SourceFolder, fetch_source
 from lmft_job.models.weights import Loaded
+from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
 from lmft_job.stages.rehearsal import rehearse
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified
@@ -194,25 +196,29 @@ def _try_model(
     if built is None:
         return _Tried(limit)
     rehearsed = findings.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
+    findings.of(lambda: require_adaptable(built, settings))
     if rehearsed is None:
         return _Tried(limit)
     return _Tried(rehearsed.limit, built, rehearsed.one_end, labels)
 
 
-def make_model(context: RunContext, ingredients: Ingredients, device: torch.device) -> Loaded:
-    """The model on its device, in FP32.
+def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic) -> Loaded:
+    """The model on its device, with the adapter if it gets one; what is trained of it is in FP32.
 
     Raises:
         AcceleratorMemoryError: it does not fit there.
         InvalidError: it cannot be built, or does not learn the task.
     """
-    built = ingredients.built or _build(context, ingredients.sources, ingredients.config, ingredients.tokenizer)
+    built = ingredients.built or build_again(context, ingredients)
     model = built.model
     if ingredients.sources.model is None and tasks.of(context.settings.task).causal and ingredients.limit is not None:
         # A pipeline generates 256 tokens by default, and a small model may not have as many positions.
         model.generation_config.max_length = ingredients.limit
+    size = built.model.num_parameters()
     try:
-        model = model.to(device)
+        if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
+            wear(context, built, _base(context, ingredients.sources), arithmetic)
+        model = model.to(arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
             raise AcceleratorMemoryError(
@@ -225,7 +231,17 @@ def make_model(context: RunContext, ingredients: Ingredients, device: torch.devi
     if isinstance(rows, PadRows):
         rows.left = pads_left(model, rows.pad_id, wanted=rows.left)
         ingredients.tokenizer.padding_side = "left" if rows.left else "right"
-    return Loaded(model, built.notes)
+    return replace(built, model=model, size=size)
+
+
+def build_again(context: RunContext, ingredients: Ingredients) -> Loaded:
+    """Another copy of the model that the run started with, in FP32 on the CPU."""
+    return _build(context, ingredients.sources, copy.deepcopy(ingredients.config), ingredients.tokenizer)
+
+
+def _base(context: RunContext, sources: Sources) -> Base:
+    """The model as an adapter's configuration names it: as the manifest does, not by a folder on this disk."""
+    return Base(context.run.resume_model_uri or context.run.spec.model.name or "", sources.revision)
 
 
 def training_inputs(

@@ -7,9 +7,10 @@ from typing import Any
 from lmft_api.figures import FIGURES
 from lmft_api.spec import Weights
 from lmft_api.text.times import now
-from lmft_api.wire.layout import BEST_FOLDER, MODEL, PAGE, REPORT
+from lmft_api.wire.layout import ADAPTER, BEST_FOLDER, MODEL, PAGE, REPORT
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
+from lmft_job.adapters.state import restore
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence
@@ -18,9 +19,9 @@ from lmft_job.evaluation.held_out import HeldOutFigures
 from lmft_job.hub.push import push_to_hub
 from lmft_job.models.device import device_name, precision_name
 from lmft_job.models.published import save_tokenizer
-from lmft_job.models.weights import restore
 from lmft_job.report.card import render_card
 from lmft_job.report.page import render_page
+from lmft_job.stages.adapter.settle import Settled
 from lmft_job.stages.baseline import Before
 from lmft_job.stages.inputs import Ingredients
 from lmft_job.storage import Store, put_folder
@@ -39,7 +40,7 @@ class RunOutcome:
     summary: ModelSummary
     before: Before
     trained: Trained
-    figures: HeldOutFigures
+    settled: Settled
     answers: list[str]
     adjustments: tuple[str, ...]
 
@@ -77,9 +78,10 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
         acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
         evaluation_dtype=job.arithmetic.evaluation_dtype,
         results=ResultFigures(
-            **_before_and_after(outcome.before.figures, outcome.figures),
+            **_before_and_after(outcome.before.figures, outcome.settled.figures),
             samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],
-            model_uri=store.url(MODEL),
+            model_uri=store.url(outcome.settled.folder),
+            adapter_uri=store.url(ADAPTER) if outcome.settled.adapter else None,
             report_uri=store.url(PAGE),
         ),
         evaluations=[measured.evaluation() for measured in state.evaluations],
@@ -96,6 +98,8 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
             resumes=state.resumes,
             adjustments=list(outcome.adjustments),
         ),
+        adapter=outcome.settled.adapter,
+        warnings=list(outcome.settled.warnings),
         provenance=provenance(
             context.run,
             settings.training.seed,
@@ -123,13 +127,15 @@ def publish(context: RunContext, job: TrainingInputs, outcome: RunOutcome, store
         return theirs
     report = compose_report(context, job, outcome, store)
     with context.phase("saving"):
-        save_model(context, job, store, report, fence)
-        push(context, job, fence)
+        save_model(context, job, store, report, fence, outcome.settled)
+        push(context, job, fence, outcome.settled.folder)
     return publish_report(context, store, report, outcome.trained, fence)
 
 
-def save_model(context: RunContext, job: TrainingInputs, store: Store, report: Report, fence: Fence) -> None:
-    """Model, tokenizer and model card, as ``pipeline()`` loads them.
+def save_model(
+    context: RunContext, job: TrainingInputs, store: Store, report: Report, fence: Fence, settled: Settled
+) -> None:
+    """Model, tokenizer and model card, as ``pipeline()`` loads them; the card of an adapter, which is stored already.
 
     Raises:
         InterruptedRunError: a later attempt has begun, or a stop was requested.
@@ -141,24 +147,30 @@ def save_model(context: RunContext, job: TrainingInputs, store: Store, report: R
 
     job.observer.phase(JobPhase.SAVING)
     folder = job.folder / MODEL
-    shutil.rmtree(folder, ignore_errors=True)
-    # Trainer disables the generation cache for training; users of the model want it.
-    job.model.config.use_cache = True
-    job.model.save_pretrained(folder)
-    save_tokenizer(job.tokenizer, folder)
-    (folder / "README.md").write_text(render_card(report), encoding="utf-8")
+    if settled.adapter is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        # Trainer disables the generation cache for training; users of the model want it.
+        job.model.config.use_cache = True
+        job.model.save_pretrained(folder)
     fence.require()
-    put_folder(store, MODEL, folder, check)
+    if settled.adapter is not None:
+        card = render_card(report, of_adapter=True)
+        (job.folder / ADAPTER / "README.md").write_text(card, encoding="utf-8")
+        store.put_bytes(f"{ADAPTER}/README.md", card.encode())
+    if settled.folder == MODEL:
+        save_tokenizer(job.tokenizer, folder)
+        (folder / "README.md").write_text(render_card(report), encoding="utf-8")
+        put_folder(store, MODEL, folder, check)
 
 
-def push(context: RunContext, job: TrainingInputs, fence: Fence) -> None:
+def push(context: RunContext, job: TrainingInputs, fence: Fence, folder: str) -> None:
     """Upload the model's folder to the hub, if the manifest asks for it; not beside a later attempt."""
     wanted = context.settings.output.push_to_hub
     if wanted is None:
         return
     fence.require()
     address = push_to_hub(
-        job.folder / MODEL,
+        job.folder / folder,
         wanted.repository,
         private=wanted.private,
         token=context.hub_token(),

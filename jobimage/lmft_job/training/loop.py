@@ -15,6 +15,8 @@ from lmft_api.spec import Weights
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
+from lmft_job.adapters.attach import trained
+from lmft_job.adapters.state import save
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurement, TrainerLoss, evaluate_held_out
@@ -50,7 +52,7 @@ class TrainingInputs:
 
     Attributes:
         settings: resolved settings.
-        model: to train, in FP32.
+        model: to train; what is trained of it is in FP32.
         tokenizer: saved in checkpoints.
         train_rows: map-style, indexed by ``epoch * length + row``.
         eval_rows: map-style.
@@ -250,7 +252,7 @@ class TrainingLoop:
         measured = EvaluationPoint(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
         if job.settings.output.weights == Weights.BEST and self.state.best() is measured:
-            job.model.save_pretrained(job.folder / BEST_FOLDER)
+            save(job.model, job.folder / BEST_FOLDER)
         job.observer.evaluation(measured.evaluation())
         job.observer.phase(JobPhase.TRAINING)
         self._mark = time.monotonic()
@@ -259,7 +261,7 @@ class TrainingLoop:
     def ready_to_save(self, step: int) -> None:
         """Raises DivergedError so that no checkpoint contains weights that are NaN or infinite."""
         self.flush()
-        if not all(bool(torch.isfinite(weight).all()) for weight in self.job.model.parameters()):
+        if not all(bool(torch.isfinite(weight).all()) for weight in trained(self.job.model)):
             raise self.diverged(f"weights became NaN or infinite by step {step}")
 
     def saved(self, folder: Path, step: int) -> None:

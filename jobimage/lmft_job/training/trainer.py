@@ -23,11 +23,12 @@ from lmft_api.spec import Optimizer, Scheduler
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
 from lmft_job import tasks
+from lmft_job.adapters.attach import has_adapter
+from lmft_job.adapters.state import restore, save
 from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import uses_item_count
-from lmft_job.models.weights import restore
 from lmft_job.storage import disk_error
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
@@ -169,6 +170,14 @@ class RecipeTrainer(Trainer):
             # Save without this evaluation: the next start sees that it is due, and does it first.
             self._stop_for_interrupt()
             raise
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not has_adapter(self.model):
+            super()._save(output_dir, state_dict)
+            return
+        folder = output_dir or str(self.args.output_dir)
+        save(self.model, Path(folder))
+        self.run.job.tokenizer.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore(model or self.model, Path(resume_from_checkpoint))

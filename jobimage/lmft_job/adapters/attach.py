@@ -1,0 +1,84 @@
+"""Puts an adapter on a model whose weights stay frozen. peft does the work, through transformers' ``add_adapter``."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from lmft_api.spec import AdapterType
+from lmft_api.spec.resolved import AdapterSettings
+from lmft_job.adapters.targets import Targets
+
+ADAPTER = "default"
+"""peft's name of the only adapter; it is in no file."""
+_TASK_TYPES = {"AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSequenceClassification": "SEQ_CLS"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that an adapter belongs to, as ``adapter_config.json`` names it.
+
+    Attributes:
+        name: hub id, or address of a folder.
+        revision: commit on the hub.
+    """
+
+    name: str
+    revision: str | None = None
+
+
+def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *, auto_class: str, seed: int) -> None:
+    """Freeze a model and put a fresh adapter on it: its matrices B are zero, so the model answers as before.
+
+    Args:
+        model: changed in place; keeps its class. Its trained weights are FP32 afterwards.
+        targets: its modules.
+        wanted: settings of the adapter.
+        base: recorded in the adapter's configuration.
+        auto_class: transformers class of the task, for those who load the adapter.
+        seed: for the matrices A.
+    """
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=wanted.rank,
+        lora_alpha=wanted.alpha,
+        lora_dropout=wanted.dropout,
+        use_rslora=wanted.rank_stabilized,
+        use_dora=wanted.type == AdapterType.DORA,
+        target_modules=list(targets.adapted),
+        modules_to_save=list(targets.heads) or None,
+        task_type=_TASK_TYPES.get(auto_class),
+        bias="none",
+    )
+    names = targets.shortest(model)
+    transformers.set_seed(seed)
+    with warnings.catch_warnings():
+        # It advises fan_in_fan_out for Conv1D, and sets it by itself.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        model.add_adapter(config, ADAPTER)
+    found = model.peft_config[ADAPTER]
+    found.target_modules = names
+    found.base_model_name_or_path, found.revision = base.name, base.revision
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether an adapter was put on a model."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def trained(model: Any) -> list[torch.nn.Parameter]:
+    """The parameters that training changes."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def narrow_base(model: Any, dtype: torch.dtype) -> None:
+    """Convert the frozen weights to a narrower type; buffers, such as rotary frequencies, keep theirs."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)

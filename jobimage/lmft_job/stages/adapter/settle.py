@@ -1,0 +1,161 @@
+"""After training with an adapter: it is stored, merged into the base model, and what is published is measured again."""
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+
+from lmft_api.spec import Quantization
+from lmft_api.wire.layout import ADAPTER, MODEL
+from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.report import AdapterFigures
+from lmft_job import tasks
+from lmft_job.adapters.attach import has_adapter
+from lmft_job.adapters.merge import merged, worn
+from lmft_job.adapters.state import save
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.journal import Fence
+from lmft_job.errors import DivergedError
+from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.published import save_tokenizer
+from lmft_job.models.weights import Loaded
+from lmft_job.stages.inputs import Ingredients, build_again
+from lmft_job.storage import Store, put_folder
+from lmft_job.training.acceleration.selection import PLAIN
+from lmft_job.training.loop import TrainingInputs
+
+MOST_DRIFT = 0.005
+"""Nats of the held-out loss by which merged weights may differ from the model with its adapter, without quantization:
+rounding to BF16 costs a tenth of it."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a run publishes.
+
+    Attributes:
+        job: with the model that answers prompts: the published one if that was measured.
+        figures: of record.
+        folder: name of the folder with the model that users load: ``model``, or ``adapter``.
+        adapter: for the report; None if all weights were trained.
+        warnings: what people must know of it.
+    """
+
+    job: TrainingInputs
+    figures: HeldOutFigures
+    folder: str = MODEL
+    adapter: AdapterFigures | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def settle(
+    context: RunContext,
+    job: TrainingInputs,
+    inputs: Ingredients,
+    built: Loaded,
+    figures: HeldOutFigures,
+    store: Store,
+    fence: Fence,
+) -> Settled:
+    """Store the adapter, merge it where that is wanted, and measure the merged weights in their published type.
+
+    Args:
+        context: context of the attempt.
+        job: with the trained model.
+        inputs: the base model's folder.
+        built: the base model as it was loaded.
+        figures: of the trained model with its adapter.
+        store: rooted at the run's folder.
+        fence: of the attempt.
+
+    Raises:
+        InterruptedRunError: a later attempt has begun, or a stop was requested.
+    """
+    if not has_adapter(job.model):
+        return Settled(job, figures)
+    save_adapter(context, job, store, fence)
+    quantized = job.settings.training.quantization == Quantization.NF4
+    told = AdapterFigures(adapter_loss=figures.loss, quantized=quantized, base_dtype=_name(built.dtype))
+    if not job.settings.output.merge and not quantized:
+        return Settled(job, figures, ADAPTER, told)
+    job.observer.phase(JobPhase.EVALUATING)
+    job.model.to("cpu")  # its place on the device is the published model's now
+    if quantized:
+        on_base = _measured(job, worn(_base(context, inputs), job.folder / ADAPTER, built.dtype))
+        told = told.model_copy(update={"base_loss": on_base.loss})
+        if not job.settings.output.merge:
+            return Settled(job, on_base, ADAPTER, told)
+    try:
+        published = _merge(context, job, inputs, built.dtype)
+        after = _measured(job, published)
+    except (DivergedError, ValueError) as error:
+        return _withheld(job, figures, told, f"merged in {_name(built.dtype)}, its weights are not usable ({error})")
+    told = told.model_copy(update={"merged_loss": after.loss, "merged": True})
+    drift = after.loss - figures.loss
+    if not quantized and abs(drift) > MOST_DRIFT:
+        return _withheld(
+            job,
+            figures,
+            told.model_copy(update={"merged": False}),
+            f"merged and rounded to {_name(built.dtype)}, its held-out loss is {after.loss:.4f} and not "
+            f"{figures.loss:.4f}, which is more than {MOST_DRIFT} nats off",
+        )
+    if quantized:
+        return Settled(_with_model(job, published), after, MODEL, told)
+    return Settled(_with_model(job, published), figures, MODEL, told)
+
+
+def _withheld(job: TrainingInputs, figures: HeldOutFigures, told: AdapterFigures, why: str) -> Settled:
+    job.model.to(job.arithmetic.device)
+    shutil.rmtree(job.folder / MODEL, ignore_errors=True)
+    said = f"The merged model is not published: {why}. Load the adapter beside its base model instead."
+    return Settled(job, figures, ADAPTER, told, (said,))
+
+
+def save_adapter(context: RunContext, job: TrainingInputs, store: Store, fence: Fence) -> None:
+    """Store the adapter and the tokenizer, before anything else that may fail."""
+
+    def check() -> None:
+        context.check()
+        fence.check()
+
+    job.observer.phase(JobPhase.SAVING)
+    folder = job.folder / ADAPTER
+    shutil.rmtree(folder, ignore_errors=True)
+    save(job.model, folder)
+    save_tokenizer(job.tokenizer, folder)
+    fence.require()
+    put_folder(store, ADAPTER, folder, check)
+
+
+def _base(context: RunContext, inputs: Ingredients) -> Any:
+    return build_again(context, inputs).model
+
+
+def _merge(context: RunContext, job: TrainingInputs, inputs: Ingredients, dtype: torch.dtype) -> Any:
+    """The model as its users load it, from the folder that is published."""
+    folder = job.folder / MODEL
+    shutil.rmtree(folder, ignore_errors=True)
+    merged(_base(context, inputs), job.folder / ADAPTER, dtype).save_pretrained(folder)
+    trusted = bool(context.run.spec.model.trust_remote_code)
+    factory = getattr(transformers, tasks.of(job.settings.task).auto_class)
+    return factory.from_pretrained(
+        str(folder), dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trusted
+    )
+
+
+def _measured(job: TrainingInputs, model: Any) -> HeldOutFigures:
+    return _with_model(job, model).evaluate(lambda: job.beat(0)).figures
+
+
+def _with_model(job: TrainingInputs, model: Any) -> TrainingInputs:
+    """The same job with another model on its device, computed in the types of its own weights."""
+    device = job.arithmetic.device
+    return replace(job, model=model.to(device), arithmetic=Arithmetic(device), acceleration=PLAIN)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

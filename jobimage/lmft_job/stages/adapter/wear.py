@@ -1,0 +1,63 @@
+"""Puts the adapter of a manifest on the model, on its device."""
+
+from typing import Any
+
+import torch
+
+from lmft_api.spec.resolved import Settings
+from lmft_job import tasks
+from lmft_job.adapters.attach import Base, attach, narrow_base
+from lmft_job.adapters.targets import Targets, find_targets
+from lmft_job.attempt.context import RunContext
+from lmft_job.errors import InvalidError
+from lmft_job.models.device import Arithmetic
+from lmft_job.models.weights import Loaded
+
+
+def require_adaptable(built: Loaded, settings: Settings) -> None:
+    """Check, before data is prepared, that the model takes the adapter, if there is one.
+
+    Raises:
+        InvalidError: modules that it lacks, or tokens that nobody would train.
+    """
+    if settings.training.adapter is None:
+        return
+    if built.enlarged:
+        raise InvalidError(
+            [
+                "spec.model.tokenizer: has more tokens than the model has embeddings for; with an adapter these stay "
+                "frozen, so the new ones would stay random. Use the model's own tokenizer, or train without an adapter."
+            ]
+        )
+    _targets(built, settings)
+
+
+def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic) -> None:
+    """Freeze the model, narrow it where its device computes in fewer bits, and put a fresh adapter on it."""
+    settings, model = context.settings, built.model
+    if settings.training.adapter is None:
+        raise ValueError("the manifest has no adapter")
+    targets = _targets(built, settings)
+    model.requires_grad_(False)
+    narrow_base(model, base_dtype(arithmetic))
+    model.to(arithmetic.device)
+    attach(
+        model,
+        targets,
+        settings.training.adapter,
+        base,
+        auto_class=tasks.of(settings.task).auto_class,
+        seed=settings.training.seed,
+    )
+
+
+def base_dtype(arithmetic: Arithmetic) -> Any:
+    """Type of the frozen weights: that of the products on a GPU, FP32 on a CPU."""
+    return arithmetic.autocast if arithmetic.autocast and arithmetic.device.type == "cuda" else torch.float32
+
+
+def _targets(built: Loaded, settings: Settings) -> Targets:
+    wanted = settings.training.adapter
+    if wanted is None:
+        raise ValueError("the manifest has no adapter")
+    return find_targets(built.model, tasks.of(settings.task), wanted, built.fresh)

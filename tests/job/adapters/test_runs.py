@@ -1,0 +1,237 @@
+"""Whole runs with adapters on tiny models: what they publish, what they learn, and how they resume."""
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from support.complete_folders import files_of
+from support.forked import KILL, TERM, attempt, complete, run_folder, slow_uploads, toy_spec
+from support.tiny_bases import save_base
+
+from lmft_api.spec import Task
+from lmft_api.spec.resolved import SampleSettings
+from lmft_job.evaluation.samples import answer_prompts
+from lmft_job.models.device import Arithmetic
+
+LORA: dict[str, Any] = {"epochs": 2, "learningRate": "1e-2", "adapter": {"rank": 4}}
+
+
+def adapter_spec(home: Path, base: str, task: str = "CausalLM", **sections: Any) -> dict[str, Any]:
+    """A toy run with an adapter."""
+    spec = toy_spec(home, task, **{"training": LORA, **sections})
+    spec["model"] = {"name": base}
+    return spec
+
+
+def report_of(home: Path, name: str = "toy") -> dict[str, Any]:
+    return dict(json.loads((run_folder(home, name) / "report.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run that is done, on a Llama in BF16."""
+    home = tmp_path_factory.mktemp("lora")
+    base = save_base(home / "base", "llama", dtype=torch.bfloat16)
+    return home, complete(home, adapter_spec(home, base))
+
+
+def test_adapter_and_merged_model_are_published(done: tuple[Path, Any]) -> None:
+    home, child = done
+    folder = run_folder(home)
+    results = child.result["results"]
+    assert results["modelURI"] == (folder / "model").as_uri()
+    assert results["adapterURI"] == (folder / "adapter").as_uri()
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == (home / "base").as_uri()
+    assert config["target_modules"] == sorted(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    assert float(results["evalLoss"]) < float(results["baselineEvalLoss"])
+
+
+def test_the_merged_model_is_the_adapter_on_its_base_in_the_bases_type(done: tuple[Path, Any]) -> None:
+    home, _ = done
+    folder = run_folder(home)
+    ids = torch.arange(3, 30)[None]
+    base = transformers.AutoModelForCausalLM.from_pretrained(home / "base", dtype=torch.float32)
+    worn = peft.PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    merged = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype="auto").eval()
+    assert merged.dtype == torch.bfloat16
+    with torch.no_grad():
+        torch.testing.assert_close(worn(ids).logits, merged.float()(ids).logits, atol=0.05, rtol=0.02)
+        plain = worn.merge_and_unload().to(torch.bfloat16).state_dict()
+    assert all(torch.equal(plain[name], value) for name, value in merged.to(torch.bfloat16).state_dict().items())
+
+
+def test_the_published_weights_are_evaluated_again(done: tuple[Path, Any]) -> None:
+    told = report_of(done[0])["adapter"]
+    assert told["baseDtype"] == "bfloat16"
+    assert 0 < abs(told["mergedLoss"] - told["adapterLoss"]) < 0.005
+
+
+def test_the_published_model_gives_the_reported_sample(done: tuple[Path, Any]) -> None:
+    folder = run_folder(done[0]) / "model"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    report = report_of(done[0])["results"]
+    sample = SampleSettings(prompts=("The river",), max_new_tokens=6, top_k=50, top_p=0.95)
+    cpu = Arithmetic(torch.device("cpu"))
+    given = answer_prompts(model, tokenizer, Task.CAUSAL_LM, sample, seed=42, limit=66, arithmetic=cpu)
+    assert given == [report["samples"][0]["after"]]
+
+
+def test_checkpoints_hold_the_adapter_and_its_optimizer_alone(done: tuple[Path, Any]) -> None:
+    [manifest] = run_folder(done[0]).glob("checkpoints/*/*/MANIFEST.json")
+    files = {path.name: path.stat().st_size for path in files_of(manifest.parent).rglob("*.*")}
+    assert {"adapter_model.safetensors", "adapter_config.json", "optimizer.pt"} <= files.keys()
+    assert "model.safetensors" not in files
+    assert "training_args.bin" not in files
+
+
+def test_the_log_has_no_warning_of_a_library(done: tuple[Path, Any]) -> None:
+    assert "Warning" not in done[1].log.read_text()
+    assert "kernels" not in done[1].log.read_text()
+
+
+KINDS = [
+    ("gpt2", "CausalLM", {"type": "LoRA", "rank": 4}),
+    ("llama", "CausalLM", {"type": "DoRA", "rank": 4}),
+    ("llama", "CausalLM", {"rank": 8, "alpha": 8, "rankStabilized": True, "targetModules": ["q_proj", "lm_head"]}),
+    ("bert", "MaskedLM", {"rank": 4, "targetModules": ["query", "attention.output.dense"]}),
+    ("bert", "SequenceClassification", {"rank": 4}),
+    ("gpt2", "SequenceClassification", {"rank": 4, "type": "DoRA"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "task", "adapter"), KINDS)
+def test_every_kind_of_adapter_learns_and_merges(kind: str, task: str, adapter: dict[str, Any], tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", kind, Task.MASKED_LM if kind == "bert" else Task.CAUSAL_LM)
+    child = complete(tmp_path, adapter_spec(tmp_path, base, task, training={**LORA, "adapter": adapter}))
+    results = child.result["results"]
+    assert float(results["evalLoss"]) < float(results["baselineEvalLoss"])
+    told = report_of(tmp_path)["adapter"]
+    assert told["merged"]
+    assert abs(told["mergedLoss"] - told["adapterLoss"]) < 1e-5
+    assert not list(run_folder(tmp_path).glob("model/adapter*"))
+
+
+def plain_peft_losses(base: str, adapter: dict[str, Any], target: Path) -> Any:
+    """A patch: what peft and Trainer alone give for the rows of the run is written into a file."""
+
+    def patch(teller: Any) -> None:
+        import lmft_job.recipe as recipe
+
+        train = recipe.train
+
+        def both(job: Any, resumed: Any) -> Any:
+            model = transformers.AutoModelForCausalLM.from_pretrained(base.removeprefix("file://"), dtype=torch.float32)
+            transformers.set_seed(42)
+            model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **adapter))
+            order = list(recipe_order(len(job.train_rows)))
+            losses = array("d")
+
+            class Plain(transformers.Trainer):
+                def _get_train_sampler(self, *args: Any) -> Any:
+                    return order_of(order)
+
+                def training_step(self, *args: Any, **options: Any) -> Any:
+                    loss = super().training_step(*args, **options)
+                    losses.append(float(loss))
+                    return loss
+
+            arguments = transformers.TrainingArguments(
+                output_dir=str(target.parent / "plain"), num_train_epochs=1, per_device_train_batch_size=4,
+                learning_rate=1e-2, weight_decay=0.01, seed=42, use_cpu=True, remove_unused_columns=False,
+                report_to="none", save_strategy="no", disable_tqdm=True,
+            )  # fmt: skip
+            Plain(model=model, args=arguments, train_dataset=job.train_rows, data_collator=job.collate).train()
+            target.write_bytes(losses.tobytes())
+            return train(job, resumed)
+
+        recipe.train = both
+
+    return patch
+
+
+def recipe_order(rows: int) -> Any:
+    from lmft_job.data.rows import EpochSampler
+
+    return iter(EpochSampler(rows, 42))
+
+
+def order_of(order: list[int]) -> Any:
+    return order
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs"),
+    [
+        ("llama", {"rank": 4}, {"r": 4, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}),
+        (
+            "gpt2",
+            {"rank": 8, "type": "DoRA", "dropout": "0", "alpha": 16, "rankStabilized": True, "targetModules": ["c_fc"]},
+            {"r": 8, "use_dora": True, "lora_alpha": 16, "use_rslora": True, "target_modules": ["c_fc"]},
+        ),
+    ],
+)  # fmt: skip
+def test_losses_are_those_of_peft_and_trainer_alone(kind: str, ours: Any, theirs: Any, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", kind)
+    spec = adapter_spec(tmp_path, base, training={**LORA, "epochs": 1, "adapter": ours})
+    complete(tmp_path, spec, patch=plain_peft_losses(base, theirs, tmp_path / "theirs"))
+    [file] = run_folder(tmp_path).glob("checkpoints/*/*/*/lmft_losses.f64")
+    mine, plain = array("d"), array("d")
+    mine.frombytes(file.read_bytes())
+    plain.frombytes((tmp_path / "theirs").read_bytes())
+    assert len(mine) == len(plain) > 10
+    assert max(abs(one - other) for one, other in zip(mine, plain, strict=True)) < 1e-6
+
+
+def outcome(home: Path, name: str = "toy") -> dict[str, Any]:
+    """What must be equal, to the bit, whatever happened on the way."""
+    folder = run_folder(home, name)
+    report = report_of(home, name)
+    [losses] = folder.glob("checkpoints/*/*/*/lmft_losses.f64")
+    return {
+        "adapter": (folder / "adapter/adapter_model.safetensors").read_bytes(),
+        "model": (folder / "model/model.safetensors").read_bytes(),
+        "losses": losses.read_bytes(),
+        "results": {key: value for key, value in report["results"].items() if not key.endswith("URI")},
+        "evaluations": report["evaluations"],
+        "told": report["adapter"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "training"),
+    [
+        ("llama", "CausalLM", {"gradientCheckpointing": True}),
+        ("bert", "SequenceClassification", {"earlyStoppingPatience": 5}),
+    ],
+)
+def test_a_run_that_is_stopped_and_killed_ends_bit_equal(
+    kind: str, task: str, training: dict[str, Any], tmp_path: Path
+) -> None:
+    base = save_base(tmp_path / "base", kind, Task.CAUSAL_LM if task == "CausalLM" else Task.MASKED_LM)
+    spec = adapter_spec(tmp_path, base, task, training={**LORA, **training}, output={"weights": "Best"})
+    complete(tmp_path, spec, name="calm")
+    # when it is asked to stop, and then killed
+    first = attempt(tmp_path, spec, patch=slow_uploads(0.003))
+    first.until("step 7")
+    first.signal(TERM)
+    assert first.wait() == 75
+    second = attempt(tmp_path, spec, 2, patch=slow_uploads(0.003))
+    second.until("checkpoint 15")
+    second.signal(KILL)
+    assert second.wait() == -KILL
+    # then it ends as if nothing had happened
+    last = complete(tmp_path, spec, 3)
+    assert last.said("resumed from step")
+    assert outcome(tmp_path) == outcome(tmp_path, "calm")
+    best = load_file(run_folder(tmp_path) / "adapter/adapter_model.safetensors")
+    assert all(value.dtype == torch.float32 for value in best.values())
