@@ -93,6 +93,7 @@ ADJUSTMENTS: dict[str, dict[str, Any]] = {
     "longformer": {"attention_window": 16},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
     "mamba2": {"num_heads": 4, "head_dim": 16, "hidden_size": 32, "expand": 2, "n_groups": 1, "state_size": 16},
+    "mimo_v2_flash": {"num_key_value_heads": 1},
     "ministral": {"head_dim": 16},
     "mistral4": {"head_dim": 32, "qk_head_dim": 32},
     "nemotron": {"num_key_value_heads": 2},

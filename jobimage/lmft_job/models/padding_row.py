@@ -5,10 +5,11 @@ output embeddings are the same matrix, training changes the row, and the publish
 model than the one that was evaluated. So the row stays zero from the first step on.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import initialization
+from transformers import PreTrainedModel, initialization
 
 
 def hold_padding_row(model: Any) -> list[str]:
@@ -41,13 +42,21 @@ def _tied_embeddings(model: Any) -> Any | None:
     return embeddings if output is not None and output.weight is getattr(embeddings, "weight", None) else None
 
 
+def _with_owners(model: Any, name: str) -> Iterator[tuple[Any, Any]]:
+    """The modules around a module and itself, from outside, each with the model in the model that initialises it."""
+    owner, parts = model, name.split(".")
+    for end in range(1, len(parts) + 1):
+        module = model.get_submodule(".".join(parts[:end]))
+        owner = module if isinstance(module, PreTrainedModel) else owner
+        yield owner, module
+
+
 def _is_zeroed(model: Any, embeddings: Any, row: int) -> bool:
     """Tries what loading does: it initialises every module, except for weights that are marked as loaded."""
     name = next((name for name, module in model.named_modules() if module is embeddings), None)
     if name is None:
         return False
-    parts = name.split(".")
-    around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts), 0, -1)]
+    around = list(_with_owners(model, name))
     weights = list(model.parameters())
     marks = [getattr(weight, "_is_hf_initialized", None) for weight in weights]
     before = embeddings.weight[row].detach().clone()
@@ -56,8 +65,8 @@ def _is_zeroed(model: Any, embeddings: Any, row: int) -> bool:
             for weight in weights:
                 weight._is_hf_initialized = True
             embeddings.weight[row] = 1
-            for module in around:
-                model._init_weights(module)
+            for owner, module in reversed(around):
+                owner._init_weights(module)
         return bool((embeddings.weight[row] == 0).all())
     finally:
         with torch.no_grad():

@@ -22,6 +22,10 @@ YOUTU = {
     **SMALL, "num_key_value_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 16, "v_head_dim": 16,
 }  # fmt: skip
+GEMMA3N = {
+    **SMALL, "head_dim": 16, "num_key_value_heads": 2, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 300,
+    "hidden_size_per_layer_input": 8, "intermediate_size": [64] * SMALL["num_hidden_layers"],
+}  # fmt: skip
 KINDS: list[tuple[Task, str, dict[str, Any], bool]] = [
     (Task.CAUSAL_LM, "youtu", {**YOUTU, "tie_word_embeddings": True}, True),
     (Task.CAUSAL_LM, "youtu", {**YOUTU, "tie_word_embeddings": False}, False),
@@ -81,6 +85,10 @@ def test_the_trial_changes_neither_weights_nor_marks_nor_random_state() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [getattr(one, "_is_hf_initialized", None) for one in made.parameters()] == marks
     assert all(torch.equal(value, weights[name]) for name, value in made.state_dict().items())
+
+
+def test_a_model_within_a_model_initialises_its_own_modules() -> None:
+    assert hold_padding_row(built(Task.CAUSAL_LM, "gemma3n_text", GEMMA3N).model) == []
 
 
 def test_embeddings_of_a_class_of_their_own_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
