@@ -108,16 +108,24 @@ async def run(settings: OperatorSettings) -> None:
     async def look(key: Key) -> float | None:
         return await reconciler(key) if served.knows(key.namespace) else None
 
+    compared = asyncio.Event()
+
     async def work() -> None:
         # Only a list shows what existed before the watches began, so the watches begin first.
         await watches.wait(WATCHES_SECONDS)
         relisted.clear()
         await resync_until_done(cluster, cache, served, add)
         health.synced = True
+        compared.set()
         logger.info("%d runs; watching", len(cache.runs))
         for key in cache.runs:
             add(key)
         await queue.run(look, settings.api.workers)
+
+    async def compare_again() -> None:
+        # Not beside the first comparison: where that takes long, the API server is slow enough.
+        await compared.wait()
+        await resync_forever(cluster, cache, served, add, settings.watch.resync_seconds, relisted)
 
     watches = Watches(cluster, relisted.set)
 
@@ -140,7 +148,7 @@ async def run(settings: OperatorSettings) -> None:
         return {
             "kopf": watching(),
             "queue": work(),
-            "resync": resync_forever(cluster, cache, served, add, settings.watch.resync_seconds, relisted),
+            "resync": compare_again(),
         }
 
     parts: Parts = {}

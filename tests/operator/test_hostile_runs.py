@@ -137,11 +137,11 @@ def test_a_thousand_runs_that_wait_for_one_are_looked_at_when_it_has_news_for_th
 
 def test_a_database_that_was_restored_to_an_older_snapshot_is_noticed() -> None:
     cache = Cache()
-    cache.listed("jobs", 500)
-    cache.listed("jobs", 500)
-    cache.listed("pods", 200)  # kinds may lie in databases of their own
+    cache.listed("jobs", 500, cache.highest_listed("jobs"))
+    cache.listed("jobs", 500, cache.highest_listed("jobs"))
+    cache.listed("pods", 200, cache.highest_listed("pods"))  # kinds may lie in databases of their own
     with pytest.raises(RestoredError, match="version 300 after 500"):
-        cache.listed("jobs", 300)
+        cache.listed("jobs", 300, cache.highest_listed("jobs"))
 
 
 def test_a_run_of_an_older_version_than_was_seen_is_suspicious() -> None:

@@ -214,15 +214,25 @@ class Cache:
 
     # ---- full lists
 
-    def listed(self, kind: str, version: int) -> None:
+    def highest_listed(self, kind: str) -> int:
+        """The highest version of a list so far; 0 before the first."""
+        return self._listed.get(kind, 0)
+
+    def listed(self, kind: str, version: int, before: int) -> None:
         """Record the version of a list.
+
+        Args:
+            kind: ``lmfinetunes``, ``jobs`` or ``pods``.
+            version: of the list.
+            before: :meth:`highest_listed` when the list was requested. A list of many pages has the version of its
+                first one to the end, while another one that began later may have come with a higher version.
 
         Raises:
             RestoredError: an earlier list had a higher version, which means that the database was restored.
         """
-        if version < self._listed.get(kind, 0):
-            raise RestoredError(kind, self._listed[kind], version)
-        self._listed[kind] = version
+        if version < before:
+            raise RestoredError(kind, before, version)
+        self._listed[kind] = max(version, self.highest_listed(kind))
 
     def retain(self, kind: str, namespace: str | None, uids: Iterable[str], version: int) -> set[Key]:
         """Remove what a complete list of ``version`` no longer contains; returns the runs to look at.

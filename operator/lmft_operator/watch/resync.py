@@ -71,10 +71,10 @@ async def _compared(cluster: Cluster, cache: Cache, namespace: str | None) -> se
     keys = set[Key]()
     for kind, seen in zip(KINDS, sinks, strict=True):
         uids: list[str] = []
-        version = 0
+        version, before = 0, cache.highest_listed(kind)
         async for items, listed in cluster.pages(kind, namespace):
             version = listed
-            cache.listed(kind, version)
+            cache.listed(kind, version, before)
             for item in items:
                 uids.append(item["metadata"]["uid"])
                 if (key := seen(item)) is not None:

@@ -8,7 +8,7 @@ import pytest
 from support.leaping import leaping
 
 from lmft_operator.cluster.client import Cluster
-from lmft_operator.cluster.errors import ClusterError, ForbiddenError
+from lmft_operator.cluster.errors import ClusterError, ForbiddenError, RestoredError
 from lmft_operator.domain.facts import Key
 from lmft_operator.watch import resync
 from lmft_operator.watch.cache import Cache
@@ -111,3 +111,35 @@ async def test_no_right_in_the_whole_cluster_is_an_error() -> None:
     server = Namespaces(**{"None": ForbiddenError(403, "forbidden")})
     with pytest.raises(ForbiddenError):
         await resync.resync(cast(Cluster, server), Cache(), Served(()), lambda key: None)
+
+
+class Slow:
+    """An API server whose lists of Jobs come in two pages; the second of the first list comes when it is let go."""
+
+    def __init__(self) -> None:
+        self.version = 2413
+        self.held, self.go = asyncio.Event(), asyncio.Event()
+
+    async def pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Any], int]]:
+        version, first = self.version, not self.held.is_set()
+        yield [], version
+        if kind == "jobs" and first:
+            self.held.set()
+            await self.go.wait()
+        yield [], version
+
+
+async def test_a_slow_list_that_another_one_overtakes_is_no_restored_database() -> None:
+    # given a list of many pages, and another one that begins later and ends earlier, at a higher version
+    api, cache, served = Slow(), Cache(), Served(())
+    slow = asyncio.create_task(resync.resync(cast(Cluster, api), cache, served, lambda key: None))
+    await api.held.wait()
+    api.version = 2424
+    await resync.resync(cast(Cluster, api), cache, served, lambda key: None)
+    # when the first goes on
+    api.go.set()
+    # then nothing is wrong, and a list that begins now at a lower version is
+    await slow
+    api.version = 2413
+    with pytest.raises(RestoredError, match="version 2413 after 2424"):
+        await resync.resync(cast(Cluster, api), cache, served, lambda key: None)
