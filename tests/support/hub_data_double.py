@@ -1,7 +1,8 @@
-"""A small stand-in for the hub's data API: one tiny data set, and names that answer with an HTTP error.
+"""A small stand-in for the hub's API: one tiny data set, one model, and names that answer with an HTTP error.
 
 It doubles the answers that huggingface_hub and datasets ask for, no more; the real hub was not reached in the tests.
-``team/status-503`` answers 503; ``team/reviews`` is a data set of two splits whose files ask for the token.
+``team/status-503`` answers 503; ``team/reviews`` is a data set of two splits whose files ask for the token,
+``team/model`` a model made of a folder's files.
 """
 
 import hashlib
@@ -12,10 +13,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_REPOSITORY = re.compile(r"/(?P<api>api/)?((datasets|models)/)?(?P<name>[^/]+/[^/]+)(?P<rest>/.*|)")
 README = """---
 configs:
 - config_name: default
@@ -48,7 +51,7 @@ def _parquet(first: int, count: int) -> bytes:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    files: dict[str, bytes]
+    repositories: dict[str, dict[str, bytes]]
     seen: list[str]
 
     def do_GET(self) -> None:
@@ -68,19 +71,24 @@ class _Handler(BaseHTTPRequestHandler):
             code = int(match[1])
             more = {"X-Error-Code": "GatedRepo"} if "gated" in path else {}
             self._send(code, json.dumps({"error": f"stand-in says {code}"}).encode(), more)
-        elif "/team/reviews" not in path:
+        elif not (found := _REPOSITORY.fullmatch(path)) or found["name"] not in self.repositories:
             self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
         elif "/revision/" in path and path.rpartition("/")[2] not in ("main", COMMIT):
             self._send(404, b'{"error": "Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"})
-        elif match := re.fullmatch(r"/datasets/team/reviews/resolve/[^/]+/(.+)", path):
-            self._file(match[1])
-        elif path.startswith("/api/datasets/team/reviews/tree/"):
-            self._json([self._entry(name) for name in self.files])
-        elif path.startswith("/api/datasets/team/reviews/paths-info/"):
-            self._json([self._entry(name) for name in self._asked() if name in self.files])
-        elif re.fullmatch(r"/api/datasets/team/reviews(/revision/[^/]+)?", path):
-            siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": "team/reviews", "sha": COMMIT, "private": False, "gated": False, "siblings": siblings})
+        else:
+            self._answer_about(found["name"], bool(found["api"]), found["rest"])
+
+    def _answer_about(self, repository: str, api: bool, rest: str) -> None:
+        files = self.repositories[repository]
+        if (match := re.fullmatch(r"/resolve/[^/]+/(.+)", rest)) and not api:
+            self._file(files, match[1])
+        elif api and rest.startswith("/tree/"):
+            self._json([self._entry(name, body) for name, body in files.items()])
+        elif api and rest.startswith("/paths-info/"):
+            self._json([self._entry(name, files[name]) for name in self._asked() if name in files])
+        elif api and re.fullmatch(r"(/revision/[^/]+)?", rest):
+            siblings = [{"rfilename": name} for name in files]
+            self._json({"id": repository, "sha": COMMIT, "private": False, "gated": False, "siblings": siblings})
         else:
             self._send(404, b'{"error": "Entry not found"}', {"X-Error-Code": "EntryNotFound"})
 
@@ -91,15 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
             return paths if isinstance(paths, list) else [paths]
         return parse_qs(body).get("paths", [])
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        body = self.files[name]
+    def _entry(self, name: str, body: bytes) -> dict[str, Any]:
         return {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}  # noqa: S324
 
-    def _file(self, name: str) -> None:
-        if name not in self.files:
+    def _file(self, files: dict[str, bytes], name: str) -> None:
+        if name not in files:
             self._send(404, b"Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
             return
-        body = self.files[name]
+        body = files[name]
         more = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}  # noqa: S324
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
@@ -125,11 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub() -> Iterator[tuple[str, list[str], dict[str, bytes]]]:
-    """A running stand-in: its address, the requests it has seen, and its files, to be changed at will."""
+def hub(model: Path | None = None) -> Iterator[tuple[str, list[str], dict[str, bytes]]]:
+    """A running stand-in: its address, the requests it has seen, and the data set's files, to be changed at will."""
     files = {"README.md": README.encode(), "train.parquet": _parquet(0, 100), "test.parquet": _parquet(100, 20)}
     seen: list[str] = []
-    handler = type("Handler", (_Handler,), {"files": files, "seen": seen})
+    repositories = {"team/reviews": files}
+    if model is not None:
+        repositories["team/model"] = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    handler = type("Handler", (_Handler,), {"repositories": repositories, "seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

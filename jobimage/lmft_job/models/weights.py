@@ -165,7 +165,7 @@ def _files(folder: Path, found: Sequence[str], field: str) -> Sequence[str]:
             raise InvalidError([f"{field}: its weights are in {found[0]}; rename it to model.safetensors"])
         raise InvalidError([f"{field}: its weights are in parts, and {_INDEX} is missing. Copy the model again."])
     try:
-        listed = sorted(set(json.loads((folder / _INDEX).read_text())["weight_map"].values()))
+        listed = sorted({str(name) for name in json.loads((folder / _INDEX).read_text())["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidError(
             [f"{field}: its {_INDEX} cannot be read ({first_line(error)}). Copy the model again."]

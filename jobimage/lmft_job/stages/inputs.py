@@ -105,6 +105,7 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
             context.folder / "sources" / "resumed",
             field="spec.resumeFrom",
             credentials=context.secret("output"),
+            check=context.check,
         )
     elif spec.name:
         revision = spec.revision or (began.model if began else None)
