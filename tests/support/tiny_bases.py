@@ -8,7 +8,7 @@ import transformers
 from support.forked import TEXTS
 from support.tiny_models import SMALL
 
-from lmft_api.spec import Task
+from lmft_api.tasks import Task
 from lmft_job.models import tokenizers
 
 CONFIGS: dict[str, dict[str, Any]] = {

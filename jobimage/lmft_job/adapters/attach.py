@@ -78,7 +78,10 @@ def trained(model: Any) -> list[torch.nn.Parameter]:
 
 
 def narrow_base(model: Any, dtype: torch.dtype) -> None:
-    """Convert the frozen weights to a narrower type; buffers, such as rotary frequencies, keep theirs."""
+    """Convert the frozen weights to a narrower type; buffers, such as rotary frequencies, keep theirs.
+
+    So do weights that are about to be quantized: these are of a class of their own.
+    """
     for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.is_floating_point():
+        if not parameter.requires_grad and parameter.is_floating_point() and type(parameter) is torch.nn.Parameter:
             parameter.data = parameter.data.to(dtype)

@@ -23,10 +23,12 @@ class Targets:
     Attributes:
         adapted: linear modules that get matrices beside their weights.
         heads: modules that are trained as a whole, since their weights are fresh or belong to the labels.
+        output: the layer that makes logits of tokens; None if there is none.
     """
 
     adapted: tuple[str, ...]
     heads: tuple[str, ...] = ()
+    output: str | None = None
 
     def shortest(self, model: Any) -> list[str]:
         """Names for adapter_config.json: the last parts, such as q_proj, if these match the same modules."""
@@ -58,7 +60,7 @@ def find_targets(model: Any, task: TaskType, wanted: AdapterSettings, fresh: Col
     if wanted.all_linear:
         if not inner:
             raise InvalidError([f"{_FIELD}: a model of type {model.config.model_type} has no linear modules"])
-        return Targets(tuple(inner), tuple(heads))
+        return Targets(tuple(inner), tuple(heads), output)
     chosen: dict[str, None] = {}
     problems = []
     for index, name in enumerate(wanted.target_modules):
@@ -72,7 +74,7 @@ def find_targets(model: Any, task: TaskType, wanted: AdapterSettings, fresh: Col
         chosen |= dict.fromkeys(found)
     if problems:
         raise InvalidError(problems)
-    return Targets(tuple(chosen), tuple(heads))
+    return Targets(tuple(chosen), tuple(heads), output)
 
 
 def _why_none(model: Any, name: str, linear: Iterable[str], heads: list[str]) -> str:

@@ -20,10 +20,13 @@ class _Deferred(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         loader = self.__spec__.loader if self.__spec__ else None
-        asked_of_every_module = name.startswith("__") and name != "__version__"  # by warnings and debuggers
+        # Others are asked of every module by warnings and debuggers; the path by imports of modules in a package.
+        asked_of_every_module = name.startswith("__") and name not in ("__version__", "__path__")
         if loader is None or asked_of_every_module:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self.__class__ = ModuleType  # type: ignore[assignment]
+        if self.__spec__ and self.__spec__.submodule_search_locations is not None:
+            self.__path__ = self.__spec__.submodule_search_locations
         with _without_hub_kernels(self.__name__):
             loader.exec_module(self)
         return getattr(self, name)
@@ -61,4 +64,5 @@ def defer_slow_imports() -> None:
         if spec is not None:
             module = importlib.util.module_from_spec(spec)
             module.__class__ = _Deferred
+            module.__dict__.pop("__path__", None)
             sys.modules[name] = module

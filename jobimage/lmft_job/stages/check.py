@@ -6,6 +6,7 @@ from typing import Any
 from lmft_api.wire.layout import ADAPTER, MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
 from lmft_api.wire.run_file import Stage, spec_hash
+from lmft_job.adapters.quantize import require_nf4
 from lmft_job.attempt import journal
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
@@ -61,6 +62,8 @@ def check(context: RunContext) -> Start | Result:
     device = choose_device(gpus, required=context.in_pod, say=context.observer.note)
     trainer_class, callbacks = load_user_code(settings)
     arithmetic = arithmetic_for(settings, device)
+    if settings.training.quantization is not None and not (context.run.stage == Stage.PREPARE and settings.gpus):
+        require_nf4(device)
     return Start(store, began, begin_attempt(context, store), arithmetic, trainer_class, callbacks)
 
 

@@ -14,8 +14,8 @@ from support.complete_folders import files_of
 from support.forked import KILL, TERM, attempt, complete, run_folder, slow_uploads, toy_spec
 from support.tiny_bases import save_base
 
-from lmft_api.spec import Task
 from lmft_api.spec.resolved import SampleSettings
+from lmft_api.tasks import Task
 from lmft_job.evaluation.samples import answer_prompts
 from lmft_job.models.device import Arithmetic
 
@@ -235,3 +235,31 @@ def test_a_run_that_is_stopped_and_killed_ends_bit_equal(
     assert outcome(tmp_path) == outcome(tmp_path, "calm")
     best = load_file(run_folder(tmp_path) / "adapter/adapter_model.safetensors")
     assert all(value.dtype == torch.float32 for value in best.values())
+
+
+@pytest.mark.parametrize(("kind", "merge"), [("llama", True), ("gpt2", False)])
+def test_on_a_base_in_4_bits_the_figures_of_record_are_those_of_what_is_published(
+    kind: str, merge: bool, tmp_path: Path
+) -> None:
+    base = save_base(tmp_path / "base", kind)
+    spec = adapter_spec(tmp_path, base, training={**LORA, "quantization": "NF4"}, output={"merge": merge})
+    # when it is stopped and resumed
+    first = attempt(tmp_path, spec, patch=slow_uploads(0.003))
+    first.until("step 7")
+    first.signal(TERM)
+    assert first.wait() == 75
+    complete(tmp_path, spec, 2)
+    if merge:
+        complete(tmp_path, spec, name="calm")
+        assert outcome(tmp_path) == outcome(tmp_path, "calm")
+    # then three losses are told, and that of the published weights is the result
+    report = report_of(tmp_path)
+    told = report["adapter"]
+    assert told["quantized"]
+    assert told["merged"] == merge
+    losses = [told["adapterLoss"], told["baseLoss"], *([told["mergedLoss"]] if merge else [])]
+    assert report["results"]["evalLoss"] == losses[-1]
+    assert len({round(loss, 3) for loss in losses[:2]}) == 2, "NF4 changes a tiny model"
+    assert abs(losses[-1] - told["baseLoss"]) < 1e-5
+    assert (run_folder(tmp_path) / "model").exists() == merge
+    assert report["results"]["modelURI"].endswith("/model" if merge else "/adapter")

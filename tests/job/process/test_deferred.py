@@ -32,7 +32,9 @@ def test_it_asks_no_hub_for_kernels_and_leaves_out_that_warning_alone(tmp_path: 
         "from lmft_job.process.deferred import defer_slow_imports\n"
         "defer_slow_imports()\n"
         "import bitsandbytes\n"
-        "bitsandbytes.nn.Linear4bit\n"
+        "from bitsandbytes.nn import Linear4bit\n"
+        "import torch\n"
+        "assert hasattr(torch.ops.bitsandbytes, 'quantize_4bit')\n"
         "logging.getLogger('bitsandbytes.backends.cpu.ops').warning('another warning')\n"
         "import kernels\n"
     )

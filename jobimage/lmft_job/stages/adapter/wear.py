@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from lmft_api.spec import Quantization
 from lmft_api.spec.resolved import Settings
 from lmft_job import tasks
 from lmft_job.adapters.attach import Base, attach, narrow_base
+from lmft_job.adapters.quantize import quantize
 from lmft_job.adapters.targets import Targets, find_targets
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import InvalidError
@@ -39,7 +41,10 @@ def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic)
         raise ValueError("the manifest has no adapter")
     targets = _targets(built, settings)
     model.requires_grad_(False)
-    narrow_base(model, base_dtype(arithmetic))
+    dtype = base_dtype(arithmetic)
+    if settings.training.quantization == Quantization.NF4:
+        quantize(model, [*targets.heads, *([targets.output] if targets.output else [])], dtype)
+    narrow_base(model, dtype)
     model.to(arithmetic.device)
     attach(
         model,
