@@ -363,6 +363,7 @@ def _refused(draft: DecisionDraft, problem: ClusterError) -> LMFineTuneStatus:
     """The status of a run whose Job was refused: by a quota, by admission, or as an invalid Job."""
     # A webhook or a policy of the cluster may answer 422 too; that is for the platform to fix, and the run waits.
     ours = problem.status == 422 and " is invalid: " in str(problem) and not admission.at_work(str(problem))
+    ours = ours and not admission.changed_by_policies(str(problem))
     if ours and not draft.status.attempts:
         draft.end(Reason.INVALID_SPEC, f"The manifest does not make a valid Job: {problem}")
         return draft.status

@@ -185,6 +185,23 @@ async def test_a_manifest_that_makes_no_valid_job_has_failed_once() -> None:
     assert (status.phase, status.completion_time, api.created) == ("Pending", None, ["eli5-1"])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        'spec.template.spec.restartPolicy: Invalid value: "OnFailure": only "Never" is supported when podFailurePolicy',
+        'spec.managedBy: Invalid value: "x": must be a domain-prefixed path',
+        "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0",
+    ],
+)
+async def test_a_job_that_a_policy_has_made_invalid_is_not_the_manifests_fault(words: str) -> None:
+    api = Api()
+    api.refusal = InvalidObjectError(422, f'Job.batch "eli5-1" is invalid: {words}')
+    status = await api.look()
+    assert (status.phase, status.reason, status.attempts) == ("Pending", "AdmissionFailed", None)
+    assert status.succeeded is not None
+    assert words in status.succeeded.message
+
+
 async def test_when_strangers_have_both_names_of_its_job_a_run_says_so_and_waits() -> None:
     api = Api()
     api.refusal = ConflictError(409, "exists")

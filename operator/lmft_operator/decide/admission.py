@@ -37,6 +37,10 @@ _LIMIT_RANGE = re.compile(
 )
 _PASSING = ("because it is being terminated", "exist and are not this run's")
 """A namespace that is being deleted, and names that are taken: not matters of admission."""
+_FIXED = re.compile(
+    r"spec\.(template\.spec\.restartPolicy|podFailurePolicy|podReplacementPolicy|backoffLimit|completions|parallelism"
+    r"|completionMode|managedBy|successPolicy|ttlSecondsAfterFinished)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ def refusal(words: str) -> Refusal:
         )
         return Refusal(Reason.ADMISSION_FAILED, remedy)
     return Refusal(Reason.ADMISSION_FAILED, REASONS[Reason.ADMISSION_FAILED].remedy)
+
+
+def changed_by_policies(words: str) -> bool:
+    """Whether the API server calls a field of a Job invalid that no manifest can set: a policy has changed the Job."""
+    return _FIXED.search(words) is not None
 
 
 def explained(beginning: str, words: str) -> tuple[Reason, str]:

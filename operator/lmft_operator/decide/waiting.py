@@ -12,10 +12,36 @@ from lmft_operator.domain.facts import JobFacts, PodFacts, WarningEvent
 from lmft_operator.domain.plan import PodRequirements
 
 NO_POD = "FailedCreate"
-NO_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
-TOLD = NO_START | {NO_POD}
-"""Reasons of the Warning Events that are read: about a Job without a pod, or a pod without volumes or network."""
+_VOLUME = "If it stays so, look at the claim and its driver: kubectl describe pvc, and the driver's pods on that node."
+_NETWORK = "If it stays so, look at the network plugin's pods on that node: kubectl -n kube-system get pods -o wide."
+_DEVICE = "If it stays so, look at the claim and its driver: kubectl describe resourceclaim, its driver's pods."
+_CONTAINER = "If it stays so, look at the node's container runtime, and at what policies have added to the pod."
+NO_START = {
+    "FailedMount": _VOLUME,
+    "FailedAttachVolume": "If it stays so, another node may still hold the volume: kubectl get volumeattachments.",
+    "FailedMapVolume": _VOLUME,
+    "FailedCreatePodSandBox": _NETWORK,
+    "NetworkNotReady": _NETWORK,
+    "FailedPrepareDynamicResources": _DEVICE,
+    "FailedCreatePodContainer": _CONTAINER,
+}
+"""What keeps a pod from starting, by the reason of the Warning Event about it, and what to do about it."""
+TOLD = frozenset({*NO_START, NO_POD})
+"""Reasons of the Warning Events that are read: about a Job without a pod, or a pod that its node cannot set up."""
+_NO_CONTAINER = {
+    "CreateContainerError": _CONTAINER,
+    "CreateContainerConfigError": "Create what it names, or have it removed from what policies add to the pod.",
+    "RunContainerError": _CONTAINER,
+    "PreStartHookError": _CONTAINER,
+    "PostStartHookError": _CONTAINER,
+    "CrashLoopBackOff": "Look at that container: kubectl logs POD -c CONTAINER --previous.",
+}
+"""What keeps a container from starting, by its waiting reason, and what to do about it."""
 _CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
+MANAGED = (
+    "The Job has no pod: a policy of the cluster has set its spec.managedBy to {}, so that Kubernetes' own controller "
+    "makes none. Exempt the Jobs of LMFineTune from that policy, or have that controller make the pod in this cluster."
+)
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
     | {"RegistryUnavailable", "SignatureValidationFailed"}
@@ -74,21 +100,25 @@ def _of_pod(
     if pod.waiting_reason in _IMAGE:
         return Wait(Reason.IMAGE_PULL_FAILED, with_remedy(Reason.IMAGE_PULL_FAILED, words))
     if pod.waiting_reason not in _CREATING:
-        return _perhaps_a_secret(words)
+        return _perhaps_a_secret(words, _NO_CONTAINER.get(pod.waiting_reason, ""))
     if pod.sandboxed:
         return None
     if warning is not None and warning.reason in NO_START:
-        return _perhaps_a_secret(f"{warning.reason}: {_NOISE.sub('', warning.message)}")
+        return _perhaps_a_secret(f"{warning.reason}: {_NOISE.sub('', warning.message)}", NO_START[warning.reason])
     return _held(said, tuple(f"{reason}: " for reason in NO_START))
 
 
-def _perhaps_a_secret(words: str) -> Wait:
-    reason = Reason.SECRET_NOT_FOUND if _SECRET_MISSING.search(words) else Reason.PENDING
-    return Wait(reason, with_remedy(reason, words))
+def _perhaps_a_secret(words: str, remedy: str) -> Wait:
+    if _SECRET_MISSING.search(words):
+        return Wait(Reason.SECRET_NOT_FOUND, with_remedy(Reason.SECRET_NOT_FOUND, words))
+    # Most of these pass by themselves within seconds: no reason for an Event of ours.
+    return Wait(Reason.PENDING, f"{words.rstrip('. ')}. {remedy}" if remedy else words)
 
 
 def _of_job(job: JobFacts | None, warnings: Mapping[str, WarningEvent], said: Condition | None) -> Wait | None:
     words = no_pod(job, warnings)
+    if job is not None and job.managed_by:
+        return Wait(Reason.ADMISSION_FAILED, MANAGED.format(job.managed_by))
     return Wait(*admission.explained(CANNOT_CREATE_POD, words)) if words else _held(said, (CANNOT_CREATE_POD,))
 
 

@@ -17,14 +17,36 @@ _OURS: Mapping[str, Any] = {
     "ttlSecondsAfterFinished": None,
 }
 FIELDS = tuple(_OURS)
-"""Fields of a Job's spec that are checked."""
+"""Whole numbers of a Job's spec that are checked; ``managedBy`` and the pods' ``restartPolicy`` are too."""
+_DEFAULT_MANAGER = "kubernetes.io/job-controller"
+_RESTARTS = "Never"
 _ONE_POD = ("completions", "parallelism")
 _LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
 
 
 def altered(spec: Mapping[str, Any]) -> str:
     """The fields of a Job that differ from what the operator writes, with their values; empty when none does."""
-    return ", ".join(_described(field, spec[field]) for field in _OURS if _differs(spec, field))
+    found = [_described(field, spec[field]) for field in _OURS if _differs(spec, field)]
+    if manager := managed_by(spec):
+        found.append(f"managedBy {manager[:63]}")
+    if restarts(spec):
+        found.append(f"template.spec.restartPolicy {_restart_policy(spec)[:20]} rather than {_RESTARTS}")
+    return ", ".join(found)
+
+
+def managed_by(spec: Mapping[str, Any]) -> str:
+    """The controller of another's that is to make the Job's pods; empty for Kubernetes' own."""
+    manager = str(spec.get("managedBy") or "")
+    return "" if manager == _DEFAULT_MANAGER else manager
+
+
+def restarts(spec: Mapping[str, Any]) -> bool:
+    """Whether kubelet would start the container again in its pod: the same attempt twice, in one folder."""
+    return _restart_policy(spec) not in ("", _RESTARTS)
+
+
+def _restart_policy(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("template", {}).get("spec", {}).get("restartPolicy") or "")
 
 
 def several_pods(spec: Mapping[str, Any]) -> bool:
@@ -48,6 +70,8 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         return f"{explained(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
     if several_pods(made.get("spec", {})):
         return f"{explained(altered(made['spec']))} It was deleted: an attempt has one pod."
+    if restarts(made.get("spec", {})):
+        return f"{explained(altered(made['spec']))} It was deleted: an attempt's container runs once."
     return ""
 
 

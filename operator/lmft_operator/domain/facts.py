@@ -84,6 +84,8 @@ class JobFacts:
     """What the cluster's policies have changed in it; empty when nothing that matters."""
     repeats: bool = False
     """Whether its controller may replace a pod that failed."""
+    managed_by: str = ""
+    """The controller that a policy has given it in place of Kubernetes' own; empty for that one."""
     spec_hash: str = ""
     """Hash of the spec in the run file that its pods are given; empty where it cannot be read."""
     image: str = ""
@@ -272,6 +274,7 @@ def job_facts(body: JsonObject) -> JobFacts:
         image=sys.intern(container.get("image", "")),
         altered=alterations.altered(spec),
         repeats=alterations.repeats(spec),
+        managed_by=sys.intern(alterations.managed_by(spec)),
     )
 
 

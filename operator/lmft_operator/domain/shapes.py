@@ -135,13 +135,13 @@ _CONTAINER_STATUSES = each(table(name=_name, state=_STATE, lastState=_STATE))
 _CONTAINER = table(name=_name, image=text(1024), restartPolicy=_name, resources=table(limits=by_name(scalar)))
 _JOB_TEMPLATE = table(
     metadata=table(labels=_LABELS, annotations=table(**{RUN_ANNOTATION: text(256 * 1024)})),
-    spec=table(containers=each(_CONTAINER)),
+    spec=table(containers=each(_CONTAINER), restartPolicy=_name),
 )
 
 _JOB = table(
     apiVersion=_name,
     kind=_name,
-    spec=table(suspend=truth, template=_JOB_TEMPLATE, **dict.fromkeys(alterations.FIELDS, whole)),
+    spec=table(suspend=truth, managedBy=_name, template=_JOB_TEMPLATE, **dict.fromkeys(alterations.FIELDS, whole)),
     status=table(conditions=_CONDITIONS, failed=whole, startTime=_time),
 )
 _POD = table(

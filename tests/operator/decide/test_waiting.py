@@ -1,9 +1,12 @@
 """What a run waits for, by what Kubernetes says of its Job and its pod, and for how long that is accepted."""
 
+from dataclasses import replace
+
 import pytest
 
 from lmft_api.reasons import Reason
-from lmft_operator.domain.facts import WarningEvent
+from lmft_operator.decide.waiting import TOLD
+from lmft_operator.domain.facts import WarningEvent, job_facts
 
 START = 1_800_000_000.0
 
@@ -17,8 +20,23 @@ PENDING = [
         "lmft-x",
     ),
     ({"waiting_reason": "CreateContainerError", "waiting_message": "no disk"}, Reason.PENDING, "no disk"),
+    ({"waiting_reason": "CreateContainerConfigError", "waiting_message": 'configmap "x" not found'}, Reason.PENDING,
+     'configmap "x" not found. Create what it names'),
+    ({"waiting_reason": "RunContainerError", "waiting_message": "exec format error"}, Reason.PENDING,
+     "exec format error. If it stays so, look at the node's container runtime"),
+    ({"waiting_reason": "CrashLoopBackOff", "waiting_message": "init container vault: exited with code 3"},
+     Reason.PENDING, "exited with code 3. Look at that container: kubectl logs"),
     ({"waiting_reason": "ContainerCreating"}, Reason.PENDING, "Waiting for the pod"),
-]
+]  # fmt: skip
+NOT_SET_UP = {
+    "FailedMount": ("timed out waiting for the condition", "kubectl describe pvc"),
+    "FailedAttachVolume": ("Multi-Attach error for volume", "kubectl get volumeattachments"),
+    "FailedMapVolume": ("no block device", "kubectl describe pvc"),
+    "FailedCreatePodSandBox": ("no address is left", "network plugin's pods"),
+    "NetworkNotReady": ("network is not ready: cni plugin not initialized", "network plugin's pods"),
+    "FailedPrepareDynamicResources": ("no allocation for claim gpu", "kubectl describe resourceclaim"),
+    "FailedCreatePodContainer": ("no such cgroup", "container runtime"),
+}
 
 
 @pytest.mark.parametrize(("facts", "reason", "words"), PENDING)
@@ -53,6 +71,44 @@ def test_a_missing_secret_is_named_from_the_pods_event(World):
     )
     world.step()
     assert (world.reason, "lmft-s3" in world.message) == ("SecretNotFound", True)
+
+
+@pytest.mark.parametrize("reason", NOT_SET_UP)
+def test_what_a_node_cannot_set_up_is_named_with_what_to_look_at(World, reason):
+    said, remedy = NOT_SET_UP[reason]
+    world = World()
+    world.step()
+    world.pod()
+    world.warnings["pod-1"] = WarningEvent(reason, f"{said}.", world.now)
+    world.step()
+    assert (world.succeeded, world.reason, world.status.phase) == ("Unknown", "Pending", "Pending")
+    assert world.message.startswith(f"{reason}: {said}. ")
+    assert remedy in world.message
+    # and it passes by itself
+    world.pod(sandboxed=True)
+    world.step()
+    assert "Waiting for the pod of attempt 1" in world.message
+
+
+def test_the_events_that_are_read_are_those_that_are_explained():
+    assert {*NOT_SET_UP, "FailedCreate"} == TOLD
+
+
+def test_a_job_of_another_controller_that_makes_no_pod_is_named(World):
+    # given a policy that has handed the Job over, as a dispatcher to other clusters does
+    body = {"metadata": {"name": "eli5-1", "namespace": "a", "uid": "job-1"}, "spec": {"managedBy": "example.com/far"}}
+    facts = job_facts(body)
+    world = World()
+    world.step()
+    [name] = world.jobs
+    world.jobs[name] = replace(world.jobs[name], managed_by=facts.managed_by)
+    world.step()
+    assert (world.succeeded, world.reason) == ("Unknown", "AdmissionFailed")
+    assert "has set its spec.managedBy to example.com/far" in world.message
+    assert "Exempt the Jobs of LMFineTune" in world.message
+    # and if that controller makes the pod after all, it is as any other
+    world.run_pod()
+    assert world.reason == "Training"
 
 
 MOUNT = WarningEvent("FailedMount", 'secret "lmft-s3" not found', START)

@@ -42,6 +42,8 @@ HARMLESS: dict[str, Callable[[Job], object]] = {
     "a container before ours": lambda job: template(job)["spec"]["containers"].insert(0, {"name": "a", "image": "a"}),
     "one more owner": lambda job: job["metadata"]["ownerReferences"].append({"kind": "Team", "name": "a", "uid": "b"}),
     "retries": lambda job: job["spec"].update(backoffLimit=6),
+    "Kubernetes' own controller by name": lambda job: job["spec"].update(managedBy="kubernetes.io/job-controller"),
+    "another controller": lambda job: job["spec"].update(managedBy="kueue.x-k8s.io/multikueue"),
     "a finalizer": lambda job: job["metadata"].update(finalizers=["example.com/audit"]),
 }
 
@@ -69,6 +71,10 @@ USELESS: dict[str, tuple[Callable[[Job], object], str]] = {
     ),
     "another name": (lambda job: template(job)["spec"]["containers"][0].update(name="main"), "the container job"),
     "no pod": (lambda job: job["spec"].update(parallelism=0), "parallelism 0 rather than 1"),
+    "a pod that starts again": (
+        lambda job: template(job)["spec"].update(restartPolicy="OnFailure"),
+        "template.spec.restartPolicy OnFailure rather than Never",
+    ),
     "two pods": (lambda job: job["spec"].update(completions=2), "completions 2 rather than 1"),
 }
 
