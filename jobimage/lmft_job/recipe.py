@@ -11,6 +11,7 @@ from lmft_job.attempt.result import completed
 from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.stages import publish
 from lmft_job.stages.adapter.settle import settle
+from lmft_job.stages.adapter.sources import model_identity
 from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
@@ -50,7 +51,7 @@ def _run(context: RunContext) -> Result:
     with context.phase("load"):
         built = make_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
-    claim(context, store, start.began, inputs.data.fingerprint, sources.revision)
+    claim(context, store, start.began, inputs.data.fingerprint, model_identity(context, sources))
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             return finish_preparation(context, store, inputs)

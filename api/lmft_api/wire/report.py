@@ -106,6 +106,10 @@ class AdapterFigures(ReportModel):
     """Whether the base model with the adapter merged into its weights was published."""
     quantized: bool = False
     """Whether the base model was in 4 bits (NF4) while the adapter was trained."""
+    base: str | None = None
+    """Base model as adapter_config.json names it: hub id, or address of a folder."""
+    base_revision: str | None = None
+    """Its commit on the hub."""
     base_dtype: str = "float32"
     """Type of the base model's own weights, and of the merged ones."""
     adapter_loss: float | None = None

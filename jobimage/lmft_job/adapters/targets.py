@@ -81,13 +81,13 @@ def _why_none(model: Any, name: str, linear: Iterable[str], heads: list[str]) ->
     kinds = {type(m).__name__ for full, m in model.named_modules() if full == name or full.endswith(f".{name}")}
     known = sorted({_last(full) for full in linear})
     shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
-    has = f"its linear modules are {shown}"
+    has = f"Its linear modules are {shown}"
     if any(_within(full, heads) for full, _ in model.named_modules() if full.endswith(name)):
         return f"{name} is part of the head, which is trained as a whole; remove it"
     if kinds:
-        return f"{name} is {', '.join(sorted(kinds))}, not a linear module; {has}"
-    hint = did_you_mean(name, known)
-    return f"a model of type {model.config.model_type} has no module {name}{hint}; {has}"
+        return f"{name} is {', '.join(sorted(kinds))}, not a linear module. {has}"
+    hint = did_you_mean(name, known) or "."
+    return f"a model of type {model.config.model_type} has no module {name}{hint} {has}"
 
 
 def _heads(model: Any, fresh: Iterable[str]) -> list[str]:

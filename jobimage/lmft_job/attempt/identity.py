@@ -24,7 +24,7 @@ class RunIdentity:
         name: name of the run.
         specHash: hash of its spec, without the fields that may change.
         data: fingerprint of the prepared data; None in a file of an earlier version.
-        model: commit of the model on the hub; None if it has none.
+        model: commit of the model on the hub; with an adapter, and from elsewhere, a hash of its files; else None.
         software: versions that prepared the data: other versions may give the same data another fingerprint.
     """
 
@@ -69,7 +69,7 @@ def claim(context: RunContext, store: Store, began: RunIdentity | None, data: st
         store: rooted at the run's folder.
         began: what an earlier attempt stored.
         data: fingerprint of the prepared data.
-        model: commit of the model on the hub, where it has one.
+        model: see :attr:`RunIdentity.model`.
 
     Raises:
         InvalidError: data or model differ from those that the run started with.
@@ -101,10 +101,20 @@ def _changes(began: RunIdentity, ours: RunIdentity, *, in_pod: bool) -> list[str
         )
     if None not in (began.model, ours.model) and began.model != ours.model:
         problems.append(
-            f"spec.model.name: the run began with commit {began.model} of the model, and this is {ours.model}. "
-            f"Set spec.model.revision in a run with another name, or {otherwise}"
+            f"spec.model.name: the run began with {_version(began.model)} of the model, and this is "
+            f"{_version(ours.model)}. {_restore(began.model, otherwise)}"
         )
     return problems
+
+
+def _version(model: str | None) -> str:
+    return f"files of {model[:19]}…" if model and model.startswith("sha256:") else f"commit {model}"
+
+
+def _restore(model: str | None, otherwise: str) -> str:
+    if model and model.startswith("sha256:"):
+        return f"An adapter goes with the weights that it was trained on: restore them, or {otherwise}"
+    return f"Set spec.model.revision in a run with another name, or {otherwise}"
 
 
 def _software() -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 from lmft_api import GROUP, KIND
 from lmft_api.manifest.reader import Document, read_documents
-from lmft_api.manifest.validation import Problem, document_problems
+from lmft_api.manifest.validation import Problem, document_problems, parse_spec
 from lmft_api.reasons import ExitCode
+from lmft_api.spec.resolved import resolve
 from lmft_api.text.shown import one_line
+from lmft_job import tasks
+from lmft_job.adapters.serving import serving_notes
 
 
 def report_problems(paths: Iterable[Path]) -> int:
@@ -27,8 +30,18 @@ def report_problems(paths: Iterable[Path]) -> int:
                 continue
             problems = problems_of(document)
             print(words(title, problems) if problems else f"{title}: valid")
+            for note in [] if problems else notes_on(document):
+                print(f"  note: {note}")
             wrong = wrong or bool(problems)
     return ExitCode.INVALID if wrong else ExitCode.DONE
+
+
+def notes_on(document: Document) -> list[str]:
+    """What people should know of a valid run: how to serve an adapter that is not merged."""
+    settings = resolve(parse_spec(document.content["spec"]))
+    if settings.training.adapter is None or settings.output.merge:
+        return []
+    return serving_notes(settings.training.adapter, heads=tasks.of(settings.task).has_labels)
 
 
 def is_foreign(content: Any) -> bool:

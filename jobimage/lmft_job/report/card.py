@@ -13,7 +13,7 @@ from lmft_api.text.shown import one_line, printable
 from lmft_api.wire.report import Report
 from lmft_job import tasks
 from lmft_job.report import formatting
-from lmft_job.report.snippet import usage
+from lmft_job.report.snippet import adapter_usage, usage
 from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
 
 ANSWER_LENGTH = 1_500
@@ -29,15 +29,16 @@ def render_card(report: Report, *, of_adapter: bool = False) -> str:
         report: of the run.
         of_adapter: the card of the adapter's folder, rather than the model's.
     """
+    front = metadata(report, of_adapter=of_adapter)
     parts = [
-        f"---\n{yaml.dump(metadata(report), Dumper=SafeDumper, sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{yaml.dump(front, Dumper=SafeDumper, sort_keys=False, allow_unicode=True)}---\n",
         f"# {_plain(report.name)}\n",
         _introduction(report),
         "## Figures\n",
         _figures(report),
         _samples(report),
         "## How to use\n",
-        _usage(report),
+        _usage(report, of_adapter=of_adapter),
         "## Training data\n",
         _data(report),
         "## Training\n",
@@ -50,12 +51,13 @@ def render_card(report: Report, *, of_adapter: bool = False) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def metadata(report: Report) -> dict[str, Any]:
+def metadata(report: Report, *, of_adapter: bool = False) -> dict[str, Any]:
     """The front matter; unknown values (above all the licence) are left out rather than guessed."""
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tasks.of(report.task).pipeline}
+    library = "peft" if of_adapter else "transformers"
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": tasks.of(report.task).pipeline}
     if report.model.base_model and _is_hub_id(report.model.base_model):
         front["base_model"] = report.model.base_model
-        front["base_model_relation"] = "finetune"
+        front["base_model_relation"] = "adapter" if of_adapter else "finetune"
     data_name = report.settings.get("dataset.name")
     on_hub = isinstance(data_name, str) and _is_hub_id(data_name)
     if on_hub:
@@ -95,7 +97,9 @@ def _introduction(report: Report) -> str:
     else:
         origin = f"This is a {_plain(report.model.name)} model, trained for {task} from scratch"
     data = f" on {_plain(report.dataset.name)}" if report.dataset.name else ""
-    return f"{origin}{data}.\n\n{_plain(formatting.outcome(report))}\n"
+    said = [f"{origin}{data}.", _plain(formatting.outcome(report))]
+    said += [f"**{_plain(warning)}**" for warning in report.warnings]
+    return "\n\n".join(said) + "\n"
 
 
 def _figures(report: Report) -> str:
@@ -119,10 +123,12 @@ def _samples(report: Report) -> str:
     return "\n".join(parts)
 
 
-def _usage(report: Report) -> str:
+def _usage(report: Report, *, of_adapter: bool = False) -> str:
     # The card travels with the model, so the example names the folder that the card is in, not where it was made.
-    example = usage(report, place="path/to/this/folder")
-    return f"{_fenced(example.code, 'python')}"
+    here = "path/to/this/folder"
+    example = adapter_usage(report, here) if of_adapter else usage(report, here)
+    first = f"{_fenced(example.copy, 'sh')}\n" if example.copy else ""
+    return f"{first}{_fenced(example.code, 'python')}"
 
 
 def _data(report: Report) -> str:

@@ -21,13 +21,9 @@ class LoadSnippet:
 
 def usage(report: Report, place: str | None = None) -> LoadSnippet:
     """How to load the report's model from ``place`` (default: where the run left it)."""
-    uri = place or report.results.model_uri or "model"
-    copy = None
-    if uri.startswith("s3://"):
-        copy = f"aws s3 cp --recursive {shlex.quote(uri)} model"
-        uri = "model"
-    elif uri.startswith("file://"):
-        uri = unquote(urlsplit(uri).path)
+    if report.adapter is not None and not report.adapter.merged:
+        return adapter_usage(report, place)
+    copy, uri = _local(place or report.results.model_uri or "model", "model")
     task = tasks.of(report.task)
     prompt = report.results.samples[0].prompt if report.results.samples else task.example
     lines = [
@@ -36,3 +32,30 @@ def usage(report: Report, place: str | None = None) -> LoadSnippet:
         f"print({task.call(prompt[:PROMPT_LENGTH], report.settings)})",
     ]
     return LoadSnippet(copy, "\n".join(lines))
+
+
+def adapter_usage(report: Report, place: str | None = None) -> LoadSnippet:
+    """How to load the report's adapter from ``place`` on its base model."""
+    told, task = report.adapter, tasks.of(report.task)
+    name = (told.base if told else None) or report.model.base_model or "base"
+    fetched = [_local(name, "base"), _local(place or report.results.adapter_uri or "adapter", "adapter")]
+    (_, base), (_, adapter) = fetched
+    options = [f"revision={told.base_revision!r}"] if told and told.base_revision else []
+    if report.dataset.labels:
+        options.append(f"num_labels={len(report.dataset.labels)}")
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {task.auto_class}",
+        f"base = {task.auto_class}.from_pretrained({', '.join([repr(base), *options])})",
+        f"model = PeftModel.from_pretrained(base, {adapter!r})",
+    ]
+    return LoadSnippet("\n".join(copy for copy, _ in fetched if copy) or None, "\n".join(lines))
+
+
+def _local(uri: str, folder: str) -> tuple[str | None, str]:
+    """The command that fetches a folder from object storage, if it lies there, and its name on this machine."""
+    if uri.startswith("s3://"):
+        return f"aws s3 cp --recursive {shlex.quote(uri)} {folder}", folder
+    if uri.startswith("file://"):
+        return None, unquote(urlsplit(uri).path)
+    return None, uri

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from lmft_api.figures import EVAL_LOSS, Figure, Scale, known, of_task
-from lmft_api.spec import Builtin, Dataset, LMFineTuneSpec, Model
+from lmft_api.spec import Adapter, Builtin, Dataset, LMFineTuneSpec, Model, Training
 from lmft_api.spec.resolved import resolve
 from lmft_api.wire.report import EvaluationRow, Report
 from lmft_job import tasks
 from lmft_job.report import formatting
+from lmft_job.report.adapters import adapter_remarks, adapter_rows
 from lmft_job.report.remarks import data_remarks
 
 EVALUATION_ROWS = 60
@@ -33,7 +34,8 @@ def settings_rows(report: Report) -> list[Setting]:
     """All settings by their manifest names, with the default of each and whether the run's value differs from it."""
     builtin = report.settings.get("dataset.builtin")
     dataset = Dataset(builtin=Builtin(builtin)) if builtin in set(Builtin) else Dataset(name="none")
-    plain = LMFineTuneSpec(task=report.task, model=Model(name="none"), dataset=dataset)
+    adapted = Training(adapter=Adapter()) if "training.adapter.type" in report.settings else None
+    plain = LMFineTuneSpec(task=report.task, model=Model(name="none"), dataset=dataset, training=adapted)
     defaults = {
         name: value
         for name, value in resolve(plain).flat().items()
@@ -53,7 +55,8 @@ def settings_rows(report: Report) -> list[Setting]:
 
 def remarks(report: Report) -> list[str]:
     """What a careful reader should know about the figures; the model card repeats it."""
-    task, said = tasks.of(report.task), _of_change(report) + data_remarks(report.dataset)
+    task, said = tasks.of(report.task), [*report.warnings, *_of_change(report), *data_remarks(report.dataset)]
+    said += adapter_remarks(report)
     said += [kind.remark for kind in known(report.results) if kind.remark]
     said += task.remarks
     if report.model.base_model is None:
@@ -203,6 +206,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
     rows = [
         ("Model", " · ".join(part for part in (model.architecture, model.detail) if part)),
         ("Parameters", formatting.count(model.parameters) if model.parameters else ""),
+        *adapter_rows(report),
         (
             "Trained tokenizer",
             formatting.quantity(report.dataset.vocabulary, "tokens") if report.dataset.vocabulary else "",
@@ -231,6 +235,7 @@ def provenance_rows(report: Report) -> list[tuple[str, str]]:
         *origin_rows(report),
         ("Resumed from", report.provenance.resumed_from),
         ("Model", report.results.model_uri),
+        ("Adapter", report.results.adapter_uri),
         ("Report", report.results.report_uri),
     ]
     return [(name, value) for name, value in rows if value]

@@ -263,3 +263,106 @@ def test_on_a_base_in_4_bits_the_figures_of_record_are_those_of_what_is_publishe
     assert abs(losses[-1] - told["baseLoss"]) < 1e-5
     assert (run_folder(tmp_path) / "model").exists() == merge
     assert report["results"]["modelURI"].endswith("/model" if merge else "/adapter")
+
+
+def test_a_base_that_has_changed_is_refused_on_resume(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    spec = adapter_spec(tmp_path, base)
+    first = attempt(tmp_path, spec, patch=slow_uploads(0.003))
+    first.until("checkpoint 5")
+    first.signal(KILL)
+    first.wait()
+    # when its base is another one with the same shapes
+    save_base(tmp_path / "base", "llama", seed=1)
+    second = attempt(tmp_path, spec, 2)
+    # then it is not resumed with that
+    assert second.wait() == 2
+    assert "spec.model.name: the run began with files of sha256:" in second.result["message"]
+    assert "restore them" in second.result["message"]
+
+
+def test_what_the_model_does_not_have_is_refused_before_data_is_prepared(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    for names, told in (
+        (["qproj"], "no module qproj; did you mean q_proj?"),
+        (["embed_tokens"], "embed_tokens is Embedding, not a linear module"),
+        (["input_layernorm", "up_proj"], "input_layernorm is LlamaRMSNorm, not a linear module"),
+    ):
+        spec = adapter_spec(tmp_path, base, training={**LORA, "adapter": {"targetModules": names}})
+        child = attempt(tmp_path, spec)
+        assert child.wait() == 2
+        message = child.result["message"]
+        assert "spec.training.adapter.targetModules[0]: " in message
+        assert told in message
+        assert (
+            "Its linear modules are down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj" in message
+        )
+    assert not (tmp_path / "out/team/datasets").exists()
+
+
+def test_nf4_is_tried_at_the_start(tmp_path: Path) -> None:
+    def broken(teller: Any) -> None:
+        import bitsandbytes.functional as functional
+
+        def fail(*args: Any, **options: Any) -> Any:
+            raise RuntimeError("no kernel")
+
+        functional.quantize_4bit = fail
+
+    spec = adapter_spec(tmp_path, save_base(tmp_path / "base", "llama"), training={**LORA, "quantization": "NF4"})
+    child = attempt(tmp_path, spec, patch=broken)
+    assert child.wait() == 2
+    assert (
+        "spec.training.quantization: bitsandbytes cannot compute with NF4 on this cpu (no kernel)"
+        in child.result["message"]
+    )
+    assert not (tmp_path / "out/team/datasets").exists()
+
+
+def test_merged_weights_that_have_drifted_are_withheld(tmp_path: Path) -> None:
+    def spoil(teller: Any) -> None:
+        import lmft_job.stages.adapter.settle as settle
+
+        merged = settle.merged
+
+        def spoilt(base: Any, adapter: Any, dtype: Any) -> Any:
+            model = merged(base, adapter, dtype)
+            model.lm_head.weight.data *= 1.2
+            return model
+
+        settle.merged = spoilt
+
+    spec = adapter_spec(tmp_path, save_base(tmp_path / "base", "llama"))
+    child = complete(tmp_path, spec, patch=spoil)
+    # then there is the adapter alone, and everybody says so
+    folder = run_folder(tmp_path)
+    said = "The merged model is not published: merged and rounded to float32, its held-out loss is"
+    assert not (folder / "model").exists()
+    assert child.result["results"]["modelURI"] == (folder / "adapter").as_uri()
+    assert said in child.result["message"]
+    assert said in report_of(tmp_path)["warnings"][0]
+    assert said in (folder / "report.html").read_text()
+    card = (folder / "adapter/README.md").read_text()
+    assert said in card.replace("\\", "")
+    assert child.said(f"note {said}")
+    assert "more than 0.005 nats off" in child.result["message"]
+
+
+def test_an_adapter_alone_says_how_it_is_loaded_and_served(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    complete(tmp_path, adapter_spec(tmp_path, base, output={"merge": False}))
+    folder = run_folder(tmp_path)
+    card, page = (folder / "adapter/README.md").read_text(), (folder / "report.html").read_text()
+    assert f"base = AutoModelForCausalLM.from_pretrained('{tmp_path}/base')" in card
+    assert "model = PeftModel.from_pretrained(base, 'path/to/this/folder')" in card
+    assert "library_name: peft" in card
+    assert "--max-lora-rank 8" in page
+    assert "--max-lora-rank 8" in card.replace("\\", "")
+    assert report_of(tmp_path)["results"]["modelURI"] == (folder / "adapter").as_uri()
+    # and the code of the card runs
+    code = "\n".join(
+        line for line in card.splitlines() if line.startswith(("from peft", "from transf", "base =", "model ="))
+    )
+    found: dict[str, Any] = {}
+    exec(code.replace("path/to/this/folder", str(folder / "adapter")), found)  # noqa: S102 - as its reader would
+    assert isinstance(found["model"], peft.PeftModel)

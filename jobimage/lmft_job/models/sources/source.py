@@ -1,5 +1,6 @@
 """Fetches a model's or tokenizer's folder: from the hub, from s3://, or from a local folder."""
 
+import hashlib
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -92,6 +93,15 @@ def fetch_source(
             f'{field} "{source}" could not be fetched from the hub ({client.root_cause(error)}).'
         ) from error
     return SourceFolder(path, path.name)
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 over names and content of a model's weights and configuration."""
+    total = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]):
+        with path.open("rb") as file:
+            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{total.hexdigest()}"
 
 
 def _from_storage(store: Store, destination: Path, field: str, check: Check | None) -> Path:

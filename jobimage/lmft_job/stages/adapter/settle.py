@@ -12,8 +12,10 @@ from lmft_api.wire.layout import ADAPTER, MODEL
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import AdapterFigures
 from lmft_job import tasks
+from lmft_job.adapters.attach import ADAPTER as ADAPTER_NAME
 from lmft_job.adapters.attach import has_adapter
 from lmft_job.adapters.merge import merged, worn
+from lmft_job.adapters.serving import serving_notes
 from lmft_job.adapters.state import save
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.journal import Fence
@@ -78,7 +80,7 @@ def settle(
         return Settled(job, figures)
     save_adapter(context, job, store, fence)
     quantized = job.settings.training.quantization == Quantization.NF4
-    told = AdapterFigures(adapter_loss=figures.loss, quantized=quantized, base_dtype=_name(built.dtype))
+    told = _told(job, built, figures, quantized=quantized)
     if not job.settings.output.merge and not quantized:
         return Settled(job, figures, ADAPTER, told)
     job.observer.phase(JobPhase.EVALUATING)
@@ -108,10 +110,27 @@ def settle(
     return Settled(_with_model(job, published), figures, MODEL, told)
 
 
+def _told(job: TrainingInputs, built: Loaded, figures: HeldOutFigures, *, quantized: bool) -> AdapterFigures:
+    """What is known of the adapter before it is merged."""
+    config, wanted = job.model.peft_config[ADAPTER_NAME], job.settings.training.adapter
+    heads, serving = bool(config.modules_to_save), []
+    if wanted is not None and (tasks.of(job.settings.task).causal or heads):
+        serving = serving_notes(wanted, architecture=type(job.model).__name__, heads=heads)
+    return AdapterFigures(
+        adapter_loss=figures.loss,
+        quantized=quantized,
+        base=config.base_model_name_or_path,
+        base_revision=config.revision,
+        base_dtype=_name(built.dtype),
+        serving=serving,
+    )
+
+
 def _withheld(job: TrainingInputs, figures: HeldOutFigures, told: AdapterFigures, why: str) -> Settled:
     job.model.to(job.arithmetic.device)
     shutil.rmtree(job.folder / MODEL, ignore_errors=True)
     said = f"The merged model is not published: {why}. Load the adapter beside its base model instead."
+    job.observer.note(said)
     return Settled(job, figures, ADAPTER, told, (said,))
 
 
