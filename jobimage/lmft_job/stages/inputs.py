@@ -26,6 +26,7 @@ from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import pads_left
 from lmft_job.models.sources.source import SourceFolder, fetch_source
 from lmft_job.models.weights import Loaded
+from lmft_job.stages.adapter.resumed import Beginning, resumed_sources
 from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
 from lmft_job.stages.rehearsal import rehearse
@@ -44,10 +45,12 @@ class Sources:
     Attributes:
         model: weights, configuration, tokenizer; None to train from scratch.
         tokenizer: a tokenizer other than the model's; None for the model's or a trained one.
+        resumed: what the run starts from that spec.resumeFrom names; None without it.
     """
 
     model: SourceFolder | None
     tokenizer: SourceFolder | None
+    resumed: Beginning | None = None
 
     @property
     def revision(self) -> str | None:
@@ -99,20 +102,19 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
         )
 
     model = tokenizer = None
+
+    def fetch_base(revision: str | None) -> SourceFolder:
+        return fetch("model", spec.name or "", spec.revision or revision, "spec.model.name", weights=True)
+
+    beginning = None
     if context.run.resume_model_uri:
-        model = fetch_source(
-            context.run.resume_model_uri,
-            context.folder / "sources" / "resumed",
-            field="spec.resumeFrom",
-            credentials=context.secret("output"),
-            check=context.check,
-        )
+        beginning = resumed_sources(context, context.run.resume_model_uri, fetch_base)
+        model = beginning.model
     elif spec.name:
-        revision = spec.revision or (began.model if began else None)
-        model = fetch("model", spec.name, revision, "spec.model.name", weights=True)
+        model = fetch_base(began.model if began else None)
     if spec.tokenizer and spec.tokenizer.name:
         tokenizer = fetch("tokenizer", spec.tokenizer.name, None, "spec.model.tokenizer.name", weights=False)
-    return Sources(model, tokenizer)
+    return Sources(model, tokenizer, beginning)
 
 
 def gather(context: RunContext, store: Store, sources: Sources, began: RunIdentity | None = None) -> Ingredients:
@@ -218,7 +220,8 @@ def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithm
     size = built.model.num_parameters()
     try:
         if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
-            wear(context, built, _base(context, ingredients.sources), arithmetic)
+            adapter = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
+            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter)
         model = model.to(arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
@@ -242,7 +245,8 @@ def build_again(context: RunContext, ingredients: Ingredients) -> Loaded:
 
 def _base(context: RunContext, sources: Sources) -> Base:
     """The model as an adapter's configuration names it: as the manifest does, not by a folder on this disk."""
-    return Base(context.run.resume_model_uri or context.run.spec.model.name or "", sources.revision)
+    theirs = context.run.resume_model_uri if sources.resumed and not sources.resumed.from_manifest else None
+    return Base(theirs or context.run.spec.model.name or "", sources.revision)
 
 
 def training_inputs(
@@ -294,7 +298,7 @@ def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -
 
 def _field(context: RunContext, sources: Sources) -> str:
     """Manifest field of the model, for errors."""
-    if context.run.resume_model_uri:
+    if sources.resumed and not sources.resumed.from_manifest:
         return "spec.resumeFrom"
     return "spec.model.name" if sources.model else "spec.model.fromConfig"
 

@@ -1,5 +1,6 @@
 """Puts the adapter of a manifest on the model, on its device."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from lmft_api.spec.resolved import Settings
 from lmft_job import tasks
 from lmft_job.adapters.attach import Base, attach, narrow_base
 from lmft_job.adapters.quantize import quantize
+from lmft_job.adapters.state import UnfitAdapterError, restore
 from lmft_job.adapters.targets import Targets, find_targets
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import InvalidError
@@ -34,8 +36,19 @@ def require_adaptable(built: Loaded, settings: Settings) -> None:
     _targets(built, settings)
 
 
-def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic) -> None:
-    """Freeze the model, narrow it where its device computes in fewer bits, and put a fresh adapter on it."""
+def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic, continued: Path | None = None) -> None:
+    """Freeze the model, narrow it where its device computes in fewer bits, and put an adapter on it.
+
+    Args:
+        context: context of the attempt.
+        built: the model; changed in place.
+        base: what its adapter's configuration names.
+        arithmetic: device and precision.
+        continued: folder of an adapter to begin with; None for a fresh one.
+
+    Raises:
+        InvalidError: the weights of that adapter do not fit.
+    """
     settings, model = context.settings, built.model
     if settings.training.adapter is None:
         raise ValueError("the manifest has no adapter")
@@ -54,6 +67,13 @@ def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic)
         auto_class=tasks.of(settings.task).auto_class,
         seed=settings.training.seed,
     )
+    if continued is not None:
+        try:
+            restore(model, continued)
+        except UnfitAdapterError as error:
+            raise InvalidError(
+                [f"spec.resumeFrom: its adapter does not fit this model and spec.training.adapter ({error})"]
+            ) from error
 
 
 def base_dtype(arithmetic: Arithmetic) -> Any:
