@@ -12,11 +12,12 @@ import yaml
 from chart.rights import CLUSTER_RULES, NAMESPACED_RULES
 from cluster.eventually import eventually
 from cluster.operator.conftest import DEFINITIONS, SETTINGS, established
-from cluster.operator.plane import Api, Operator, Run
+from cluster.operator.plane import JOBS, Api, Operator, Run
 from cluster.ports import free_port
 
 from lmft_api.generate.crd import crd
 
+FINALIZER = "example.com/audit"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ACCOUNT = {"kind": "ServiceAccount", "name": "limited", "namespace": "default"}
 WATCH = {"resyncSeconds": 5, "serverTimeoutSeconds": 10}
@@ -94,6 +95,39 @@ def test_namespaces_come_and_go_and_the_others_are_served_all_the_while(api: Api
 
     bind(api, "Role", f"{RBAC}/namespaces/{there}", {})
     Run(api, there, "two").create().job()
+
+
+def test_a_namespace_that_sticks_in_terminating_holds_up_no_other(api: Api, served: Operator) -> None:
+    here, there = served.settings["watch"]["namespaces"]
+    come(api, there)
+    run = Run(api, there, "one").create()
+    old = run.job()["metadata"]["uid"]
+    kept = f"/api/v1/namespaces/{there}/configmaps"
+    api.call("POST", kept, {"metadata": {"name": "kept", "finalizers": [FINALIZER]}})
+    api.patch(run.path, {"metadata": {"finalizers": [FINALIZER]}})
+
+    # when it is deleted, and somebody's finalizers keep an object and the run in it
+    api.call("DELETE", f"/api/v1/namespaces/{there}")
+    eventually(lambda: api.items(JOBS.format(there)) == [], "no Job in it", 120)
+    time.sleep(2 * WATCH["serverTimeoutSeconds"])
+
+    # then the run's Job does not come back, the other namespace is served, and the operator is well
+    assert api.items(JOBS.format(there)) == []
+    assert api.get(f"/api/v1/namespaces/{there}")["status"]["phase"] == "Terminating"
+    Run(api, here, "one").create().job()
+    assert (served.ask("/healthz"), served.ask("/readyz")) == (200, 200)
+
+    # and once they are gone, so is it; made again, it has none of the runs before
+    api.patch(run.path, {"metadata": {"finalizers": None}})
+    api.patch(f"{kept}/kept", {"metadata": {"finalizers": None}})
+    eventually(lambda: api.get(f"/api/v1/namespaces/{there}") is None, "a namespace that is gone", 300)
+    come(api, there)
+    again = Run(api, there, "one").create()
+    job = again.job()["metadata"]
+    assert job["uid"] != old
+    assert job["ownerReferences"][0]["uid"] == again.body()["metadata"]["uid"]
+    eventually(lambda: again.status().get("attempts"), "an attempt")
+    assert [attempt["number"] for attempt in again.status()["attempts"]] == [1]
 
 
 def test_a_definition_that_is_made_again_is_served_again(api: Api, served: Operator) -> None:
