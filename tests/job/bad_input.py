@@ -124,7 +124,19 @@ MODELS: dict[str, Wrong] = {
     ),
     "setting of another type": Wrong(
         {"model": {"fromConfig": {"model_type": "gpt2", "n_layer": "two"}}},
-        (r"spec\.model\.fromConfig: gpt2 does not accept it",),
+        (r"spec\.model\.fromConfig\.n_layer: must be a whole number, not 'two'",),
+    ),
+    "an activation that is none": Wrong(
+        {"model": {"fromConfig": {"model_type": "gpt2", "activation_function": "gleu"}}},
+        (r"spec\.model\.fromConfig\.activation_function: 'gleu' is not an activation function .*did you mean gelu\?",),
+    ),
+    "classes in the config": Wrong(
+        {"model": {"fromConfig": {"model_type": "distilbert", "num_labels": 3, "problem_type": "regression"}}},
+        (
+            r"spec\.model\.fromConfig\.num_labels: the classes are those of spec\.dataset\.labelField",
+            r"spec\.model\.fromConfig\.problem_type: 'regression' is not supported",
+        ),
+        task="SequenceClassification",
     ),
     "vocabulary too small": Wrong(
         {"model": {"fromConfig": {"model_type": "gpt2", "n_embd": 32, "n_head": 2, "vocab_size": 20}}},

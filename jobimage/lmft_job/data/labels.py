@@ -125,6 +125,11 @@ def _are_classes(train: Sequence[Any], held_out: Sequence[Any], where: str, prob
             f"{where} is continuous (such as {fraction}); classes are needed, regression is not supported. If these "
             "are classes, give them names that are not numbers, such as v1.5"
         )
+    elif int in kinds and {value for value in both if isinstance(value, str)} <= {"True", "False"} and str in kinds:
+        problems.add(
+            f"{where} mixes true and false with numbers; write all labels the same way: 1 for true and 0 for false, if "
+            "that is what they mean, or all of them as text"
+        )
     elif str in kinds and int in kinds:
         problems.add(f"{where} mixes text and numbers; write all labels the same way")
     elif len(both) > MOST_LABELS:

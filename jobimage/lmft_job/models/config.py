@@ -1,10 +1,12 @@
 """Configurations of models: made from a manifest, completed from tokenizer and labels, and their limits."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import transformers
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 
 from lmft_api.tasks import Task
 from lmft_api.text.wording import did_you_mean, first_line
@@ -14,6 +16,16 @@ from lmft_job.models.tokenizers import id_count
 
 _NO_LIMIT = 10**9
 _WHERE = "spec.model.fromConfig"
+_CLASSES = ("num_labels", "id2label", "label2id")
+_ONE_LABEL = "single_label_classification"
+_ACTIVATION = re.compile(r"(^|_)(act|activation)(_|$)")
+_WRONG_TYPE = re.compile(
+    r"Validation error for field '(?P<field>\w+)'.*?expected (?P<wanted>\w+), got (?P<got>\w+)", re.DOTALL
+)
+_WORDS = {
+    "float": "a number with a decimal point, such as 0.02", "int": "a whole number", "bool": "true or false",
+    "str": "text", "list": "a list", "dict": "a mapping",
+}  # fmt: skip
 
 
 def text_part(config: Any) -> Any:
@@ -25,7 +37,12 @@ def text_part(config: Any) -> Any:
 
 
 def fresh_config(
-    given: dict[str, Any], tokenizer: Any | None, labels: Sequence[str] | None, tokens: int | None = None
+    given: dict[str, Any],
+    tokenizer: Any | None,
+    labels: Sequence[str] | None,
+    tokens: int | None = None,
+    *,
+    labelled: bool = False,
 ) -> Any:
     """A configuration for training from scratch, with the tokenizer's vocabulary size and special ids.
 
@@ -34,6 +51,7 @@ def fresh_config(
         tokenizer: None leaves these as they are; the rest can be checked already.
         labels: names of the classes; None for the other tasks.
         tokens: size of the vocabulary; None for the tokenizer's.
+        labelled: whether the task has classes, though ``labels`` may not be known yet: the data decides on them.
 
     Raises:
         InvalidError: unknown model_type or keys, values that the model rejects, or a vocabulary that is too small.
@@ -48,6 +66,8 @@ def fresh_config(
         raise InvalidError(
             [f"{_WHERE}.model_type: transformers knows no model type {kind!r}{did_you_mean(kind, list(known.keys()))}"]
         )
+    if labelled and (wrong_classes := list(_not_of_the_data(rest))):
+        raise InvalidError(wrong_classes)
     try:
         reference = known[kind]()
         names = set(reference.to_dict()) | set(reference.attribute_map)
@@ -56,13 +76,54 @@ def fresh_config(
             raise InvalidError(
                 [f"{_WHERE}.{name}: {kind} has no such setting{did_you_mean(name, sorted(names))}" for name in unknown]
             )
+        if wrong_names := list(_unknown_activations(rest, reference, _WHERE)):
+            raise InvalidError(wrong_names)
         if tokenizer is not None:
             rest = _with_vocabulary(rest, reference, tokenizer, tokens or id_count(tokenizer))
         return AutoConfig.for_model(kind, **rest, **label_settings(labels))
     except InvalidError:
         raise
     except Exception as error:
-        raise InvalidError([f"{_WHERE}: {kind} does not accept it ({first_line(error)})"]) from error
+        raise InvalidError([_not_accepted(kind, rest, error)]) from error
+
+
+def _not_of_the_data(given: dict[str, Any]) -> Iterator[str]:
+    """Problems with settings that the data's labels decide; removes the one that says what is done anyway."""
+    for name in _CLASSES:
+        if name in given:
+            yield f"{_WHERE}.{name}: the classes are those of spec.dataset.labelField in the data; remove it"
+    if (kind := given.get("problem_type")) not in (None, _ONE_LABEL):
+        yield (
+            f"{_WHERE}.problem_type: {kind!r} is not supported: each row has one class ({_ONE_LABEL}); remove it. "
+            "Regression and several labels for a row are not supported"
+        )
+    given.pop("problem_type", None)
+
+
+def _unknown_activations(given: dict[str, Any], reference: Any, where: str) -> Iterator[str]:
+    """Problems with names of activation functions, in the configuration's parts too."""
+    for name, value in given.items():
+        usual = getattr(reference, name, None)
+        if isinstance(value, dict) and hasattr(usual, "to_dict"):
+            yield from _unknown_activations(value, usual, f"{where}.{name}")
+        elif _ACTIVATION.search(name) and isinstance(usual, str) and usual in ACT2FN and value not in (*ACT2FN, None):
+            near = did_you_mean(value, ACT2FN) if isinstance(value, str) else ""
+            yield (
+                f"{where}.{name}: {value!r} is not an activation function that transformers knows"
+                f"{near or '; take one such as gelu, gelu_new, relu or silu'}"
+            )
+
+
+def _not_accepted(kind: str, given: dict[str, Any], error: Exception) -> str:
+    """The problem with settings that the configuration's class rejects: with the field, where it is named."""
+    found = _WRONG_TYPE.search(str(error))
+    if found is None or found["field"] not in given:
+        return f"{_WHERE}: {kind} does not accept it ({first_line(error)})"
+    value = given[found["field"]]
+    wanted = _WORDS.get(found["wanted"], found["wanted"])
+    if found["wanted"] == "float" and isinstance(value, str):
+        wanted += " and without quotes (YAML reads 1e-5 as text: write 1.0e-5)"
+    return f"{_WHERE}.{found['field']}: must be {wanted}, not {value!r}"
 
 
 def _with_vocabulary(given: dict[str, Any], reference: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:

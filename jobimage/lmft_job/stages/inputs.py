@@ -139,7 +139,8 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     def configure(vocabulary: Any, labels: list[str] | None, tokens: int | None = None) -> Any:
         if sources.model:
             return load_config(sources.model.path, "spec.model.name", trust_remote_code=trust, labels=labels, say=say)
-        return fresh_config(spec.from_config or {}, vocabulary, labels, tokens)
+        has_labels = tasks.of(task).has_labels
+        return fresh_config(spec.from_config or {}, vocabulary, labels, tokens, labelled=has_labels)
 
     # Conflicts between model, tokenizer and prompts
     tokenizer = findings.of(given_tokenizer)

@@ -68,6 +68,7 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str]] = {
     "measures": ([0.25, 1.0], [], "is continuous (such as 0.25)"),
     "measures as text": (["0.25", "1.0"], [], "is continuous (such as 0.25); classes are needed, regression is not"),
     "infinity": ([float("inf"), 1.0], [], "is continuous (such as inf)"),
+    "true among numbers": (["True", 0, 2], [], "mixes true and false with numbers; write all labels the same"),
     "text and numbers": (["a", 1], [], "mixes text and numbers; write all labels the same way"),
     "lists": ([[1], [2]], [], "holds list values; one label per row is needed"),
     "structs": ([{"a": 1}, "b"], [], "holds dict values"),
