@@ -168,7 +168,9 @@ class ConsoleObserver(Observer):
         self._figures(report)
         for sample in report.results.samples:
             self._sample(sample)
-        for label, place in (("model", report.results.model_uri), ("report", report.results.report_uri)):
+        results = report.results
+        alone = results.adapter_uri if results.adapter_uri != results.model_uri else None
+        for label, place in (("model", results.model_uri), ("adapter", alone), ("report", results.report_uri)):
             if place:
                 self._line(label, place)
 

@@ -76,7 +76,8 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
         device=device_name(job.arithmetic),
         precision=precision_name(job.arithmetic),
         acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
-        evaluation_dtype=job.arithmetic.evaluation_dtype,
+        evaluation_dtype=outcome.settled.evaluation_dtype,
+        saved_dtype=outcome.settled.saved_dtype,
         results=ResultFigures(
             **_before_and_after(outcome.before.figures, outcome.settled.figures),
             samples=[SampleOutcome(prompt=prompt, before=first, after=last) for prompt, first, last in pairs],

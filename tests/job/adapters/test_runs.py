@@ -70,8 +70,9 @@ def test_the_merged_model_is_the_adapter_on_its_base_in_the_bases_type(done: tup
 
 
 def test_the_published_weights_are_evaluated_again(done: tuple[Path, Any]) -> None:
-    told = report_of(done[0])["adapter"]
-    assert told["baseDtype"] == "bfloat16"
+    report = report_of(done[0])
+    told = report["adapter"]
+    assert (told["baseDtype"], report["savedDtype"], report["evaluationDtype"]) == ("bfloat16", "bfloat16", "float32")
     assert 0 < abs(told["mergedLoss"] - told["adapterLoss"]) < 0.005
 
 

@@ -53,10 +53,11 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_that_leads_elsewhere_is_left_out_with_a_note_and_the_run_is_completed(World, address):
-    said = DONE.model_copy(update={"results": Results(perplexity="9.5", model_uri=address, report_uri=address)})
-    world = ended(World, said, **OWN)
+    results = Results(perplexity="9.5", model_uri=address, adapter_uri=address, report_uri=address)
+    world = ended(World, DONE.model_copy(update={"results": results}), **OWN)
     assert (world.succeeded, world.reason) == ("True", "Completed")
-    assert (world.status.results.model_uri, world.status.results.report_uri) == (None, None)
+    kept = world.status.results
+    assert (kept.model_uri, kept.adapter_uri, kept.report_uri) == (None, None, None)
     assert world.status.results.perplexity == "9.5"
     assert "Left out of the status: results.modelURI" in world.message
     assert "policy.sources.uris" in world.message
@@ -64,8 +65,9 @@ def test_an_address_that_leads_elsewhere_is_left_out_with_a_note_and_the_run_is_
 
 @pytest.mark.parametrize("address", [f"{FOLDER}/model", "s3://models/team-a/shared/model"])
 def test_an_address_below_the_runs_folder_or_allowed_by_policy_is_kept(World, address):
-    world = ended(World, DONE.model_copy(update={"results": Results(model_uri=address)}), **OWN)
-    assert world.status.results.model_uri == address
+    results = Results(model_uri=address, adapter_uri=address)
+    world = ended(World, DONE.model_copy(update={"results": results}), **OWN)
+    assert (world.status.results.model_uri, world.status.results.adapter_uri) == (address, address)
     assert "Left out" not in world.message
 
 

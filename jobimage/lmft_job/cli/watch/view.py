@@ -129,9 +129,10 @@ def closing(status: LMFineTuneStatus) -> list[Text]:
         lines.append(Text(shown(f"“{sample.prompt}”"), style="bold"))
         lines.append(Text.assemble(("  before ▸ ", "dim"), shown(sample.before or "")))
         lines.append(Text.assemble(("  after  ▸ ", "dim"), shown(sample.after or "")))
-    for label, uri in (("model ", results.model_uri), ("report", results.report_uri)):
-        if uri:
-            lines.append(Text.assemble((f"{label} ", "dim"), uri))
+    alone = results.adapter_uri if results.adapter_uri != results.model_uri else None
+    places = {"model": results.model_uri, "adapter": alone, "report": results.report_uri}
+    width = max((len(label) for label, uri in places.items() if uri), default=0)
+    lines += [Text.assemble((f"{label:<{width}} ", "dim"), uri) for label, uri in places.items() if uri]
     return lines
 
 

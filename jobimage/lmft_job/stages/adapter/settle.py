@@ -41,6 +41,7 @@ class Settled:
     Attributes:
         job: with the model that answers prompts: the published one if that was measured.
         figures: of record.
+        trained_in: device and precision of the training.
         folder: name of the folder with the model that users load: ``model``, or ``adapter``.
         adapter: for the report; None if all weights were trained.
         warnings: what people must know of it.
@@ -48,9 +49,22 @@ class Settled:
 
     job: TrainingInputs
     figures: HeldOutFigures
+    trained_in: Arithmetic
     folder: str = MODEL
     adapter: AdapterFigures | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def saved_dtype(self) -> str:
+        """Type of the published weights; those of an adapter are FP32."""
+        return self.adapter.base_dtype if self.adapter is not None and self.adapter.merged else "float32"
+
+    @property
+    def evaluation_dtype(self) -> str:
+        """Arithmetic of the figures of record."""
+        if self.adapter is not None and self.adapter.quantized:
+            return self.adapter.base_dtype
+        return self.trained_in.evaluation_dtype
 
 
 def settle(
@@ -77,19 +91,19 @@ def settle(
         InterruptedRunError: a later attempt has begun, or a stop was requested.
     """
     if not has_adapter(job.model):
-        return Settled(job, figures)
+        return Settled(job, figures, job.arithmetic)
     save_adapter(context, job, store, fence)
     quantized = job.settings.training.quantization == Quantization.NF4
     told = _told(job, built, figures, quantized=quantized)
     if not job.settings.output.merge and not quantized:
-        return Settled(job, figures, ADAPTER, told)
+        return Settled(job, figures, job.arithmetic, ADAPTER, told)
     job.observer.phase(JobPhase.EVALUATING)
     job.model.to("cpu")  # its place on the device is the published model's now
     if quantized:
         on_base = _measured(job, worn(_base(context, inputs), job.folder / ADAPTER, built.dtype))
         told = told.model_copy(update={"base_loss": on_base.loss})
         if not job.settings.output.merge:
-            return Settled(job, on_base, ADAPTER, told)
+            return Settled(job, on_base, job.arithmetic, ADAPTER, told)
     try:
         published = _merge(context, job, inputs, built.dtype)
         after = _measured(job, published)
@@ -106,8 +120,8 @@ def settle(
             f"{figures.loss:.4f}, which is more than {MOST_DRIFT} nats off",
         )
     if quantized:
-        return Settled(_with_model(job, published), after, MODEL, told)
-    return Settled(_with_model(job, published), figures, MODEL, told)
+        return Settled(_with_model(job, published), after, job.arithmetic, MODEL, told)
+    return Settled(_with_model(job, published), figures, job.arithmetic, MODEL, told)
 
 
 def _told(job: TrainingInputs, built: Loaded, figures: HeldOutFigures, *, quantized: bool) -> AdapterFigures:
@@ -131,7 +145,7 @@ def _withheld(job: TrainingInputs, figures: HeldOutFigures, told: AdapterFigures
     shutil.rmtree(job.folder / MODEL, ignore_errors=True)
     said = f"The merged model is not published: {why}. Load the adapter beside its base model instead."
     job.observer.note(said)
-    return Settled(job, figures, ADAPTER, told, (said,))
+    return Settled(job, figures, job.arithmetic, ADAPTER, told, (said,))
 
 
 def save_adapter(context: RunContext, job: TrainingInputs, store: Store, fence: Fence) -> None:
