@@ -33,6 +33,7 @@ class TaskDefaults:
         block_size: tokens in a block; None where each text is a row of its own, padded to the longest in its batch.
         mask_probability: share of the tokens to mask.
         label_field: dotted path to the label.
+        conversations: whether rows may be conversations (``messagesField``, ``promptField``).
         figures: names of the figures that are measured (:mod:`lmft_api.figures`).
     """
 
@@ -44,6 +45,7 @@ class TaskDefaults:
     block_size: int | None = None
     mask_probability: float | None = None
     label_field: str | None = None
+    conversations: bool = False
     figures: tuple[str, ...] = ("perplexity", "eval_loss")
 
 
@@ -55,6 +57,7 @@ TASKS = {
         weight_decay=0.01,
         top_k=50,
         block_size=128,
+        conversations=True,
     ),
     Task.MASKED_LM: TaskDefaults(
         aliases=("mlm", "masked", "fill-mask"),

@@ -51,7 +51,7 @@ def _run(context: RunContext) -> Result:
     with context.phase("load"):
         built = make_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
-    claim(context, store, start.began, inputs.data.fingerprint, model_identity(context, sources))
+    claim(context, store, start.began, inputs.data.fingerprint, model_identity(context, sources), inputs.day)
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             return finish_preparation(context, store, inputs)

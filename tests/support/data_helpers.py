@@ -30,6 +30,8 @@ def prepare_toy(
     max_positions: int | None = None,
     vocabulary: int = 400,
     model_labels: Sequence[str] = (),
+    day: str | None = None,
+    packs: bool = True,
     check: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda words: None,
 ) -> Prepared:
@@ -42,6 +44,8 @@ def prepare_toy(
         cache=cache,
         max_positions=max_positions,
         model_labels=model_labels,
+        day=day,
+        packs=packs,
         check=check,
         say=say,
     )

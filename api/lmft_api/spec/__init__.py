@@ -1,5 +1,6 @@
 """``spec`` of an LMFineTune: what to train, on what, how, and where the result goes."""
 
+from lmft_api.spec.conversations import BadRows, ChatTemplate, ChatTemplateName, LongRows, Packing, TrainOn
 from lmft_api.spec.dataset import Builtin, DataFormat, Dataset
 from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom
 from lmft_api.spec.model import HubTokenRef, Model, Tokenizer
@@ -23,7 +24,10 @@ __all__ = [
     "ALL_LINEAR",
     "Adapter",
     "AdapterType",
+    "BadRows",
     "Builtin",
+    "ChatTemplate",
+    "ChatTemplateName",
     "CheckpointPolicy",
     "Compile",
     "DataFormat",
@@ -31,9 +35,11 @@ __all__ = [
     "Evaluation",
     "HubTokenRef",
     "LMFineTuneSpec",
+    "LongRows",
     "Model",
     "Optimizer",
     "Output",
+    "Packing",
     "Precision",
     "Preparation",
     "PushToHub",
@@ -42,6 +48,7 @@ __all__ = [
     "Sample",
     "Scheduler",
     "Tokenizer",
+    "TrainOn",
     "Training",
     "Weights",
 ]

@@ -1,12 +1,13 @@
 """``spec.dataset``: what to train and evaluate on."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from lmft_api.schema.rules import Rule, at_most_one, decimal_rule, exactly_one, only_with, total
 from lmft_api.schema.types import ApiModel, Decimal, FieldPath, FileUri, HubId, Text
+from lmft_api.spec.conversations import BadRows, ChatTemplate, LongRows, Packing, TrainOn
 from lmft_api.spec.pod import SecretRef
 
 
@@ -23,6 +24,19 @@ class Builtin(StrEnum):
     """Data that needs no network."""
 
     PYTHON_DOCS = "PythonDocs"
+
+
+_HAS_PAIRS = "has(self.promptField) || has(self.completionField)"
+_HAS_CONVERSATIONS = "has(self.messagesField) || has(self.promptField)"
+
+
+def has_conversations(dataset: Any) -> bool:
+    """Whether the rows of a ``spec.dataset`` are conversations, or pairs that are read as such."""
+    return dataset.messages_field is not None or dataset.prompt_field is not None
+
+
+def _has_pairs(dataset: Any) -> bool:
+    return dataset.prompt_field is not None or dataset.completion_field is not None
 
 
 class Dataset(ApiModel):
@@ -44,6 +58,24 @@ class Dataset(ApiModel):
     """Split to use, slices allowed: train[:5000]. Default: train."""
     text_field: FieldPath | None = None
     """Dotted path to the text; a list of strings is joined with a space. Default: text."""
+    messages_field: FieldPath | None = None
+    """Dotted path to a conversation: a list of {role, content}, or ShareGPT's {from, value}. Instead of textField."""
+    prompt_field: FieldPath | None = None
+    """Dotted path to a prompt, text or a list of messages; goes with completionField. Instead of textField."""
+    completion_field: FieldPath | None = None
+    """Dotted path to the answer to the prompt, text or a list of messages."""
+    train_on: TrainOn | None = None
+    """Which tokens of a conversation carry loss. Default: Answers."""
+    max_length: Annotated[int, Field(ge=8, le=131_072)] | None = None
+    """Most tokens of a conversation, and of a pack of them. Default: 2048, or what the model takes if that is less."""
+    long_rows: LongRows | None = None
+    """What to do with conversations of more than maxLength tokens. Default: Drop."""
+    packing: Packing | None = None
+    """Rows fills packs of maxLength tokens with conversations that do not see each other. Default: Rows."""
+    chat_template: ChatTemplate | None = None
+    """How a conversation is written as text. Default: the tokenizer's own template."""
+    bad_rows: BadRows | None = None
+    """What to do with rows that are not conversations. Default: Refuse."""
     label_field: FieldPath | None = None
     """Dotted path to the label, for SequenceClassification. Default: label."""
     test_percent: Annotated[int, Field(ge=1, le=90)] | None = None
@@ -76,5 +108,38 @@ class Dataset(ApiModel):
         only_with("config", "has(self.name)", lambda d: d.name is not None, "goes with name; remove it"),
         only_with("revision", "has(self.name)", lambda d: d.name is not None, "goes with name; remove it"),
         at_most_one("testPercent", "evalSplit", "remove one"),
+        Rule(
+            f"!(has(self.textField) && has(self.messagesField)) && !(has(self.textField) && ({_HAS_PAIRS})) && "
+            f"!(has(self.messagesField) && ({_HAS_PAIRS}))",
+            "set at most one of textField, messagesField, and promptField with completionField",
+            lambda d: sum((d.text_field is not None, d.messages_field is not None, _has_pairs(d))) <= 1,
+        ),
+        only_with(
+            "promptField",
+            "has(self.completionField)",
+            lambda d: d.completion_field is not None,
+            "goes with completionField; add it",
+        ),
+        only_with(
+            "completionField",
+            "has(self.promptField)",
+            lambda d: d.prompt_field is not None,
+            "goes with promptField; add it",
+        ),
+        *(
+            only_with(
+                field,
+                _HAS_CONVERSATIONS,
+                has_conversations,
+                "goes with messagesField or promptField; remove it, or name the conversations",
+            )
+            for field in ("trainOn", "maxLength", "longRows", "packing", "chatTemplate", "badRows")
+        ),
+        only_with(
+            "blockSize",
+            f"!({_HAS_CONVERSATIONS})",
+            lambda d: not has_conversations(d),
+            "goes with textField; set maxLength for conversations",
+        ),
         decimal_rule("maskProbability", "mask_probability", 0.0, 0.9, above=True),
     )

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from lmft_api.schema.rules import Rule
 from lmft_api.schema.types import ApiModel, DnsSubdomain
-from lmft_api.spec.dataset import Dataset
+from lmft_api.spec.dataset import Dataset, has_conversations
 from lmft_api.spec.model import HubTokenRef, Model
 from lmft_api.spec.output import Output, Sample
 from lmft_api.spec.pod import PodTemplate, Resources
 from lmft_api.spec.training import CheckpointPolicy, Evaluation, Training
-from lmft_api.tasks import DEFAULT_TASK, Task, takes
+from lmft_api.tasks import DEFAULT_TASK, TASKS, Task, takes
 from lmft_api.text.wording import in_words
 
 
@@ -54,6 +54,10 @@ def _by_task(field: str, attribute: str, wrong: str) -> Rule:
         lambda spec: (spec.task in named) == (named is takers) or getattr(spec.dataset, attribute) is None,
         f"dataset.{field}",
     )
+
+
+_CONVERSING = [str(task) for task in Task if TASKS[task].conversations]
+_HAS_CONVERSATIONS = "has(self.dataset.messagesField) || has(self.dataset.promptField)"
 
 
 class LMFineTuneSpec(ApiModel):
@@ -98,6 +102,18 @@ class LMFineTuneSpec(ApiModel):
         _by_task("maskProbability", "mask_probability", "goes with task {takers}; remove it or change task"),
         _by_task("labelField", "label_field", "goes with task {takers}; remove it or change task"),
         _by_task("blockSize", "block_size", "goes with {takers}; {others} pads rows instead, remove it"),
+        Rule(
+            f"self.task in {_CONVERSING} || !({_HAS_CONVERSATIONS})",
+            f"conversations (messagesField, promptField) go with task {in_words(_CONVERSING)}; change task",
+            lambda spec: spec.task in _CONVERSING or not has_conversations(spec.dataset),
+            "dataset",
+        ),
+        Rule(
+            f"!has(self.sample) || !has(self.sample.conversations) || ({_HAS_CONVERSATIONS})",
+            "go with dataset.messagesField or promptField; write text for the model to continue into prompts",
+            lambda spec: spec.sample is None or spec.sample.conversations is None or has_conversations(spec.dataset),
+            "sample.conversations",
+        ),
         Rule(
             "!has(self.output) || !has(self.output.pushToHub) || has(self.hubTokenSecretRef)",
             "pushToHub needs hubTokenSecretRef with a token that may write",

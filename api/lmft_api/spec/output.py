@@ -5,10 +5,27 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from lmft_api.schema.patterns import REPOSITORY_PATTERN
-from lmft_api.schema.rules import decimal_rule, total
+from lmft_api.schema.rules import Rule, decimal_rule, total
 from lmft_api.schema.types import ApiModel, Decimal, StorageUri
+from lmft_api.spec.conversations import Turn, TurnRole
 from lmft_api.spec.pod import SecretRef
 from lmft_api.spec.training import Weights
+
+
+class SampleConversation(ApiModel):
+    """A conversation that the model continues with its answer."""
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=32)]
+    """The turns so far; the last one is the user's."""
+
+    rules: ClassVar = (
+        Rule(
+            f"size(self.messages) == 0 || self.messages[size(self.messages) - 1].role == '{TurnRole.USER}'",
+            "must end with a turn of the user, which the model answers",
+            lambda c: not c.messages or c.messages[-1].role == TurnRole.USER,
+            "messages",
+        ),
+    )
 
 
 class Sample(ApiModel):
@@ -17,7 +34,10 @@ class Sample(ApiModel):
     prompts: (
         Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(max_length=16)] | None
     ) = None
-    """CausalLM continues them, MaskedLM fills <mask>, SequenceClassification labels them."""
+    """CausalLM continues them (with conversations: answers them), MaskedLM fills <mask>, SequenceClassification labels
+    them."""
+    conversations: Annotated[list[SampleConversation], Field(max_length=16)] | None = None
+    """Conversations that the model answers; needs dataset.messagesField or promptField."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Tokens to generate. Default: 100."""
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -33,6 +53,14 @@ class Sample(ApiModel):
             8000,
             "prompts",
             "shorten them, or ask fewer",
+        ),
+        total(
+            "has(self.conversations) "
+            "? self.conversations.map(c, c.messages.map(m, size(m.content) + 40).sum()).sum() : 0",
+            lambda s: [len(turn.content) + 40 for c in s.conversations or () for turn in c.messages],
+            24_000,
+            "conversations",
+            "each message counts 40 more; shorten them, or ask fewer",
         ),
     )
 

@@ -7,17 +7,23 @@ from lmft_api.spec import (
     ALL_LINEAR,
     Adapter,
     AdapterType,
+    BadRows,
+    ChatTemplate,
     Compile,
     Dataset,
     LMFineTuneSpec,
+    LongRows,
     Model,
     Optimizer,
+    Packing,
     Precision,
     PushToHub,
     Quantization,
     Scheduler,
+    TrainOn,
     Weights,
 )
+from lmft_api.spec.dataset import has_conversations
 from lmft_api.tasks import TASKS, Task
 
 ADAPTER_LEARNING_RATE = 2e-4
@@ -26,16 +32,36 @@ ADAPTER_LEARNING_RATE = 2e-4
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """Resolved ``spec.dataset``."""
+    """Resolved ``spec.dataset``: either text_field is set, or what concerns conversations."""
 
     source: Dataset
     split: str
-    text_field: str
+    text_field: str | None
     label_field: str | None
     test_percent: int | None
     eval_split: str | None
     block_size: int | None
     mask_probability: float | None
+    messages_field: str | None = None
+    prompt_field: str | None = None
+    completion_field: str | None = None
+    train_on: TrainOn | None = None
+    max_length: int | None = None
+    long_rows: LongRows | None = None
+    packing: Packing | None = None
+    chat_template: ChatTemplate | None = None
+    bad_rows: BadRows | None = None
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether rows are conversations."""
+        return self.train_on is not None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Dotted paths to what is trained on: the text, the conversation, or prompt and completion."""
+        given = (self.text_field, self.messages_field, self.prompt_field, self.completion_field)
+        return tuple(path for path in given if path is not None)
 
 
 @dataclass(frozen=True)
@@ -99,12 +125,18 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Resolved ``spec.sample``."""
+    """Resolved ``spec.sample``; a conversation is a list of {role, content}."""
 
     prompts: tuple[str, ...]
     max_new_tokens: int
     top_k: int
     top_p: float
+    conversations: tuple[tuple[dict[str, str], ...], ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What the model answers, as the status shows it: the prompts, then each conversation's last turn."""
+        return (*self.prompts, *(turns[-1]["content"] for turns in self.conversations))
 
 
 @dataclass(frozen=True)
@@ -148,6 +180,8 @@ class Settings:
                 elif isinstance(value, dict):
                     listed = {name: list(v) if isinstance(v, tuple) else v for name, v in value.items()}
                     rows |= {f"{section}.{key}.{name}": entry for name, entry in listed.items()}
+                elif isinstance(value, ChatTemplate):
+                    rows[f"{section}.{key}"] = value.model_dump(mode="json", exclude_none=True)
                 elif value is not None and value != ():
                     rows[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
         rows["resources.gpus"] = self.gpus
@@ -190,7 +224,7 @@ def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
     share = default.mask_probability
     if share is not None and given.mask_probability is not None:
         share = float(given.mask_probability)
-    return DatasetSettings(
+    settings = DatasetSettings(
         source=given,
         split=given.split or "train",
         text_field=given.text_field or ("answers.text" if given.builtin else "text"),
@@ -199,6 +233,22 @@ def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
         eval_split=given.eval_split,
         block_size=default.block_size and (given.block_size or default.block_size),
         mask_probability=share,
+    )
+    if not has_conversations(given):
+        return settings
+    return replace(
+        settings,
+        text_field=None,
+        block_size=None,
+        messages_field=given.messages_field,
+        prompt_field=given.prompt_field,
+        completion_field=given.completion_field,
+        train_on=given.train_on or TrainOn.ANSWERS,
+        max_length=given.max_length,
+        long_rows=given.long_rows or LongRows.DROP,
+        packing=given.packing or Packing.ROWS,
+        chat_template=given.chat_template,
+        bad_rows=given.bad_rows or BadRows.REFUSE,
     )
 
 
@@ -261,4 +311,8 @@ def _sample(spec: LMFineTuneSpec) -> SampleSettings:
         max_new_tokens=(given.max_new_tokens if given else None) or 100,
         top_k=(given.top_k if given else None) or TASKS[spec.task].top_k,
         top_p=float(given.top_p) if given and given.top_p is not None else 0.95,
+        conversations=tuple(
+            tuple(turn.model_dump(mode="json") for turn in conversation.messages)
+            for conversation in (given.conversations if given else None) or ()
+        ),
     )

@@ -165,6 +165,58 @@ class TextLengths(ReportModel):
     """Longest."""
 
 
+class RowSegment(ReportModel):
+    """A run of tokens of a row."""
+
+    text: str
+    """As the model sees it, special tokens included."""
+    trained: bool
+    """Whether its tokens carry loss."""
+
+
+class RowExample(ReportModel):
+    """A conversation as the model sees it, cut where it is long."""
+
+    segments: list[RowSegment]
+    """All of it, in order."""
+
+
+class ConversationFigures(ReportModel):
+    """Conversations in numbers."""
+
+    max_length: int
+    """Most tokens of a row, and of a pack."""
+    packed: bool
+    """Whether conversations share rows in training."""
+    packs: int | None = None
+    """Packs in an epoch; absent where each conversation is a row."""
+    kept_apart: bool = True
+    """Whether the model keeps conversations apart that share a row; where it does not, they are not packed."""
+    train_trained_tokens: int
+    """Tokens that carry loss, in one epoch."""
+    eval_trained_tokens: int
+    """Tokens held out that carry loss, over which the figures are."""
+    bad_rows: dict[str, int] = {}
+    """Rows left out because they are no conversations, by what is wrong."""
+    long_rows_dropped: int = 0
+    """Conversations left out because they are longer than maxLength."""
+    truncated_rows: int = 0
+    """Conversations that were cut to maxLength."""
+    cut_answers: int = 0
+    """Of these, those cut within their only answer, whose end is not trained on."""
+    untrained_rows: int = 0
+    """Conversations left out because none of their tokens is trained on."""
+    histogram: list[tuple[int | None, int]] = []
+    """Conversations by length: the longest of each class in tokens, none for all above, and how many."""
+    examples: list[RowExample] = []
+    """The first training rows."""
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out, for whatever reason."""
+        return sum(self.bad_rows.values()) + self.long_rows_dropped + self.untrained_rows
+
+
 class DatasetFigures(ReportModel):
     """The data in numbers."""
 
@@ -204,6 +256,8 @@ class DatasetFigures(ReportModel):
     """Tokens that spec.model.tokenizer.trainVocabSize asked for."""
     labels: list[str] | None = None
     """Label names (SequenceClassification)."""
+    conversations: ConversationFigures | None = None
+    """What only conversations have."""
     fingerprint: str | None = None
     """Fingerprint of the prepared data."""
 

@@ -25,6 +25,7 @@ class RunIdentity:
         specHash: hash of its spec, without the fields that may change.
         data: fingerprint of the prepared data; None in a file of an earlier version.
         model: commit of the model on the hub; with an adapter, and from elsewhere, a hash of its files; else None.
+        day: first day of the run (UTC), an ISO date, where its chat template may write it.
         software: versions that prepared the data: other versions may give the same data another fingerprint.
     """
 
@@ -33,6 +34,7 @@ class RunIdentity:
     data: str | None = None
     model: str | None = None
     software: str | None = None
+    day: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
         """As ``run.json`` holds it."""
@@ -42,6 +44,7 @@ class RunIdentity:
             "data": self.data,
             "model": self.model,
             "software": self.software,
+            **({"day": self.day} if self.day else {}),
         }
 
 
@@ -53,7 +56,7 @@ def read_claim(store: Store) -> RunIdentity | None:
     """
 
     def understand(note: dict[str, Any]) -> RunIdentity:
-        known = [note.get(name) for name in ("data", "model", "software")]
+        known = [note.get(name) for name in ("data", "model", "software", "day")]
         if not all(value is None or isinstance(value, str) for value in known):
             raise TypeError("text wanted")
         return RunIdentity(str(note["name"]), str(note["specHash"]), *known)
@@ -61,7 +64,9 @@ def read_claim(store: Store) -> RunIdentity | None:
     return read_note(store, RUN_MARKER, understand)
 
 
-def claim(context: RunContext, store: Store, began: RunIdentity | None, data: str, model: str | None) -> None:
+def claim(
+    context: RunContext, store: Store, began: RunIdentity | None, data: str, model: str | None, day: str | None
+) -> None:
     """Store which run owns the folder. Only after all checks: a manifest that was wrong may change.
 
     Args:
@@ -70,11 +75,12 @@ def claim(context: RunContext, store: Store, began: RunIdentity | None, data: st
         began: what an earlier attempt stored.
         data: fingerprint of the prepared data.
         model: see :attr:`RunIdentity.model`.
+        day: first day of the run, where its chat template may write it.
 
     Raises:
         InvalidError: data or model differ from those that the run started with.
     """
-    ours = RunIdentity(context.run.name, spec_hash(context.run.spec), data, model, _software())
+    ours = RunIdentity(context.run.name, spec_hash(context.run.spec), data, model, _software(), day)
     if began is not None:
         if problems := _changes(began, ours, in_pod=context.in_pod):
             raise InvalidError(problems)

@@ -19,7 +19,10 @@ from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import DATASETS, PREPARED
 from lmft_api.wire.report import DatasetFigures
 from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
-from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, make, problems_of_spec, trained_size
+from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, Making, make, problems_of_spec, trained_size
+from lmft_job.data.chat.asking import settle, today
+from lmft_job.data.chat.rows import ConversationRows, PadConversations
+from lmft_job.data.chat.template.settled import template_of
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
 from lmft_job.data.sources.source import open_source
@@ -76,6 +79,14 @@ class Prepared:
         return self.folder.name
 
     @property
+    def row_tokens(self) -> int:
+        """Most tokens of a row, where that is bounded; 0 where it is not."""
+        conversations = self.figures.conversations
+        if conversations is not None:
+            return conversations.max_length
+        return self.figures.train_tokens // self.figures.train_blocks if self.figures.train_blocks else 0
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of their numbers; empty unless the rows have labels."""
         return self.figures.labels or []
@@ -89,6 +100,8 @@ def prepare(
     cache: Path,
     max_positions: int | None = None,
     model_labels: Sequence[str] = (),
+    packs: bool = True,
+    day: str | None = None,
     known_problems: Sequence[str] = (),
     hub_token: Path | None = None,
     credentials: Path | None = None,
@@ -107,6 +120,8 @@ def prepare(
         max_positions: tokens that fit into one input (see :func:`lmft_job.models.config.position_limit`); None for no
             limit.
         model_labels: class names of the model, in the order of their numbers; empty for a fresh head.
+        packs: whether the model keeps conversations apart that share a row.
+        day: the run's first day, an ISO date, for chat templates that write it. Default: today.
         known_problems: problems found already; the data is then only checked, to report its problems too.
         hub_token: file that holds a hub token.
         credentials: folder of AWS_* files for s3:// data.
@@ -120,6 +135,7 @@ def prepare(
         RefusedError: data set not found or not allowed.
         UnavailableError: hub or storage unreachable.
     """
+    day = day or today()
     spec_problems = [*known_problems, *problems_of_spec(settings, max_positions)]
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -141,24 +157,26 @@ def prepare(
                 raise _with_problems(spec_problems, error) from error
             fingerprint = ""
             if not spec_problems:
-                fingerprint = fingerprint_of(settings, source.identity, tokenizer, max_positions, model_labels)
+                fingerprint = fingerprint_of(
+                    settings, source.identity, tokenizer, max_positions, model_labels, packs=packs, day=day
+                )
                 found = reopen(fingerprint, settings, tokenizer, store=store, cache=cache, check=check, say=say)
                 if found is not None:
                     return found
             folder = scratch / "done"
             folder.mkdir()
-            make(
-                folder,
-                scratch,
-                settings,
-                source,
-                tokenizer,
-                max_positions,
-                fingerprint,
-                spec_problems,
-                check,
-                model_labels,
+            making = Making(
+                settings=settings,
+                source=source,
+                tokenizer=tokenizer,
+                settle=lambda trained: settle(settings, trained),
+                max_positions=max_positions,
+                model_labels=model_labels,
+                packs=packs,
+                day=day,
+                check=check,
             )
+            make(folder, scratch, making, fingerprint=fingerprint, spec_problems=spec_problems)
             target = _folder(cache, fingerprint)
             _move(folder, target)
         if store is not None:
@@ -218,9 +236,19 @@ def reopen(
 
 
 def fingerprint_of(
-    settings: Settings, data: str, tokenizer: Any | None, max_positions: int | None, model_labels: Sequence[str] = ()
+    settings: Settings,
+    data: str,
+    tokenizer: Any | None,
+    max_positions: int | None,
+    model_labels: Sequence[str] = (),
+    *,
+    packs: bool = True,
+    day: str = "",
 ) -> str:
-    """Hash of everything the prepared data depends on: data, split, fields, tokenizer, block size and this code."""
+    """Hash of everything the prepared data depends on: data, split, fields, tokenizer, block size and this code.
+
+    For conversations also of the template, what is trained on, lengths and packs; of the day if the template asks.
+    """
     chosen = settings.dataset
     parts: dict[str, Any] = {
         "code": code_version(),
@@ -235,6 +263,20 @@ def fingerprint_of(
         "max_positions": max_positions if tokenizer is None else None,
         "model_labels": list(model_labels) if chosen.block_size is None else None,
     }
+    if chosen.has_conversations:
+        given = chosen.chat_template
+        text = template_of(tokenizer, day).text if tokenizer is not None else (given and given.text) or ""
+        parts["conversations"] = {
+            "fields": list(chosen.fields),
+            "template": text if tokenizer is not None else given and given.model_dump(mode="json"),
+            "day": day if "strftime_now" in text else None,
+            "tokens": dict(template_of(tokenizer, day).tokens) if tokenizer is not None else None,
+            "train_on": chosen.train_on,
+            "max_length": chosen.max_length,
+            "long_rows": chosen.long_rows,
+            "bad_rows": chosen.bad_rows,
+            "packing": chosen.packing if packs else None,
+        }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -307,6 +349,8 @@ def _views(
             tokenizer.all_special_ids,
         )
         return MaskedBlocks(train, masker, fixed=False), MaskedBlocks(held_out, masker, fixed=True), stack_blocks
+    if settings.dataset.has_conversations:
+        return ConversationRows(train), ConversationRows(held_out), PadConversations(tokenizer.pad_token_id or 0)
     if settings.dataset.block_size is not None:
         return BlockRows(train), BlockRows(held_out), stack_blocks
     pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")

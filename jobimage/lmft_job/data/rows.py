@@ -26,13 +26,13 @@ def narrowest(bound: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if bound <= 1 << 16 else np.uint32)
 
 
-def _arrow(values: Ids) -> pa.Array:
+def arrow_of(values: Ids) -> pa.Array:
     """Numbers as Arrow without a copy (``pa.array`` would import pandas first, half a second)."""
     flat = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
 
 
-def _numpy(values: pa.Array) -> Ids:
+def numpy_of(values: pa.Array) -> Ids:
     """Numbers of Arrow, without nulls, as numpy without a copy."""
     kind = values.type.to_pandas_dtype()
     return np.frombuffer(values.buffers()[1], kind, len(values), values.offset * np.dtype(kind).itemsize)
@@ -76,7 +76,7 @@ class BlockWriter:
         self._file.close()
 
     def _write(self, flat: Ids) -> None:
-        values = _arrow(flat)
+        values = arrow_of(flat)
         lists = pa.FixedSizeListArray.from_arrays(values, self._size)
         self._stream.write_batch(pa.record_batch([lists], schema=self._schema))
         self.blocks += len(lists)
@@ -116,9 +116,9 @@ class RowWriter:
     def _write(self) -> None:
         offsets = np.zeros(len(self._rows) + 1, np.int32)
         np.cumsum([len(row) for row in self._rows], out=offsets[1:])
-        lists = pa.ListArray.from_arrays(_arrow(offsets), _arrow(np.concatenate(self._rows)))
+        lists = pa.ListArray.from_arrays(arrow_of(offsets), arrow_of(np.concatenate(self._rows)))
         self._stream.write_batch(
-            pa.record_batch([lists, _arrow(np.array(self._labels, np.int32))], schema=self._schema)
+            pa.record_batch([lists, arrow_of(np.array(self._labels, np.int32))], schema=self._schema)
         )
         self._rows, self._labels = [], []
 
@@ -171,7 +171,7 @@ class BlockRows(Rows):
         super()._open()
         self._views: list[Ids] = []
         for batch in self._batches:
-            self._views.append(_numpy(batch.column(0).values).reshape(batch.num_rows, -1))
+            self._views.append(numpy_of(batch.column(0).values).reshape(batch.num_rows, -1))
 
     def block(self, row: int) -> Ids:
         """Ids of one block, int64 of block_size, as a copy."""
@@ -191,8 +191,8 @@ class LabelledRows(Rows):
     def _open(self) -> None:
         super()._open()
         lists = [batch.column(0) for batch in self._batches]
-        self._views = [(_numpy(column.offsets), _numpy(column.values)) for column in lists]
-        self._labels = [_numpy(batch.column(1)) for batch in self._batches]
+        self._views = [(numpy_of(column.offsets), numpy_of(column.values)) for column in lists]
+        self._labels = [numpy_of(batch.column(1)) for batch in self._batches]
 
     def __getitem__(self, index: int) -> Item:
         batch, row = divmod(index % self._length, BATCH_ROWS)

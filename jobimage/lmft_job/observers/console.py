@@ -99,9 +99,13 @@ class ConsoleObserver(Observer):
         rows = data.train_rows + data.eval_rows + data.dropped_rows
         parts = [
             f"{quantity(rows, prepared.noun)} → {count(data.train_rows)} train, {count(data.eval_rows)} held out"
-            + (f", {count(data.dropped_rows)} dropped as empty" if data.dropped_rows else ""),
+            + (
+                f", {count(data.dropped_rows)} dropped as empty" if data.dropped_rows and not data.conversations else ""
+            ),
             quantity(data.train_tokens + (data.eval_tokens or 0), "tokens"),
         ]
+        if data.conversations is not None and data.conversations.packs is not None:
+            parts.append(f"{quantity(data.conversations.packs, 'packs')} of {data.conversations.max_length}")
         if data.train_blocks is not None and prepared.block_size is not None:
             parts.append(f"{quantity(data.train_blocks + (data.eval_blocks or 0), 'blocks')} of {prepared.block_size}")
         parts.append("prepared before, reused" if prepared.reused else duration(prepared.seconds))

@@ -1,5 +1,6 @@
 """Events of a run; the console and the progress reporter receive them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lmft_api.tasks import Task
@@ -107,3 +108,15 @@ class Observer:
 
     def done(self, report: Report) -> None:
         """Finished; model and report are at ``report.results.model_uri`` and ``report_uri``."""
+
+
+def once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each message on once, however often the same files are read."""
+    said: set[str] = set()
+
+    def unless_said(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return unless_said

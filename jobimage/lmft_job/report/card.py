@@ -134,7 +134,7 @@ def _usage(report: Report, *, of_adapter: bool = False) -> str:
 def _data(report: Report) -> str:
     data = report.dataset
     text = _table(("", "training", "held out"), data_rows(report))
-    if data.dropped_rows:
+    if data.dropped_rows and data.conversations is None:
         text += f"\n{formatting.quantity(data.dropped_rows, 'rows')} without content left out.\n"
     if data.labels:
         text += f"\nLabels: {', '.join(_plain(label) for label in data.labels)}.\n"
@@ -142,7 +142,7 @@ def _data(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    wanted = ("training.", "dataset.blockSize", "dataset.maskProbability")
+    wanted = ("training.", "dataset.blockSize", "dataset.maskProbability", "dataset.trainOn", "dataset.maxLength")
     rows = [
         (f"`{row.name}`", _plain(row.value))
         for row in settings_rows(report)

@@ -106,6 +106,9 @@ def held_out(report: Report) -> str:
     data = report.dataset
     if data.eval_blocks is not None:
         return quantity(data.eval_blocks, "held-out blocks")
+    if data.conversations is not None:
+        tokens = count(data.conversations.eval_trained_tokens)
+        return f"the {tokens} trained tokens of {quantity(data.eval_rows, 'held-out conversations')}"
     return quantity(data.eval_rows, "held-out rows")
 
 

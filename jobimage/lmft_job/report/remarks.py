@@ -1,7 +1,7 @@
 """Remarks on the data besides its figures: the same on the console, in the page and on the card."""
 
-from lmft_api.wire.report import DatasetFigures
-from lmft_job.report.formatting import count, quantity
+from lmft_api.wire.report import ConversationFigures, DatasetFigures
+from lmft_job.report.formatting import count, percent, quantity
 
 
 def data_remarks(data: DatasetFigures) -> list[str]:
@@ -13,6 +13,8 @@ def data_remarks(data: DatasetFigures) -> list[str]:
             "markup is trained on. If this is not intended, set spec.dataset.format to their format, or extract the "
             "text first."
         )
+    if data.conversations is not None:
+        said += _of_conversations(data, data.conversations)
     if data.eval_rows_in_train:
         said.append(
             f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} also appear in the "
@@ -41,4 +43,28 @@ def data_remarks(data: DatasetFigures) -> list[str]:
             f"The tokenizer has {count(data.vocabulary)} tokens, more than the {count(data.wanted_vocabulary)} that "
             "spec.model.tokenizer.trainVocabSize asks for: every byte needs one, and so do special tokens."
         )
+    return said
+
+
+def _of_conversations(data: DatasetFigures, chats: ConversationFigures) -> list[str]:
+    """What was trained on, and which conversations were left out or cut."""
+    tokens = data.train_tokens + (data.eval_tokens or 0)
+    trained = chats.train_trained_tokens + chats.eval_trained_tokens
+    said = [
+        f"Loss and perplexity are those of the trained tokens, {percent(trained / max(1, tokens))} of all: the "
+        "assistant's answers with their end tokens, unless trainOn or the messages say otherwise."
+    ]
+    if not chats.kept_apart:
+        said.append("The model does not keep conversations apart that share a row, so each is a padded row by itself.")
+    causes = [f"{count(number)} ({cause})" for cause, number in chats.bad_rows.items()]
+    longest = quantity(chats.max_length, "tokens")
+    for number, what in (
+        (sum(chats.bad_rows.values()), f"left out as wrong: {', '.join(causes)}"),
+        (chats.long_rows_dropped, f"left out as longer than {longest} (maxLength)"),
+        (chats.truncated_rows, f"cut to {longest} (maxLength)"),
+        (chats.cut_answers, "cut within their only answer, whose end is not trained on"),
+        (chats.untrained_rows, "left out because none of their tokens is trained on"),
+    ):
+        if number:
+            said.append(f"{quantity(number, 'conversations')} {what}.")
     return said

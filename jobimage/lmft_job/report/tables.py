@@ -35,11 +35,13 @@ def settings_rows(report: Report) -> list[Setting]:
     builtin = report.settings.get("dataset.builtin")
     dataset = Dataset(builtin=Builtin(builtin)) if builtin in set(Builtin) else Dataset(name="none")
     adapted = Training(adapter=Adapter()) if "training.adapter.type" in report.settings else None
+    if "dataset.train_on" in report.settings:
+        dataset = Dataset(name="none", messages_field="messages")
     plain = LMFineTuneSpec(task=report.task, model=Model(name="none"), dataset=dataset, training=adapted)
     defaults = {
         name: value
         for name, value in resolve(plain).flat().items()
-        if name not in ("model.name", "dataset.name", "dataset.builtin")
+        if name not in ("model.name", "dataset.name", "dataset.builtin", "dataset.messages_field")
     }
     rows = []
     for name in dict.fromkeys([*report.settings, *defaults]):
@@ -58,7 +60,7 @@ def remarks(report: Report) -> list[str]:
     task, said = tasks.of(report.task), [*report.warnings, *_of_change(report), *data_remarks(report.dataset)]
     said += adapter_remarks(report)
     said += [kind.remark for kind in known(report.results) if kind.remark]
-    said += task.remarks
+    said += task.remarks if report.dataset.conversations is None else ()
     if report.model.base_model is None:
         said.append(
             "The model was trained from scratch: before training it guesses nearly evenly among all tokens, so a large "
@@ -93,6 +95,7 @@ def _of_change(report: Report) -> list[str]:
         )
     if results.eval_loss_standard_error is not None:
         units = "blocks" if report.dataset.eval_blocks is not None else "rows"
+        units = units if report.dataset.conversations is None else "conversations"
         said.append(
             f"± is the standard error over {on}: how far a figure may be off because these {units} and not others were "
             f"held out. That of a change compares the same {units} before and after. Other seeds differ by more."
@@ -185,7 +188,14 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
     rows = [("Rows", cell(data.train_rows), cell(data.eval_rows))]
     if data.train_blocks is not None:
         rows.append(("Blocks", cell(data.train_blocks), cell(data.eval_blocks)))
+    chats = data.conversations
+    if chats is not None and chats.packs is not None:
+        rows.append(("Packs", cell(chats.packs), "–"))
     rows.append(("Tokens", cell(data.train_tokens), cell(data.eval_tokens)))
+    if chats is not None:
+        one = _with_share(chats.train_trained_tokens, data.train_tokens)
+        other = _with_share(chats.eval_trained_tokens, data.eval_tokens)
+        rows.append(("Trained tokens", one, other))
     if data.train_cut_rows or data.eval_cut_rows:
         rows.append(
             (
@@ -195,6 +205,10 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
             )
         )
     return rows
+
+
+def _with_share(trained: int, tokens: int | None) -> str:
+    return f"{formatting.count(trained)} ({formatting.percent(trained / max(1, tokens or 0))})"
 
 
 def training_rows(report: Report) -> list[tuple[str, str]]:

@@ -13,6 +13,8 @@ from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity, same_software
 from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.data.build import trained_size
+from lmft_job.data.chat import asking
+from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.labels import model_labels
 from lmft_job.data.masking import MaskedBlocks, require_masks
 from lmft_job.data.prepared import Prepared, prepare, reopen
@@ -26,6 +28,7 @@ from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import pads_left
 from lmft_job.models.sources.source import SourceFolder, fetch_source
 from lmft_job.models.weights import Loaded
+from lmft_job.observers.events import once
 from lmft_job.stages.adapter.resumed import Beginning, resumed_sources
 from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
@@ -69,6 +72,7 @@ class Ingredients:
         data: rows for training and evaluation.
         sources: folders of the weights.
         built: the model, if it did not depend on the data.
+        chat: the template of its conversations; None where the model continues text.
     """
 
     tokenizer: Any
@@ -77,6 +81,12 @@ class Ingredients:
     data: Prepared
     sources: Sources
     built: Loaded | None = None
+    chat: ChatTemplate | None = None
+
+    @property
+    def day(self) -> str | None:
+        """The run's first day (UTC), an ISO date, where a chat template may write it."""
+        return self.chat.day if self.chat else None
 
 
 def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None) -> Sources:
@@ -124,8 +134,9 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
         InvalidError: manifest or data are invalid.
     """
     settings, spec = context.settings, context.run.spec.model
-    task, prompts, trust = settings.task, settings.sample.prompts, bool(spec.trust_remote_code)
-    findings, say = Findings(), _once(context.observer.note)
+    task, sample, trust = settings.task, settings.sample, bool(spec.trust_remote_code)
+    day = (began and began.day) or asking.today()
+    findings, say = Findings(), once(context.observer.note)
 
     def given_tokenizer() -> Any | None:
         if sources.tokenizer:
@@ -134,7 +145,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
             found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust, say=say)
         else:
             return None
-        return ready_tokenizer(found, task)
+        return asking.settle(settings, ready_tokenizer(found, task))
 
     def configure(vocabulary: Any, labels: list[str] | None, tokens: int | None = None) -> Any:
         if sources.model:
@@ -153,20 +164,22 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     else:
         tried = _try_model(context, sources, findings, tokenizer, lambda: configure(tokenizer, None))
     limit = tried.limit
-    findings.of(lambda: check_prompts(prompts, tokenizer, task, limit))
+    chat = asking.chat_of(settings, tokenizer, day)
+    findings.of(lambda: check_prompts(sample, tokenizer, task, limit, chat))
 
     # The data, which is only checked if there is something to fix anyway
-    data = _data(context, store, tokenizer, limit, tried.labels, findings.problems, began)
+    data = _data(context, store, tokenizer, tried, findings.problems, began, day)
     tokenizer = ready_tokenizer(data.tokenizer, task)
     config = configure(tokenizer, data.labels or None)
-    check_prompts(prompts, tokenizer, task, limit)
+    chat = asking.chat_of(settings, tokenizer, day)
+    check_prompts(sample, tokenizer, task, limit, chat)
     if isinstance(data.held_out, MaskedBlocks):
         require_masks(data.held_out)
     if tried.one_end:
         data = replace(data, collator=OneEnd(data.collator, tokenizer))
     # Vocabulary or labels may depend on the data.
     decided = sources.model is not None and not tasks.of(task).has_labels
-    return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None)
+    return Ingredients(tokenizer, config, limit, data, sources, tried.built if decided else None, chat)
 
 
 @dataclass(frozen=True)
@@ -177,6 +190,7 @@ class _Tried:
     built: Loaded | None = None
     one_end: bool = False
     labels: list[str] = field(default_factory=list)
+    packs: bool = True
 
 
 def _try_model(
@@ -203,7 +217,7 @@ def _try_model(
     findings.of(lambda: require_adaptable(built, settings))
     if rehearsed is None:
         return _Tried(limit)
-    return _Tried(rehearsed.limit, built, rehearsed.one_end, labels)
+    return _Tried(rehearsed.limit, built, rehearsed.one_end, labels, rehearsed.packs)
 
 
 def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic) -> Loaded:
@@ -260,7 +274,7 @@ def training_inputs(
         settings.task,
         start.arithmetic,
         block_size=settings.dataset.block_size,
-        rows=batch.rows,
+        tokens=batch.rows * inputs.data.row_tokens,
         steps=steps_of(settings, len(inputs.data.train), batch),
         wanted=settings.training.compile,
         own_loss=computes_own_loss(start.trainer_class),
@@ -282,11 +296,12 @@ def training_inputs(
         trainer_class=start.trainer_class,
         callbacks=start.callbacks,
         acceleration=acceleration,
+        chat=inputs.chat,
     )
 
 
 def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -> Loaded:
-    return build_model(
+    built = build_model(
         context.settings.task,
         config,
         tokenizer,
@@ -295,6 +310,9 @@ def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -
         seed=context.settings.training.seed,
         trust_remote_code=bool(context.run.spec.model.trust_remote_code),
     )
+    if context.settings.dataset.has_conversations:
+        asking.settle_generation(built.model, tokenizer, context.settings.sample)
+    return built
 
 
 def _field(context: RunContext, sources: Sources) -> str:
@@ -322,18 +340,6 @@ def staged_fingerprint(store: Store) -> str | None:
     return read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
 
 
-def _once(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes each message on once, however often the same files are read."""
-    said: set[str] = set()
-
-    def unless_said(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            say(text)
-
-    return unless_said
-
-
 def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
     folder = context.folder / "sources" / name
     try:
@@ -348,10 +354,10 @@ def _data(
     context: RunContext,
     store: Store,
     tokenizer: Any | None,
-    limit: int | None,
-    of_model: list[str],
+    tried: _Tried,
     known_problems: list[str],
     began: RunIdentity | None,
+    day: str,
 ) -> Prepared:
     shared = context.namespace_store()
     if not known_problems and (fingerprint := _known_fingerprint(context, store, began)):
@@ -371,8 +377,10 @@ def _data(
         tokenizer,
         store=shared,
         cache=context.cache,
-        max_positions=limit,
-        model_labels=of_model,
+        max_positions=tried.limit,
+        model_labels=tried.labels,
+        packs=tried.packs,
+        day=day,
         known_problems=known_problems,
         hub_token=context.hub_token_file(),
         credentials=context.secret("dataset"),

@@ -65,7 +65,7 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
     """The report, except for what is only known after writing: the timings."""
     settings, state = context.settings, outcome.trained.state
     source = outcome.ingredients.sources.model
-    pairs = zip(settings.sample.prompts, outcome.before.answers, outcome.answers, strict=True)
+    pairs = zip(settings.sample.shown, outcome.before.answers, outcome.answers, strict=True)
     report = Report(
         name=context.run.name,
         namespace=context.run.namespace,

@@ -13,6 +13,7 @@ import torch
 from lmft_api.spec.resolved import Settings
 from lmft_api.text.wording import first_line
 from lmft_job import tasks
+from lmft_job.data.chat.isolation import keeps_apart
 from lmft_job.data.rows import PadRows
 from lmft_job.errors import Findings, InvalidError
 from lmft_job.models.config import position_limit, positions_of, text_part
@@ -35,11 +36,13 @@ class Rehearsed:
 
     Attributes:
         limit: tokens that fit into one input; None for no limit.
+        packs: conversations that share a row do not see each other.
         one_end: rows must have the same number of end-of-text tokens: the head reads the state at the last one.
     """
 
     limit: int | None
     one_end: bool = False
+    packs: bool = True
 
 
 def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehearsed:
@@ -77,11 +80,12 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
             f"{field}: a trial with a few tokens failed: {kind} does not take them for {settings.task}, or its "
             f"settings do not fit together ({_described(error)})"
         )
-    if not findings.problems and task.causal and settings.sample.prompts:
+    if not findings.problems and task.causal and settings.sample.shown:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
     if findings.problems:
         raise InvalidError(findings.problems)
-    return Rehearsed(limit, one_end)
+    packs = not settings.dataset.has_conversations or keeps_apart(model, ordinary, limit)
+    return Rehearsed(limit, one_end, packs)
 
 
 def _described(error: BaseException) -> str:

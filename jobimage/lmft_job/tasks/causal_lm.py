@@ -64,4 +64,5 @@ class CausalLM(TaskType):
 
     def call(self, prompt: str, settings: Mapping[str, Any]) -> str:
         """With a length: the pipeline's own default may exceed a small model's number of positions."""
-        return f"pipe({prompt!r}, max_new_tokens={settings.get('sample.max_new_tokens', _NEW_TOKENS)})"
+        asked: Any = [{"role": "user", "content": prompt}] if "dataset.train_on" in settings else prompt
+        return f"pipe({asked!r}, max_new_tokens={settings.get('sample.max_new_tokens', _NEW_TOKENS)})"

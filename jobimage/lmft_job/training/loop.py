@@ -17,6 +17,8 @@ from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
 from lmft_job.adapters.attach import trained
 from lmft_job.adapters.state import save
+from lmft_job.data.chat.rows import real_tokens
+from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.rows import Rows
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurement, TrainerLoss, evaluate_held_out
@@ -68,6 +70,7 @@ class TrainingInputs:
         callbacks: the user's callbacks.
         before: baseline of the held-out data by units; None before it is measured.
         acceleration: accelerations of its steps.
+        chat: template of the conversations that the model answers; None where it continues text.
     """
 
     settings: Settings
@@ -87,6 +90,7 @@ class TrainingInputs:
     callbacks: list[TrainerCallback] = field(default_factory=list)
     before: Units | None = None
     acceleration: Acceleration = PLAIN
+    chat: ChatTemplate | None = None
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the current model."""
@@ -115,6 +119,7 @@ class TrainingInputs:
                 limit=limit,
                 arithmetic=self.arithmetic,
                 beat=beat,
+                chat=self.chat,
             )
 
 
@@ -183,8 +188,10 @@ class TrainingLoop:
     def micro_batch(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
         """A forward and backward pass is done; its loss is already scaled to its share of the step."""
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
-        mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
-        if isinstance(mask, torch.Tensor):
+        mask, ids, positions = (inputs.get(name) for name in ("attention_mask", "input_ids", "position_ids"))
+        if self.job.chat is not None and isinstance(positions, torch.Tensor):
+            self._tokens = self._tokens + real_tokens(positions)
+        elif isinstance(mask, torch.Tensor):
             self._tokens = self._tokens + mask.sum()  # padding does not count
         elif isinstance(ids, torch.Tensor):
             self._tokens = self._tokens + ids.numel()

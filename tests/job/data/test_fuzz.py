@@ -21,7 +21,7 @@ from lmft_job.data.problems import Problems
 from lmft_job.data.sources.files import label_names, read
 from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.sources.source import SourceRows
-from lmft_job.data.text.corpus import collect
+from lmft_job.data.text.corpus import TextReader, collect
 
 ROWS: list[dict[str, Any]] = [
     {"text": "The river, “wide” and\tcold", "label": "a", "more": {"n": [1, None, 2.5]}},
@@ -141,7 +141,9 @@ def test_a_changed_file_is_read_or_refused_in_words(name: str, tmp_path: Path) -
         if kind == "parquet":
             label_names(file, "label")
         batches = read(file, DataFormat(kind), ["text", "label"], problems, alone=True)
-        corpus = collect(SourceRows(batches), tmp_path / "texts", "text", "label", problems, lambda: None)
+        corpus = collect(
+            SourceRows(batches), tmp_path / "texts", TextReader("text", problems), "label", problems, lambda: None
+        )
         told = problems.all()
         assert all(problem.startswith("spec.dataset.") and len(problem) <= 1000 for problem in told)
         if not told:

@@ -105,7 +105,7 @@ def test_what_is_refused_is_told_once_for_each_file(tmp_path: Path) -> None:
     assert [problem.split(" contains")[0] for problem in caught.value.problems] == [
         f"spec.dataset.files: {files[0].path.as_uri()}", f"spec.dataset.files: {files[2].path.as_uri()}",
     ]  # fmt: skip
-    assert "apply_chat_template" in caught.value.problems[0]
+    assert "spec.dataset.messagesField" in caught.value.problems[0]
 
 
 def test_what_is_trained_on_as_it_stands_is_said_again_when_it_is_reused(tmp_path: Path) -> None:

@@ -130,4 +130,4 @@ def test_conversations_are_refused_with_the_way_to_do_it(messages: Any, field: s
         assert "no field" in str(caught.value)
     else:
         assert f"spec.dataset.textField: {field!r} holds conversations" in str(caught.value)
-        assert "apply_chat_template(messages, tokenize=False)" in str(caught.value)
+        assert "spec.dataset.messagesField" in str(caught.value)

@@ -319,7 +319,7 @@ def test_the_mask_is_written_alike_whatever_the_tokenizers_own_is() -> None:
     model = transformers.BertForMaskedLM(config).eval()
     answers = {}
     for prompt in ("the milky way is a <mask> galaxy .", "the milky way is a [MASK] galaxy ."):
-        check_prompts([prompt], own, Task.MASKED_LM, 64)
+        check_prompts(SampleSettings((prompt,), 8, 8, 0.9), own, Task.MASKED_LM, 64)
         sample = SampleSettings((prompt,), max_new_tokens=1, top_k=3, top_p=1.0)
         [answers[prompt]] = answer_prompts(model, own, Task.MASKED_LM, sample, seed=1, limit=64, arithmetic=CPU)
     first, second = answers.values()

@@ -188,7 +188,14 @@ def test_a_cpu_gets_nothing() -> None:
     model = made("gpt2", CAUSAL["gpt2"])
 
     chosen = choose_acceleration(
-        model, Task.CAUSAL_LM, CPU, block_size=BLOCK, rows=4, steps=10_000, wanted=Compile.AUTO, own_loss=False
+        model,
+        Task.CAUSAL_LM,
+        CPU,
+        block_size=BLOCK,
+        tokens=4 * BLOCK,
+        steps=10_000,
+        wanted=Compile.AUTO,
+        own_loss=False,
     )
 
     assert chosen == PLAIN

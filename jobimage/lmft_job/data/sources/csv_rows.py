@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmft_job.data.problems import Problems
-from lmft_job.data.sources.lines import DataFile, lines
+from lmft_job.data.sources.lines import DataFile, PlacedRow, lines
 
 _SEPARATORS = ",;\t|"
 _DIRECTIVE = re.compile(r"^sep=(.)\s*$")
@@ -32,7 +32,8 @@ def csv_rows(file: DataFile, columns: list[str], problems: Problems) -> Iterator
         for cells in reader:
             extra = cells[len(header) :]
             if len(cells) >= len(header) and not any(extra):
-                yield {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=False) if name}
+                row = {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=False) if name}
+                yield PlacedRow(row, file, start)
             elif cells:
                 problems.add(
                     f"spec.dataset.files: {file.name}: line {skipped + reader.line_num} has {len(cells)} values, "

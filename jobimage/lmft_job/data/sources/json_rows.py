@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmft_job.data.problems import Problems
-from lmft_job.data.sources.lines import DataFile, lines
+from lmft_job.data.sources.lines import DataFile, PlacedRow, lines
 
 Row = dict[str, Any]
 JSON_CHUNK = 1 << 20
@@ -106,7 +106,7 @@ def _by_line(file: DataFile, repeats: Repeats, problems: Problems) -> Iterator[R
             if isinstance(row, dict):
                 if twice := repeats.find(line):
                     problems.add(f"{where} {_twice(twice)}")
-                yield row
+                yield PlacedRow(row, file, number)
             else:
                 problems.add(f'{where} is not an object such as {{"text": …}}')
         if problems.full:
@@ -184,9 +184,10 @@ class _Values:
                 return None
             if twice := self._repeats.find(self._held[self._at : end]):
                 self._wrong(f" {_twice(twice)}")
+            placed = PlacedRow(row, self._file, self._line)
             self._line += self._held.count("\n", self._at, end)
             self._at = end
-            return dict(row)
+            return placed
 
     def _more(self) -> bool:
         """Read more: doubles the buffer, so that one long object is not parsed repeatedly. False at the end."""

@@ -1,8 +1,10 @@
 """Lines of a text file with their numbers, for any line ending."""
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmft_job.data.problems import Problems
 
@@ -21,6 +23,41 @@ class DataFile:
 
     path: Path
     name: str
+
+
+class PlacedRow(dict[str, Any]):
+    """A row that knows its file and line."""
+
+    __slots__ = ("file", "line")
+
+    def __init__(self, row: Mapping[str, Any], file: DataFile, line: int) -> None:
+        super().__init__(row)
+        self.file, self.line = file.name, line
+
+
+class Places:
+    """Where each row of a data set is; 8 bytes of memory for each."""
+
+    def __init__(self) -> None:
+        self._lines = array("q")
+        self._files: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, row: Any) -> None:
+        """The next row."""
+        line = getattr(row, "line", 0)
+        if line and (not self._files or self._files[-1][1] != row.file):
+            self._files.append((len(self._lines), row.file))
+        self._lines.append(line)
+
+    def of(self, number: int) -> str:
+        """For people: ``chats.jsonl: line 12``, or ``row 12`` where there are no lines."""
+        if not self._lines[number]:
+            return f"row {number + 1:,}"
+        file = next(name for first, name in reversed(self._files) if first <= number)
+        return f"{file}: line {self._lines[number]:,}"
 
 
 def lines(file: DataFile, problems: Problems) -> Iterator[tuple[int, str]]:

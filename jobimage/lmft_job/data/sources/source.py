@@ -67,8 +67,8 @@ class DataSource(Protocol):
     noun: str
     sliced: bool
 
-    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
-        """The rows of a split, with at least the fields that text and label need."""
+    def rows(self, split: str, wanted: Sequence[str], label: str | None, problems: Problems) -> SourceRows:
+        """The rows of a split, with at least the fields that the wanted paths and the label need."""
 
 
 def open_source(
@@ -114,7 +114,7 @@ class PythonDocs:
         content = "\0".join(f"{name}\0{text}" for name, text in sorted(topics.items()))
         self.identity = f"pydoc:{hashlib.sha256(content.encode()).hexdigest()}"
 
-    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+    def rows(self, split: str, wanted: Sequence[str], label: str | None, problems: Problems) -> SourceRows:
         """Topics by name; paragraphs are separated by blank lines."""
         rows = []
         for name, body in sorted(self._topics.items()):
@@ -135,9 +135,9 @@ class Files:
         self.title = found[0].name if len(found) == 1 else f"{found[0].name} and {len(found) - 1} more"
         self.identity = f"{kind.value}:{','.join(_digest(file.path, check) for file in found)}"
 
-    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+    def rows(self, split: str, wanted: Sequence[str], label: str | None, problems: Problems) -> SourceRows:
         """All files in order."""
-        columns = list(dict.fromkeys(root for path in (text, label) if path for root in roots(path)))
+        columns = list(dict.fromkeys(root for path in (*wanted, label) if path for root in roots(path)))
         alone = len(self._files) == 1
         names = files.label_names(self._files[0], label) if label and self._kind == DataFormat.PARQUET else None
 
@@ -243,7 +243,7 @@ class Hub:
             raise hub_error(error, self.title, self._revision, self._token is not None, "") from error
         return f"{builder.hash}"
 
-    def rows(self, split: str, text: str, label: str | None, problems: Problems) -> SourceRows:
+    def rows(self, split: str, wanted: Sequence[str], label: str | None, problems: Problems) -> SourceRows:
         """Download (or take from the cache) and stream."""
         import datasets
 
@@ -262,8 +262,8 @@ class Hub:
                     problems.add(problem)
                 return SourceRows(iter(()))
             raise translated from error
-        wanted = dict.fromkeys(root for path in (text, label) if path for root in roots(path))
-        columns = [name for name in wanted if name in data.column_names]
+        roots_wanted = dict.fromkeys(root for path in (*wanted, label) if path for root in roots(path))
+        columns = [name for name in roots_wanted if name in data.column_names]
         feature = data.features
         for name in [label] if not label or label in feature else label.split("."):
             feature = feature.get(name) if isinstance(feature, dict) else None

@@ -1,13 +1,16 @@
 """The texts and labels of a data set, taken from its rows, with every problem found in them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lmft_job.data.labels import plain
 from lmft_job.data.problems import Problems
+from lmft_job.data.sources.lines import Places
 from lmft_job.data.sources.source import SourceRows
 from lmft_job.data.sources.splits import Indices
 from lmft_job.data.text import fields
@@ -27,6 +30,7 @@ class Corpus:
         label_names: names that the source gives its classes.
         look_alike: the other format that plain text looks like.
         spans: split, first row and end of each slice that makes up these rows, if the source knows.
+        places: where each row is.
     """
 
     texts: Texts
@@ -34,6 +38,7 @@ class Corpus:
     label_names: list[str] | None = None
     look_alike: str | None = None
     spans: list[tuple[str, int, int]] = field(default_factory=list)
+    places: Places = field(default_factory=Places)
 
     def usable(self, rows: Indices) -> Indices:
         """Those of the rows that have a text and, if required, a label."""
@@ -45,36 +50,87 @@ class Corpus:
         return kept
 
 
+class Reader(Protocol):
+    """Takes from a row what is trained on.
+
+    Attributes:
+        fields: the manifest's names of its fields, and the dotted path of each.
+        found: those that had a value in any row.
+    """
+
+    fields: dict[str, str]
+    found: set[str]
+
+    def read(self, row: Any, place: Callable[[], str], *, careful: bool) -> str | None:
+        """A text; None for a row that has none. ``place`` says where the row is; look closely if ``careful``."""
+
+    def all_read(self) -> None:
+        """Called after the last row."""
+
+
+class TextReader:
+    """Takes the text at one path."""
+
+    def __init__(self, text_field: str, problems: Problems) -> None:
+        self.fields = {"textField": text_field}
+        self.found: set[str] = set()
+        self._path = text_field.split(".")
+        self._problems = problems
+
+    def read(self, row: Any, place: Callable[[], str], *, careful: bool) -> str | None:
+        """The text; what is no text is a problem."""
+        text_field = self.fields["textField"]
+        value = _found(row, self._path, "textField", text_field, self._problems)
+        if value is not None:
+            self.found.add("textField")
+        try:
+            text = fields.as_text(value)
+            if careful and text is not None and fields.is_written_conversation(text):
+                raise fields.ConversationError
+        except fields.WrongKindError as error:
+            self._problems.add(f"spec.dataset.textField: {text_field!r} holds {error}")
+            return None
+        except RecursionError:
+            self._problems.add(f"spec.dataset.textField: {text_field!r} holds values that are nested too deeply")
+            return None
+        return text
+
+    def all_read(self) -> None:
+        """Nothing is left to tell."""
+
+
 def collect(
-    rows: SourceRows, folder: Path, text_field: str, label_field: str | None, problems: Problems, check: Check
+    rows: SourceRows, folder: Path, reader: Reader, label_field: str | None, problems: Problems, check: Check
 ) -> Corpus:
     """Read all rows once; texts are written to the folder. Missing or wrong fields are added to ``problems``."""
-    text_path = text_field.split(".")
     label_path = label_field.split(".") if label_field else None
     labels: list[Any] = []
+    places = Places()
     seen = dict.fromkeys(rows.fields)
-    looked = 0
-    text_found = label_found = False
+    label_found = False
     with TextWriter(folder) as writer:
         for batch in rows.batches:
             check()
             texts: list[str | None] = []
             for row in batch:
-                if looked < _LOOKED_AT:
-                    looked += 1
+                number = len(places)
+                places.add(row)
+                if number < _LOOKED_AT:
                     seen |= dict.fromkeys(_paths(row))
-                value = _found(row, text_path, "textField", text_field, problems)
-                text_found = text_found or value is not None
-                texts.append(_text(value, text_field, problems, careful=looked < _LOOKED_AT))
+                texts.append(reader.read(row, partial(places.of, number), careful=number < _LOOKED_AT - 1))
                 if label_path is not None:
                     label = _found(row, label_path, "labelField", label_field, problems)
                     label_found = label_found or label is not None
                     labels.append(None if label == -1 and rows.label_names else plain(label))
             writer.add(texts)
-    for name, wanted, found in (("textField", text_field, text_found), ("labelField", label_field, label_found)):
-        if wanted and not found and writer.rows + len(seen) > 0:
-            _explain_absence(name, wanted, list(seen), problems)
-    return Corpus(Texts(folder), labels, rows.label_names, rows.look_alike, rows.spans)
+    reader.all_read()
+    if writer.rows + len(seen) > 0:
+        for name, path in reader.fields.items():
+            if name not in reader.found:
+                _explain_absence(name, path, list(seen), problems)
+        if label_field and not label_found:
+            _explain_absence("labelField", label_field, list(seen), problems)
+    return Corpus(Texts(folder), labels, rows.label_names, rows.look_alike, rows.spans, places)
 
 
 def _found(row: Any, path: list[str], name: str, wanted: str | None, problems: Problems) -> Any:
@@ -86,20 +142,6 @@ def _found(row: Any, path: list[str], name: str, wanted: str | None, problems: P
     except RecursionError:
         problems.add(f"spec.dataset.{name}: {wanted!r} holds values that are nested too deeply")
     return ""
-
-
-def _text(value: Any, text_field: str, problems: Problems, *, careful: bool) -> str | None:
-    try:
-        text = fields.as_text(value)
-        if careful and text is not None and fields.is_written_conversation(text):
-            raise fields.ConversationError
-    except fields.WrongKindError as error:
-        problems.add(f"spec.dataset.textField: {text_field!r} holds {error}")
-        return None
-    except RecursionError:
-        problems.add(f"spec.dataset.textField: {text_field!r} holds values that are nested too deeply")
-        return None
-    return text
 
 
 def _paths(row: Any) -> list[str]:

@@ -9,10 +9,7 @@ MOST_SHOWN = 20
 _LONGEST_NAME = 60
 _TURNS = ({"role", "content"}, {"from", "value"}, {"role", "parts"}, {"role", "text"}, {"role", "value"})
 """Fields of a turn of a conversation: those of OpenAI, ShareGPT, Gemini, and other common names."""
-CONVERT_CONVERSATIONS = (
-    "Fine-tuning on conversations is planned for a later release; until then convert each one to text first, {'text': "
-    "tokenizer.apply_chat_template(messages, tokenize=False)}"
-)
+CONVERT_CONVERSATIONS = "To train on conversations, name their field in spec.dataset.messagesField instead of textField"
 """What to do with conversations, for messages."""
 
 
@@ -26,7 +23,7 @@ class ConversationError(WrongKindError):
     def __init__(self) -> None:
         super().__init__(
             "conversations: turns with a role each. To train on one of their fields would lose roles, template and "
-            f"end tokens. {CONVERT_CONVERSATIONS}, and name that field"
+            f"end tokens. {CONVERT_CONVERSATIONS}"
         )
 
 

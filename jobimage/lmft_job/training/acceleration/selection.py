@@ -98,7 +98,7 @@ def choose_acceleration(
     arithmetic: Arithmetic,
     *,
     block_size: int | None,
-    rows: int,
+    tokens: int,
     steps: int,
     wanted: Compile,
     own_loss: bool,
@@ -110,7 +110,7 @@ def choose_acceleration(
         task: only language models have packed blocks.
         arithmetic: device and precision.
         block_size: tokens of a row, if all rows are packed blocks of the same length; None for padded rows.
-        rows: rows in a forward pass.
+        tokens: most tokens in a forward pass; 0 if they are not bounded.
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
         own_loss: whether the user's trainer class computes the loss, from logits.
@@ -123,7 +123,7 @@ def choose_acceleration(
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
         kind.causal and language
-        and _logits_are_large(model, rows * (block_size or 0), arithmetic) and admits_fused_loss(model, arithmetic)
+        and _logits_are_large(model, tokens, arithmetic) and admits_fused_loss(model, arithmetic)
     )  # fmt: skip
     compiled = (
         wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()

@@ -1,0 +1,142 @@
+"""Rows of conversations on disk: ids, which of them are trained on, and where conversations begin within a pack."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lmft_job.data.chat.masks import MarkedRow
+from lmft_job.data.rows import BATCH_ROWS, Ids, Item, Rows, arrow_of, narrowest, numpy_of
+from lmft_job.tasks.base import IGNORED
+
+
+class PackWriter:
+    """Writes packs: each of one conversation or of several, one after the other."""
+
+    def __init__(self, path: Path, bound: int) -> None:
+        self.packs = 0
+        self._dtype = narrowest(bound)
+        kind = pa.list_(pa.from_numpy_dtype(self._dtype))
+        self._schema = pa.schema(
+            [("input_ids", kind), ("trained", pa.list_(pa.uint8())), ("lengths", pa.list_(pa.int32()))]
+        )
+        self._file = pa.OSFile(str(path), "wb")
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        self._waiting: list[list[MarkedRow]] = []
+
+    def add(self, rows: list[MarkedRow]) -> None:
+        """Append one pack."""
+        self._waiting.append(rows)
+        self.packs += 1
+        if len(self._waiting) == BATCH_ROWS:
+            self._write()
+
+    def close(self) -> None:
+        """Write the buffered packs."""
+        if self._waiting:
+            self._write()
+        self._stream.close()
+        self._file.close()
+
+    def _write(self) -> None:
+        columns = [
+            _lists([np.concatenate([row.ids for row in pack]).astype(self._dtype) for pack in self._waiting]),
+            _lists([np.concatenate([row.trained for row in pack]).astype(np.uint8) for pack in self._waiting]),
+            _lists([np.array([len(row.ids) for row in pack], np.int32) for pack in self._waiting]),
+        ]
+        self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._waiting = []
+
+    def __enter__(self) -> "PackWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _lists(values: list[Ids]) -> pa.Array:
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    return pa.ListArray.from_arrays(arrow_of(offsets), arrow_of(np.concatenate(values)))
+
+
+class ConversationRows(Rows):
+    """Packs of conversations: ``input_ids``, ``labels`` and ``lengths`` of the conversations, 1-D int64.
+
+    A label is its token where that is trained on, IGNORED elsewhere; the first token of a conversation never is.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        self._views = [
+            tuple((numpy_of(batch.column(name).offsets), numpy_of(batch.column(name).values)) for name in _COLUMNS)
+            for batch in self._batches
+        ]
+
+    def __getitem__(self, index: int) -> Item:
+        ids, trained, lengths = self._columns(index % len(self))
+        labels = np.where(trained == 1, ids, IGNORED)
+        labels[np.cumsum([0, *lengths[:-1].tolist()])] = IGNORED
+        return {"input_ids": ids, "labels": labels, "lengths": lengths}
+
+    def lengths(self) -> Ids:
+        """Tokens of each pack."""
+        return np.concatenate([np.diff(views[0][0]) for views in self._views]) if self._views else np.empty(0, np.int64)
+
+    def marked(self, index: int) -> MarkedRow:
+        """A pack as one row with its marks."""
+        ids, trained, _ = self._columns(index)
+        return MarkedRow(ids, trained == 1, ())
+
+    def _columns(self, index: int) -> list[Ids]:
+        batch, row = divmod(index, BATCH_ROWS)
+        return [values[offsets[row] : offsets[row + 1]].astype(np.int64) for offsets, values in self._views[batch]]
+
+
+_COLUMNS = ("input_ids", "trained", "lengths")
+
+
+def repacked(rows: ConversationRows, packs: Iterable[list[int]], path: Path, bound: int) -> int:
+    """Write packs of stored rows; returns their number."""
+    with PackWriter(path, bound) as writer:
+        for pack in packs:
+            writer.add([rows.marked(number) for number in pack])
+    return writer.packs
+
+
+class PadConversations:
+    """Collator of conversations: rows padded after their end to the longest of the batch.
+
+    Where every row of a batch is one conversation, the padding is masked. Packs have positions instead, which begin
+    again with every conversation and with every padding token: transformers then lets none see another.
+    """
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        """Pad and stack."""
+        longest = max(len(item["input_ids"]) for item in items)
+        shape = (len(items), longest)
+        ids, labels = np.full(shape, self.pad_id, np.int64), np.full(shape, IGNORED, np.int64)
+        mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, item in enumerate(items):
+            length = len(item["input_ids"])
+            ids[row, :length], labels[row, :length], mask[row, :length] = item["input_ids"], item["labels"], 1
+            positions[row, :length] = np.concatenate([np.arange(part) for part in item["lengths"].tolist()])
+        packed = any(len(item["lengths"]) > 1 for item in items)
+        more: dict[str, Any] = {"position_ids": positions} if packed else {"attention_mask": mask}
+        return {
+            name: torch.from_numpy(values) for name, values in ({"input_ids": ids, "labels": labels} | more).items()
+        }
+
+
+def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
+    """Tokens of a batch of packs that are not padding: those after a conversation's first, and one first for each.
+
+    A conversation has at least two tokens, hence one at position 1; padding is at position 0.
+    """
+    return (position_ids > 0).sum() + (position_ids == 1).sum()

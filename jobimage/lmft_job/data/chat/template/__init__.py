@@ -1,0 +1,1 @@
+"""Conversations as text: the template, and where it writes the turns."""
