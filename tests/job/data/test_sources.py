@@ -20,7 +20,7 @@ from lmft_job.data.sources.splits import parse
 from lmft_job.data.text import fields
 from lmft_job.data.text.texts import Texts, TextWriter
 from lmft_job.errors import InvalidError, RefusedError
-from lmft_job.storage import open_store
+from lmft_job.storage import Store, open_store
 
 TEXTS = [f"row {number} holds words, “quotes” and a\ttab" for number in range(60)]
 
@@ -296,3 +296,19 @@ def test_files_of_s3_are_fetched_by_their_wildcards(
 
     assert first.figures.train_rows + first.figures.eval_rows == 60
     assert (first.reused, again.reused, changed.reused) == (False, True, False)
+
+
+def test_a_key_that_a_wildcard_finds_has_to_be_admitted_and_is_not_fetched_otherwise(
+    s3: S3Server, s3_store: Store, tmp_path: Path
+) -> None:
+    for team in ("team-a", "team-b"):
+        s3_store.put_bytes(f"{tmp_path.name}/{team}/x.jsonl", f'{{"text": "{team}"}}\n'.encode())
+    ours, keys = f"s3://{BUCKET}/{tmp_path.name}", s3.secret(tmp_path / "secret")
+
+    with pytest.raises(InvalidError, match=r'team-b/x\.jsonl" is not allowed here \(policy\.sources\.uris\)'):
+        find_files([f"{ours}/team-*/x.jsonl"], tmp_path / "all", keys, lambda: None, [f"{ours}/team-a/*"])
+    fetched = [path.read_text() for path in (tmp_path / "all").rglob("*") if path.is_file()]
+    assert [text for text in fetched if "team-b" in text] == []
+
+    [found] = find_files([f"{ours}/team-a/*.jsonl"], tmp_path / "one", keys, lambda: None, [f"{ours}/team-?/*"])
+    assert found.name == f"{ours}/team-a/x.jsonl"
