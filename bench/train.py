@@ -10,7 +10,6 @@ table. On a GPU ours computes in BF16 where the tutorial's call stays in FP32; `
 """
 
 import argparse
-import re
 import statistics
 import tempfile
 import time
@@ -27,6 +26,7 @@ from lmft_api.manifest.validation import parse_spec
 from lmft_api.spec.resolved import resolve
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
+from lmft_job.memory.duration import peak_tflops
 from lmft_job.models.device import arithmetic_for
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
@@ -34,27 +34,6 @@ from lmft_job.training.batch import Batch
 from lmft_job.training.history import TrainingHistory
 from lmft_job.training.loop import TrainingInputs, TrainingLoop
 from lmft_job.training.trainer import build_trainer
-
-PEAK_TFLOPS = (
-    ("H200 NVL", 835.5), ("H200", 989),
-    ("H100 NVL", 835.5), ("H100 PCIe", 756.5), ("H100", 989),
-    ("A100", 312),
-    ("L4", 121),
-    ("T4", 65),
-    ("V100-PCIE", 112), ("V100S", 130), ("V100", 125),
-)  # fmt: skip
-"""Peak of matrix products in BF16 (T4, V100: FP16), dense, by a part of CUDA's name of the device; the first that fits.
-
-From NVIDIA's data sheets of each product (https://www.nvidia.com/en-us/data-center/), which since A100 print twice as
-much, with sparsity, for some. A name without PCIe or NVL is an SXM module.
-"""
-
-
-def peak_tflops(device: str) -> float | None:
-    """The peak of a GPU by its name; None where it is not known, or only a part of one (MIG) computes."""
-    if " MIG " in device:
-        return None
-    return next((peak for part, peak in PEAK_TFLOPS if re.search(rf"\b{part}\b", device, re.IGNORECASE)), None)
 
 
 class NoUploads:

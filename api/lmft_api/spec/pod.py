@@ -30,6 +30,7 @@ QUANTITY_BOUNDS = {
     "memory": ("memory", "16Mi", "128Ti"),
     "ephemeralStorage": ("ephemeral_storage", "16Mi", "1Pi"),
     "sharedMemory": ("shared_memory", "1Mi", "128Ti"),
+    "gpuMemory": ("gpu_memory", "1Gi", "4Ti"),
 }
 """Least and most of each quantity: 16Mi is less than any container starts with, and no node has as much as the most."""
 
@@ -43,6 +44,9 @@ class Resources(ApiModel):
     """GPUs; 0 trains on the CPU, more than one is not supported yet. Default: 0."""
     gpu_resource_name: QualifiedName | None = None
     """Extended resource that counts GPUs. Default: nvidia.com/gpu, or what the platform team configured."""
+    gpu_memory: Quantity | None = None
+    """Memory of the GPU that the run will get, such as 80Gi: what surely does not fit is refused before a GPU is taken,
+    and the batch is chosen to fit. Default: what the platform team configured (job.gpuMemory)."""
     cpu: Quantity | None = None
     """CPUs: the request, and the limit where the platform sets limits (policy.maxCpu). Default request: 1."""
     memory: Quantity | None = None
@@ -69,6 +73,12 @@ class Resources(ApiModel):
         ),
         only_with(
             "gpuResourceName",
+            "has(self.gpusPerNode) && self.gpusPerNode > 0",
+            lambda r: bool(r.gpus_per_node),
+            "goes with gpusPerNode; set gpusPerNode to 1 or remove it",
+        ),
+        only_with(
+            "gpuMemory",
             "has(self.gpusPerNode) && self.gpusPerNode > 0",
             lambda r: bool(r.gpus_per_node),
             "goes with gpusPerNode; set gpusPerNode to 1 or remove it",

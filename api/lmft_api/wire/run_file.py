@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from typing_extensions import override
 
-from lmft_api.schema.types import ApiModel
+from lmft_api.schema.types import ApiModel, Quantity
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.wire.versions import FORMAT_KEY, format_check
 
@@ -87,6 +87,8 @@ class RunFile(ApiModel):
     """Folder of the model or checkpoint of the run that spec.resumeFrom names."""
     image: str | None = None
     """Image of this attempt, for provenance."""
+    gpu_memory: Quantity | None = None
+    """Memory of the run's GPU, from the platform's table; spec.resources.gpuMemory wins. Default: not known."""
     grace_seconds: Annotated[int, Field(ge=1)] | None = None
     """Seconds from SIGTERM to SIGKILL: the pod's terminationGracePeriodSeconds. Default: in a pod Kubernetes' own."""
     spec: LMFineTuneSpec

@@ -119,6 +119,23 @@ def compare(
 
 
 @app.command()
+def estimate(
+    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of the GPU, such as 80Gi. Default: spec.resources.gpuMemory, else the GPU's here."),
+    ] = None,
+    allow_remote_code: Annotated[
+        bool, typer.Option(help="Allow the code of a model's repository to run (model.trustRemoteCode).")
+    ] = False,
+) -> None:
+    """Estimate a run's memory, steps and time from its manifest, without its weights and data."""
+    from lmft_job.cli.estimate import report_estimate
+
+    raise typer.Exit(report_estimate(manifest, gpu_memory, allow_remote_code=allow_remote_code))
+
+
+@app.command()
 def watch(
     name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace.")] = None,

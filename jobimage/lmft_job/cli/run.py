@@ -57,11 +57,11 @@ def run_demo(options: LocalOptions, interrupt: Interrupt) -> int:
 
 def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, again_when_done: bool = False) -> int:
     """Run the one LMFineTune of a file; returns the exit code. ``interrupt``: requests to stop."""
-    found = _read(path)
+    found = read_run(path)
     if found is None:
         return ExitCode.INVALID
     name, spec = found
-    spec = _with_output(spec, options.output)
+    spec = with_output(spec, options.output)
     if options.allow_user_code:
         # The user's modules are in the current folder, as with `python script.py`.
         sys.path.insert(0, str(Path.cwd()))
@@ -143,7 +143,7 @@ def _run_alone(
     return int(ending.exit_code)
 
 
-def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
+def read_run(path: Path) -> tuple[str, LMFineTuneSpec] | None:
     """Name and spec of the one run in a file; None if there is none or it is invalid, which is reported on stderr."""
     documents = list(read_documents(path))
     ours = [document for document in documents if document.problems or not is_foreign(document.content)]
@@ -164,7 +164,8 @@ def _read(path: Path) -> tuple[str, LMFineTuneSpec] | None:
     return name, parse_spec(ours[0].content["spec"])
 
 
-def _with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
+def with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
+    """The spec with an output: the one given, a folder or a URI, else its own, else ./runs."""
     if output is None and spec.output is not None and spec.output.uri is not None:
         return spec
     wanted = output or "runs"

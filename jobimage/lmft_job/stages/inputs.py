@@ -32,6 +32,7 @@ from lmft_job.observers.events import once
 from lmft_job.stages.adapter.resumed import Beginning, resumed_sources
 from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
+from lmft_job.stages.fit.memory import fit_before_data, fit_to_data
 from lmft_job.stages.rehearsal import rehearse
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified
 from lmft_job.storage.notes import read_note
@@ -89,7 +90,7 @@ class Ingredients:
         return self.chat.day if self.chat else None
 
 
-def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None) -> Sources:
+def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None, weights: bool = True) -> Sources:
     """Fetch model and tokenizer, staged ones if there are any; the commit that the run started with."""
     spec = context.run.spec.model
     token, credentials = context.hub_token(), context.secret("model")
@@ -114,7 +115,7 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
     model = tokenizer = None
 
     def fetch_base(revision: str | None) -> SourceFolder:
-        return fetch("model", spec.name or "", spec.revision or revision, "spec.model.name", weights=True)
+        return fetch("model", spec.name or "", spec.revision or revision, "spec.model.name", weights=weights)
 
     beginning = None
     if context.run.resume_model_uri:
@@ -159,10 +160,10 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
         # A tokenizer that is not trained yet is replaced by one with its special tokens.
         stand_in = tokenizers.train(iter([["a b c"]]), 0, task)
         tried = _try_model(
-            context, sources, findings, stand_in, lambda: configure(stand_in, None, trained_size(settings))
+            context, store, sources, findings, stand_in, lambda: configure(stand_in, None, trained_size(settings))
         )
     else:
-        tried = _try_model(context, sources, findings, tokenizer, lambda: configure(tokenizer, None))
+        tried = _try_model(context, store, sources, findings, tokenizer, lambda: configure(tokenizer, None))
     limit = tried.limit
     chat = asking.chat_of(settings, tokenizer, day)
     findings.of(lambda: check_prompts(sample, tokenizer, task, limit, chat))
@@ -173,6 +174,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     config = configure(tokenizer, data.labels or None)
     chat = asking.chat_of(settings, tokenizer, day)
     check_prompts(sample, tokenizer, task, limit, chat)
+    fit_to_data(context, store, config, tokenizer, data.figures)
     if isinstance(data.held_out, MaskedBlocks):
         require_masks(data.held_out)
     if tried.one_end:
@@ -194,7 +196,12 @@ class _Tried:
 
 
 def _try_model(
-    context: RunContext, sources: Sources, findings: Findings, tokenizer: Any, configure: Callable[[], Any]
+    context: RunContext,
+    store: Store,
+    sources: Sources,
+    findings: Findings,
+    tokenizer: Any,
+    configure: Callable[[], Any],
 ) -> _Tried:
     """Build the model and rehearse with it; problems are added to the findings."""
     settings = context.settings
@@ -210,6 +217,7 @@ def _try_model(
     limit = position_limit(config, tokenizer)
     if findings.problems:
         return _Tried(limit)
+    fit_before_data(context, store, config, tokenizer)
     built = findings.of(lambda: _build(context, sources, config, tokenizer))
     if built is None:
         return _Tried(limit)

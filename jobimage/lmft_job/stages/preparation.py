@@ -21,6 +21,7 @@ def finish_preparation(context: RunContext, store: Store, ingredients: Ingredien
     return Result(
         reason=Reason.COMPLETED,
         message=f"prepared: {figures.train_rows:,} rows to train on, {figures.eval_rows:,} held out",
+        adjustments=context.progress.adjustments or None,
         provenance=Provenance(
             image=context.run.image,
             dataset_fingerprint=figures.fingerprint,

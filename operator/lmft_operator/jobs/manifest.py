@@ -29,7 +29,7 @@ from lmft_api.wire.run_file import (
 )
 from lmft_operator.domain.facts import RunFacts
 from lmft_operator.domain.plan import Plan, PodRequirements
-from lmft_operator.jobs.resources import Demand, demand
+from lmft_operator.jobs.resources import Demand, demand, gpu_memory
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -134,6 +134,9 @@ def build(
         source_patterns=None if set(rules.sources.uris) >= _EVERY_FILE else list(rules.sources.uris),
         resume_model_uri=plan.resume_model_uri,
         image=image_of(spec, settings),
+        gpu_memory=gpu_memory(
+            spec.resources or Resources(), (template.node_selector or {}) | settings.job.node_selector, settings.job
+        ),
         grace_seconds=settings.job.termination_grace_period_seconds,
         spec=spec,
     )

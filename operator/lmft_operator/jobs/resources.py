@@ -4,6 +4,7 @@ Defaults set requests only: a limit that nobody chose would end runs that the no
 from its manifest, else from ``policy``; without either there is no limit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmft_api.schema.rules import amount
@@ -57,6 +58,22 @@ def demand(wanted: Resources, gpus: int, job: JobSettings, rules: PolicyRules) -
         scratch=limits["ephemeral-storage"],
         shared_memory=wanted.shared_memory or _at_most(default.shared_memory, rules.max_shared_memory) or "",
     )
+
+
+def gpu_memory(wanted: Resources, selector: Mapping[str, str], job: JobSettings) -> str | None:
+    """Memory of the GPU of a run by the platform's table; None where it is not listed, or the run has none.
+
+    Args:
+        wanted: ``spec.resources``.
+        selector: node labels that the pod requires; with several listed ones the least memory counts.
+        job: the platform's settings.
+    """
+    if not wanted.gpus_per_node:
+        return None
+    labelled = [job.gpu_memory[key] for key in (f"{n}={v}" for n, v in selector.items()) if key in job.gpu_memory]
+    if labelled:
+        return min(labelled, key=amount)
+    return job.gpu_memory.get(wanted.gpu_resource_name or job.gpu_resource_name)
 
 
 def _at_most(quantity: str | None, most: str | None) -> str | None:

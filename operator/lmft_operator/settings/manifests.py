@@ -6,7 +6,16 @@ from pydantic import Field
 
 from lmft_api.schema.types import DnsSubdomain, StorageUri
 from lmft_api.spec.pod import Toleration
-from lmft_operator.settings.types import Annotations, GpuResource, HttpAddress, Labels, Positive, Section, Variable
+from lmft_operator.settings.types import (
+    Annotations,
+    GpuKind,
+    GpuResource,
+    HttpAddress,
+    Labels,
+    Positive,
+    Section,
+    Variable,
+)
 
 
 class DefaultSettings(Section):
@@ -60,6 +69,9 @@ class JobSettings(Section):
     """Defaults of ``spec.resources``."""
     gpu_resource_name: GpuResource = "nvidia.com/gpu"
     """Extended resource that counts GPUs, unless ``spec.resources.gpuResourceName`` says otherwise."""
+    gpu_memory: dict[GpuKind, Positive] = Field(default_factory=dict)
+    """Memory of GPUs, such as 80Gi, unless ``spec.resources.gpuMemory`` says otherwise: by node label (``name=value``),
+    for runs whose nodeSelector has it, or by the extended resource that counts them."""
     gpu_tolerations: tuple[Toleration, ...] = ()
     """Added to pods that ask for a GPU."""
     labels: Labels = Field(default_factory=dict)

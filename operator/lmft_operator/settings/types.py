@@ -24,6 +24,9 @@ GpuResource = Annotated[
     ),
 ]
 
+GpuKind = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./]*(=[-A-Za-z0-9_.]*)?$", max_length=380)]
+"""A resource such as nvidia.com/gpu, or a node's label such as nvidia.com/gpu.product=Tesla-T4."""
+
 
 def _spelled(name: str) -> str:
     """A field's name as spelled in the chart's values: acronyms at the end are capitals, as in ``userID``."""

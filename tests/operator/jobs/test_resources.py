@@ -1,10 +1,12 @@
 """What a pod asks for and may use: manifest, defaults and maxima, as a table."""
 
+from typing import Any
+
 import pytest
 
 from lmft_api.spec.pod import Resources
-from lmft_operator.jobs.resources import demand
-from lmft_operator.settings import parse
+from lmft_operator.jobs.resources import demand, gpu_memory
+from lmft_operator.settings import JobSettings, parse
 
 DEFAULT = {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "4Gi"}
 MAXIMA = "maxCpu: '8', maxMemory: 64Gi, maxEphemeralStorage: 1Ti, maxSharedMemory: 512Mi"
@@ -43,3 +45,24 @@ def test_gpus_are_requested_and_limited_alike():
     parsed = parse("{}")
     asked = demand(Resources(gpus_per_node=1), 1, parsed.job, parsed.policy)
     assert asked.requests["nvidia.com/gpu"] == asked.limits["nvidia.com/gpu"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "selector", "memory"),
+    [
+        ({"gpusPerNode": 1}, {}, "80Gi"),
+        ({"gpusPerNode": 1, "gpuResourceName": "amd.com/gpu"}, {}, None),
+        ({"gpusPerNode": 1}, {"gpu": "t4"}, "15Gi"),
+        ({"gpusPerNode": 1}, {"gpu": "t4", "zone": "a"}, "10Gi"),
+        ({"gpusPerNode": 1}, {"gpu": "l4"}, "80Gi"),
+        ({}, {"gpu": "t4"}, None),
+    ],
+)
+def test_the_memory_of_a_gpu_is_that_of_its_node_label_else_of_its_resource(
+    wanted: dict[str, Any], selector: dict[str, str], memory: str | None
+) -> None:
+    table = {"nvidia.com/gpu": "80Gi", "gpu=t4": "15Gi", "zone=a": "10Gi"}
+
+    found = gpu_memory(Resources.model_validate(wanted), selector, JobSettings(gpu_memory=table))
+
+    assert found == memory

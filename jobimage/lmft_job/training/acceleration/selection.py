@@ -123,7 +123,7 @@ def choose_acceleration(
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
         kind.causal and language
-        and _logits_are_large(model, tokens, arithmetic) and admits_fused_loss(model, arithmetic)
+        and _are_large(model, tokens, arithmetic) and admits_fused_loss(model, arithmetic)
     )  # fmt: skip
     compiled = (
         wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
@@ -132,13 +132,17 @@ def choose_acceleration(
     return Acceleration(packed=packed, aligned=aligned and not fused, fused=fused, compiled=compiled)
 
 
-def _logits_are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
+def _are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
+    memory = torch.cuda.get_device_properties(arithmetic.device).total_memory
+    return logits_are_large(tokens * int(model.get_output_embeddings().weight.shape[0]), memory)
+
+
+def logits_are_large(count: int, memory: int) -> bool:
     """Whether the logits of a pass, in 16 bits and in FP32, and their gradient, take much of the device's memory.
 
     Only then is the loss computed without them: its cost in time on a GPU was not measured.
     """
-    total = torch.cuda.get_device_properties(arithmetic.device).total_memory
-    return 10 * tokens * int(model.get_output_embeddings().weight.shape[0]) > _LARGE_SHARE * total
+    return 10 * count > _LARGE_SHARE * memory
 
 
 def can_compile() -> bool:

@@ -1,0 +1,65 @@
+"""``lmft estimate``: what a run will take, before it takes it."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from lmft_api.reasons import ExitCode
+from lmft_api.schema.rules import amount
+from lmft_api.text.shown import one_line
+from lmft_api.wire.run_file import RunFile
+from lmft_job.attempt.context import RunContext, quiet_libraries
+from lmft_job.cli.run import NAMESPACE, read_run, with_output
+from lmft_job.errors import JobError
+from lmft_job.observers.console import ConsoleObserver
+from lmft_job.process.signals import Interrupt
+
+
+def report_estimate(path: Path, gpu_memory: str | None, *, allow_remote_code: bool) -> int:
+    """Print the estimate of the one LMFineTune of a file; returns the exit code.
+
+    Args:
+        path: file with the manifest.
+        gpu_memory: memory to judge by, as a quantity; None for the manifest's, or that of the GPU that is here.
+        allow_remote_code: let the code of a model's repository run.
+    """
+    found = read_run(path)
+    if found is None:
+        return ExitCode.INVALID
+    name, spec = found
+    try:
+        memory = None if gpu_memory is None else int(amount(gpu_memory))
+    except ValueError as error:
+        print(f"--gpu-memory: {one_line(str(error))}", file=sys.stderr)
+        return ExitCode.INVALID
+    quiet_libraries()
+    with tempfile.TemporaryDirectory(prefix="lmft-estimate-") as scratch:
+        run = RunFile(name=name, namespace=NAMESPACE, uid="local", allow_remote_code=allow_remote_code,
+                      spec=with_output(spec, scratch))  # fmt: skip
+        context = RunContext(
+            run=run, in_pod=False, folder=Path(scratch), cache=Path(scratch), secrets=None,
+            observer=ConsoleObserver(), hung=_never, restart=lambda: None, interrupt=Interrupt(),
+        )  # fmt: skip
+        return _print(context, memory)
+
+
+def _never(message: str) -> None:
+    """Nothing watches an estimate."""
+
+
+def _print(context: RunContext, memory: int | None) -> int:
+    from lmft_job.memory.estimating import Device, UnknownShapesError
+    from lmft_job.stages.fit.estimate import estimate, lines
+
+    device = None if memory is None else Device(memory, "--gpu-memory")
+    try:
+        outlook = estimate(context, device)
+    except JobError as error:
+        print(one_line(str(error)), file=sys.stderr)
+        return error.exit_code
+    except UnknownShapesError as error:
+        print(f"this model cannot be estimated: {one_line(str(error))}", file=sys.stderr)
+        return ExitCode.INVALID
+    for line in lines(context.run.name, outlook):
+        print(line)
+    return ExitCode.ACCELERATOR_MEMORY if outlook.refusal else ExitCode.DONE

@@ -1,0 +1,97 @@
+"""Estimates of a run's memory from its model's configuration, and what they mean for a device, in words."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmft_api.text.wording import first_line, shorten
+from lmft_job import tasks
+from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, Verdict, priced, with_overhead
+from lmft_job.memory.parts import GIB, Parts
+from lmft_job.memory.plan import Plan
+from lmft_job.memory.trial import moments
+from lmft_job.models.config import text_part
+from lmft_job.training.acceleration.selection import logits_are_large
+from lmft_job.training.batch import Adjustment
+
+log = logging.getLogger(__name__)
+
+
+class UnknownShapesError(Exception):
+    """A model whose code cannot run on fake tensors, such as one whose shapes depend on values."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Memory to judge by.
+
+    Attributes:
+        memory: bytes.
+        source: where the figure comes from, such as ``spec.resources.gpuMemory``.
+    """
+
+    memory: int
+    source: str
+
+
+def estimator(config: Any, device: Device | None) -> Peak:
+    """Estimates plans for a model and a device; each once.
+
+    Raises, when called:
+        UnknownShapesError: the model's code cannot run on fake tensors.
+    """
+    known: dict[Plan, Parts] = {}
+    vocabulary = getattr(text_part(config), "vocab_size", 0) or 0
+
+    def peak(plan: Plan) -> Parts:
+        if plan not in known:
+            large = device is not None and logits_are_large(plan.batch.rows * plan.length * vocabulary, device.memory)
+            fused = plan.on_gpu and large and tasks.of(plan.task).causal
+            try:
+                parts = moments(config, replace(plan, fused_loss=fused)).peak
+            except Exception as error:
+                log.debug("no estimate", exc_info=True)
+                raise UnknownShapesError(f"{type(error).__name__}: {shorten(first_line(error), 200)}") from error
+            known[plan] = with_overhead(parts) if plan.on_gpu else parts
+        return known[plan]
+
+    return peak
+
+
+def size(count: int) -> str:
+    """``14.2 GiB``, ``310 MiB``."""
+    return f"{count / GIB:,.1f} GiB" if count >= GIB else f"{count / (GIB >> 10):,.0f} MiB"
+
+
+def told(plan: Plan, verdict: Verdict) -> str:
+    """The adjustment of a batch that was predicted not to fit, as the run's others are told."""
+    return (
+        f"predicted not to fit into {size(verdict.memory)} of accelerator memory: perDeviceBatchSize "
+        f"{plan.batch.rows} → {verdict.batch.rows}, gradientAccumulationSteps {plan.batch.accumulation} → "
+        f"{verdict.batch.accumulation}"
+    )
+
+
+def adjusted(plan: Plan, verdict: Verdict) -> Adjustment | None:
+    """With what the run starts in place of its plan; None for the plan."""
+    if verdict.outcome != Outcome.SMALLER_BATCH:
+        return None
+    return Adjustment(verdict.batch, (told(plan, verdict),))
+
+
+def refusal(plan: Plan, verdict: Verdict, device: Device, peak: Peak, length_field: str) -> str:
+    """Why a run is refused, and the changes that would make it fit, each with its estimate."""
+    found = priced(plan, device.memory, peak, length_field)
+    enough = next((change for change in found if change.fits), None)
+    each = "; ".join(f"{change.words} ({size(change.total)})" for change in found)
+    if enough is not None:
+        advice = f"The cheapest change that fits: {enough.words} ({size(enough.total)})."
+        if len(found) > 1:
+            advice += f" Estimates: {each}."
+    else:
+        advice = "Choose a smaller model or a larger GPU" + (f"; not enough are: {each}." if each else ".")
+    return (
+        f"one row of {plan.length:,} tokens needs about {size(verdict.parts.total)} of accelerator memory (within "
+        f"{GPU_ERROR:.0%}, estimated before training), and the GPU has {size(device.memory)} ({device.source}). "
+        f"{advice}"
+    )

@@ -1,0 +1,184 @@
+"""Whether a run fits into a device, with how large a batch, and what would make it fit; from estimates alone."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lmft_api.spec import ALL_LINEAR, AdapterType
+from lmft_api.spec.resolved import AdapterSettings
+from lmft_job.memory.parts import GIB, Parts
+from lmft_job.memory.plan import Plan
+from lmft_job.training.batch import Batch
+
+GPU_ERROR = 0.20
+"""Error of an estimate for a GPU. Assumed: one figure was measured, 22.8 GiB where 23.1 are estimated (GPT-2, H100)."""
+DRIVER_BYTES = GIB // 2
+"""What CUDA's context and the libraries' workspaces take. Assumed."""
+FRAGMENTED = 0.05
+"""Share of gradients, activations and logits that the allocator loses between them. Assumed."""
+
+Peak = Callable[[Plan], Parts]
+"""Estimates the busiest moment of a plan."""
+
+
+class Outcome(StrEnum):
+    """Whether a run fits."""
+
+    FITS = "Fits"
+    SMALLER_BATCH = "SmallerBatch"
+    TOO_LARGE = "TooLarge"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run fits into a device.
+
+    Attributes:
+        outcome: as it is, with a smaller batch of the same effective size, or not even with one row.
+        batch: with which it starts; one row where it does not fit.
+        parts: the busiest moment with that batch.
+        memory: bytes of the device.
+    """
+
+    outcome: Outcome
+    batch: Batch
+    parts: Parts
+    memory: int
+
+
+def with_overhead(parts: Parts) -> Parts:
+    """What a GPU's driver and allocator take in addition."""
+    moving = parts.gradients + parts.activations + parts.logits
+    return replace(parts, overhead=DRIVER_BYTES + int(FRAGMENTED * moving))
+
+
+def judge(plan: Plan, memory: int, peak: Peak) -> Verdict:
+    """Whether a run fits: refused only where one row exceeds the memory by more than the estimate's error."""
+    whole = peak(plan)
+    if whole.total <= memory:
+        return Verdict(Outcome.FITS, plan.batch, whole, memory)
+    one = peak(replace(plan, batch=rows_of(plan.batch, 1)))
+    if surely_too_large(one, memory):
+        return Verdict(Outcome.TOO_LARGE, rows_of(plan.batch, 1), one, memory)
+    batch, parts = _largest(plan, memory, peak, one)
+    return Verdict(Outcome.FITS if batch == plan.batch else Outcome.SMALLER_BATCH, batch, parts, memory)
+
+
+def surely_too_large(parts: Parts, memory: int) -> bool:
+    """Whether an estimate exceeds the memory by more than its error."""
+    return parts.total > (1 + GPU_ERROR) * memory
+
+
+def rows_of(batch: Batch, rows: int) -> Batch:
+    """A batch with fewer rows in a pass, and the same rows in a step."""
+    return Batch(rows, batch.rows * batch.accumulation // rows)
+
+
+def _largest(plan: Plan, memory: int, peak: Peak, one: Parts) -> tuple[Batch, Parts]:
+    """The largest batch that fits, of those with the same rows in a step; memory grows with the rows."""
+    step = plan.batch.rows * plan.batch.accumulation
+    sizes = [rows for rows in range(1, plan.batch.rows) if step % rows == 0] or [1]
+    best, low, high = (rows_of(plan.batch, 1), one), 1, len(sizes) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        batch = rows_of(plan.batch, sizes[middle])
+        parts = peak(replace(plan, batch=batch))
+        if parts.total <= memory:
+            best, low = (batch, parts), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+# Changes of a manifest that save memory, from the cheapest on: they cost time or quality, and no larger GPU
+
+_SHORTEST = 128
+"""Least tokens of a row that are suggested."""
+
+_LORA = AdapterSettings(AdapterType.LORA, 16, 32, 0.05, (ALL_LINEAR,), False)
+"""What ``adapter: {type: LoRA}`` means."""
+
+Step = Callable[[Plan], Plan]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A change with its estimate in bytes, and whether that fits."""
+
+    words: str
+    total: int
+    fits: bool
+
+
+def priced(plan: Plan, memory: int, peak: Peak, length_field: str) -> list[Priced]:
+    """Changes of a run that does not fit with one row in a pass, with their estimates.
+
+    Args:
+        plan: as the manifest has it.
+        memory: bytes of the device.
+        peak: estimates a plan.
+        length_field: field that sets the length of rows, such as ``spec.dataset.blockSize``; empty if none does.
+
+    Returns:
+        Each change alone; if none of them is enough, the smallest number of them together that is, or all.
+    """
+    one = replace(plan, batch=rows_of(plan.batch, 1))
+
+    def price(changed: Plan) -> Priced:
+        total = peak(changed).total
+        return Priced(_words(plan, changed, length_field), total, total <= memory)
+
+    found = [price(changed) for changed in _alone(one, length_field)]
+    if any(change.fits for change in found):
+        return found
+    for changed in _together(one, length_field):
+        change = price(changed)
+        if change.fits:
+            return [*found, change]
+    return found
+
+
+def _steps(length_field: str) -> tuple[Step, ...]:
+    return (_checkpointed, _adapted, _quantized, *((_shortened,) if length_field else ()))
+
+
+def _alone(plan: Plan, length_field: str) -> Iterator[Plan]:
+    return (changed for step in _steps(length_field) if (changed := step(plan)) != plan)
+
+
+def _together(plan: Plan, length_field: str) -> Iterator[Plan]:
+    """Each step on top of those before it, then ever shorter rows."""
+    for number, step in enumerate(_steps(length_field)):
+        before, plan = plan, step(plan)
+        if number and plan != before:
+            yield plan
+    while length_field and (shorter := _shortened(plan)) != plan:
+        plan = shorter
+        yield plan
+
+
+def _checkpointed(plan: Plan) -> Plan:
+    return replace(plan, checkpointing=True)
+
+
+def _adapted(plan: Plan) -> Plan:
+    return replace(plan, adapter=plan.adapter or _LORA) if plan.pretrained else plan
+
+
+def _quantized(plan: Plan) -> Plan:
+    return replace(_adapted(plan), quantized=True) if plan.pretrained else plan
+
+
+def _shortened(plan: Plan) -> Plan:
+    return replace(plan, length=plan.length // 2) if plan.length // 2 >= _SHORTEST else plan
+
+
+def _words(before: Plan, after: Plan, length_field: str) -> str:
+    """What to set in the manifest."""
+    settings = {
+        "spec.training.gradientCheckpointing: true": after.checkpointing != before.checkpointing,
+        "spec.training.adapter: {type: LoRA}": after.adapter != before.adapter,
+        "spec.training.quantization: NF4": after.quantized != before.quantized,
+        f"{length_field}: {after.length}": after.length != before.length,
+    }
+    return " and ".join(setting for setting, changed in settings.items() if changed)

@@ -1,0 +1,78 @@
+"""What a device's memory holds at the busiest moment of a step, by what it is for; plain arithmetic."""
+
+from dataclasses import dataclass, fields
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes in use at one moment.
+
+    Attributes:
+        weights: the model's own weights and buffers.
+        adapter: weights of the adapter.
+        gradients: gradients that have been computed by then.
+        optimiser: state of the optimiser.
+        activations: what the backward pass needs, the batch, and temporary results.
+        logits: scores of every token of the vocabulary, in each precision, and their gradient.
+        overhead: what the device's driver and allocator take beside them.
+    """
+
+    weights: int = 0
+    adapter: int = 0
+    gradients: int = 0
+    optimiser: int = 0
+    activations: int = 0
+    logits: int = 0
+    overhead: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.by_name().values())
+
+    def by_name(self) -> dict[str, int]:
+        """Bytes by the name of the part."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The busiest moment of each stretch of a step; which of them is the peak depends on the number of layers.
+
+    Attributes:
+        forward: the forward pass and the backward pass down to the middle of the model: activations are at their most.
+        backward: the rest of the backward pass, and the optimiser's step: gradients are at their most.
+        evaluation: a forward pass over held-out rows, without gradients.
+    """
+
+    forward: Parts
+    backward: Parts
+    evaluation: Parts
+
+    @property
+    def peak(self) -> Parts:
+        """The busiest of them."""
+        return max((self.forward, self.backward, self.evaluation), key=lambda parts: parts.total)
+
+
+def extended(few: Moments, more: Moments, layers: tuple[int, int, int]) -> Moments:
+    """The moments of a model with as many layers as wanted, from those of two smaller ones of the same kind.
+
+    Every layer holds the same, so within each stretch every part grows by the same amount with each layer.
+
+    Args:
+        few: of the smallest.
+        more: of the next.
+        layers: of the smallest, of the next, and wanted.
+    """
+    first, second, wanted = layers
+
+    def line(low: Parts, high: Parts) -> Parts:
+        pairs = ((name, value, high.by_name()[name]) for name, value in low.by_name().items())
+        return Parts(**{name: max(0, a + (b - a) * (wanted - first) // (second - first)) for name, a, b in pairs})
+
+    return Moments(
+        line(few.forward, more.forward), line(few.backward, more.backward), line(few.evaluation, more.evaluation)
+    )

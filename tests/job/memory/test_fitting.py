@@ -1,0 +1,97 @@
+"""Whether a run fits, from estimates that the tests make up: memory of a run is fixed, and some for each token."""
+
+from dataclasses import replace
+
+import pytest
+
+from lmft_api.tasks import Task
+from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, judge, priced, with_overhead
+from lmft_job.memory.parts import Moments, Parts, extended
+from lmft_job.memory.plan import Plan
+from lmft_job.training.batch import Batch
+
+PLAN = Plan(Task.CAUSAL_LM, length=1000, batch=Batch(8), on_gpu=True)
+
+
+def peak(fixed: int, token: float) -> Peak:
+    """Checkpointing saves three quarters of the activations, an adapter nine tenths of the rest, NF4 a half of that."""
+
+    def estimate(plan: Plan) -> Parts:
+        weights = fixed // (20 if plan.quantized else 10 if plan.adapter else 1)
+        each = token / 4 if plan.checkpointing else token
+        return Parts(weights=weights, activations=int(each * plan.batch.rows * plan.length))
+
+    return estimate
+
+
+@pytest.mark.parametrize(
+    ("batch", "memory", "outcome", "chosen"),
+    [
+        (Batch(8), 9000, Outcome.FITS, Batch(8)),
+        (Batch(8), 8999, Outcome.SMALLER_BATCH, Batch(4, 2)),
+        (Batch(8, 2), 5000, Outcome.SMALLER_BATCH, Batch(4, 4)),
+        (Batch(6), 4500, Outcome.SMALLER_BATCH, Batch(3, 2)),
+        (Batch(7), 4500, Outcome.SMALLER_BATCH, Batch(1, 7)),
+        (Batch(8), 2000, Outcome.SMALLER_BATCH, Batch(1, 8)),
+        (Batch(8), 1700, Outcome.SMALLER_BATCH, Batch(1, 8)),  # too small, within the error: tried
+        (Batch(8), 1600, Outcome.TOO_LARGE, Batch(1, 8)),
+        (Batch(1), 1700, Outcome.FITS, Batch(1)),
+    ],
+)
+def test_a_run_starts_with_the_largest_batch_that_fits(
+    batch: Batch, memory: int, outcome: Outcome, chosen: Batch
+) -> None:
+    verdict = judge(replace(PLAN, batch=batch), memory, peak(1000, 1))
+
+    assert (verdict.outcome, verdict.batch) == (outcome, chosen)
+    assert verdict.batch.rows * verdict.batch.accumulation == batch.rows * batch.accumulation
+
+
+def test_only_what_exceeds_the_error_is_refused() -> None:
+    one = peak(1000, 1)(replace(PLAN, batch=Batch(1))).total
+
+    outcomes = [judge(PLAN, int(one / (1 + GPU_ERROR)) + more, peak(1000, 1)).outcome for more in (-1, 1)]
+
+    assert outcomes == [Outcome.TOO_LARGE, Outcome.SMALLER_BATCH]
+
+
+@pytest.mark.parametrize(
+    ("memory", "pretrained", "field", "last"),
+    [
+        (1300, False, "spec.dataset.blockSize", "spec.training.gradientCheckpointing: true"),
+        (1100, True, "", "spec.training.adapter: {type: LoRA} and spec.training.quantization: NF4"),
+        (400, True, "", "spec.training.gradientCheckpointing: true and spec.training.adapter: {type: LoRA}"),
+        (310, True, "",
+         "spec.training.gradientCheckpointing: true and spec.training.adapter: {type: LoRA} and "
+         "spec.training.quantization: NF4"),
+        (180, True, "spec.dataset.blockSize",
+         "spec.training.gradientCheckpointing: true and spec.training.adapter: {type: LoRA} and "
+         "spec.training.quantization: NF4 and spec.dataset.blockSize: 500"),
+    ],
+)  # fmt: skip
+def test_the_changes_that_would_fit_come_with_their_estimates(
+    memory: int, pretrained: bool, field: str, last: str
+) -> None:
+    found = priced(replace(PLAN, pretrained=pretrained), memory, peak(1000, 1), field)
+
+    assert all(change.fits == (change.total <= memory) for change in found)
+    assert last in [change.words for change in found if change.fits]
+
+
+def test_without_any_change_that_fits_none_is_called_one() -> None:
+    assert not any(change.fits for change in priced(PLAN, 100, peak(1000, 1), "spec.dataset.blockSize"))
+
+
+def test_layers_are_added_to_each_part() -> None:
+    few = Moments(Parts(weights=20, activations=7), Parts(weights=20, gradients=10), Parts(weights=20))
+    more = Moments(Parts(weights=30, activations=9), Parts(weights=30, gradients=20), Parts(weights=30))
+
+    whole = extended(few, more, (2, 3, 12))
+
+    assert whole.forward == Parts(weights=120, activations=27)
+    assert whole.backward == Parts(weights=120, gradients=110)
+    assert whole.peak == whole.backward
+
+
+def test_what_a_driver_and_an_allocator_take_is_a_part_of_its_own() -> None:
+    assert with_overhead(Parts(weights=1000, activations=10**10)).overhead > 5 * 10**8

@@ -1,0 +1,74 @@
+"""The estimate against training steps that are really executed, counted by torch's own tracker (bench/estimate.py)."""
+
+import importlib.util
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lmft_api.spec import Precision
+from lmft_api.tasks import Task
+from lmft_job.memory.plan import Plan
+from lmft_job.memory.trial import moments
+from lmft_job.training.batch import Batch
+
+_FILE = Path(__file__).parents[3] / "bench/estimate.py"
+NAMES = ("gpt2, accumulation", "llama, checkpointing", "llama, BF16", "bert, labels")
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    found = importlib.util.spec_from_file_location("bench_estimate", _FILE)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    import sys
+
+    sys.modules["bench_estimate"] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_predicted_peak_is_that_of_an_executed_step(bench: ModuleType, name: str) -> None:
+    case = next(case for case in bench.CASES if case.name == name)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predicted, measured = bench.predicted(case), bench.measured(case)
+
+    assert predicted == pytest.approx(measured, rel=0.1)
+
+
+def test_a_few_layers_stand_for_all_of_them(bench: ModuleType) -> None:
+    case = next(case for case in bench.CASES if case.name == "llama")
+    plan = Plan(Task.CAUSAL_LM, 128, Batch(4))
+    config = case.config
+
+    extrapolated = moments(config, plan).peak.total
+    config.layer_types = None
+    from lmft_job.memory import trial
+
+    assert trial._step(config, plan, 40).peak.total == pytest.approx(extrapolated, rel=0.01)
+
+
+def test_a_gpu_keeps_no_attention_scores_and_recomputes_with_the_same_kernels(bench: ModuleType) -> None:
+    config = next(case for case in bench.CASES if case.name == "gpt2").config
+    on_cpu = Plan(Task.CAUSAL_LM, 512, Batch(4))
+    on_gpu = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True)
+    checkpointed = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True, checkpointing=True, precision=Precision.BF16)
+
+    cpu, gpu, again = (moments(config, plan).peak.activations for plan in (on_cpu, on_gpu, checkpointed))
+
+    assert cpu > 2 * gpu > 2 * again
+
+
+def test_the_estimate_agrees_with_the_one_figure_measured_on_a_gpu() -> None:
+    """bench/results: GPT-2, 16 rows of 1,024 tokens, plain loop on an H100: 22.8 GiB allocated at most."""
+    import transformers
+
+    config = transformers.GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    plan = Plan(Task.CAUSAL_LM, 1024, Batch(16), on_gpu=True, precision=Precision.BF16)
+
+    assert moments(config, plan).peak.total / 2**30 == pytest.approx(22.8, rel=0.05)
