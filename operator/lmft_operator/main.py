@@ -76,7 +76,7 @@ async def run(settings: OperatorSettings) -> None:
     clock = Clock()
     cluster = Cluster(settings.api, access.find(), clock.adjust)
     cache = Cache(clock)
-    queue: WorkQueue[Key] = WorkQueue()
+    queue: WorkQueue[Key] = WorkQueue(lambda key: key.namespace)
     served = Served(settings.watch.namespaces)
     stopping, kopf_stop, kopf_ready, relisted = (asyncio.Event() for _ in range(4))
 

@@ -1,7 +1,8 @@
-"""Work queue of keys to reconcile: delays, back-off, one worker at a time for each key.
+"""Work queue of keys to reconcile: delays, back-off, one worker at a time for each key, tenants in turn.
 
 A key added while it is being worked on is worked on once more afterwards; added several times while it waits, once.
 Of several delays the shortest counts. The queue is also the timer: deadlines, time to live and staleness are delays.
+Keys that are ready are taken tenant by tenant, so that a thousand slow ones of one keep no other waiting.
 """
 
 import asyncio
@@ -15,11 +16,19 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait for work; for a single event loop, not thread-safe."""
+    """Keys that wait for work; for a single event loop, not thread-safe.
 
-    def __init__(self, *, base: float = 0.5, most: float = 60.0) -> None:
+    Args:
+        tenant: whose a key is; None makes no difference between them.
+        base: seconds of the first back-off.
+        most: seconds of the longest back-off.
+    """
+
+    def __init__(self, tenant: Callable[[K], Hashable] | None = None, *, base: float = 0.5, most: float = 60.0) -> None:
+        self._tenant = tenant or (lambda key: None)
         self._base, self._most = base, most
-        self._ready: deque[K] = deque()
+        self._ready: dict[Hashable, deque[K]] = {}
+        """By tenant, those whose turn comes next first; a tenant without ready keys is not there."""
         self._queued: set[K] = set()
         self._busy: set[K] = set()
         self._again: set[K] = set()
@@ -32,7 +41,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys that are ready and wait for a worker."""
-        return len(self._ready)
+        return len(self._queued)
 
     @property
     def delayed(self) -> int:
@@ -52,7 +61,7 @@ class WorkQueue(Generic[K]):
             self._again.add(key)
         elif key not in self._queued:
             self._queued.add(key)
-            self._ready.append(key)
+            self._ready.setdefault(self._tenant(key), deque()).append(key)
             self._available.release()
 
     async def run(self, work: Callable[[K], Awaitable[float | None]], workers: int) -> None:
@@ -71,8 +80,7 @@ class WorkQueue(Generic[K]):
     async def _worker(self, work: Callable[[K], Awaitable[float | None]]) -> None:
         while True:
             await self._available.acquire()
-            key = self._ready.popleft()
-            self._queued.discard(key)
+            key = self._next()
             self._busy.add(key)
             # A look now replaces an earlier appointment: the look itself says when the next one is due.
             self._due.pop(key, None)
@@ -89,6 +97,15 @@ class WorkQueue(Generic[K]):
                 self.add(key)
             elif delay is not None:
                 self.add(key, max(delay, 0.001))
+
+    def _next(self) -> K:
+        tenant, keys = next(iter(self._ready.items()))
+        key = keys.popleft()
+        del self._ready[tenant]
+        if keys:
+            self._ready[tenant] = keys  # behind the others
+        self._queued.discard(key)
+        return key
 
     async def _clock(self) -> None:
         loop = asyncio.get_running_loop()

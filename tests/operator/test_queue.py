@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from support.leaping import leaping
@@ -12,7 +13,7 @@ from lmft_operator.queue import WorkQueue
 class Bench:
     """A queue at work, with a log of what it did."""
 
-    def __init__(self, workers: int = 4, **settings: float) -> None:
+    def __init__(self, workers: int = 4, **settings: Any) -> None:
         self.queue: WorkQueue[str] = WorkQueue(**settings)
         self.workers = workers
         self.log: list[tuple[str, float]] = []
@@ -149,3 +150,26 @@ async def test_five_thousand_appointments_are_all_kept():
     assert len(bench.log) == 5000
     assert dict(bench.log) == pytest.approx(due)
     assert (len(bench.queue), bench.queue.delayed) == (0, 0)
+
+
+@leaping
+async def test_a_thousand_slow_keys_of_one_tenant_keep_no_other_waiting():
+    # given two workers, a tenant with many keys that take a second each, and two tenants with one or two
+    bench = Bench(workers=2, tenant=lambda key: key.partition("/")[0])
+    bench.seconds = 1.0
+    async with bench:
+        for number in range(1000):
+            bench.queue.add(f"hostile/{number}")
+        await asyncio.sleep(10.5)
+        before = len(bench.log)
+        for key in ("calm/a", "calm/b", "quiet/a"):
+            bench.queue.add(key)
+        assert len(bench.queue) == 1000 - before + 3
+        await asyncio.sleep(4)
+    # then each tenant has its turn with the next workers that are free, and in its own order
+    assert bench.keys[before : before + 6] == [
+        f"hostile/{before}", "calm/a", "quiet/a", f"hostile/{before + 1}", "calm/b", f"hostile/{before + 2}",
+    ]  # fmt: skip
+    assert [key for key in bench.keys if key.startswith("hostile")] == [
+        f"hostile/{n}" for n in range(len(bench.log) - 3)
+    ]

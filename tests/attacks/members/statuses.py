@@ -17,7 +17,7 @@ from lmft_operator.domain.facts import JobFacts, Observed, PodFacts, run_facts
 from lmft_operator.reconcile import read_spec
 from lmft_operator.settings import parse
 from lmft_operator.status import edit
-from lmft_operator.status.throttle import Heard, overlay
+from lmft_operator.status.throttle import ReceivedReports, overlay
 
 NOW = 1_793_527_200.0
 TIME = "2026-11-01T10:00:00Z"
@@ -80,5 +80,5 @@ def look(status: Any, moment: str) -> None:
     jobs, pods = MOMENTS[moment]
     seen = Observed(run=run, status=read_status(run.status), now=NOW, jobs=jobs, pods=pods)
     decision = decide(seen, spec, problems, SETTINGS)
-    shown = overlay(seen.status, decision.status, Heard(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
+    shown = overlay(seen.status, decision.status, ReceivedReports(since=NOW - 1), NOW, SETTINGS, "s3://models/run")
     edit.patch(run.status, seen.status, shown.status)
