@@ -25,7 +25,12 @@ CLASSES = {
 
 
 def save_base(
-    folder: Path, kind: str, task: Task = Task.CAUSAL_LM, dtype: torch.dtype = torch.float32, seed: int = 0
+    folder: Path,
+    kind: str,
+    task: Task = Task.CAUSAL_LM,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **settings: Any,
 ) -> str:
     """Make a model with its tokenizer in a folder; its weights are large enough for its answers to differ.
 
@@ -34,7 +39,7 @@ def save_base(
     """
     tokenizer = tokenizers.train(iter([TEXTS]), 300, Task.MASKED_LM if task != Task.CAUSAL_LM else task)
     config = transformers.AutoConfig.for_model(
-        kind, **CONFIGS[kind], vocab_size=len(tokenizer), initializer_range=0.2,
+        kind, **{**CONFIGS[kind], **settings}, vocab_size=len(tokenizer), initializer_range=0.2,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     transformers.set_seed(seed)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmft_api.spec import Compile
 from lmft_api.wire.layout import STAGED, STAGED_DATA
 from lmft_api.wire.run_file import Stage
 from lmft_job import tasks
@@ -284,7 +285,8 @@ def training_inputs(
         block_size=settings.dataset.block_size,
         tokens=batch.rows * inputs.data.row_tokens,
         steps=steps_of(settings, len(inputs.data.train), batch),
-        wanted=settings.training.compile,
+        # Layers in 4 bits call kernels that the compiler cannot see into.
+        wanted=settings.training.compile if settings.training.quantization is None else Compile.OFF,
         own_loss=computes_own_loss(start.trainer_class),
     )
     return TrainingInputs(

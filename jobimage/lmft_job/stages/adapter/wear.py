@@ -56,7 +56,12 @@ def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic,
     model.requires_grad_(False)
     dtype = base_dtype(arithmetic)
     if settings.training.quantization == Quantization.NF4:
-        quantize(model, [*targets.heads, *([targets.output] if targets.output else [])], dtype)
+        found = quantize(model, [*targets.heads, *([targets.output] if targets.output else [])], dtype)
+        if found.others:
+            context.observer.note(
+                f"{found.others} of {found.layers + found.others} linear layers are not in 4 bits: NF4 takes inputs in "
+                "blocks of 64"
+            )
     narrow_base(model, dtype)
     model.to(arithmetic.device)
     attach(

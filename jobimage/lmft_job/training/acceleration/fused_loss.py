@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from lmft_job.adapters.attach import trained
 from lmft_job.models.device import Arithmetic
 from lmft_job.tasks.base import IGNORED
 
@@ -140,10 +141,14 @@ def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _loss_and_gradients(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
-    """The loss, and its gradients for the head and for the input embeddings; the number of targets is passed."""
-    weights = [model.get_output_embeddings().weight]
-    if model.get_input_embeddings().weight is not weights[0]:
-        weights.append(model.get_input_embeddings().weight)
+    """The loss, and its gradients for the head and for the input embeddings; the number of targets is passed.
+
+    Where both are frozen, the gradients of what is trained, such as an adapter.
+    """
+    outer = [model.get_output_embeddings().weight]
+    if model.get_input_embeddings().weight is not outer[0]:
+        outer.append(model.get_input_embeddings().weight)
+    weights = [weight for weight in outer if weight.requires_grad] or trained(model)
     count = torch.tensor(_COUNT, device=ids.device)
     loss = model(input_ids=ids, labels=labels, use_cache=False, num_items_in_batch=count).loss
     return [loss.detach(), *torch.autograd.grad(loss, weights)]
