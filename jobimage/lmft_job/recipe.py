@@ -11,13 +11,13 @@ from lmft_job.attempt.result import completed
 from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.stages import publish
 from lmft_job.stages.adapter.settle import settle
-from lmft_job.stages.adapter.sources import model_identity
 from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
-from lmft_job.stages.inputs import find_sources, gather, make_model, training_inputs
+from lmft_job.stages.inputs import gather, make_model, training_inputs
 from lmft_job.stages.preparation import finish_preparation
 from lmft_job.stages.resume import find_checkpoint
+from lmft_job.stages.sources.find import find_sources, model_identity
 from lmft_job.training.trainer import train
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmft_api.spec import Compile
-from lmft_api.wire.layout import STAGED, STAGED_DATA
+from lmft_api.wire.layout import STAGED_DATA
 from lmft_api.wire.run_file import Stage
 from lmft_job import tasks
 from lmft_job.adapters.attach import Base
@@ -27,40 +27,19 @@ from lmft_job.models.build import build_model, load_config, load_tokenizer, read
 from lmft_job.models.config import fresh_config, position_limit, require_head, take_padding
 from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import pads_left
-from lmft_job.models.sources.source import SourceFolder, fetch_source
 from lmft_job.models.weights import Loaded
 from lmft_job.observers.events import once
-from lmft_job.stages.adapter.resumed import Beginning, resumed_sources
 from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
 from lmft_job.stages.fit.memory import fit_before_data, fit_to_data
 from lmft_job.stages.rehearsal import rehearse
-from lmft_job.storage import DamagedFolderError, Store, fetch_verified
+from lmft_job.stages.sources.find import Sources
+from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
 from lmft_job.training.acceleration.selection import choose_acceleration
 from lmft_job.training.batch import is_shortage
 from lmft_job.training.loop import TrainingInputs, steps_of
 from lmft_job.training.trainer import computes_own_loss
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Folders on this disk.
-
-    Attributes:
-        model: weights, configuration, tokenizer; None to train from scratch.
-        tokenizer: a tokenizer other than the model's; None for the model's or a trained one.
-        resumed: what the run starts from that spec.resumeFrom names; None without it.
-    """
-
-    model: SourceFolder | None
-    tokenizer: SourceFolder | None
-    resumed: Beginning | None = None
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of the model on the hub; None if it comes from elsewhere."""
-        return self.model.revision if self.model else None
 
 
 @dataclass(frozen=True)
@@ -89,44 +68,6 @@ class Ingredients:
     def day(self) -> str | None:
         """The run's first day (UTC), an ISO date, where a chat template may write it."""
         return self.chat.day if self.chat else None
-
-
-def find_sources(context: RunContext, store: Store, began: RunIdentity | None = None, weights: bool = True) -> Sources:
-    """Fetch model and tokenizer, staged ones if there are any; the commit that the run started with."""
-    spec = context.run.spec.model
-    token, credentials = context.hub_token(), context.secret("model")
-    code = bool(spec.trust_remote_code)
-
-    def fetch(name: str, source: str, revision: str | None, field: str, weights: bool) -> SourceFolder:
-        if context.run.stage == Stage.TRAIN and (staged := _staged(context, store, name)):
-            return staged
-        return fetch_source(
-            source,
-            context.folder / "sources" / name,
-            field=field,
-            revision=revision,
-            token=token,
-            credentials=credentials,
-            with_code=code,
-            weights=weights,
-            check=context.check,
-            paused=context.watchdog.paused,
-        )
-
-    model = tokenizer = None
-
-    def fetch_base(revision: str | None) -> SourceFolder:
-        return fetch("model", spec.name or "", spec.revision or revision, "spec.model.name", weights=weights)
-
-    beginning = None
-    if context.run.resume_model_uri:
-        beginning = resumed_sources(context, context.run.resume_model_uri, fetch_base)
-        model = beginning.model
-    elif spec.name:
-        model = fetch_base(began.model if began else None)
-    if spec.tokenizer and spec.tokenizer.name:
-        tokenizer = fetch("tokenizer", spec.tokenizer.name, None, "spec.model.tokenizer.name", weights=False)
-    return Sources(model, tokenizer, beginning)
 
 
 def gather(context: RunContext, store: Store, sources: Sources, began: RunIdentity | None = None) -> Ingredients:
@@ -348,16 +289,6 @@ def _known_fingerprint(context: RunContext, store: Store, began: RunIdentity | N
 def staged_fingerprint(store: Store) -> str | None:
     """Fingerprint of the data that the prepare stage stored for the train stage; None if there is none."""
     return read_note(store, STAGED_DATA, lambda note: str(note["fingerprint"]))
-
-
-def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
-    folder = context.folder / "sources" / name
-    try:
-        manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.check)
-    except DamagedFolderError as error:
-        context.observer.note(f"staged {name} is damaged ({error}); fetched again")
-        return None
-    return SourceFolder(folder, str(manifest.labels.get("revision") or "") or None) if manifest else None
 
 
 def _data(

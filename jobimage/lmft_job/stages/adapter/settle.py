@@ -172,7 +172,11 @@ def _merge(context: RunContext, job: TrainingInputs, inputs: Ingredients, dtype:
     """The model as its users load it, from the folder that is published."""
     folder = job.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
-    merged(_base(context, inputs), job.folder / ADAPTER, dtype).save_pretrained(folder)
+    model = merged(_base(context, inputs), job.folder / ADAPTER, dtype)
+    if model.can_generate():
+        # A chat template has settled where its answers stop.
+        model.generation_config = job.model.generation_config
+    model.save_pretrained(folder)
     trusted = bool(context.run.spec.model.trust_remote_code)
     factory = getattr(transformers, tasks.of(job.settings.task).auto_class)
     return factory.from_pretrained(

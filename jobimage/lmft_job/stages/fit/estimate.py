@@ -17,7 +17,7 @@ from lmft_job.models import tokenizers
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit, require_head
 from lmft_job.stages.fit.memory import completed, device_of, fixed_length, length_field
-from lmft_job.stages.inputs import find_sources
+from lmft_job.stages.sources.find import find_sources
 from lmft_job.training.batch import Batch
 
 
