@@ -30,6 +30,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs/install.md",
     ROOT / "docs/data.md",
+    ROOT / "docs/your-own-data.md",
     ROOT / "docs/adapters.md",
     ROOT / "docs/model-types.md",
     ROOT / "docs/operations.md",

@@ -1,5 +1,6 @@
 """Commands that need no cluster do what their page says; those of make are looked up, for CI runs them in earnest."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def workplace(tmp_path: Path) -> Workplace:
         training={"epochs": None, "maxSteps": 2},
         sample={"maxNewTokens": 4},
     )
+    small = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "max_position_embeddings": 512}  # fmt: skip
+    place.example(
+        "questions.yaml",
+        model={"fromConfig": small, "tokenizer": {"trainVocabSize": 400}},
+        training={"epochs": None, "maxSteps": 2},
+        sample={"maxNewTokens": 4},
+    )
+    place.program("python", f'exec "{sys.executable}" "$@"')
     return place
 
 

@@ -75,11 +75,32 @@ def demo(entry: typer.Context, output: Output = None) -> None:
 
 
 @app.command()
-def validate(manifests: Annotated[list[Path], typer.Argument(help="Files with manifests.")]) -> None:
+def validate(
+    manifests: Annotated[list[Path], typer.Argument(help="Files with manifests.")],
+    data: Annotated[
+        bool, typer.Option("--data", help="Read and check the data too, as a run does before it trains.")
+    ] = False,
+) -> None:
     """List every problem of every document, with its field path."""
     from lmft_job.cli.validate import report_problems
 
-    raise typer.Exit(report_problems(manifests))
+    code = report_problems(manifests)
+    if data and not code:
+        from lmft_job.cli.preview import check_data
+
+        code = max(check_data(manifest) for manifest in manifests)
+    raise typer.Exit(code)
+
+
+@app.command()
+def preview(
+    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    rows: Annotated[int, typer.Option(min=0, max=1000, help="Training rows to print.")] = 3,
+) -> None:
+    """Show the data as the model sees it: rows, what of them is trained on, and lengths. Loads no weights."""
+    from lmft_job.cli.preview import preview
+
+    raise typer.Exit(preview(manifest, rows))
 
 
 @app.command()

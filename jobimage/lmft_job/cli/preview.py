@@ -1,0 +1,144 @@
+"""``lmft preview`` and ``lmft validate --data``: the data as the model would see it, without weights and training."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmft_api.reasons import ExitCode
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.resolved import Settings, resolve
+from lmft_api.text.shown import one_line, shown
+from lmft_api.wire.report import RowSegment
+from lmft_job.attempt.context import quiet_libraries, quiet_transformers
+from lmft_job.cli.run import read_run
+from lmft_job.data.chat import asking
+from lmft_job.data.chat.rows import ConversationRows
+from lmft_job.data.chat.writing import segments
+from lmft_job.data.prepared import Prepared, prepare
+from lmft_job.errors import InvalidError, JobError
+from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
+from lmft_job.models.config import fresh_config, position_limit
+from lmft_job.models.sources.source import fetch_source
+from lmft_job.report.formatting import count, percent, quantity
+from lmft_job.report.remarks import data_remarks
+
+OPEN, CLOSE = "«", "»"
+"""Around what is trained on."""
+_BAR = 30
+_LONGEST_ROW = 4000
+
+
+def preview(path: Path, rows: int) -> int:
+    """Print rows as the model sees them, and the data in numbers; returns the exit code."""
+    found = read_run(path)
+    if found is None:
+        return ExitCode.INVALID
+    return told(path, found[1], lambda data: _print(data, rows))
+
+
+def check_data(path: Path) -> int:
+    """Print what is wrong with the data of a valid manifest, or its numbers; returns the exit code."""
+    found = read_run(path)
+    return ExitCode.INVALID if found is None else told(path, found[1], _print_numbers)
+
+
+def told(path: Path, spec: LMFineTuneSpec, tell: Any) -> int:
+    """Prepare the data in a temporary folder and tell about it; returns the exit code."""
+    quiet_libraries()
+    quiet_transformers()
+    try:
+        with tempfile.TemporaryDirectory(prefix="lmft-preview-") as folder:
+            tell(_prepared(spec, Path(folder)))
+    except JobError as error:
+        problems = error.problems if isinstance(error, InvalidError) else [str(error)]
+        print(f"{path}: {quantity(len(problems), 'problems')}", file=sys.stderr)
+        for problem in map(one_line, problems):
+            print(f"  {problem}", file=sys.stderr)
+        return int(error.exit_code)
+    return ExitCode.DONE
+
+
+def _prepared(spec: LMFineTuneSpec, folder: Path) -> Prepared:
+    """The data as a run prepares it; whether the model takes packs is not tried, for its weights are not there."""
+    settings = resolve(spec)
+    tokenizer, limit = _tokenizer_and_limit(settings, folder)
+    return prepare(settings, tokenizer, store=None, cache=folder / "cache", max_positions=limit, say=lambda text: None)
+
+
+def _tokenizer_and_limit(settings: Settings, folder: Path) -> tuple[Any | None, int | None]:
+    model, trust = settings.model, bool(settings.model.trust_remote_code)
+    say = lambda text: None  # noqa: E731
+    source = None
+    if model.name is not None:
+        source = fetch_source(
+            model.name, folder / "model", field="spec.model.name", revision=model.revision, weights=False
+        ).path
+    given = model.tokenizer.name if model.tokenizer else None
+    own = (
+        fetch_source(given, folder / "tokenizer", field="spec.model.tokenizer.name", weights=False).path
+        if given
+        else None
+    )
+    place, field = (own, "spec.model.tokenizer.name") if own else (source, "spec.model.name")
+    tokenizer = None
+    if place is not None:
+        loaded = load_tokenizer(place, field, trust_remote_code=trust, say=say)
+        tokenizer = asking.settle(settings, ready_tokenizer(loaded, settings.task))
+    if source is not None:
+        config = load_config(source, "spec.model.name", trust_remote_code=trust, labels=None, say=say)
+    elif tokenizer is not None:
+        config = fresh_config(model.from_config or {}, tokenizer, None, None)
+    else:
+        positions = (model.from_config or {}).get(
+            "max_position_embeddings", (model.from_config or {}).get("n_positions")
+        )
+        return None, positions if isinstance(positions, int) else None
+    return tokenizer, position_limit(config, tokenizer)
+
+
+def _print(data: Prepared, rows: int) -> None:
+    for number in range(min(rows, len(data.train))):
+        print(f"── training row {number + 1} " + "─" * 40)
+        print("".join(_marked(segment) for segment in row_segments(data, number)))
+    _print_numbers(data)
+
+
+def row_segments(data: Prepared, number: int) -> Iterator[RowSegment]:
+    """A training row in runs of tokens that are trained on or not."""
+    if isinstance(data.train, ConversationRows):
+        yield from segments(data.tokenizer, data.train.marked(number), _LONGEST_ROW)
+        return
+    ids = np.asarray(data.train[number]["input_ids"]).tolist()
+    yield RowSegment(text=data.tokenizer.decode(ids), trained=False)
+
+
+def _marked(segment: RowSegment) -> str:
+    text = shown(segment.text)
+    return f"{OPEN}{text}{CLOSE}" if segment.trained else text
+
+
+def _print_numbers(data: Prepared) -> None:
+    figures = data.figures
+    tokens = figures.train_tokens + (figures.eval_tokens or 0)
+    print(
+        f"{quantity(figures.train_rows, 'rows')} to train on, {count(figures.eval_rows)} held out, "
+        f"{quantity(tokens, 'tokens')}"
+    )
+    chats = figures.conversations
+    if chats is not None:
+        trained = chats.train_trained_tokens + chats.eval_trained_tokens
+        print(
+            f"{quantity(trained, 'tokens')} trained on ({percent(trained / max(1, tokens))}), "
+            f"{quantity(chats.dropped, 'rows')} dropped, {count(chats.truncated_rows)} truncated"
+            + (f", {quantity(chats.packs, 'packs')} of at most {chats.max_length}" if chats.packs is not None else "")
+        )
+        most = max(rows for _, rows in chats.histogram)
+        for longest, rows in chats.histogram:
+            label = f"≤ {count(longest)}" if longest is not None else f"> {count(chats.max_length)}"
+            print(f"{label:>10} tokens  {'█' * round(_BAR * rows / max(1, most))} {count(rows)}")
+    for remark in data_remarks(figures):
+        print(remark)
