@@ -87,7 +87,7 @@ def test_a_valid_manifest_is_written_for_files_and_folders(here: Path, place: st
     if place == "folder":
         path.mkdir()
         path = path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": f"A text {number}"}) + "\n" for number in range(3)))
+    path.write_text("".join(json.dumps(CHAT) + "\n" for _ in range(3)))
 
     done = _init(place, "--yes")
 
@@ -100,6 +100,8 @@ def test_a_valid_manifest_is_written_for_files_and_folders(here: Path, place: st
     assert spec["dataset"]["files"] == [
         f"file://{here}/folder/*.jsonl" if place == "folder" else f"file://{here}/My Chats 100%25.jsonl"
     ]
+    assert spec["dataset"]["messagesField"] == "messages"
+    assert spec["sample"] == {"prompts": ["Hi"]}
 
 
 def test_choices_of_the_command_line_stand(here: Path):
