@@ -124,3 +124,33 @@ def test_a_model_without_a_layer_for_nf4_is_refused(tmp_path: Path) -> None:
     model.transformer.h[0].mlp.c_proj = model.transformer.h[1].mlp.c_proj = torch.nn.Identity()
     with pytest.raises(InvalidError, match="no linear layer of this model has a multiple of 64 inputs"):
         quantize(model, ["lm_head"], torch.float32)
+
+
+def test_an_adapter_learns_conversations_and_its_merge_stops_at_the_end_of_an_answer(tmp_path: Path) -> None:
+    # given a chat model, and conversations
+    turns = [{"role": "user", "content": "Where is the river?"}, {"role": "assistant", "content": "Near the tower."}]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": turns * (1 + number % 3)}) + "\n" for number in range(40)))
+    base = save_base(tmp_path / "base", "llama", max_position_embeddings=256)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "base")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(tmp_path / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path / "base")
+    spec = lora_spec(tmp_path, base)
+    spec["dataset"] = {
+        "files": [data.as_uri()], "format": "json", "messagesField": "messages", "maxLength": 128,
+        "chatTemplate": {"name": "ChatML"},
+    }  # fmt: skip
+    spec["sample"] = {"prompts": ["Where is the river?"], "maxNewTokens": 8}
+    # when an adapter is trained on them
+    complete(tmp_path, spec)
+    # then the merged model has the template, and stops where it does
+    folder, report = run_folder(tmp_path) / "model", report_of(tmp_path)
+    assert report["results"]["evalLoss"] < report["results"]["baselineEvalLoss"]
+    assert report["adapter"]["merged"]
+    published = transformers.AutoTokenizer.from_pretrained(folder)
+    ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert published.convert_tokens_to_ids("<|im_end|>") in (ends if isinstance(ends, list) else [ends])
+    assert "<|im_start|>" in published.chat_template
