@@ -22,6 +22,7 @@ from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_forma
 from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, Making, make, problems_of_spec, trained_size
 from lmft_job.data.chat.asking import settle, today
 from lmft_job.data.chat.rows import ConversationRows, PadConversations
+from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.chat.template.settled import template_of
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
@@ -269,7 +270,7 @@ def fingerprint_of(
         parts["conversations"] = {
             "fields": list(chosen.fields),
             "template": text if tokenizer is not None else given and given.model_dump(mode="json"),
-            "day": day if "strftime_now" in text else None,
+            "day": day if ChatTemplate(text, {}, day).asks_for_the_day else None,
             "tokens": dict(template_of(tokenizer, day).tokens) if tokenizer is not None else None,
             "train_on": chosen.train_on,
             "max_length": chosen.max_length,

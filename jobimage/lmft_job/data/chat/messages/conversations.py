@@ -241,11 +241,6 @@ def words_of(conversation: Conversation) -> Iterator[str]:
             yield message["content"]
 
 
-def last_turn(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The last message's content, which stands for a conversation where there is no room for it."""
-    return str(messages[-1]["content"])
-
-
 def dumped(conversation: Conversation) -> str:
     """As it is kept on disk; the same conversation gives the same text."""
     return json.dumps(conversation, ensure_ascii=False, separators=(",", ":"))
