@@ -95,12 +95,14 @@ class Server:
         assert answer.ok, answer.text
         return answer.text
 
-    def run(self, spec: Json, attempts: int = 0) -> str:
-        """A new run; with ``attempts``, one that has started."""
+    def run(self, spec: Json, attempts: int = 0, stage: str | None = None) -> str:
+        """A new run; with ``attempts``, one that has started, of a stage, or as releases without stages wrote it."""
         name = f"run-{next(numbers)}"
         manifest = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": name}}
         self.done("create", "-f", "-", stdin=json.dumps(manifest | {"spec": spec}))
-        started = {"status": {"attempts": [{"number": n + 1, "job": f"{name}-{n + 1}"} for n in range(attempts)]}}
+        staged = {"stage": stage} if stage else {}
+        listed = [{"number": n + 1, "job": f"{name}-{n + 1}", **staged} for n in range(attempts)]
+        started = {"status": {"attempts": listed}}
         if attempts:
             self.done("patch", "lmft", name, "--subresource=status", "--type=merge", "-p", json.dumps(started))
         return name
@@ -247,6 +249,27 @@ def test_before_the_first_attempt_every_field_may_change(server: Server, field: 
 
 
 @pytest.mark.parametrize("field", list(FIELDS))
+def test_while_only_preparations_have_run_every_field_may_change(server: Server, field: str) -> None:
+    name = server.run(BASE, attempts=2, stage="Prepare")
+
+    answer = server.change(name, {"spec": {field: CHANGES[field]}})
+
+    assert answer.ok, answer.text
+
+
+@pytest.mark.parametrize("stage", ["Train", "All"])
+def test_a_later_attempt_that_trains_fixes_the_spec(server: Server, stage: str) -> None:
+    name = server.run(BASE, attempts=1, stage="Prepare")
+    attempts = [{"number": 1, "job": "a", "stage": "Prepare"}, {"number": 2, "job": "b", "stage": stage}]
+    body = json.dumps({"status": {"attempts": attempts}})
+    server.done("patch", "lmft", name, "--subresource=status", "--type=merge", "-p", body)
+
+    answer = server.change(name, {"spec": {"task": CHANGES["task"]}})
+
+    assert "spec.task cannot change once training has started" in answer.text
+
+
+@pytest.mark.parametrize("field", list(FIELDS))
 def test_after_the_first_attempt_only_the_fields_of_the_runs_life_may_change(server: Server, field: str) -> None:
     name = server.run(BASE, attempts=1)
 
@@ -254,7 +277,7 @@ def test_after_the_first_attempt_only_the_fields_of_the_runs_life_may_change(ser
 
     assert answer.ok == (field in MUTABLE_FIELDS), answer.text
     if not answer.ok:
-        assert f"spec.{field} cannot change once an attempt has started; make a new LMFineTune" in answer.text
+        assert f"spec.{field} cannot change once training has started; make a new LMFineTune" in answer.text
 
 
 @pytest.mark.parametrize("field", sorted(set(FIELDS) - {*MUTABLE_FIELDS, "model", "dataset", "task"}))

@@ -12,7 +12,7 @@ from lmft_api.schema.rules import RULES_KEY, Rule
 from lmft_api.schema.structural import structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.wire.run_file import MUTABLE_FIELDS
+from lmft_api.wire.run_file import MUTABLE_FIELDS, Stage
 
 _NEWEST = "at the newest evaluation"
 _RESULT = " or ".join(kind.word for kind in headlines())
@@ -92,12 +92,15 @@ def _root() -> dict[str, Any]:
 
 
 def _immutable(field: str) -> dict[str, str]:
-    started = "has(oldSelf.status) && has(oldSelf.status.attempts) && size(oldSelf.status.attempts) > 0"
+    started = (
+        "has(oldSelf.status) && has(oldSelf.status.attempts) && "
+        f"oldSelf.status.attempts.exists(a, !has(a.stage) || a.stage != '{Stage.PREPARE.value}')"
+    )
     both = f"has(self.spec.{field}) && has(oldSelf.spec.{field})"
     neither = f"!has(self.spec.{field}) && !has(oldSelf.spec.{field})"
     return {
         "rule": f"!({started}) || ({neither}) || ({both} && self.spec.{field} == oldSelf.spec.{field})",
-        "message": f"spec.{field} cannot change once an attempt has started; make a new LMFineTune, whose "
+        "message": f"spec.{field} cannot change once training has started; make a new LMFineTune, whose "
         "spec.resumeFrom may name this one",
         "fieldPath": f".spec.{field}",
     }

@@ -194,6 +194,8 @@ class Attempt(ApiModel):
     """Name of the Job."""
     stage: Short | None = None
     """All, Prepare or Train."""
+    spec_hash: Short | None = None
+    """SHA-256 of the spec that it prepares; until training begins the spec may change, and is then prepared again."""
     start_time: Timestamp | None = None
     """When its pod started."""
     end_time: Timestamp | None = None

@@ -27,6 +27,7 @@ class RunIdentity:
         model: commit of the model on the hub; with an adapter, and from elsewhere, a hash of its files; else None.
         day: first day of the run (UTC), an ISO date, where its chat template may write it.
         software: versions that prepared the data: other versions may give the same data another fingerprint.
+        stage: Prepare if only preparations have claimed the folder so far; None in a file of an earlier version.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RunIdentity:
     model: str | None = None
     software: str | None = None
     day: str | None = None
+    stage: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
         """As ``run.json`` holds it."""
@@ -44,6 +46,7 @@ class RunIdentity:
             "data": self.data,
             "model": self.model,
             "software": self.software,
+            "stage": self.stage,
             **({"day": self.day} if self.day else {}),
         }
 
@@ -56,7 +59,7 @@ def read_claim(store: Store) -> RunIdentity | None:
     """
 
     def understand(note: dict[str, Any]) -> RunIdentity:
-        known = [note.get(name) for name in ("data", "model", "software", "day")]
+        known = [note.get(name) for name in ("data", "model", "software", "day", "stage")]
         if not all(value is None or isinstance(value, str) for value in known):
             raise TypeError("text wanted")
         return RunIdentity(str(note["name"]), str(note["specHash"]), *known)
@@ -80,7 +83,9 @@ def claim(
     Raises:
         InvalidError: data or model differ from those that the run started with.
     """
-    ours = RunIdentity(context.run.name, spec_hash(context.run.spec), data, model, _software(), day)
+    ours = RunIdentity(
+        context.run.name, spec_hash(context.run.spec), data, model, _software(), day, context.run.stage.value
+    )
     if began is not None:
         if problems := _changes(began, ours, in_pod=context.in_pod):
             raise InvalidError(problems)

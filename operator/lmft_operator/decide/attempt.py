@@ -4,13 +4,23 @@ from dataclasses import replace
 
 from lmft_api.reasons import Phase, Reason
 from lmft_api.spec.resolved import resolve
-from lmft_api.status import Attempt, Condition, Provenance
+from lmft_api.status import Attempt, Condition, LMFineTuneStatus, Provenance
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
 from lmft_api.wire.run_file import Stage, spec_hash
 from lmft_operator.decide import admission, judge, waiting
 from lmft_operator.decide.admission import CANNOT_CREATE_POD
-from lmft_operator.decide.draft import ADJUSTED, DecisionDraft, Notice, deadline, grace, since, time_is_up, time_left
+from lmft_operator.decide.draft import (
+    ADJUSTED,
+    DecisionDraft,
+    Notice,
+    deadline,
+    grace,
+    newest_attempt,
+    since,
+    time_is_up,
+    time_left,
+)
 from lmft_operator.decide.screening import acceptance_rules, screened
 from lmft_operator.domain import alterations
 from lmft_operator.domain.facts import JobFacts, PodFacts
@@ -32,7 +42,8 @@ def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
     if not jobs:
         return None
     job = min(jobs, key=lambda job: job.attempt)
-    attempt = Attempt(number=job.attempt, job=job.name, stage=job.stage.value)
+    prepares = job.spec_hash if job.stage == Stage.PREPARE else None
+    attempt = Attempt(number=job.attempt, job=job.name, stage=job.stage.value, spec_hash=prepares or None)
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft, job)
     return attempt
@@ -41,9 +52,24 @@ def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
 def outdated(draft: DecisionDraft, job: JobFacts) -> bool:
     """Whether a Job was made from a manifest that was edited before the status listed the Job.
 
-    The spec is immutable only once the status lists an attempt; until then edits are accepted and the Job may be stale.
+    The spec is immutable only once the status lists an attempt that trains; until then edits are accepted and the Job
+    may be stale.
     """
-    return not draft.status.attempts and bool(job.spec_hash) and job.spec_hash != spec_hash(draft.spec)
+    if not only_prepared(draft.status) or job.attempt in {a.number for a in draft.status.attempts or ()}:
+        return False
+    return bool(job.spec_hash) and job.spec_hash != spec_hash(draft.spec)
+
+
+def only_prepared(status: LMFineTuneStatus) -> bool:
+    """Whether no attempt has trained yet, so that the manifest may still change."""
+    return all(attempt.stage == Stage.PREPARE for attempt in status.attempts or ())
+
+
+def superseded(draft: DecisionDraft) -> bool:
+    """Whether the newest preparation is of a manifest that has changed since, before any attempt has trained."""
+    newest = newest_attempt(draft)
+    prepares = newest.spec_hash if newest is not None else None
+    return only_prepared(draft.status) and prepares is not None and prepares != spec_hash(draft.spec)
 
 
 def clear_outdated(draft: DecisionDraft) -> bool:
@@ -64,10 +90,16 @@ def clear_outdated(draft: DecisionDraft) -> bool:
 
 
 def settle_provenance(draft: DecisionDraft, job: JobFacts | None = None) -> None:
-    """Set what the first attempt fixes for good: provenance; if the Job exists, from what its pods are given."""
-    if draft.status.provenance is not None:
+    """Set what the first attempt that trains fixes for good; until then, what the newest preparation is made from.
+
+    If the Job exists, from what its pods are given.
+    """
+    known = draft.status.provenance
+    earlier = (draft.status.attempts or [])[:-1]
+    if known is not None and any(attempt.stage != Stage.PREPARE for attempt in earlier):
         return
-    provenance = Provenance(
+    provenance = change(
+        known or Provenance(),
         image=shorten((job.image if job else "") or manifest.image_of(draft.spec, draft.settings), 253),
         spec_hash=(job.spec_hash if job else "") or spec_hash(draft.spec),
         seed=resolve(draft.spec).training.seed,
@@ -106,6 +138,10 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
         _stop(draft, job)
         words = "The queue has preempted the run: the pod saves a checkpoint and ends, and the run is queued again."
         draft.wait(Reason.INTERRUPTED, words, phase)
+        return attempt
+    if superseded(draft):
+        _stop(draft, job)
+        draft.wait(Reason.PREPARING, "The manifest has changed, and is prepared again.", Phase.PREPARING)
         return attempt
     if job is not None and pod is None and _withdrawn(draft, attempt, job):
         return attempt
@@ -254,18 +290,21 @@ def _close(
         elif _out_of_time(draft):
             words = time_is_up(draft)
             outcome = replace(outcome, kind=Kind.FINAL, reason=Reason.DEADLINE_EXCEEDED, message=words)
+        elif superseded(draft):
+            outcome = replace(outcome, message="The manifest has changed, and is prepared again.")
+    of_another = preparing and superseded(draft)
     attempt = edit.closed(attempt, outcome, draft.status)
     draft.status = edit.with_attempt(draft.status, attempt)
     if draft.status.start_time is None and attempt.start_time is not None:
         draft.status = change(draft.status, start_time=attempt.start_time)
     if outcome.reason == Reason.INTERRUPTED:
         draft.status = change(draft.status, interruptions=(draft.status.interruptions or 0) + 1)
-    if outcome.kind == Kind.RETRY:
+    if outcome.kind == Kind.RETRY and not of_another:
         draft.status = change(draft.status, failures=(draft.status.failures or 0) + 1)
     draft.closed += _notices(attempt, outcome, earlier)
     if outcome.reason == Reason.DEADLINE_EXCEEDED:
         draft.give_up(outcome.reason, outcome.message)
-    elif complete or outcome.kind == Kind.FINAL:
+    elif complete or (outcome.kind == Kind.FINAL and not of_another):
         draft.end(outcome.reason, outcome.message)
     return attempt
 

@@ -6,9 +6,9 @@ from lmft_api.reasons import Phase, Reason
 from lmft_api.spec import Preparation
 from lmft_api.status import MAX_ATTEMPTS_KEPT, MOST, Attempt
 from lmft_api.text.wording import sentence
-from lmft_api.wire.run_file import Stage
+from lmft_api.wire.run_file import Stage, spec_hash
 from lmft_operator.decide import waiting
-from lmft_operator.decide.attempt import MAX_ADOPTED, settle_provenance
+from lmft_operator.decide.attempt import MAX_ADOPTED, settle_provenance, superseded
 from lmft_operator.decide.draft import DecisionDraft, grace, max_retries, since, time_is_up, time_left
 from lmft_operator.domain.plan import Plan
 from lmft_operator.jobs import manifest, policy
@@ -26,7 +26,10 @@ NOT_COUNTED = frozenset({Reason.INTERRUPTED, Reason.SUSPENDED, Reason.DEADLINE_E
 
 def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str, ...]) -> None:
     """No attempt is open: start the next one, wait for something, or give up."""
-    if last is not None and _given_up(draft, last):
+    if again := superseded(draft):
+        # What came of the manifest as it was does not count for what it is now.
+        draft.status = change(draft.status, provenance=None, failures=None)
+    if last is not None and not again and _given_up(draft, last):
         return
     if problems:
         draft.end(Reason.INVALID_SPEC, "; ".join(problems))
@@ -45,7 +48,8 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
         return
     plan = _plan(draft, last, model_uri)
     draft.create = plan
-    attempt = Attempt(number=plan.attempt, job=plan.name, stage=plan.stage.value)
+    prepares = spec_hash(draft.spec) if plan.stage == Stage.PREPARE else None
+    attempt = Attempt(number=plan.attempt, job=plan.name, stage=plan.stage.value, spec_hash=prepares)
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft)
     if model_uri is not None and draft.status.provenance is not None:
@@ -104,6 +108,8 @@ def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
 
 def _delay(draft: DecisionDraft, last: Attempt) -> float:
     """Seconds from the end of an attempt to the start of the next one."""
+    if superseded(draft):
+        return 0.0
     if last.reason == Reason.INTERRUPTED:
         if rejected(last):
             return _backoff(draft, _rejections(draft))
@@ -182,9 +188,8 @@ def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> 
     highest = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)])
     number = min(highest + 1, MOST)
     gpus = (draft.spec.resources.gpus_per_node if draft.spec.resources else None) or 0
-    prepared = any(
-        (a.stage == Stage.PREPARE and a.reason == Reason.COMPLETED) or a.stage == Stage.TRAIN
-        for a in draft.status.attempts or ()
+    prepared = any(a.stage == Stage.TRAIN for a in draft.status.attempts or ()) or (
+        last is not None and last.stage == Stage.PREPARE and last.reason == Reason.COMPLETED and not superseded(draft)
     )
     separate = draft.spec.preparation == Preparation.SEPARATE or (
         draft.spec.preparation in (None, Preparation.AUTO) and gpus > 0

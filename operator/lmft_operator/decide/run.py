@@ -6,8 +6,8 @@ same result. One attempt is open at a time (:mod:`attempt`); what follows its en
 
 from lmft_api.reasons import Reason
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.status import LMFineTuneStatus
-from lmft_operator.decide.attempt import adopt, clear_outdated, follow, release
+from lmft_api.status import Attempt, LMFineTuneStatus
+from lmft_operator.decide.attempt import adopt, clear_outdated, follow, only_prepared, release, superseded
 from lmft_operator.decide.draft import Decision, DecisionDraft, max_retries, newest_attempt, since, time_left
 from lmft_operator.decide.next import next_attempt
 from lmft_operator.domain.facts import Observed
@@ -46,8 +46,8 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
     attempt = newest_attempt(draft)
     if attempt is None and problems and not seen.jobs:
         return _invalid(DecisionDraft(seen, spec, settings, before), problems)
-    # Once there are attempts the spec is fixed: the column keeps its value if this version cannot read the model.
-    model = (before.model if before.attempts else None) or edit.model_column(spec)
+    # Once an attempt trains the spec is fixed: the column keeps its value if this version cannot read the model.
+    model = (None if only_prepared(before) else before.model) or edit.model_column(spec)
     draft.status = change(draft.status, completion_time=None, model=model)
     if attempt is None and clear_outdated(draft):
         return draft.decision()
@@ -62,6 +62,8 @@ def decide(seen: Observed, spec: LMFineTuneSpec, problems: tuple[str, ...], sett
             break
         attempt = following
     release(draft)
+    if only_prepared(draft.status) and clear_outdated(draft):
+        return draft.decision()
     next_attempt(draft, attempt, problems)
     if before.ended and _same_end(before, draft.status):
         return _after_the_end(draft, before)  # decided again with the same result: its end and its times stay
@@ -89,15 +91,22 @@ def _time_to_live(draft: DecisionDraft, ended: LMFineTuneStatus) -> float | None
 def _revived(draft: DecisionDraft, problems: tuple[str, ...]) -> bool:
     """Whether an ended run resumes: it was fixed before its first attempt, or given more retries or time."""
     before, run = draft.status, draft.seen.run
-    if before.reason == Reason.INVALID_SPEC and not before.attempts:
+    last = newest_attempt(draft)
+    if before.reason == Reason.INVALID_SPEC and (last is None or _refused_before(before, last)):
+        return True
+    if before.reason != Reason.COMPLETED and superseded(draft):
         return True
     if problems or before.observed_generation == run.generation or before.reason == Reason.COMPLETED:
         return False
-    last = newest_attempt(draft)
     if last is None or last.reason not in RESUMABLE:
         return False
     left = time_left(draft)
     return (before.failures or 0) <= max_retries(draft) and (left is None or left > 0)
+
+
+def _refused_before(before: LMFineTuneStatus, last: Attempt) -> bool:
+    """Whether a changed manifest was refused before it was prepared, and not by its preparation."""
+    return only_prepared(before) and last.reason != Reason.INVALID_SPEC
 
 
 def _after_the_end(draft: DecisionDraft, before: LMFineTuneStatus) -> Decision:

@@ -93,6 +93,9 @@ class ResultsValues(TypedDict, total=False):
 class ProvenanceValues(TypedDict, total=False):
     """Fields of the provenance that the operator knows better than the job."""
 
+    image: str | None
+    spec_hash: str | None
+    seed: int | None
     resumed_from: str | None
 
 
