@@ -100,10 +100,12 @@ def settle(
     job.observer.phase(JobPhase.EVALUATING)
     job.model.to("cpu")  # its place on the device is the published model's now
     if quantized:
-        on_base = _measured(job, worn(_base(context, inputs), job.folder / ADAPTER, built.dtype))
+        beside = worn(_base(context, inputs), job.folder / ADAPTER, built.dtype)
+        on_base = _measured(job, beside)
         told = told.model_copy(update={"base_loss": on_base.loss})
         if not job.settings.output.merge:
-            return Settled(job, on_base, job.arithmetic, ADAPTER, told)
+            return Settled(_with_model(job, beside), on_base, job.arithmetic, ADAPTER, told)
+        del beside  # its place is the merged model's
     try:
         published = _merge(context, job, inputs, built.dtype)
         after = _measured(job, published)
