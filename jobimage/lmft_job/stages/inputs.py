@@ -88,7 +88,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
             found = load_tokenizer(sources.model.path, "spec.model.name", trust_remote_code=trust, say=say)
         else:
             return None
-        return asking.settle(settings, ready_tokenizer(found, task))
+        return asking.settle(settings, ready_tokenizer(found, task), say)
 
     def configure(vocabulary: Any, labels: list[str] | None, tokens: int | None = None) -> Any:
         if sources.model:

@@ -1,6 +1,6 @@
 """Asking a model: a conversation in tokens up to where the answer begins, and the token that ends the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,15 +18,23 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def settle(settings: Settings, tokenizer: Any) -> Any:
-    """A tokenizer with the run's chat template, if the run has conversations.
+def settle(settings: Settings, tokenizer: Any, say: Callable[[str], None] = lambda text: None) -> Any:
+    """A tokenizer with the run's chat template, if the run has conversations; new tokens are told to ``say``.
 
     Raises:
         InvalidError: there is no template, or it cannot be used.
     """
-    return (
-        settle_template(tokenizer, settings.dataset.chat_template) if settings.dataset.has_conversations else tokenizer
-    )
+    if not settings.dataset.has_conversations:
+        return tokenizer
+    known = len(tokenizer)
+    settled = settle_template(tokenizer, settings.dataset.chat_template)
+    if len(settled) > known:
+        frozen = ", and an adapter does not train them: choose a template whose tokens the model knows"
+        say(
+            f"the tokenizer lacked {len(settled) - known} special tokens of the chat template; their embeddings are new"
+            + (frozen if settings.training.adapter is not None else "")
+        )
+    return settled
 
 
 def chat_of(settings: Settings, tokenizer: Any | None, day: str) -> ChatTemplate | None:

@@ -102,6 +102,8 @@ def completed(config: Any, context: RunContext, tokenizer: Any) -> Any:
 
 def longest_row(settings: Settings, figures: DatasetFigures) -> int:
     """Tokens of the longest row of padded texts."""
+    if figures.conversations is not None and figures.conversations.packs is not None:
+        return figures.conversations.max_length
     longest = figures.lengths.maximum if figures.lengths else LONGEST_ASSUMED
     return min(longest, figures.longest_input or longest, settings.dataset.max_length or longest)
 

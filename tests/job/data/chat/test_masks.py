@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from support.chats import ASSISTANT, DATED, MARKED, PHI, QWEN3, USER, chat, drawn_chat, tokenizer_with, turn
+from support.data_helpers import json_data, settings_of
 
 from lmft_api.spec import TrainOn
+from lmft_api.tasks import Task
+from lmft_job.data.chat import asking
 from lmft_job.data.chat.masks import MarkedRow, mark
 from lmft_job.data.chat.messages.conversations import from_messages
 from lmft_job.data.chat.messages.wrong import BadRowError
 from lmft_job.data.chat.template.settled import special_tokens, template_of
 from lmft_job.data.chat.template.turns import write
+from lmft_job.errors import InvalidError
+from lmft_job.models import tokenizers
 
 NAMES = ["ChatML", "Llama3", "Gemma", "Mistral", "Zephyr"]
 DAY = "2026-03-04"
@@ -224,3 +229,22 @@ def test_parts_are_lines_and_calls_of_sharegpt_are_calls() -> None:
     with pytest.raises(BadRowError, match=r"the arguments of a tool call|name"):
         from_messages([*call[:1], {"from": "function_call", "value": "look()"}], None, "messages")
     assert trained(tokenizer, call) == ['<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call><|im_end|>']
+
+
+def test_special_tokens_that_the_tokenizer_lacks_are_added_and_told() -> None:
+    dataset = json_data("file:///a.jsonl", messagesField="messages", chatTemplate={"name": "ChatML"})
+    plain, said = tokenizers.train(iter([["a b c"]]), 0, Task.CAUSAL_LM), []
+
+    settled = asking.settle(settings_of(dataset), plain, said.append)
+
+    assert said == ["the tokenizer lacked 2 special tokens of the chat template; their embeddings are new"]
+    assert settled("<|im_end|>")["input_ids"] == [asking.end_token(settled)]
+    asking.settle(settings_of(dataset), settled, said.append)
+    assert len(said) == 1
+
+
+def test_a_tokenizer_without_a_template_needs_one() -> None:
+    dataset = json_data("file:///a.jsonl", messagesField="messages")
+
+    with pytest.raises(InvalidError, match=r"spec.dataset.chatTemplate: the tokenizer has no chat template; set one"):
+        asking.settle(settings_of(dataset), tokenizers.train(iter([["a b c"]]), 0, Task.CAUSAL_LM))
