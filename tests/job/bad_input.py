@@ -299,7 +299,7 @@ DATA: dict[str, Wrong] = {
     ),
     "conversations": data(
         lines(*[{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]}] * 60),
-        r"spec\.dataset\.textField: 'messages' holds conversations: .* convert each one to text first",
+        r"spec\.dataset\.textField: 'messages' holds conversations: .* name their field in spec.dataset.messagesField",
         textField="messages",
     ),
     "a field of conversations": data(
