@@ -208,8 +208,9 @@ REASONS: dict[Reason, ReasonInfo] = {
         "Check the device plugin, the driver and the image's CUDA version on that node.",
     ),
     Reason.ACCELERATOR_OUT_OF_MEMORY: ReasonInfo(
-        "Even a batch of 1 does not fit in the accelerator's memory.",
-        "In a new run, use a smaller spec.dataset.blockSize or model, or set spec.training.gradientCheckpointing.",
+        "Even a batch of 1 does not fit in the accelerator's memory, or is estimated not to by more than the error.",
+        "Make the change that the message names, such as spec.training.gradientCheckpointing or an adapter, in "
+        "the same run if it was refused before training, else in a new one. lmft estimate shows what a manifest needs.",
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(
         "The kernel killed the job because it used more memory than spec.resources.memory.",

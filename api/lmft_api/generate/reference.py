@@ -37,8 +37,8 @@ def _reference() -> str:
         _WRITTEN,
         "# Manifest reference\n",
         f"`apiVersion: {API_VERSION}`, `kind: {KIND}`. Text in quotes means that a number must be quoted. The same "
-        "text is on a cluster: `kubectl explain lmft.spec.training`. Before the first attempt everything may change; "
-        f"after it only {in_words([f'`{name}`' for name in MUTABLE_FIELDS])} of the spec, and metadata.\n",
+        "text is on a cluster: `kubectl explain lmft.spec.training`. Until an attempt trains everything may change; "
+        f"after that only {in_words([f'`{name}`' for name in MUTABLE_FIELDS])} of the spec, and metadata.\n",
         *_object(structural_schema(LMFineTuneSpec), "spec"),
         *_object(structural_schema(LMFineTuneStatus), "status"),
     ]
