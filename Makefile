@@ -68,6 +68,10 @@ sweep: setup ## Train every model type that transformers lists, and write docs/m
 compat: setup ## Load what lmft run publishes with transformers 4.57 too, and compare what it answers
 	HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONPATH=tests $(BIN)/python -m compat
 
+.PHONY: real
+real: setup ## Fine-tune a pretrained chat model of 135M with LoRA, and load the result with pipeline(); takes minutes
+	HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONPATH=tests $(BIN)/python -m real
+
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/
 	@for target in dev operator job; do \
