@@ -39,6 +39,13 @@ def options(
     """Options of all commands."""
 
 
+def _quieten() -> None:
+    """Before the libraries are imported: some speak while they are."""
+    from lmft_job.attempt.context import quiet_libraries
+
+    quiet_libraries()
+
+
 @app.command()
 def run(
     entry: typer.Context,
@@ -86,6 +93,7 @@ def validate(
 
     code = report_problems(manifests)
     if data and not code:
+        _quieten()
         from lmft_job.cli.preview import check_data
 
         code = max(check_data(manifest) for manifest in manifests)
@@ -98,6 +106,7 @@ def preview(
     rows: Annotated[int, typer.Option(min=0, max=1000, help="Training rows to print.")] = 3,
 ) -> None:
     """Show the data as the model sees it: rows, what of them is trained on, and lengths. Loads no weights."""
+    _quieten()
     from lmft_job.cli.preview import preview
 
     raise typer.Exit(preview(manifest, rows))

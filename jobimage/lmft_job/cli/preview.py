@@ -13,7 +13,7 @@ from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.text.shown import one_line, shown
 from lmft_api.wire.report import RowSegment
-from lmft_job.attempt.context import quiet_libraries, quiet_transformers
+from lmft_job.attempt.context import quiet_transformers
 from lmft_job.cli.run import read_run
 from lmft_job.data.chat import asking
 from lmft_job.data.chat.rows import ConversationRows
@@ -48,7 +48,6 @@ def check_data(path: Path) -> int:
 
 def told(path: Path, spec: LMFineTuneSpec, tell: Any) -> int:
     """Prepare the data in a temporary folder and tell about it; returns the exit code."""
-    quiet_libraries()
     quiet_transformers()
     try:
         with tempfile.TemporaryDirectory(prefix="lmft-preview-") as folder:

@@ -140,3 +140,13 @@ def test_what_cannot_be_written_is_told_and_nothing_is_left(here: Path, files, w
     assert done.exit_code == 2
     assert told in done.output
     assert {path.name: path.read_text() for path in here.iterdir()} == files
+
+
+def test_a_line_that_is_no_json_is_told_and_the_conversation_before_it_is_no_table(here: Path):
+    (here / "a.jsonl").write_text(json.dumps(CHAT) + '\n{"messages": [}\n')
+
+    done = _init("a.jsonl", "--yes")
+
+    assert done.exit_code == 2
+    [said] = done.output.splitlines()
+    assert "line 2 is not JSON" in said

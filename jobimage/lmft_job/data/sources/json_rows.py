@@ -7,6 +7,7 @@ from typing import Any
 
 from lmft_job.data.problems import Problems
 from lmft_job.data.sources.lines import DataFile, PlacedRow, lines
+from lmft_job.data.text.fields import is_turn
 
 Row = dict[str, Any]
 JSON_CHUNK = 1 << 20
@@ -223,7 +224,7 @@ def _whole_table(row: Row, columns: list[str], alone: bool) -> str | None:
     if any(name in row for name in columns):
         return None
     for name, value in row.items():
-        if _structs(value):
+        if _structs(value) and not any(map(is_turn, value)):  # turns are one conversation, which is a row
             return (
                 f"is one object that holds its {len(value):,} rows in {name!r}; write only these, one object per line: "
                 f"jq -c '.[\"{name}\"][]' FILE > rows.jsonl"
