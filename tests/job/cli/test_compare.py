@@ -29,9 +29,10 @@ def report(
     settings: dict | None = None,
     accuracy: tuple[float, float] | None = None,
     rows: int = 100,
+    by_row: bool = False,
     answers: dict[str, str] | None = None,
 ) -> Report:
-    by_row = accuracy is not None
+    by_row = by_row or accuracy is not None
     return Report(
         name=name,
         task=task,
@@ -118,6 +119,12 @@ VERDICTS = {
     ),
     "another tokenizer": (
         [report("a", data="f1"), report("b", data="f2")],
+        None,
+        "Not ranked: the tokenizers or the contents of the data differ, and a loss for each token can be compared only "
+        "between runs with the same tokens.",
+    ),
+    "conversations with another tokenizer, which have no blocks": (
+        [report("a", data="f1", by_row=True), report("b", data="f2", by_row=True)],
         None,
         "Not ranked: the tokenizers or the contents of the data differ, and a loss for each token can be compared only "
         "between runs with the same tokens.",

@@ -11,6 +11,7 @@ from lmft_api.manifest.validation import document_problems
 from lmft_api.tasks import Task
 from lmft_job.cli import commands
 from lmft_job.cli.init.proposal import propose
+from lmft_job.errors import UnavailableError
 
 CHAT = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}
 
@@ -150,3 +151,25 @@ def test_a_line_that_is_no_json_is_told_and_the_conversation_before_it_is_no_tab
     assert done.exit_code == 2
     [said] = done.output.splitlines()
     assert "line 2 is not JSON" in said
+
+
+def test_a_files_name_cannot_leave_the_comment(here: Path):
+    name = "a\nspec: {task: MaskedLM}\n#.txt"
+    (here / name).write_text("One line.\nAnother line.\n")
+
+    done = _init(name, "--yes", "-f", "with blank.yaml")
+
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load((here / "with blank.yaml").read_text())["spec"]["task"] == "CausalLM"
+    assert done.output.endswith("Next: lmft validate 'with blank.yaml'; lmft run 'with blank.yaml'\n")
+
+
+def test_storage_that_does_not_answer_is_told(here: Path, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*given, **options):
+        raise UnavailableError("s3://corpora could not be reached")
+
+    monkeypatch.setattr("lmft_job.cli.init.data.find_files", unreachable)
+
+    done = _init("s3://corpora/a.csv", "--yes")
+
+    assert (done.exit_code, done.output) == (2, "s3://corpora could not be reached\n")

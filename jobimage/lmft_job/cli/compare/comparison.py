@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from lmft_api.figures import FIGURES, Better, Figure, of_task
+from lmft_api.figures import FIGURES, Better, Figure, Scale, of_task
 from lmft_api.wire.report import Report
 from lmft_job.evaluation.uncertainty import may_be_chance
 
@@ -98,17 +98,12 @@ def _incomparable(reports: list[Report], decisive: Figure) -> str:
         return f"the runs were measured on different held-out data ({names} differ)."
     if len({report.dataset.eval_rows for report in reports}) > 1:
         return "the runs were measured on different held-out data (another number of rows)."
-    if decisive in _shares_of_rows(reports[0]):
+    if decisive.scale == Scale.SHARE:
         return ""  # a share of rows is independent of the tokens
     return (
         f"the tokenizers or the contents of the data differ, and a {decisive.word} for each token can be compared "
         "only between runs with the same tokens."
     )
-
-
-def _shares_of_rows(report: Report) -> list[Figure]:
-    """Figures of a task that are shares of rows, whatever their tokens."""
-    return [kind for kind in of_task(report.task) if report.dataset.eval_blocks is None and kind.function_of is None]
 
 
 def _shapes_data(name: str) -> bool:

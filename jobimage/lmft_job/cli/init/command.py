@@ -1,6 +1,7 @@
 """``lmft init``: look at the data, propose, ask, write."""
 
 import os
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lmft_api.text.shown import one_line
 from lmft_job.cli.init.data import look_at
 from lmft_job.cli.init.manifest import name_from, render
 from lmft_job.cli.init.proposal import propose
-from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.errors import InvalidError, JobError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def write_manifest(data: list[str], wishes: Wishes, *, ask: bool) -> int:
         proposal = propose(sample.rows, task)
     except InvalidError as error:
         return _failed(list(error.problems))
-    except (RefusedError, ValueError) as error:
+    except (JobError, OSError, ValueError) as error:
         return _failed([str(error)])
     print(f"{one_line(sample.title)}: {one_line(proposal.reason)}; task {proposal.task}")
     model = wishes.model or _answer("Model to start from", proposal.model, ask)
@@ -63,7 +64,9 @@ def write_manifest(data: list[str], wishes: Wishes, *, ask: bool) -> int:
         return _failed([f"{target} exists; choose another name with --file, or remove it"])
     except OSError as error:
         return _failed([f"{target} cannot be written ({error.strerror})"])
-    print(f"Wrote {one_line(str(target))}. Next: lmft validate {target}; lmft run {target}")
+    shown = one_line(str(target))
+    typed = one_line(shlex.quote(str(target)))
+    print(f"Wrote {shown}. Next: lmft validate {typed}; lmft run {typed}")
     return ExitCode.DONE
 
 

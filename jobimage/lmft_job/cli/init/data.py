@@ -60,6 +60,8 @@ def look_at(places: list[str], scratch: Path) -> Sample:
     Raises:
         InvalidError: files of different formats or of none that is known, or without rows.
         RefusedError: there are no such files, or they cannot be read.
+        UnavailableError: the storage does not answer.
+        OSError: a folder cannot be listed.
     """
     addresses = [address for place in places for address in _addresses(place)]
     found = find_files(addresses, scratch, None, lambda: None)

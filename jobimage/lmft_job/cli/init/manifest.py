@@ -7,6 +7,7 @@ import yaml
 
 from lmft_api import GROUP, KIND, VERSION
 from lmft_api.tasks import TASKS
+from lmft_api.text.shown import one_line
 from lmft_job.cli.init.data import Sample
 from lmft_job.cli.init.proposal import Proposal
 
@@ -25,7 +26,7 @@ def render(name: str, model: str, sample: Sample, proposal: Proposal) -> str:
         spec["sample"] = {"prompts": [proposal.prompt[:_LONGEST_PROMPT]]}
     head = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}, "spec": spec}
     lines = [
-        f"# {sample.title}: {proposal.reason}.",
+        f"# {one_line(sample.title)}: {one_line(proposal.reason)}.",  # a line end would leave the comment
         "# Check it: lmft validate FILE. Run it here: lmft run FILE; on a cluster, which needs files at s3:// or in a",
         "# volume: kubectl apply -f FILE. Every field: docs/reference.md.",
     ]
