@@ -250,8 +250,12 @@ class Reconciler:
                 existing = await self._existing(run.key, name)
                 if existing is None:
                     raise
-                if job_facts(existing).owner == run.uid:
+                facts = job_facts(existing)
+                if facts.owner == run.uid:
                     return existing
+                if self._cache.buried(facts.uid) and (words := alterations.unusable(job, existing)):
+                    # Withdrawn a moment ago, and the garbage collector has yet to remove it: the refusal stands.
+                    raise InvalidObjectError(422, words)
         raise NameTakenError(409, f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them.")
 
     async def _existing(self, key: Key, name: str) -> dict[str, Any] | None:

@@ -32,6 +32,9 @@ class Api:
         self.version = 10
         self.run = self._named({"spec": SPEC | spec, "status": {}}, "eli5", UID)
         self.refusal: ClusterError | None = None
+        self.without_owners = False
+        """A policy removes the owners of each Job, and the garbage collector is slow to remove what is deleted."""
+        self.stuck: dict[str, dict[str, Any]] = {}
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.events: list[str] = []
@@ -83,11 +86,18 @@ class Api:
     async def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
         if self.refusal is not None:
             raise self.refusal
-        self.created.append(job["metadata"]["name"])
-        return self._named(job, job["metadata"]["name"], f"job-{len(self.created)}")
+        name = job["metadata"]["name"]
+        if name in self.stuck:
+            raise ConflictError(409, "exists")
+        self.created.append(name)
+        if not self.without_owners:
+            return self._named(job, name, f"job-{len(self.created)}")
+        metadata = {field: value for field, value in job["metadata"].items() if field != "ownerReferences"}
+        self.stuck[name] = self._named(job | {"metadata": metadata}, name, f"job-{len(self.created)}")
+        return self.stuck[name]
 
     async def get_job(self, namespace: str, name: str) -> dict[str, Any]:
-        return self._named({"spec": {}, "status": {}}, name, f"foreign-{name}")
+        return self.stuck.get(name) or self._named({"spec": {}, "status": {}}, name, f"foreign-{name}")
 
     async def delete_run(self, key: Key, uid: str) -> None:
         self.deleted.append(key.name)
@@ -211,6 +221,20 @@ async def test_when_strangers_have_both_names_of_its_job_a_run_says_so_and_waits
     assert message.startswith("The Job cannot be created: Jobs eli5-1 and eli5-")
     assert "delete one of them" in message
     assert await api.reconciler(KEY) == REFUSED_SECONDS
+
+
+async def test_a_withdrawn_job_that_is_slow_to_go_is_not_taken_for_a_strangers() -> None:
+    # given a policy that makes each Job useless, and Jobs that stay a while after they were deleted
+    api = Api()
+    api.without_owners = True
+    for _ in range(3):
+        # when the run is tried again and again
+        status = await api.look()
+        # then the cause stays in its status, and no second name is used up
+        assert (status.reason, status.attempts) == ("AdmissionFailed", None)
+        message = status.succeeded.message if status.succeeded else ""
+        assert "metadata.ownerReferences" in message
+    assert (api.created, api.deleted) == (["eli5-1"], ["eli5-1"])
 
 
 async def test_a_run_that_makes_no_valid_job_is_deleted_when_its_time_is_over() -> None:

@@ -110,6 +110,10 @@ class Cache:
         self._drop_child(self._jobs, facts)
         self._job_names.get(facts.run_uid, {}).pop(facts.uid, None)
 
+    def buried(self, uid: str) -> bool:
+        """Whether an object of this UID was deleted or withdrawn a short while ago."""
+        return uid in self._tombstones
+
     def run_gone(self, body: JsonObject) -> Key | None:
         """Record that a run was deleted."""
         facts = run_facts(body)
