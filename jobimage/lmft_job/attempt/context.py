@@ -13,6 +13,7 @@ from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.status import CheckpointStatus
 from lmft_api.wire.layout import run_id
 from lmft_api.wire.run_file import KUBERNETES_GRACE_SECONDS, RunFile
+from lmft_job.distributed.world import ALONE, World
 from lmft_job.errors import InvalidError
 from lmft_job.observers.events import Observer
 from lmft_job.process.deferred import defer_slow_imports
@@ -55,6 +56,7 @@ class RunContext:
         restart: replaces the process by a new one that resumes the run; called after running out of accelerator memory.
         overwrite: start from scratch even if the run exists.
         pod: UID of this pod; empty on a laptop, and where the operator does not set it.
+        world: the processes of the run.
         interrupt: requests to stop.
         scrubber: removes secrets from all output.
         timings: seconds by phase.
@@ -71,6 +73,7 @@ class RunContext:
     restart: Callable[[], None]
     overwrite: bool = False
     pod: str = ""
+    world: World = ALONE
     interrupt: Interrupt = field(default_factory=Interrupt)
     scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
     timings: dict[str, float] = field(default_factory=dict)
