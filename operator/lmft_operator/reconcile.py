@@ -255,7 +255,7 @@ class Reconciler:
                     return existing
                 if self._cache.buried(facts.uid) and (words := alterations.unusable(job, existing)):
                     # Withdrawn a moment ago, and the garbage collector has yet to remove it: the refusal stands.
-                    raise InvalidObjectError(422, words)
+                    raise InvalidObjectError(422, words) from problem
         raise NameTakenError(409, f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them.")
 
     async def _existing(self, key: Key, name: str) -> dict[str, Any] | None:
