@@ -36,6 +36,8 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     STALLED = "Stalled"
+    PEERS_MISSING = "PeersMissing"
+    NETWORK_UNREACHABLE = "NetworkUnreachable"
     # True
     COMPLETED = "Completed"
     # False
@@ -96,6 +98,8 @@ class ExitCode(IntEnum):
     """Storage or hub unreachable or failing after its retries: worth another attempt."""
     HUNG = 7
     """No step for a bounded time; stopped by the job's own watchdog."""
+    PEERS = 8
+    """The other pods of the attempt did not come, or were lost or not reached: worth another attempt."""
     INTERRUPTED = 75
     """Stopped by SIGTERM, after saving what there was to save."""
 
@@ -167,6 +171,19 @@ REASONS: dict[Reason, ReasonInfo] = {
         "The pod runs but has not reported progress for a while; it is not stopped because of that.",
         "Look at its log. The job's own watchdog ends it when nothing moves (see Hung); downloads from the hub are "
         "limited only by the hub's client and spec.activeDeadlineSeconds. Its next report clears this state.",
+    ),
+    Reason.PEERS_MISSING: ReasonInfo(
+        "Of a run on several nodes, not all pods came together within ten minutes of their start, or one was lost "
+        "while they trained; the message says which, and what is known of it.",
+        "Look at the pod that the message names: whether a node takes it, and its log. The run is retried after a "
+        "back-off, from its newest checkpoint; with fewer nodes if spec.resources.nodes is lowered, or "
+        "spec.resources.elastic allows it.",
+    ),
+    Reason.NETWORK_UNREACHABLE: ReasonInfo(
+        "The pods of a run on several nodes do not reach each other: a name that the cluster's DNS does not resolve, a "
+        "port that refuses or does not answer, or a NetworkPolicy; the message says which.",
+        "Check that the namespace's NetworkPolicies let pods of one run reach each other (chart value "
+        "networkPolicy.peers), and the cluster's DNS. The run is retried by itself up to spec.maxRetries.",
     ),
     Reason.COMPLETED: ReasonInfo(
         "The run is done; model and report are in storage.", "Nothing; status.results has the addresses."
@@ -251,6 +268,7 @@ _EXIT_REASONS: dict[int, Reason] = {
     ExitCode.DIVERGED: Reason.DIVERGED,
     ExitCode.UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
     ExitCode.HUNG: Reason.HUNG,
+    ExitCode.PEERS: Reason.PEERS_MISSING,
     ExitCode.INTERRUPTED: Reason.INTERRUPTED,
 }
 

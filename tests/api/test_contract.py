@@ -150,6 +150,7 @@ def test_remedies_name_fields_that_exist():
         (5, Reason.DIVERGED),
         (6, Reason.STORAGE_UNAVAILABLE),
         (7, Reason.HUNG),
+        (8, Reason.PEERS_MISSING),
         (75, Reason.INTERRUPTED),
         (137, Reason.INTERNAL_ERROR),
         (1, Reason.INTERNAL_ERROR),
@@ -162,7 +163,7 @@ def test_every_exit_code_has_a_reason(code: int, reason: Reason):
 
 
 def test_only_what_cannot_pass_is_final():
-    assert set(ExitCode) - FINAL_EXIT_CODES == {0, 6, 7, 75}
+    assert set(ExitCode) - FINAL_EXIT_CODES == {0, 6, 7, 8, 75}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def spec(**fields: Any) -> LMFineTuneSpec:
         ("output.merge", None, None, None),
         ("training.quantization", None, None, None),
         ("resources.gpus", 0, 0, 0),
+        ("resources.nodes", None, None, None),
+        ("training.batch_size", None, None, None),
+        ("training.parallelism", "Auto", "Auto", "Auto"),
     ],
 )
 def test_defaults_are_the_tutorials_numbers(name: str, causal: Any, masked: Any, classification: Any):
@@ -73,6 +76,9 @@ def test_defaults_are_the_tutorials_numbers(name: str, causal: Any, masked: Any,
         ({"sample": {"prompts": ["x"], "topP": "1"}}, "sample.top_p", 1.0),
         ({"task": "MaskedLM", "sample": {"topK": 5}}, "sample.top_k", 5),
         ({"resources": {"gpusPerNode": 1}}, "resources.gpus", 1),
+        ({"resources": {"nodes": 2}}, "resources.nodes", 2),
+        ({"training": {"batchSize": 512}}, "training.batch_size", 512),
+        ({"training": {"parallelism": "FSDP"}}, "training.parallelism", "FSDP"),
         (
             {"output": {"uri": "s3://abc", "pushToHub": {"repository": "a/b"}}, "hubTokenSecretRef": {"name": "h"}},
             "output.push_to_hub",

@@ -174,6 +174,8 @@ def test_the_rules_that_security_lists_are_those_of_the_policy_with_its_defaults
             return f"{len(value)} names"
         if isinstance(value, list):
             return ", ".join(f"`{entry}`" for entry in value) or "none"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
         return {None: "no limit", False: "no", True: "yes"}[value]
 
     assert dict(table) == {name: shown(name, value) for name, value in policy.items()}

@@ -99,8 +99,12 @@ MANIFESTS: dict[str, Wrong] = {
         (r"spec\.model\.tokenizer +fromConfig needs a tokenizer",),
         alone=True,
     ),
-    "two GPUs": Wrong(
-        {"resources": {"gpusPerNode": 2}}, (r"spec\.resources\.gpusPerNode +more than one GPU is not supported yet",)
+    "several devices": Wrong(
+        {"resources": {"gpusPerNode": 2, "nodes": 2}},
+        (
+            r"spec\.resources\.gpusPerNode: lmft run trains on one GPU or the CPU; set 0 or 1",
+            r"spec\.resources\.nodes: lmft run trains on this machine alone; set 1",
+        ),
     ),
     "section missing": Wrong({"dataset": None}, (r"spec\.dataset +is required",)),
     "three at once": Wrong(

@@ -57,6 +57,8 @@ def _by_task(field: str, attribute: str, wrong: str) -> Rule:
 
 
 _CONVERSING = [str(task) for task in Task if TASKS[task].conversations]
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Label that hands a run's Jobs to a queue of Kueue."""
 _HAS_CONVERSATIONS = "has(self.dataset.messagesField) || has(self.dataset.promptField)"
 
 
@@ -132,4 +134,31 @@ class LMFineTuneSpec(ApiModel):
             lambda s: s.output is None or s.output.merge is None or bool(s.training and s.training.adapter),
             "output.merge",
         ),
+        Rule(
+            "!has(self.training) || !has(self.training.batchSize) || !has(self.resources) || "
+            "(has(self.resources.nodes) ? self.resources.nodes : 1) * "
+            "(has(self.resources.gpusPerNode) && self.resources.gpusPerNode > 0 ? self.resources.gpusPerNode : 1) "
+            "<= self.training.batchSize",
+            "fewer rows than nodes × gpusPerNode, each of which needs one; raise it, or take fewer devices",
+            lambda s: s.training is None or not s.training.batch_size or ranks(s) <= s.training.batch_size,
+            "training.batchSize",
+        ),
+        Rule(
+            "!has(self.resources) || !has(self.resources.elastic) || !has(self.podTemplate) || "
+            f"!has(self.podTemplate.labels) || !('{QUEUE_LABEL}' in self.podTemplate.labels)",
+            f"{QUEUE_LABEL} admits all pods or none, resources.elastic wants fewer too; remove one of the two",
+            lambda s: not (s.resources and s.resources.elastic and QUEUE_LABEL in labels(s)),
+            "podTemplate.labels",
+        ),
     )
+
+
+def ranks(spec: LMFineTuneSpec) -> int:
+    """Processes that train together: one for each GPU, or for each node without GPUs."""
+    wanted = spec.resources
+    return (wanted.nodes or 1) * max(1, wanted.gpus_per_node or 0) if wanted is not None else 1
+
+
+def labels(spec: LMFineTuneSpec) -> dict[str, str]:
+    """``spec.podTemplate.labels``."""
+    return (spec.pod_template.labels if spec.pod_template else None) or {}

@@ -35,13 +35,24 @@ QUANTITY_BOUNDS = {
 """Least and most of each quantity: 16Mi is less than any container starts with, and no node has as much as the most."""
 
 
+class Elastic(ApiModel):
+    """Fewer nodes rather than none: what to do while the cluster has no room for all of them."""
+
+    min_nodes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Fewest nodes to train on. Default: 1."""
+    wait_seconds: Annotated[int, Field(ge=60, le=86_400)] | None = None
+    """How long pods may be unschedulable before the run goes on with those that are placed. Default: 600."""
+
+
 class Resources(ApiModel):
-    """What the pod asks for, and may use at most."""
+    """What the pods ask for, and may use at most; all but nodes is of each pod."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Nodes; more than one is not supported yet."""
+    """Pods that train together, for as many nodes; a change takes effect with the next attempt. Default: 1."""
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] | None = None
-    """GPUs; 0 trains on the CPU, more than one is not supported yet. Default: 0."""
+    """GPUs of each pod; 0 trains on the CPU. A change takes effect with the next attempt. Default: 0."""
+    elastic: Elastic | None = None
+    """Go on with fewer nodes, and the same effective batch, while there is no room for all. Default: wait for all."""
     gpu_resource_name: QualifiedName | None = None
     """Extended resource that counts GPUs. Default: nvidia.com/gpu, or what the platform team configured."""
     gpu_memory: Quantity | None = None
@@ -60,16 +71,11 @@ class Resources(ApiModel):
     rules: ClassVar = (
         *(quantity_rule(name, *bounds) for name, bounds in QUANTITY_BOUNDS.items()),
         Rule(
-            "!has(self.gpusPerNode) || self.gpusPerNode <= 1",
-            "more than one GPU is not supported yet; set 0 or 1",
-            lambda r: r.gpus_per_node is None or r.gpus_per_node <= 1,
-            "gpusPerNode",
-        ),
-        Rule(
-            "!has(self.nodes) || self.nodes == 1",
-            "more than one node is not supported yet; set 1 or remove it",
-            lambda r: r.nodes is None or r.nodes == 1,
-            "nodes",
+            "!has(self.elastic) || (has(self.nodes) && self.nodes > 1 && "
+            "(!has(self.elastic.minNodes) || self.elastic.minNodes < self.nodes))",
+            "goes with more nodes than elastic.minNodes, of which 1 is the default; raise nodes, or remove it",
+            lambda r: r.elastic is None or (r.nodes or 1) > (r.elastic.min_nodes or 1),
+            "elastic",
         ),
         only_with(
             "gpuResourceName",

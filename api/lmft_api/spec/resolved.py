@@ -16,6 +16,7 @@ from lmft_api.spec import (
     Model,
     Optimizer,
     Packing,
+    Parallelism,
     Precision,
     PushToHub,
     Quantization,
@@ -105,6 +106,8 @@ class TrainingSettings:
     trainer_class: str | None
     adapter: AdapterSettings | None = None
     quantization: Quantization | None = None
+    batch_size: int | None = None
+    parallelism: Parallelism = Parallelism.AUTO
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class Settings:
     sample: SampleSettings
     output: OutputSettings
     gpus: int
+    nodes: int = 1
 
     def flat(self) -> dict[str, Any]:
         """Dotted snake_case name to plain JSON value, for the report; unset values are left out."""
@@ -185,6 +189,8 @@ class Settings:
                 elif value is not None and value != ():
                     rows[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
         rows["resources.gpus"] = self.gpus
+        if self.nodes > 1:
+            rows["resources.nodes"] = self.nodes
         return rows
 
 
@@ -210,6 +216,7 @@ def resolve(spec: LMFineTuneSpec) -> Settings:
             merge=_merge(spec),
         ),
         gpus=(spec.resources.gpus_per_node if spec.resources else None) or 0,
+        nodes=(spec.resources.nodes if spec.resources else None) or 1,
     )
 
 

@@ -26,6 +26,14 @@ class Compile(StrEnum):
     OFF = "Off"
 
 
+class Parallelism(StrEnum):
+    """How several devices divide the work."""
+
+    AUTO = "Auto"
+    DDP = "DDP"
+    FSDP = "FSDP"
+
+
 class Scheduler(StrEnum):
     """Learning-rate schedule after the warm-up."""
 
@@ -114,6 +122,11 @@ class Training(ApiModel):
     """Rows per device and forward pass. Default: 8."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Forward passes per optimiser step. Default: 1."""
+    batch_size: Annotated[int, Field(ge=1, le=16_777_216)] | None = None
+    """Rows per optimiser step, whatever the number of devices, instead of gradientAccumulationSteps; each pass takes at
+    most perDeviceBatchSize of them."""
+    parallelism: Parallelism | None = None
+    """DDP keeps a whole model on each device, FSDP divides it; Auto takes DDP where that fits. Default: Auto."""
     warmup_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Share of the steps during which the learning rate rises. Default: 0."""
     scheduler: Scheduler | None = None
@@ -145,6 +158,13 @@ class Training(ApiModel):
 
     rules: ClassVar = (
         at_most_one("epochs", "maxSteps", "remove one"),
+        at_most_one("batchSize", "gradientAccumulationSteps", "remove one"),
+        Rule(
+            "!has(self.quantization) || !has(self.parallelism) || self.parallelism != 'FSDP'",
+            "FSDP cannot divide weights in 4 bits; take DDP or Auto, or remove quantization",
+            lambda t: t.quantization is None or t.parallelism != Parallelism.FSDP,
+            "parallelism",
+        ),
         only_with(
             "quantization",
             "has(self.adapter)",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import ADAPTER, MANIFEST, MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
 from lmft_api.wire.run_file import Stage, spec_hash
@@ -51,6 +52,8 @@ def check(context: RunContext) -> Start | Result:
     """
     settings = context.settings
     refuse_forbidden_code(context.run, settings)
+    if not context.in_pod:
+        refuse_several_devices(settings)
     store = context.run_store()
     store.probe_write()
     if done := finished_before(context, store):
@@ -65,6 +68,25 @@ def check(context: RunContext) -> Start | Result:
     if settings.training.quantization is not None and not (context.run.stage == Stage.PREPARE and settings.gpus):
         require_nf4(device)
     return Start(store, began, begin_attempt(context, store), arithmetic, trainer_class, callbacks)
+
+
+def refuse_several_devices(settings: Settings) -> None:
+    """On a laptop a run is one process on one device.
+
+    Raises:
+        InvalidError: the manifest asks for more.
+    """
+    here = "or apply the manifest to a cluster, whose operator starts the processes of several"
+    problems = [
+        f"spec.resources.{field}: lmft run trains on {what}; set {fewest}, {here}"
+        for field, number, what, fewest in (
+            ("gpusPerNode", settings.gpus, "one GPU or the CPU", "0 or 1"),
+            ("nodes", settings.nodes, "this machine alone", "1"),
+        )
+        if number > 1
+    ]
+    if problems:
+        raise InvalidError(problems)
 
 
 def finished_before(context: RunContext, store: Store) -> Result | None:

@@ -13,6 +13,7 @@ from lmft_api.addresses import admits, decoded
 from lmft_api.manifest.validation import Problem
 from lmft_api.schema.rules import amount
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.fields import QUEUE_LABEL
 from lmft_api.spec.pod import EnvVar
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
 
@@ -66,10 +67,15 @@ def _resources(spec: LMFineTuneSpec, rules: PolicyRules, job: JobSettings) -> It
     resources = spec.resources
     if resources is None:
         return
-    if rules.max_gpus is not None and (resources.gpus_per_node or 0) > rules.max_gpus:
-        yield _refused(
-            "spec.resources.gpusPerNode", f"{resources.gpus_per_node} GPUs; at most {rules.max_gpus}", "policy.maxGpus"
-        )
+    nodes, gpus = resources.nodes or 1, resources.gpus_per_node or 0
+    if nodes > rules.max_nodes:
+        yield _refused("spec.resources.nodes", f"{nodes} nodes; at most {rules.max_nodes}", "policy.maxNodes")
+    if rules.max_gpus is not None and nodes * gpus > rules.max_gpus:
+        wanted = f"{gpus} GPUs" if nodes == 1 else f"{nodes * gpus} GPUs on {nodes} nodes"
+        yield _refused("spec.resources.gpusPerNode", f"{wanted}; at most {rules.max_gpus}", "policy.maxGpus")
+    if resources.elastic is not None and QUEUE_LABEL in job.labels:
+        words = f"the platform's queue (job.labels, {QUEUE_LABEL}) admits all pods or none; remove it"
+        yield Problem("spec.resources.elastic", words)
     for field, given, most, rule in (
         ("cpu", resources.cpu, rules.max_cpu, "policy.maxCpu"),
         ("memory", resources.memory, rules.max_memory, "policy.maxMemory"),

@@ -116,7 +116,9 @@ class PolicyRules(Section):
     push_to_hub: tuple[str, ...] = ("*",)
     """Repositories that ``spec.output.pushToHub`` may name."""
     max_gpus: Annotated[int, Field(ge=0)] | None = None
-    """Most GPUs of a run."""
+    """Most GPUs of a run: nodes times GPUs of each."""
+    max_nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Most nodes of a run. Pods of a run on several reach each other over a network that must keep others out."""
     max_cpu: Positive | None = None
     """Most CPUs of a run; the CPU limit of runs that set none in ``spec.resources``."""
     max_memory: Positive | None = None
@@ -153,7 +155,11 @@ class PolicyRules(Section):
     )
     """Keys of ``spec.podTemplate.labels``. Others may make the pod a backend of somebody's Service, or let it through a
     NetworkPolicy."""
-    annotation_keys: tuple[str, ...] = ("cluster-autoscaler.kubernetes.io/safe-to-evict",)
+    annotation_keys: tuple[str, ...] = (
+        "cluster-autoscaler.kubernetes.io/safe-to-evict",
+        "kueue.x-k8s.io/podset-required-topology",
+        "kueue.x-k8s.io/podset-preferred-topology",
+    )
     """Keys of ``spec.podTemplate.annotations``. Others may steer injectors: sidecars of any image, mounts of any
     Secret, cloud roles, devices."""
     toleration_keys: tuple[str, ...] = ("*",)

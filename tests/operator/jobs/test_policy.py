@@ -252,6 +252,14 @@ def test_a_folder_on_a_shared_volume_is_found_out_however_it_is_spelt():
 
 CONFIGURED = [
     ("policy: {maxGpus: 0}", {"resources": {"gpusPerNode": 1}}, "policy.maxGpus"),
+    ("policy: {maxNodes: 4, maxGpus: 8}", {"resources": {"nodes": 3, "gpusPerNode": 3}}, "policy.maxGpus"),
+    ("policy: {maxNodes: 4}", {"resources": {"nodes": 5}}, "policy.maxNodes"),
+    ("{}", {"resources": {"nodes": 2}}, "policy.maxNodes"),
+    (
+        "{policy: {maxNodes: 2}, job: {labels: {kueue.x-k8s.io/queue-name: gpus}}}",
+        {"resources": {"nodes": 2, "elastic": {}}},
+        "job.labels",
+    ),
     ("policy: {maxDeadlineSeconds: 60}", {"activeDeadlineSeconds": 61}, "policy.maxDeadlineSeconds"),
     ("policy: {sources: {hub: [ours/*]}}", {"model": {"name": "theirs/m"}}, "policy.sources.hub"),
     ("policy: {sources: {uris: ['s3://ours/*']}}", {"output": {"uri": "s3://theirs/x"}}, "policy.sources.uris"),
@@ -289,6 +297,9 @@ ALLOWED = [
     ("{}", {"podTemplate": {"tolerations": [{"key": "spot", "operator": "Exists"}]}}),
     ("{}", {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus", "team": "a"}}}),
     ("{}", {"resources": {"gpusPerNode": 1, "gpuResourceName": "nvidia.com/mig-1g.5gb"}}),
+    ("{}", {"resources": {"nodes": 1, "gpusPerNode": 64}}),
+    ("policy: {maxNodes: 4, maxGpus: 8}", {"resources": {"nodes": 4, "gpusPerNode": 2, "elastic": {}}}),
+    ("{}", {"podTemplate": {"annotations": {"kueue.x-k8s.io/podset-required-topology": "rack"}}}),
     ("job: {gpuResourceName: x.y/z}", {"resources": {"gpusPerNode": 1, "gpuResourceName": "x.y/z"}}),
     (
         "policy: {volumes: [lmft-*]}",
