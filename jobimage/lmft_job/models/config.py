@@ -1,7 +1,7 @@
 """Configurations of models: made from a manifest, completed from tokenizer and labels, and their limits."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import transformers
@@ -18,6 +18,9 @@ _NO_LIMIT = 10**9
 _WHERE = "spec.model.fromConfig"
 _CLASSES = ("num_labels", "id2label", "label2id")
 _ONE_LABEL = "single_label_classification"
+_LAYERS = re.compile(r"layers?$")
+_MOST_LAYERS = 4096
+"""More layers than any model has: with millions, building the model would not end."""
 _ACTIVATION = re.compile(r"(^|_)(act|activation)(_|$)")
 _WRONG_TYPE = re.compile(
     r"Validation error for field '(?P<field>\w+)'.*?expected (?P<wanted>\w+), got (?P<got>\w+)", re.DOTALL
@@ -66,6 +69,8 @@ def fresh_config(
         raise InvalidError(
             [f"{_WHERE}.model_type: transformers knows no model type {kind!r}{did_you_mean(kind, list(known.keys()))}"]
         )
+    if too_deep := list(excessive_layers(rest, _WHERE)):
+        raise InvalidError(too_deep)
     if labelled and (wrong_classes := list(_not_of_the_data(rest))):
         raise InvalidError(wrong_classes)
     try:
@@ -98,6 +103,15 @@ def _not_of_the_data(given: dict[str, Any]) -> Iterator[str]:
             "Regression and several labels for a row are not supported"
         )
     given.pop("problem_type", None)
+
+
+def excessive_layers(settings: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Problems with numbers of layers that no model has, in the configuration's parts too."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from excessive_layers(value, f"{where}.{name}")
+        elif _LAYERS.search(name) and isinstance(value, int | float) and value > _MOST_LAYERS:
+            yield f"{where}.{name}: {value:,} layers are too many; at most {_MOST_LAYERS:,} are supported"
 
 
 def _unknown_activations(given: dict[str, Any], reference: Any, where: str) -> Iterator[str]:

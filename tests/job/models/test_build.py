@@ -48,6 +48,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ({"model_type": "gtp2"}, "did you mean gpt2"),
         ({**TINY, "n_layr": 1}, "n_layr: gpt2 has no such setting; did you mean n_layer"),
         ({**TINY, "vocab_size": 10}, "vocab_size: 10 is less than"),
+        (
+            {**TINY, "n_layer": 10**8},
+            "fromConfig.n_layer: 100,000,000 layers are too many; at most 4,096 are supported",
+        ),
+        ({"model_type": "qwen2", "num_hidden_layers": 10**8}, "fromConfig.num_hidden_layers: 100,000,000 layers are"),
+        (
+            {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10**8}},
+            "fromConfig.text_config.num_hidden_layers: 100,000,000 layers are too many",
+        ),
         ({**TINY, "n_layer": "one"}, "spec.model.fromConfig.n_layer: must be a whole number, not 'one'"),
         (
             {**TINY, "layer_norm_epsilon": "1e-5"},
