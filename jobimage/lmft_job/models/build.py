@@ -14,6 +14,7 @@ from lmft_api.text.wording import first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError, JobError
 from lmft_job.models.config import complete_config, excessive_layers, label_settings, require_head
+from lmft_job.models.device import host_memory
 from lmft_job.models.next_token import embedding_rows
 from lmft_job.models.padding_row import hold_padding_row
 from lmft_job.models.sources.files import Say
@@ -113,6 +114,8 @@ def build_model(
     require_head(task, config)
     complete_config(config, task, tokenizer)
     factory = getattr(transformers, tasks.of(task).auto_class)
+    if weights is None:
+        _require_room(factory, config, field, trust_remote_code=trust_remote_code)
     transformers.set_seed(seed)
     if weights is not None:
         built = load_weights(factory, weights, config, task, field, trust_remote_code=trust_remote_code)
@@ -129,6 +132,27 @@ def build_model(
     held = hold_padding_row(built.model)
     repaired = _settle_generation(built.model, tokenizer, field)
     return replace(built, notes=(*built.notes, *held, *repaired), enlarged=enlarged)
+
+
+def _require_room(factory: Any, config: Any, field: str, *, trust_remote_code: bool) -> None:
+    """Refuse a model that is larger than the machine's memory: where memory is overcommitted, building it would end
+    this process or others with no word.
+    """
+    try:
+        with torch.device("meta"):
+            drawn = factory.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    except Exception:
+        # What is wrong with the settings is reported when the model is built.
+        log.debug("the model's size is not known before it is built", exc_info=True)
+        return
+    count, memory = sum(weight.numel() for weight in drawn.parameters()), host_memory()
+    if 4 * count > memory:
+        raise InvalidError(
+            [
+                f"{field}: the model would have {count:,} parameters, {4 * count / 2**30:,.1f} GiB in FP32, and there "
+                f"are {memory / 2**30:,.1f} GiB of memory. Make it smaller, or raise spec.resources.memory"
+            ]
+        )
 
 
 def _require_loadable(factory: Any, model: Any, field: str) -> None:

@@ -110,7 +110,7 @@ def excessive_layers(settings: Mapping[str, Any], where: str) -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from excessive_layers(value, f"{where}.{name}")
-        elif _LAYERS.search(name) and isinstance(value, int | float) and value > _MOST_LAYERS:
+        elif _LAYERS.search(str(name)) and isinstance(value, int | float) and value > _MOST_LAYERS:
             yield f"{where}.{name}: {value:,} layers are too many; at most {_MOST_LAYERS:,} are supported"
 
 

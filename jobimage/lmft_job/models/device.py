@@ -1,8 +1,10 @@
 """Device and precision of a model."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,13 @@ class Arithmetic:
     def evaluation_dtype(self) -> str:
         """Precision of evaluations, for the report."""
         return "float32" if self.autocast is None else f"{str(self.autocast).removeprefix('torch.')} (autocast)"
+
+
+def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of memory of this machine, or of the container's limit if that is lower."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
+    return min(memory, int(limit)) if limit.isdecimal() else memory
 
 
 def device_name(arithmetic: Arithmetic) -> str:

@@ -86,6 +86,15 @@ def test_a_wrong_config_is_refused_with_the_remedy(given: dict[str, Any], words:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("larger", [{"n_embd": 10**8}, {"n_positions": 10**12}, {"vocab_size": 10**12}])
+def test_a_model_larger_than_the_machines_memory_is_refused_before_it_is_built(
+    larger: dict[str, int], tokenizer: Any
+) -> None:
+    config = fresh_config(TINY | larger, tokenizer, None)
+    with pytest.raises(InvalidError, match=r"would have [0-9,]+ parameters, [0-9,.]+ GiB in FP32, and there are"):
+        build_model(Task.CAUSAL_LM, config, tokenizer, None, "spec.model.fromConfig", seed=1)
+
+
 CLASSIFIER = {"model_type": "distilbert", "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
 OF_THE_DATA: list[tuple[dict[str, Any], str]] = [
     ({"num_labels": 3}, "num_labels: the classes are those of spec.dataset.labelField in the data; remove it"),
