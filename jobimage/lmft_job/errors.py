@@ -81,6 +81,15 @@ class UnavailableError(JobError):
         super().__init__(reason, message)
 
 
+class PeersError(JobError):
+    """Other ranks or pods did not come, were lost, or cannot be reached: another attempt may find them."""
+
+    exit_code = ExitCode.PEERS
+
+    def __init__(self, message: str, reason: Reason = Reason.PEERS_MISSING) -> None:
+        super().__init__(reason, message)
+
+
 class NewerReleaseError(JobError):
     """A newer release wrote the input. An attempt with that release's image can read it: not a failure of the run."""
 

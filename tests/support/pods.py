@@ -49,6 +49,10 @@ class Pod:
             assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.log
             time.sleep(0.01)
 
+    def until_welcome(self) -> None:
+        """Wait until the first pod of its attempt has heard of it."""
+        self.until("the first pod hears this one")
+
     def end(self) -> tuple[int, Any]:
         """Its exit code and the decoded termination message."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -4,8 +4,9 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,19 +15,28 @@ from pydantic import ValidationError
 from lmft_api import __version__
 from lmft_api.reasons import ExitCode, Reason
 from lmft_api.text.shown import one_line
+from lmft_api.wire.ranks import RANK, is_rank
 from lmft_api.wire.result import Result, encode
-from lmft_api.wire.run_file import POD_UID_VARIABLE, RUN_FILE, SECRETS_FOLDER, TERMINATION_LOG, RunFile
+from lmft_api.wire.run_file import POD_UID_VARIABLE, RunFile
 from lmft_api.wire.versions import NewerFormatError
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import Ending, conclude, with_progress
+from lmft_job.distributed.diagnosis import doing, peers_error, waits_for_others
+from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError, NewerReleaseError
 from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.observers.events import Observer
 from lmft_job.observers.reporter import Endpoint, ProgressReporter
+from lmft_job.pod.plan import options_of
+from lmft_job.pod.ranks import CACHE, rank_folder
+from lmft_job.pod.verdict import RankExit
 from lmft_job.process.grace import end_in_time
 from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import Interrupt, replace_process
+
+WAITING_SECONDS = 5.0
+"""A rank that its watchdog finds waiting for others ends later than the rank that hangs: that one is to be named."""
 
 
 class _TerminationMessage:
@@ -49,17 +59,13 @@ class _TerminationMessage:
 
 def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
     """Run the attempt that the run file describes; returns the exit code. A result is written for every ending."""
-    options = _options(arguments)
+    options = options_of(arguments)
     quiet_libraries()
     scrubber = Scrubber(options.secrets)
     sys.stdout, sys.stderr = scrubber.stream(sys.stdout), scrubber.stream(sys.stderr)
     message = _TerminationMessage(options.termination_log, scrubber)
     with ExitStack() as stack:
-        console = stack.enter_context(ConsoleObserver(stopping=lambda: interrupt.requested))
-        observers: list[Observer] = [console]
-        endpoint = Endpoint.from_environment()
-        if endpoint is not None:
-            observers.append(stack.enter_context(ProgressReporter(endpoint, say=console.note)))
+        observers = _observers(stack, interrupt)
         contexts: list[RunContext] = []
 
         def run() -> Result:
@@ -68,7 +74,12 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
             with context.phase("imports"):
                 from lmft_job.recipe import run
 
-            return run(context)
+            try:
+                return run(context)
+            except Exception as error:
+                if not context.world.alone and (lost := peers_error(error)) is not None:
+                    raise lost from error
+                raise
 
         ending = conclude(run, interrupt)
         result = with_progress(ending, contexts[0] if contexts else None)
@@ -76,22 +87,25 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
         if ending.exit_code == ExitCode.INTERRUPTED:
             # Nobody types a command in a pod: the operator starts the next attempt.
             step = result.checkpoint.step if result.checkpoint else None
-            console.note(
-                f"{result.message}; " + (f"checkpoint {step} is saved" if step else "no checkpoint to keep yet")
-            )
-    if ending.exit_code != ExitCode.DONE:
+            note = f"{result.message}; " + (f"checkpoint {step} is saved" if step else "no checkpoint to keep yet")
+            Broadcast(observers).note(note)
+    if ending.exit_code != ExitCode.DONE and not is_rank(os.environ):
+        # Of several processes the pod's first says why it ended, once.
         for problem in ending.problems:
             print(one_line(problem), file=sys.stderr)
     return ending.exit_code
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="lmft-job", description="Run one attempt of an LMFineTune.")
-    parser.add_argument("--run-file", type=Path, default=Path(RUN_FILE))
-    parser.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG))
-    parser.add_argument("--secrets", type=Path, default=Path(SECRETS_FOLDER))
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lmft")
-    return parser.parse_args(arguments)
+def _observers(stack: ExitStack, interrupt: Interrupt) -> list[Observer]:
+    """What people see; of several ranks the first shows it."""
+    if os.environ.get(RANK, "0") != "0":
+        return []
+    console = stack.enter_context(ConsoleObserver(stopping=lambda: interrupt.requested))
+    observers: list[Observer] = [console]
+    endpoint = Endpoint.from_environment()
+    if endpoint is not None:
+        observers.append(stack.enter_context(ProgressReporter(endpoint, say=console.note)))
+    return observers
 
 
 def _context(
@@ -102,35 +116,70 @@ def _context(
     scrubber: Scrubber,
     interrupt: Interrupt,
 ) -> RunContext:
-    work: Path = options.work
+    world = _world()
+    work: Path = options.work if world.alone else rank_folder(options.work, world.rank)
     folder = work / "attempt"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    def end_now(result: Result, code: ExitCode) -> None:
+    def end_now(result: Result, code: int) -> None:
         # The main thread hangs, so only the thread that calls this can report it.
         message.write(result)
         print(one_line(result.message), file=sys.stderr, flush=True)
         os._exit(code)
 
+    def hung(words: str) -> None:
+        end_now(Result(reason=Reason.HUNG, message=words), ExitCode.HUNG)
+
+    def restart() -> None:
+        replace_process(interrupt, "lmft_job.pod", arguments)
+
     context = RunContext(
         run=_read_run_file(options.run_file),
         in_pod=True,
         folder=folder,
-        cache=Path(os.environ.get("LMFT_CACHE") or work / "cache"),
+        cache=Path(os.environ.get(CACHE) or options.work / "cache"),
         secrets=options.secrets,
         observer=observer,
         scrubber=scrubber,
-        hung=lambda message: end_now(Result(reason=Reason.HUNG, message=message), ExitCode.HUNG),
+        hung=hung if world.alone else lambda words: _hung_among_ranks(words, end_now),
         interrupt=interrupt,
-        restart=lambda: replace_process(interrupt, "lmft_job.pod", arguments),
+        restart=restart if world.alone else lambda: _leave_to_restart(context, end_now),
         pod=os.environ.get(POD_UID_VARIABLE, ""),
+        world=world,
     )
     if grace := context.grace:
         words = f"stopped by SIGTERM, and did not end within {grace.for_all:g} seconds"
         ending = Ending(ExitCode.INTERRUPTED, Result(reason=Reason.INTERRUPTED, message=words))
         end_in_time(grace, lambda: end_now(with_progress(ending, context), ExitCode.INTERRUPTED))
     return context
+
+
+def _world() -> World:
+    try:
+        return World.from_environment(os.environ)
+    except ValueError as error:
+        raise InvalidError([str(error)]) from error
+
+
+def _hung_among_ranks(words: str, end_now: Callable[[Result, int], None]) -> None:
+    """End a rank that makes no progress: at once if it hangs itself, later if it waits for one that does."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    what = f"It was in {doing(frame)}"
+    if waits_for_others(frame):
+        time.sleep(WAITING_SECONDS)
+        end_now(
+            Result(reason=Reason.HUNG, message=f"{words}. {what}, where ranks wait for each other"), RankExit.WAITING
+        )
+    end_now(Result(reason=Reason.HUNG, message=f"{words}. {what}"), ExitCode.HUNG)
+
+
+def _leave_to_restart(context: RunContext, end_now: Callable[[Result, int], None]) -> None:
+    """End a rank so that all start again, with the stored adjustment; raises if a stop was requested instead."""
+    context.interrupt.check()
+    note = context.progress.adjustments[-1] if context.progress.adjustments else "out of accelerator memory"
+    ending = Ending(ExitCode.INTERRUPTED, Result(reason=Reason.INTERRUPTED, message=note))
+    end_now(with_progress(ending, context), RankExit.RESTART)
 
 
 def _read_run_file(path: Path) -> RunFile:

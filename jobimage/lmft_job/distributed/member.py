@@ -1,0 +1,34 @@
+"""What a process does first that a pod's first process started as a rank. Imports nothing heavy."""
+
+import ctypes
+import faulthandler
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TextIO
+
+PARENT = "LMFT_LAUNCHER_PID"
+"""Process that a rank must not outlive."""
+STACKS = "LMFT_STACKS_FILE"
+"""File for the stacks of a rank's threads."""
+STACKS_SIGNAL = signal.SIGUSR1
+"""A rank writes the stacks of its threads into its file, whatever it is doing."""
+_SET_PARENT_DEATH_SIGNAL = 1
+_open: list[TextIO] = []
+
+
+def become_rank(environment: Mapping[str, str]) -> None:
+    """From now on this process dies with the one that started it, and can be asked for its stacks.
+
+    torchrun sets neither variable, and a rank that it started does without both.
+    """
+    if parent := environment.get(PARENT):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        if str(os.getppid()) != parent:
+            os._exit(128 + signal.SIGKILL)
+    if path := environment.get(STACKS):
+        stacks = open(path, "w")  # noqa: SIM115 - as long as the process
+        faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
+        _open.append(stacks)
