@@ -29,7 +29,7 @@ def on_stop(do):
 """
 
 
-def free_ports(count: int = 2) -> int:
+def free_ports(count: int = 3) -> int:
     """The first of several ports in a row that nobody listens on."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as server:

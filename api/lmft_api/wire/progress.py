@@ -40,6 +40,8 @@ class MetricName(StrEnum):
     LOST_STEPS = "lost_steps"
     PHASE = "phase"
     """What the job does just now, a :class:`JobPhase`; sent at once when it changes."""
+    STRAGGLER = "straggler"
+    """The rank that every step waits for, ``rank 3 on node-b (1.8 times the median)``; empty once there is none."""
 
 
 class JobPhase(StrEnum):

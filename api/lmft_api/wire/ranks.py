@@ -19,7 +19,7 @@ GROUP_RANK = "GROUP_RANK"
 MASTER_ADDR = "MASTER_ADDR"
 """Where the processes meet: the name of the first pod."""
 MASTER_PORT = "MASTER_PORT"
-"""Port of the meeting, torch's; the next one is :func:`heartbeat_port`."""
+"""Port of the meeting, torch's; the next two are :func:`heartbeat_port` and :func:`probe_port`."""
 
 NODES_VARIABLE = "LMFT_NODES"
 """Pods of the attempt."""
@@ -35,6 +35,8 @@ RENDEZVOUS_VARIABLE = "LMFT_RENDEZVOUS_SECONDS"
 DEFAULT_MASTER_PORT = 29500
 RENDEZVOUS_SECONDS = 600.0
 """Seconds from the start of its container for which a pod waits for the others."""
+PATIENT_RENDEZVOUS_SECONDS = 86_400
+"""The same for ranks whose pods are known to have come: another may still fetch a model."""
 RANK_FAILED_SECONDS = 3.0
 """Seconds from the failure of a rank until the others of the attempt are killed: time for a cause of their own."""
 
@@ -42,6 +44,11 @@ RANK_FAILED_SECONDS = 3.0
 def heartbeat_port(master_port: int) -> int:
     """Port at which the first pod hears from the first processes of the others."""
     return master_port + 1
+
+
+def probe_port(master_port: int) -> int:
+    """Port of the first pod that stands for all others: gloo and NCCL open ports that nobody knows beforehand."""
+    return master_port + 2
 
 
 def torchrun_variables(nodes: int, index: int, per_node: int, address: str, port: int) -> dict[str, str]:

@@ -56,6 +56,11 @@ class Broadcast(Observer):
             observer.checkpoint(step)
 
     @override
+    def straggler(self, rank: str) -> None:
+        for observer in self._observers:
+            observer.straggler(rank)
+
+    @override
     def note(self, text: str) -> None:
         for observer in self._observers:
             observer.note(text)

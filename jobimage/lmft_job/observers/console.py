@@ -156,6 +156,11 @@ class ConsoleObserver(Observer):
         self.note(resume_note(point, saved_by))
 
     @override
+    def straggler(self, rank: str) -> None:
+        if rank:
+            self.note(f"every step waits for {rank}")
+
+    @override
     def note(self, text: str) -> None:
         self._line("note", text, style="yellow")
 

@@ -100,6 +100,12 @@ class Observer:
     def checkpoint(self, step: int) -> None:
         """The checkpoint of a step is complete in storage."""
 
+    def straggler(self, rank: str) -> None:
+        """All other ranks wait for this one, step by step: ``rank 3 on node-b (1.8 times the median)``.
+
+        Empty once there is none.
+        """
+
     def note(self, text: str) -> None:
         """One line of notice: a damaged checkpoint skipped, the batch halved."""
 

@@ -212,6 +212,11 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         self._put(checkpoint_step=step)
         self._wake.set()
 
+    @override
+    def straggler(self, rank: str) -> None:
+        with self._lock:
+            self._state.note(MetricName.STRAGGLER, rank)
+
     def _put(self, **figures: float | None) -> None:
         with self._lock:
             self._state.put(**figures)

@@ -20,7 +20,7 @@ from lmft_job.distributed.reach import Trouble, UnreachableError, connect
 from lmft_job.errors import PeersError
 from lmft_job.pod.messages import Beat, Bye, Cause, Hello, Message, NotUnderstoodError, Reader, Stop, Welcome, encode
 from lmft_job.pod.plan import PodPlan
-from lmft_job.pod.verdict import missing, port_of_heartbeats, where_of
+from lmft_job.pod.verdict import missing, where_of
 
 BEAT_SECONDS = 0.5
 SILENCE_SECONDS = 6.0
@@ -30,7 +30,7 @@ _TICK_SECONDS = 0.1
 _RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 1.0
 _STRANGERS = 32
-"""Connections that have not said who they are; one more replaces the oldest."""
+"""Connections that have not said who they are, beyond one a pod; one more replaces the oldest."""
 
 
 class Peers(Protocol):
@@ -130,26 +130,24 @@ class FirstPod(_Post):
         self._links: list[_Link] = []
         self._present: dict[int, Hello] = {}
         self._waited = False
-        dual = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual else socket.AF_INET
+        self._listener = _listen(plan.heartbeats)
         try:
-            self._listener = socket.create_server(
-                ("", port_of_heartbeats(plan)), family=family, backlog=512, dualstack_ipv6=dual
-            )
-        except OSError as error:
-            raise PeersError(
-                f"port: the first pod cannot listen on {port_of_heartbeats(plan)} ({first_line(error)})",
-                Reason.NETWORK_UNREACHABLE,
-            ) from error
-        self._listener.setblocking(False)
+            self._probe = _listen(plan.probe)
+        except PeersError:
+            self._listener.close()
+            raise
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector, self._listener:
-            selector.register(self._listener, selectors.EVENT_READ)
+        with selectors.DefaultSelector() as selector, self._listener, self._probe:
+            for listener in (self._listener, self._probe):
+                selector.register(listener, selectors.EVENT_READ)
             beaten = self._clock()
             while not self._closing.is_set():
                 for key, _ in selector.select(_TICK_SECONDS):
-                    if key.data is None:
+                    if key.fileobj is self._probe:
+                        with suppress(OSError):
+                            self._probe.accept()[0].close()
+                    elif key.data is None:
                         self._accept(selector)
                     elif key.data in self._links:
                         self._read(key.data, selector)
@@ -170,7 +168,7 @@ class FirstPod(_Post):
         except OSError:
             return  # it has gone again, or there are too many files open
         strangers = [link for link in self._links if link.hello is None]
-        if len(strangers) >= _STRANGERS:
+        if len(strangers) >= _STRANGERS + self.plan.nodes:
             self._drop(strangers[0], selector)
         link = _Link(connection, self._clock())
         self._links.append(link)
@@ -299,14 +297,29 @@ class OtherPod(_Post):
                 self._in.put(unreached(trouble, self.plan))
                 return None
             try:
-                return self._greet(_Link(connect(self.plan.address, port_of_heartbeats(self.plan)), self._clock()))
+                self._probe_others()
+                return self._greet(_Link(connect(self.plan.address, self.plan.heartbeats), self._clock()))
             except UnreachableError as error:
                 trouble = error
             except (OSError, NotUnderstoodError):
-                where = f"{self.plan.address}:{port_of_heartbeats(self.plan)}"
+                where = f"{self.plan.address}:{self.plan.heartbeats}"
                 words = f"port: what answers at {where} is not the first pod of this attempt"
                 trouble = UnreachableError(Trouble.PORT, words)
         return None
+
+    def _probe_others(self) -> None:
+        """Whether more than the ports of the Service is open; raises UnreachableError.
+
+        Without it a policy that lets only those through would show as a hang, in torch's first collective.
+        """
+        connect(self.plan.address, self.plan.heartbeats).close()
+        try:
+            connect(self.plan.address, self.plan.probe).close()
+        except UnreachableError as error:
+            raise UnreachableError(
+                Trouble.POLICY,
+                f"the first pod's port {self.plan.heartbeats} is open, {self.plan.probe} is not: {error}",
+            ) from error
 
     def _greet(self, link: _Link) -> _Link:
         plan = self.plan
@@ -348,6 +361,18 @@ def unreached(error: UnreachableError, plan: PodPlan) -> Cause:
     reason = Reason.PEERS_MISSING if error.trouble == Trouble.ABSENT else Reason.NETWORK_UNREACHABLE
     words = f"{error} (tried for {plan.rendezvous:g} seconds)"
     return Cause(plan.index, words, reason, ExitCode.PEERS, at_once=True)
+
+
+def _listen(port: int) -> socket.socket:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        listener = socket.create_server(("", port), family=family, backlog=512, dualstack_ipv6=dual)
+    except OSError as error:
+        words = f"port: the first pod cannot listen on {port} ({first_line(error)})"
+        raise PeersError(words, Reason.NETWORK_UNREACHABLE) from error
+    listener.setblocking(False)
+    return listener
 
 
 def _finish(links: list[_Link]) -> None:

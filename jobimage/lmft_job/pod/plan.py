@@ -45,6 +45,16 @@ class PodPlan:
     rendezvous: float = ranks.RENDEZVOUS_SECONDS
 
     @property
+    def heartbeats(self) -> int:
+        """Port of the first pod for heartbeats."""
+        return ranks.heartbeat_port(self.port or ranks.DEFAULT_MASTER_PORT)
+
+    @property
+    def probe(self) -> int:
+        """Port of the first pod that stands for all others."""
+        return ranks.probe_port(self.port or ranks.DEFAULT_MASTER_PORT)
+
+    @property
     def first_rank(self) -> int:
         """Number of this pod's first rank among all."""
         return self.index * self.per_node
@@ -96,7 +106,7 @@ def _plan(file: dict[str, Any], nodes: int, per_node: int, environment: Mapping[
     several = nodes > 1
     index = number(ranks.INDEX_VARIABLE, None if several else 0, 0, nodes - 1) if several else 0
     given = several or ranks.MASTER_PORT in environment
-    port = number(ranks.MASTER_PORT, ranks.DEFAULT_MASTER_PORT, 1, 65534) if given else None
+    port = number(ranks.MASTER_PORT, ranks.DEFAULT_MASTER_PORT, 1, 65533) if given else None
     seconds = number(ranks.RENDEZVOUS_VARIABLE, int(ranks.RENDEZVOUS_SECONDS), 1, 86_400)
     address = environment.get(ranks.MASTER_ADDR, "") if several else "127.0.0.1"
     if not address:

@@ -63,6 +63,7 @@ def environment_of(
     found = dict(environment) | wire.rank_variables(plan.nodes, plan.index, plan.per_node, local, plan.address, port)
     found.setdefault(THREADS, str(max(1, cpus // plan.per_node)))
     found.setdefault(CACHE, str(work / "cache"))
+    found[wire.RENDEZVOUS_VARIABLE] = str(wire.PATIENT_RENDEZVOUS_SECONDS)
     found[PARENT] = str(os.getpid())
     found[STACKS] = str(stacks_file(work, plan.first_rank + local))
     if gpus:

@@ -11,7 +11,6 @@ from enum import IntEnum
 
 from lmft_api.reasons import FINAL_EXIT_CODES, ExitCode, Reason, reason_of_exit
 from lmft_api.text.wording import in_words, sentence
-from lmft_api.wire.ranks import DEFAULT_MASTER_PORT, heartbeat_port
 from lmft_api.wire.result import Result
 from lmft_job.pod.messages import Cause
 from lmft_job.pod.plan import PodPlan
@@ -239,12 +238,7 @@ def missing(present: Mapping[int, object], plan: PodPlan) -> Cause | None:
     pods = f"pod {names} of the attempt has" if len(absent) == 1 else f"pods {names} of the attempt have"
     words = (
         f"{pods} not come within {plan.rendezvous:g} seconds: {len(absent)} of {plan.nodes}. Not scheduled, still "
-        f"pulling the image, or kept from port {port_of_heartbeats(plan)} of the first pod"
+        f"pulling the image, or kept from port {plan.heartbeats} of the first pod"
         f"{where_of(plan.pod, plan.node)}"
     )
     return Cause(plan.index, words, Reason.PEERS_MISSING, ExitCode.PEERS, at_once=True)
-
-
-def port_of_heartbeats(plan: PodPlan) -> int:
-    """Port of the heartbeats."""
-    return heartbeat_port(plan.port or DEFAULT_MASTER_PORT)

@@ -4,6 +4,7 @@ The decision on a run does not use reports and says Training as long as a pod tr
 last is kept until the next patch is due, so that a look in between changes nothing.
 """
 
+import re
 from dataclasses import dataclass
 
 from lmft_api.reasons import Phase, Reason
@@ -26,6 +27,9 @@ _SAID = {
     JobPhase.SAMPLING: (Reason.EVALUATING, "Answering the prompts"),
     JobPhase.SAVING: (Reason.TRAINING, "Saving model and report"),
 }
+
+
+_RANK = re.compile(r"rank [0-9]{1,6}( on [a-z0-9.-]{1,63})? \([0-9.]{1,5} times the median\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +136,18 @@ def _with_activity(after: LMFineTuneStatus, report: ProgressReport, now: float) 
         return after  # preparing; merged() has kept the decided condition
     told = report.status.metric(MetricName.PHASE)
     where = f"step {progress.step} of {progress.total_steps}" if progress and progress.step is not None else ""
-    resumed = _resumed(after, condition.message)
+    resumed = _resumed(after, condition.message) + _straggler(report)
     if told in _SAID:
         reason, words = _SAID[JobPhase(str(told))]
         return _conditioned(after, reason, f"{words}, {where or 'before training'}.{resumed}", now)
     whole = f"{where}.{resumed}" if where and resumed else where or condition.message
     return _conditioned(after, Reason.TRAINING, whole, now)
+
+
+def _straggler(report: ProgressReport) -> str:
+    """The rank that every step waits for; a user's own image may send anything under this name."""
+    rank = report.status.metric(MetricName.STRAGGLER) or ""
+    return f" Every step waits for {rank}." if _RANK.fullmatch(rank) else ""
 
 
 def _resumed(status: LMFineTuneStatus, runs: str) -> str:

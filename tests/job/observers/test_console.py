@@ -246,6 +246,7 @@ def test_all_observers_hear_every_event_in_order(clock: Clock) -> None:
     play(observer, clock, demo_report())
     observer.phase(JobPhase.SAVING)
     observer.note("a note")
+    observer.straggler("rank 3")
     observer.interrupted(None, "again")
 
     events = [name for name in vars(Observer) if not name.startswith("_")]

@@ -49,6 +49,7 @@ def test_what_is_sent_goes_by_names_that_the_operator_knows():
     reporter.step(StepDone(5, 10, 0.5, 3.5, 1e-5, 1000.0))
     reporter.evaluation(figures)
     reporter.checkpoint(5)
+    reporter.straggler("rank 3")
 
     sent = {metric.name for metric in reporter._state.message().trainer_status.metrics}
 

@@ -110,6 +110,16 @@ def test_what_the_job_does_shows_at_once_and_only_what_is_known(phase, reason, m
     assert life.written.phase == "Training"
 
 
+def test_a_rank_that_every_step_waits_for_is_named_with_its_node():
+    life = Life()
+    life.hear(1000)
+    life.hear(1040, straggler="rank 3 on gpu-b (1.8 times the median)")
+    assert life.shown == ("Training", "step 1 of 9. Every step waits for rank 3 on gpu-b (1.8 times the median).")
+    for other in ("", "rank 3", "rank 3 on gpu-b (1.8 times the median) ::error::", "rank x (1 times the median)"):
+        life.hear(life.received.report.received + 40, straggler=other)
+        assert life.shown == ("Training", "step 1 of 9")
+
+
 def test_the_baseline_is_evaluated_before_training():
     life = Life()
     life.received = replace(life.received, report=report(1000, phase="Evaluating"))
