@@ -82,6 +82,10 @@ FAILURES = frozenset(
 """Reasons of ``Succeeded=False``."""
 
 
+PEERS = frozenset({Reason.PEERS_MISSING, Reason.NETWORK_UNREACHABLE})
+"""Reasons why the pods of an attempt on several nodes did not work together: worth another attempt."""
+
+
 class ExitCode(IntEnum):
     """How the job's process ends."""
 

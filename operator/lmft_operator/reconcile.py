@@ -19,6 +19,7 @@ from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
+from lmft_operator.cluster import services
 from lmft_operator.cluster.client import Cluster
 from lmft_operator.cluster.errors import (
     ClusterError,
@@ -36,7 +37,7 @@ from lmft_operator.decide.run import decide
 from lmft_operator.domain import alterations
 from lmft_operator.domain.facts import Key, Observed, RunFacts, job_facts
 from lmft_operator.domain.plan import Plan
-from lmft_operator.jobs import manifest, policy
+from lmft_operator.jobs import manifest, peers, policy
 from lmft_operator.process import metrics
 from lmft_operator.process.logs import about
 from lmft_operator.settings import OperatorSettings
@@ -183,6 +184,8 @@ class Reconciler:
         uids = {job.name: job.uid for job in seen.jobs}
         for name in decision.delete_jobs:
             await self._delete_job(run.key, name, uids[name])
+        for number in decision.delete_services:
+            await services.withdraw(self._cluster, run.key.namespace, peers.service_name(run.uid, number), run.uid)
         if decision.create is not None:
             problem = await self._create(run, spec, decision.create)
             if problem is not None:
@@ -213,9 +216,19 @@ class Reconciler:
     async def _create(self, run: RunFacts, spec: LMFineTuneSpec, plan: Plan) -> ClusterError | None:
         """Create the Job of an attempt; when admission refuses it, returns why."""
         rules = self._settings.policy.for_namespace(run.key.namespace)
-        job = manifest.build(plan, run, spec, self._settings, rules, self._progress_ca())
+        other = manifest.job_name(run.key.name, plan.attempt, plan.stage, run.uid, plan.nodes)
+
+        def build(name: str) -> dict[str, Any]:
+            return manifest.build(replace(plan, name=name), run, spec, self._settings, rules, self._progress_ca())
+
+        job = build(plan.name)
         try:
-            created = await self._create_or_adopt(run, job, plan)
+            if plan.nodes > 1:
+                await services.provide(self._cluster, peers.service(job), run.uid)
+            created = await self._create_or_adopt(run, job) or await self._create_or_adopt(run, build(other))
+            if created is None:
+                words = f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them."
+                raise NameTakenError(409, words)
         except ClusterError as problem:
             if not isinstance(problem, ForbiddenError | InvalidObjectError | NameTakenError | SilentError) and (
                 not admission.at_work(str(problem))
@@ -229,7 +242,7 @@ class Reconciler:
             self._cache.job_withdrawn(created)
             await self._delete_job(run.key, created["metadata"]["name"], created["metadata"]["uid"])
             return InvalidObjectError(422, words)
-        if changes := alterations.altered(created["spec"]):
+        if changes := alterations.altered(created["spec"], plan.nodes):
             logger.warning("%s", alterations.explained(changes), **about(run.key))
             self._post(run, Notice(True, CHANGED, alterations.explained(changes)))
         self._created.append(time.monotonic())
@@ -237,26 +250,23 @@ class Reconciler:
         self._cache.job_written(created)
         return None
 
-    async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any], plan: Plan) -> dict[str, Any]:
-        """The Job: created now, or ours from before a crash; under a second name if the first is somebody else's."""
-        other = manifest.job_name(run.key.name, plan.attempt, plan.stage, run.uid)
-        for name in (plan.name, other):
-            job["metadata"]["name"] = name
-            try:
-                return await self._cluster.create_job(job)
-            except ConflictError as problem:
-                if admission.at_work(str(problem)):
-                    raise  # a webhook chooses the status of its refusal
-                existing = await self._existing(run.key, name)
-                if existing is None:
-                    raise
-                facts = job_facts(existing)
-                if facts.owner == run.uid:
-                    return existing
-                if self._cache.buried(facts.uid) and (words := alterations.unusable(job, existing)):
-                    # Withdrawn a moment ago, and the garbage collector has yet to remove it: the refusal stands.
-                    raise InvalidObjectError(422, words) from problem
-        raise NameTakenError(409, f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them.")
+    async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any]) -> dict[str, Any] | None:
+        """The Job: created now, or ours from before a crash; None if its name is somebody else's."""
+        try:
+            return await self._cluster.create_job(job)
+        except ConflictError as problem:
+            if admission.at_work(str(problem)):
+                raise  # a webhook chooses the status of its refusal
+            existing = await self._existing(run.key, job["metadata"]["name"])
+            if existing is None:
+                raise
+            facts = job_facts(existing)
+            if facts.owner == run.uid:
+                return existing
+            if self._cache.buried(facts.uid) and (words := alterations.unusable(job, existing)):
+                # Withdrawn a moment ago, and the garbage collector has yet to remove it: the refusal stands.
+                raise InvalidObjectError(422, words) from problem
+            return None
 
     async def _existing(self, key: Key, name: str) -> dict[str, Any] | None:
         try:

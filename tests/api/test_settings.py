@@ -1,5 +1,7 @@
 """Defaults: the tutorials' numbers by task, and what a manifest says instead."""
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import resolve
 from lmft_api.wire.layout import run_id
-from lmft_api.wire.run_file import MUTABLE_FIELDS, RunFile, spec_hash
+from lmft_api.wire.run_file import MUTABLE_FIELDS, RunFile, same_spec, spec_hash
 
 PLAIN: dict[str, Any] = {"model": {"name": "gpt2"}, "dataset": {"name": "a/b"}}
 
@@ -103,6 +105,37 @@ def test_the_hash_of_a_spec_ignores_what_may_change_and_sees_what_may_not():
     assert spec_hash(spec(**changes)) == spec_hash(spec())
     assert spec_hash(spec(training={"seed": 1})) != spec_hash(spec())
     assert spec_hash(LMFineTuneSpec.parse(dict(reversed(PLAIN.items())))) == spec_hash(spec())
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{}, {"nodes": 2}, {"gpusPerNode": 1}, {"nodes": 4, "gpusPerNode": 8, "elastic": {"minNodes": 2}}],
+    ids=str,
+)
+def test_the_hash_of_a_spec_ignores_the_number_of_devices(resources: dict[str, Any]):
+    assert spec_hash(spec(resources=resources)) == spec_hash(spec())
+    assert spec_hash(spec(resources=resources | {"cpu": "2"})) == spec_hash(spec(resources={"cpu": "2"}))
+    assert spec_hash(spec(resources={"cpu": "2"})) != spec_hash(spec())
+
+
+def hash_of_a_release_of_one_device(body: dict[str, Any]) -> str:
+    kept = {name: value for name, value in body.items() if name not in MUTABLE_FIELDS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("resources", [None, {}, {"gpusPerNode": 1}, {"nodes": 1, "gpusPerNode": 0}, {"nodes": 1}])
+@pytest.mark.parametrize("more", [{}, {"cpu": "2"}])
+def test_a_hash_of_a_release_that_knew_one_device_is_recognised(resources: Any, more: dict[str, str]):
+    # given the hash that such a release stored, with all of resources in it
+    kept = {} if resources is None else more
+    given = spec() if resources is None else spec(resources=resources | more)
+    stored = hash_of_a_release_of_one_device(given.to_json())
+
+    # then it is that of the spec today, even with other numbers of devices, and of no other spec
+    assert same_spec(stored, spec(resources=kept | {"nodes": 2, "gpusPerNode": 4}))
+    assert same_spec(stored, spec(resources=kept | {"gpusPerNode": 1}))
+    assert not same_spec(stored, spec(resources=kept | {"memory": "4Gi"}))
+    assert not same_spec(stored, spec(training={"seed": 1}, resources=kept))
 
 
 def test_two_runs_of_one_name_have_different_folders_of_bounded_length():

@@ -8,6 +8,7 @@ NAMESPACED_RULES = {
     ("lmfinetune.dev", "lmfinetunes/finalizers"): {"update"},
     ("batch", "jobs"): {"create", "get", "list", "watch", "delete"},
     ("", "pods"): {"list", "watch"},
+    ("", "services"): {"create", "get", "delete"},
     ("", "events"): {"list", "watch", "create"},
 }
 LEASE_RULES = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}

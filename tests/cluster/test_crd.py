@@ -22,7 +22,7 @@ from docs.pages import blocks
 
 from lmft_api.generate.crd import crd
 from lmft_api.manifest.reader import read_documents
-from lmft_api.wire.run_file import MUTABLE_FIELDS
+from lmft_api.wire.run_file import MUTABLE_FIELDS, MUTABLE_RESOURCES
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = ROOT / "charts/lmfinetune/files/crd.yaml"
@@ -277,14 +277,54 @@ def test_after_the_first_attempt_only_the_fields_of_the_runs_life_may_change(ser
 
     assert answer.ok == (field in MUTABLE_FIELDS), answer.text
     if not answer.ok:
-        assert f"spec.{field} cannot change once training has started; make a new LMFineTune" in answer.text
+        assert re.search(rf"spec\.{field}(\.cpu)? cannot change once training has started; make a new", answer.text)
 
 
 @pytest.mark.parametrize("field", sorted(set(FIELDS) - {*MUTABLE_FIELDS, "model", "dataset", "task"}))
 def test_after_the_first_attempt_a_field_cannot_be_taken_away(server: Server, field: str) -> None:
     name = server.run(BASE | {field: CHANGES[field]}, attempts=1)
 
-    assert f"spec.{field} cannot change" in server.change(name, {"spec": {field: None}}).text
+    assert re.search(rf"spec\.{field}(\.cpu)? cannot change", server.change(name, {"spec": {field: None}}).text)
+
+
+RESOURCES: Json = {
+    "nodes": (2, 3), "gpusPerNode": (2, 1), "elastic": ({"minNodes": 1}, {"waitSeconds": 60}),
+    "gpuResourceName": ("nvidia.com/gpu", "amd.com/gpu"), "gpuMemory": ("80Gi", "40Gi"), "cpu": ("2", "4"),
+    "memory": ("4Gi", "8Gi"), "ephemeralStorage": ("8Gi", "9Gi"), "sharedMemory": ("2Gi", "1Gi"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", list(RESOURCES))
+def test_after_the_first_attempt_only_the_number_of_devices_may_change(server: Server, field: str) -> None:
+    assert set(RESOURCES) == set(FIELDS["resources"]["properties"])
+    name = server.run(BASE | {"resources": {name: given for name, (given, _) in RESOURCES.items()}}, attempts=1)
+    mutable = field in MUTABLE_RESOURCES
+
+    changed = server.change(name, {"spec": {"resources": {field: RESOURCES[field][1]}}})
+
+    assert changed.ok == mutable, changed.text
+    if not mutable:
+        assert f"spec.resources.{field} cannot change once training has started" in changed.text
+        assert (
+            f"spec.resources.{field} cannot change" in server.change(name, {"spec": {"resources": {field: None}}}).text
+        )
+
+
+def test_devices_may_be_asked_for_where_nothing_was_said_of_resources(server: Server) -> None:
+    name = server.run(BASE, attempts=1)
+
+    for resources in ({}, {"nodes": 2, "gpusPerNode": 0}, None):
+        assert server.change(name, {"spec": {"resources": resources}}).ok
+    assert "spec.resources.cpu cannot change" in server.change(name, {"spec": {"resources": {"cpu": "2"}}}).text
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0), (None, 1), (1, None), (8, 0)])
+def test_a_run_stays_with_gpus_or_without(server: Server, before: int | None, after: int | None) -> None:
+    name = server.run(BASE | {"resources": {"gpusPerNode": before} if before is not None else {}}, attempts=1)
+
+    answer = server.change(name, {"spec": {"resources": {"gpusPerNode": after}}})
+
+    assert "spec.resources.gpusPerNode cannot change between 0 and more once training has started" in answer.text
 
 
 @pytest.mark.parametrize(

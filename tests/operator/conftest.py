@@ -71,7 +71,15 @@ class World:
             plan = decision.create
             self.created.append(plan)
             self.jobs[plan.name] = JobFacts(
-                plan.name, f"job-{plan.attempt}", "1", "0123456789ab", plan.attempt, plan.stage, self.now, plan.gpus
+                plan.name,
+                f"job-{plan.attempt}",
+                "1",
+                "0123456789ab",
+                plan.attempt,
+                plan.stage,
+                self.now,
+                plan.gpus,
+                nodes=plan.nodes,
             )
         if decision.status.to_json() != self.status.to_json():
             self.writes += 1
@@ -87,11 +95,11 @@ class World:
 
     # ---- what the cluster does
 
-    def pod(self, attempt: int = 1, **facts: Any) -> PodFacts:
-        """Show the pod of an attempt, or change what is shown."""
-        name = f"pod-{attempt}"
+    def pod(self, attempt: int = 1, index: int = 0, **facts: Any) -> PodFacts:
+        """Show a pod of an attempt, or change what is shown."""
+        name = f"pod-{attempt}" + (f"-{index}" if index else "")
         before = self.pods.get(name) or PodFacts(
-            name, name, "1", "0123456789ab", attempt, "Pending", self.now, owner=f"job-{attempt}"
+            name, name, "1", "0123456789ab", attempt, "Pending", self.now, owner=f"job-{attempt}", index=index
         )
         self.pods[name] = replace(before, **facts)
         return self.pods[name]

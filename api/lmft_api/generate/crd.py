@@ -1,6 +1,7 @@
 """The CustomResourceDefinition, generated from the types: ``python -m lmft_api.crd``."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ from lmft_api.schema.rules import RULES_KEY, Rule
 from lmft_api.schema.structural import structural_schema
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
-from lmft_api.wire.run_file import MUTABLE_FIELDS, Stage
+from lmft_api.wire.run_file import MUTABLE_FIELDS, MUTABLE_RESOURCES, Stage
 
 _NEWEST = "at the newest evaluation"
 _RESULT = " or ".join(kind.word for kind in headlines())
@@ -87,19 +88,54 @@ def _root() -> dict[str, Any]:
             "spec": spec,
             "status": status,
         },
-        RULES_KEY: [_immutable(name) for name in spec["properties"] if name not in MUTABLE_FIELDS],
+        RULES_KEY: [*_fixed_once_training(spec["properties"])],
     }
 
 
-def _immutable(field: str) -> dict[str, str]:
-    started = (
-        "has(oldSelf.status) && has(oldSelf.status.attempts) && "
-        f"oldSelf.status.attempts.exists(a, !has(a.stage) || a.stage != '{Stage.PREPARE.value}')"
-    )
-    both = f"has(self.spec.{field}) && has(oldSelf.spec.{field})"
-    neither = f"!has(self.spec.{field}) && !has(oldSelf.spec.{field})"
+_STARTED = (
+    "has(oldSelf.status) && has(oldSelf.status.attempts) && "
+    f"oldSelf.status.attempts.exists(a, !has(a.stage) || a.stage != '{Stage.PREPARE.value}')"
+)
+
+
+def _fixed_once_training(fields: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """A rule for each field that may not change any more; of ``resources``, for each of its own."""
+    for name in fields:
+        if name == "resources":
+            yield from (
+                _immutable(f"resources.{part}")
+                for part in fields["resources"]["properties"]
+                if part not in MUTABLE_RESOURCES
+            )
+            yield _still_with_gpus()
+        elif name not in MUTABLE_FIELDS:
+            yield _immutable(name)
+
+
+def _still_with_gpus() -> dict[str, str]:
+    """Figures of a GPU and of a CPU differ: a run stays with one of them."""
+    field = "spec.resources.gpusPerNode"
+    before, after = (f"(has({side}.spec.resources) && has({side}.{field}) && {side}.{field} > 0)" for side in _SIDES)
     return {
-        "rule": f"!({started}) || ({neither}) || ({both} && self.spec.{field} == oldSelf.spec.{field})",
+        "rule": f"!({_STARTED}) || {before} == {after}",
+        "message": f"{field} cannot change between 0 and more once training has started; make a new LMFineTune, whose "
+        "spec.resumeFrom may name this one",
+        "fieldPath": f".{field}",
+    }
+
+
+_SIDES = ("oldSelf", "self")
+
+
+def _immutable(field: str) -> dict[str, str]:
+    parent = field.rpartition(".")[0]
+    before, after = (
+        f"has({side}.spec.{field})" if not parent else f"(has({side}.spec.{parent}) && has({side}.spec.{field}))"
+        for side in _SIDES
+    )
+    same = f"self.spec.{field} == oldSelf.spec.{field}"
+    return {
+        "rule": f"!({_STARTED}) || (!{after} && !{before}) || ({after} && {before} && {same})",
         "message": f"spec.{field} cannot change once training has started; make a new LMFineTune, whose "
         "spec.resumeFrom may name this one",
         "fieldPath": f".spec.{field}",

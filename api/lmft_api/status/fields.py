@@ -196,6 +196,12 @@ class Attempt(ApiModel):
     """All, Prepare or Train."""
     spec_hash: Short | None = None
     """SHA-256 of the spec that it prepares; until training begins the spec may change, and is then prepared again."""
+    nodes: Count | None = None
+    """Pods that train together, where the manifest says how many."""
+    gpus_per_node: Count | None = None
+    """GPUs of each, where the manifest says how many."""
+    placed_nodes: Count | None = None
+    """Nodes of the next attempt, where this one ended because there was no room for all of its pods."""
     start_time: Timestamp | None = None
     """When its pod started."""
     end_time: Timestamp | None = None

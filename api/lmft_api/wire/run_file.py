@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import product
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -43,6 +44,16 @@ CONTAINER = "job"
 RUN_LABEL = "lmfinetune.dev/run-uid"
 ATTEMPT_LABEL = "lmfinetune.dev/attempt"
 STAGE_LABEL = "lmfinetune.dev/stage"
+NODES_LABEL = "lmfinetune.dev/nodes"
+"""Number of pods of an attempt that has several; without it an attempt is one pod."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""Kubernetes' label with the number of a pod in an Indexed Job, from 0."""
+RENDEZVOUS_PORT, HEARTBEAT_PORT = 29500, 29501
+"""Of the first pod of an attempt on several nodes: where its peers meet, and where they show that they live."""
+NODES_VARIABLE, POD_NAME_VARIABLE, NODE_NAME_VARIABLE = "LMFT_NODES", "LMFT_POD_NAME", "LMFT_NODE_NAME"
+"""Of a pod of several: how many there are, and by the downward API its own name and its node's."""
+ADDRESS_VARIABLE, PORT_VARIABLE = "MASTER_ADDR", "MASTER_PORT"
+"""Where the first pod is reached, as torch.distributed reads it."""
 
 
 class Stage(StrEnum):
@@ -112,8 +123,36 @@ def spec_hash(spec: LMFineTuneSpec) -> str:
 def json_hash(spec: Mapping[str, Any]) -> str:
     """The same of a spec as it stands in a run file."""
     body = {name: value for name, value in spec.items() if name not in MUTABLE_FIELDS}
+    resources = body.pop("resources", None)
+    given = resources.items() if isinstance(resources, Mapping) else ()
+    kept = {name: value for name, value in given if name not in MUTABLE_RESOURCES}
+    return _digest(body | ({"resources": kept} if kept else {}))
+
+
+def same_spec(digest: str, spec: LMFineTuneSpec) -> bool:
+    """Whether a hash that was stored earlier is one of this spec.
+
+    Releases that knew one device at most hashed all of ``resources``; what they may have had there is tried.
+    """
+    return digest == spec_hash(spec) or digest in _earlier_hashes(spec)
+
+
+def _earlier_hashes(spec: LMFineTuneSpec) -> set[str]:
+    body = {name: value for name, value in spec.to_json().items() if name not in MUTABLE_FIELDS}
+    resources = body.pop("resources", {})
+    kept = {name: value for name, value in resources.items() if name not in MUTABLE_RESOURCES}
+    found = set()
+    for gpus, nodes in product((None, 0, 1), (None, 1)):
+        counts = {"gpusPerNode": gpus, "nodes": nodes}
+        found.add(_digest(body | {"resources": kept | {name: n for name, n in counts.items() if n is not None}}))
+    return found if kept else {*found, _digest(body)}
+
+
+def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "maxRetries")
 """Fields of the spec that may change after the first attempt."""
+MUTABLE_RESOURCES = ("nodes", "gpusPerNode", "elastic")
+"""Fields of ``spec.resources`` that may: the next attempt takes them, on the same figures."""

@@ -125,6 +125,10 @@ Deployment's checksum must see the same one, and a certificate made twice is two
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# by which the pods of a run on several nodes find each other
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, get, delete]
 - apiGroups: [""]
   resources: [events]
   verbs: [list, watch, create]

@@ -6,7 +6,7 @@ from typing import Any
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import ADAPTER, MANIFEST, MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
-from lmft_api.wire.run_file import Stage, spec_hash
+from lmft_api.wire.run_file import Stage, same_spec
 from lmft_job.adapters.quantize import require_nf4
 from lmft_job.attempt import journal
 from lmft_job.attempt.context import RunContext
@@ -118,13 +118,13 @@ def begun_before(context: RunContext, store: Store) -> RunIdentity | None:
         InvalidError: the folder has a run of another spec.
     """
     began = read_claim(store)
-    changed = began is not None and began.specHash != spec_hash(context.run.spec)
+    changed = began is not None and not same_spec(began.specHash, context.run.spec)
     if began is not None and changed and began.stage == context.run.stage == Stage.PREPARE:
         # Nothing has been trained: the manifest may have changed, and what was staged for the earlier one goes.
         staged = sorted((item.key for item in store.list(f"{STAGED}/")), key=lambda key: not key.endswith(MANIFEST))
         store.delete(staged)
         return None
-    if began is not None and began.specHash != spec_hash(context.run.spec):
+    if changed:
         raise InvalidError(
             [
                 f"metadata.name: {store.url('')} contains an unfinished run of another spec; choose another name, or "

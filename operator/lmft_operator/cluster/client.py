@@ -101,6 +101,20 @@ class Cluster:
         body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs", body=body)
 
+    async def create_service(self, service: JsonDict) -> JsonDict:
+        """Create a Service; :class:`ConflictError` when one of that name exists."""
+        path = f"{CORE}/namespaces/{service['metadata']['namespace']}/services"
+        return await self._call("POST", path, "services", body=service)
+
+    async def get_service(self, namespace: str, name: str) -> JsonDict:
+        """One Service."""
+        return await self._call("GET", f"{CORE}/namespaces/{namespace}/services/{name}", "services")
+
+    async def delete_service(self, namespace: str, name: str, uid: str) -> None:
+        """Delete one Service; the UID makes sure that it is still the one that was meant."""
+        body = {"preconditions": {"uid": uid}}
+        await self._call("DELETE", f"{CORE}/namespaces/{namespace}/services/{name}", "services", body=body)
+
     async def get_run(self, key: Key) -> JsonDict:
         """One LMFineTune."""
         return await self._call("GET", f"{RUNS}/namespaces/{key.namespace}/{PLURAL}/{key.name}", PLURAL)

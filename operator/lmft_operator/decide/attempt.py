@@ -1,28 +1,23 @@
 """The open attempt: what it waits for or does, and what its end means for the run."""
 
-from dataclasses import replace
-
 from lmft_api.reasons import Phase, Reason
 from lmft_api.spec.resolved import resolve
-from lmft_api.status import Attempt, Condition, LMFineTuneStatus, Provenance
+from lmft_api.status import Attempt, Condition, Provenance
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
-from lmft_api.wire.run_file import Stage, spec_hash
-from lmft_operator.decide import admission, judge, waiting
+from lmft_api.wire.run_file import Stage, same_spec, spec_hash
+from lmft_operator.decide import admission, elastic, judge, peers, waiting
 from lmft_operator.decide.admission import CANNOT_CREATE_POD
+from lmft_operator.decide.closing import close
 from lmft_operator.decide.draft import (
-    ADJUSTED,
     DecisionDraft,
-    Notice,
-    deadline,
     grace,
-    newest_attempt,
+    only_prepared,
     since,
+    superseded,
     time_is_up,
     time_left,
 )
-from lmft_operator.decide.screening import acceptance_rules, screened
-from lmft_operator.domain import alterations
 from lmft_operator.domain.facts import JobFacts, PodFacts
 from lmft_operator.domain.verdict import OPEN, Kind, Verdict
 from lmft_operator.jobs import manifest
@@ -43,10 +38,25 @@ def adopt(draft: DecisionDraft, after: int) -> Attempt | None:
         return None
     job = min(jobs, key=lambda job: job.attempt)
     prepares = job.spec_hash if job.stage == Stage.PREPARE else None
-    attempt = Attempt(number=job.attempt, job=job.name, stage=job.stage.value, spec_hash=prepares or None)
+    attempt = listed(draft, job.attempt, job.name, job.stage, prepares or None, nodes=job.nodes)
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft, job)
     return attempt
+
+
+def listed(draft: DecisionDraft, number: int, job: str, stage: Stage, prepares: str | None, *, nodes: int) -> Attempt:
+    """An attempt as the status lists it; with its number of devices where the manifest says how many."""
+    wanted = draft.spec.resources
+    said = wanted is not None and (wanted.nodes, wanted.gpus_per_node) != (None, None) and stage != Stage.PREPARE
+    gpus = (wanted.gpus_per_node or 0) if wanted is not None and said else None
+    return Attempt(
+        number=number,
+        job=job,
+        stage=stage.value,
+        spec_hash=prepares,
+        nodes=nodes if said or nodes > 1 else None,
+        gpus_per_node=gpus,
+    )
 
 
 def outdated(draft: DecisionDraft, job: JobFacts) -> bool:
@@ -57,19 +67,7 @@ def outdated(draft: DecisionDraft, job: JobFacts) -> bool:
     """
     if not only_prepared(draft.status) or job.attempt in {a.number for a in draft.status.attempts or ()}:
         return False
-    return bool(job.spec_hash) and job.spec_hash != spec_hash(draft.spec)
-
-
-def only_prepared(status: LMFineTuneStatus) -> bool:
-    """Whether no attempt has trained yet, so that the manifest may still change."""
-    return all(attempt.stage == Stage.PREPARE for attempt in status.attempts or ())
-
-
-def superseded(draft: DecisionDraft) -> bool:
-    """Whether the newest preparation is of a manifest that has changed since, before any attempt has trained."""
-    newest = newest_attempt(draft)
-    prepares = newest.spec_hash if newest is not None else None
-    return only_prepared(draft.status) and prepares is not None and prepares != spec_hash(draft.spec)
+    return bool(job.spec_hash) and not same_spec(job.spec_hash, draft.spec)
 
 
 def clear_outdated(draft: DecisionDraft) -> bool:
@@ -77,7 +75,7 @@ def clear_outdated(draft: DecisionDraft) -> bool:
     seen, margin = draft.seen, draft.settings.retries.pod_end_margin_seconds
     jobs = [job for job in seen.jobs if outdated(draft, job)]
     for job in jobs:
-        _stop(draft, job)
+        draft.stop(job)
     uids = {job.uid for job in jobs}
     pods = [pod for pod in seen.pods if pod.owner in uids and not pod.over]
     ends = [margin if pod.deleted is None else pod.deleted + margin - seen.now for pod in pods]
@@ -111,12 +109,11 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
     """Update the open attempt; returns it, closed when it has ended."""
     seen = draft.seen
     job = next((job for job in seen.jobs if job.attempt == attempt.number), None)
-    pod = _pod_of(draft, job, attempt)
-    outcome = judge.judge(job, pod, seen.now, begun=attempt.start_time is not None)
-    if outcome.kind == Kind.OPEN:
-        outcome = _overdue(draft, attempt, job, pod)
+    pods, nodes = peers.pods_of(draft, job, attempt), peers.size(job, attempt)
+    pod = peers.first_begun(pods)
+    outcome = _judged(draft, attempt, job, pods)
     if outcome.kind != Kind.OPEN:
-        return _close(draft, attempt, outcome, job, pod)
+        return close(draft, attempt, outcome, job, pods)
     if pod is not None and pod.started is not None and attempt.start_time is None:
         started = timestamp(pod.started)
         attempt = change(attempt, start_time=started)
@@ -124,29 +121,58 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
         if draft.status.start_time is None:
             draft.status = change(draft.status, start_time=started)
     if draft.spec.suspend:
-        _stop(draft, job)
+        draft.stop(job)
         draft.wait(Reason.SUSPENDED, _stopping(pod), Phase.SUSPENDED)
         return attempt
     left, phase = time_left(draft, pod), draft.status.phase or Phase.TRAINING
     if left is not None and left <= 0:
-        _stop(draft, job)
+        draft.stop(job)
         words = f"{time_is_up(draft)} {_stopping(pod)}"
         draft.wait(Reason.DEADLINE_EXCEEDED, words, phase)
         return attempt
     if job is not None and job.suspended and attempt.start_time is not None:
         # If the queue admitted the Job again it would make a second pod in the first one's folder; one pod an attempt.
-        _stop(draft, job)
+        draft.stop(job)
         words = "The queue has preempted the run: the pod saves a checkpoint and ends, and the run is queued again."
         draft.wait(Reason.INTERRUPTED, words, phase)
         return attempt
     if superseded(draft):
-        _stop(draft, job)
+        draft.stop(job)
         draft.wait(Reason.PREPARING, "The manifest has changed, and is prepared again.", Phase.PREPARING)
         return attempt
     if job is not None and pod is None and _withdrawn(draft, attempt, job):
         return attempt
     draft.look(left)
-    _describe(draft, attempt, job, pod)
+    fewer = elastic.fewer(draft, pods, nodes) if attempt.placed_nodes is None else attempt.placed_nodes
+    if fewer is not None:
+        return _with_fewer(draft, attempt, job, nodes, fewer)
+    _describe(draft, attempt, job, pods)
+    return attempt
+
+
+def _judged(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pods: peers.Pods) -> Verdict:
+    nodes, begun = peers.size(job, attempt), attempt.start_time is not None
+    if nodes == 1:
+        pod = pods.get(0)
+        outcome = judge.judge(job, pod, draft.seen.now, begun=begun)
+        return _overdue(draft, attempt, job, pod) if outcome.kind == Kind.OPEN else outcome
+    patience = peers.Patience(grace(draft), draft.settings.retries.pod_end_margin_seconds)
+    outcome, left = peers.judged(job, pods, nodes, draft.seen.now, patience, begun=begun)
+    draft.look(left)
+    ends = [pod.gone_at if pod.gone else pod.deleted for pod in pods.values()]
+    for end in ends:
+        if outcome.kind == Kind.OPEN and end is not None:
+            draft.look(max(1.0, end + patience.margin - draft.seen.now))
+    return _overdue(draft, attempt, job, None) if outcome.kind == Kind.OPEN and not pods else outcome
+
+
+def _with_fewer(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, nodes: int, fewer: int) -> Attempt:
+    """Stop an attempt that the cluster has no room for; the next one takes fewer nodes."""
+    draft.stop(job)
+    attempt = change(attempt, placed_nodes=fewer)
+    draft.status = edit.with_attempt(draft.status, attempt)
+    words = f"There is no room for {nodes} nodes: the run goes on with {fewer} (spec.resources.elastic)."
+    draft.wait(Reason.UNSCHEDULABLE, words)
     return attempt
 
 
@@ -171,7 +197,7 @@ def _withdrawn(draft: DecisionDraft, attempt: Attempt, job: JobFacts) -> bool:
     draft.wait(*admission.explained(CANNOT_CREATE_POD, words))
     left = job.created + REFUSED_SECONDS - draft.seen.now
     if left <= 0 or observed not in (None, draft.seen.run.generation):
-        _stop(draft, job)
+        draft.stop(job)
     draft.look(left)
     return True
 
@@ -199,10 +225,12 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
     return Verdict(Kind.INTERRUPTED, Reason.INTERRUPTED, words, started=pod.started if pod else None, ended=now)
 
 
-def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: PodFacts | None) -> None:
+def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pods: peers.Pods) -> None:
     """Set phase, reason and message of a run whose attempt is open."""
-    queued = job is not None and job.suspended
-    stopping = pod is not None and pod.deleted is not None
+    nodes, queued = peers.size(job, attempt), job is not None and job.suspended
+    pod = peers.awaited(pods) if nodes > 1 else None
+    pod, peer = pod or pods.get(0) or peers.first_begun(pods), pod if len(pods) > 1 else None
+    stopping = any(each.deleted is not None for each in pods.values())
     if judge.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
         words = "The pod is gone; waiting for its Job to report how it ended."
         draft.wait(Reason.INTERRUPTED, words, draft.status.phase or Phase.PENDING)
@@ -211,7 +239,8 @@ def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod:
         requirements = manifest.requirements(draft.spec, draft.settings, rules, job.gpus if job else 0)
         said = _said_before(draft, attempt)
         wait = waiting.explain(job, pod, draft.seen.warnings, requirements, attempt.number, said)
-        draft.wait(wait.reason, wait.message)
+        words = f"Pod {peer.name} of {nodes}: {wait.message}" if peer is not None and not queued else wait.message
+        draft.wait(wait.reason, words)
     elif pod.orphaned and not stopping:
         draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on. {_stopping(pod)}", Phase.TRAINING)
     elif stopping or job is None:
@@ -223,7 +252,8 @@ def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod:
             Phase.PREPARING,
         )
     else:
-        draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on {pod.node or 'a node'}.", Phase.TRAINING)
+        where = pod.node or "a node" if nodes == 1 else f"{nodes} nodes, the first of them {pod.node or 'unknown'}"
+        draft.wait(Reason.TRAINING, f"Attempt {attempt.number} runs on {where}.", Phase.TRAINING)
 
 
 def _stopping(pod: PodFacts | None) -> str:
@@ -251,108 +281,5 @@ def release(draft: DecisionDraft) -> None:
             continue
         left = (pod.finished or ends.get(pod.attempt) or seen.now) + margin - seen.now
         if left <= 0:
-            _stop(draft, job)
+            draft.stop(job)
         draft.look(left)
-
-
-def _stop(draft: DecisionDraft, job: JobFacts | None) -> None:
-    if job is not None and not job.deleting and job.name not in draft.delete:
-        draft.delete.append(job.name)
-
-
-def _close(
-    draft: DecisionDraft, attempt: Attempt, outcome: Verdict, job: JobFacts | None, pod: PodFacts | None
-) -> Attempt:
-    """Record how an attempt ended, and end the run where that decides it."""
-    run = draft.seen.run
-    outcome = screened(
-        outcome, acceptance_rules(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings)
-    )
-    if outcome.started is None and attempt.start_time is not None:
-        outcome = replace(outcome, started=since(attempt.start_time))
-    earlier = {change for a in draft.status.attempts or () for change in a.adjustments or ()}
-    preparing = attempt.stage == Stage.PREPARE
-    complete = outcome.kind == Kind.DONE and not preparing
-    if outcome.result is not None:
-        draft.status = edit.with_result(draft.status, outcome.result, complete=complete)
-    gpus = job.gpus if job is not None else _gpus_of(draft, attempt)
-    draft.status = edit.without_eta(edit.with_usage(draft.status, outcome, gpus))
-    # Whatever is left of the attempt must not run beside the next one; a pod that has ended keeps its log.
-    left = pod is None or pod.gone or not pod.ended or manifest.queued(draft.spec, draft.settings)
-    left = left or (job is not None and job.repeats and outcome.exit_code is None)
-    if job is not None and not job.finished and (job.suspended or (left and outcome.kind == Kind.INTERRUPTED)):
-        _stop(draft, job)
-    if job is not None and job.altered and outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
-        outcome = replace(outcome, message=f"{outcome.message} {alterations.explained(job.altered)}".strip())
-    if outcome.kind == Kind.INTERRUPTED:
-        if draft.spec.suspend:
-            outcome = replace(outcome, reason=Reason.SUSPENDED, message="Stopped by spec.suspend.")
-        elif _out_of_time(draft):
-            words = time_is_up(draft)
-            outcome = replace(outcome, kind=Kind.FINAL, reason=Reason.DEADLINE_EXCEEDED, message=words)
-        elif superseded(draft):
-            outcome = replace(outcome, message="The manifest has changed, and is prepared again.")
-    of_another = preparing and superseded(draft)
-    attempt = edit.closed(attempt, outcome, draft.status)
-    draft.status = edit.with_attempt(draft.status, attempt)
-    if draft.status.start_time is None and attempt.start_time is not None:
-        draft.status = change(draft.status, start_time=attempt.start_time)
-    if outcome.reason == Reason.INTERRUPTED:
-        draft.status = change(draft.status, interruptions=(draft.status.interruptions or 0) + 1)
-    if outcome.kind == Kind.RETRY and not of_another:
-        draft.status = change(draft.status, failures=(draft.status.failures or 0) + 1)
-    draft.closed += _notices(attempt, outcome, earlier)
-    if outcome.reason == Reason.DEADLINE_EXCEEDED:
-        draft.give_up(outcome.reason, outcome.message)
-    elif complete or (outcome.kind == Kind.FINAL and not of_another):
-        draft.end(outcome.reason, outcome.message)
-    return attempt
-
-
-def _out_of_time(draft: DecisionDraft) -> bool:
-    """Whether an interrupted attempt was stopped at the deadline, or has reached it."""
-    left, seen = time_left(draft), draft.status.succeeded
-    # The node's clock may give another running time than ours, which was used to stop it.
-    stopped = seen is not None and seen.reason == Reason.DEADLINE_EXCEEDED and deadline(draft)[0] is not None
-    current = seen is not None and seen.observed_generation == draft.seen.run.generation
-    return (left is not None and left <= 0) or (stopped and current)
-
-
-def _notices(attempt: Attempt, outcome: Verdict, earlier: set[str]) -> list[Notice]:
-    """Events about the end of an attempt; adjustments of earlier attempts have already been reported."""
-    found = []
-    if new := [change for change in attempt.adjustments or () if change not in earlier]:
-        words = (
-            f"Attempt {attempt.number} continued with a smaller batch: {'; '.join(new)}. The effective batch size "
-            "is unchanged."
-        )
-        found.append(Notice(True, ADJUSTED, words))
-    if outcome.kind in (Kind.INTERRUPTED, Kind.RETRY, Kind.UNREAD):
-        words = f"Attempt {attempt.number}: {outcome.message}"
-        found.append(Notice(outcome.reason != Reason.SUSPENDED, outcome.reason.value, words))
-    return found
-
-
-def _pod_of(draft: DecisionDraft, job: JobFacts | None, attempt: Attempt) -> PodFacts | None:
-    """The pod of an attempt: the first that began, else the newest; existing pods before deleted ones.
-
-    A label alone does not prove that a pod belongs to the attempt: whoever may create pods may label them. A pod that
-    ended before it began and before its Job was started again was stopped by the queue, and the Job makes another one.
-    A second pod that begins, when a queue preempts and readmits the Job at once, does not belong to the attempt.
-    """
-    seen = draft.seen.pods
-    pods = [pod for pod in seen if pod.attempt == attempt.number and (job is None or pod.owner in ("", job.uid))]
-    begun = [pod for pod in pods if pod.started is not None]
-    if attempt.start_time is not None and manifest.queued(draft.spec, draft.settings):
-        later = {p.uid for p in begun if not p.ended and timestamp(p.started or 0.0) != attempt.start_time}
-        pods, begun = ([pod for pod in some if pod.uid not in later] for some in (pods, begun))
-    if begun:
-        return min(begun, key=lambda pod: pod.started or 0.0)
-    if job is not None and job.started is not None:
-        pods = [pod for pod in pods if not pod.ended or pod.created >= job.started]
-    return max(pods, key=lambda pod: (not pod.gone, pod.created), default=None)
-
-
-def _gpus_of(draft: DecisionDraft, attempt: Attempt) -> int:
-    gpus = (draft.spec.resources.gpus_per_node if draft.spec.resources else None) or 0
-    return 0 if attempt.stage == Stage.PREPARE else gpus

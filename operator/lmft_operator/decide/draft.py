@@ -2,12 +2,13 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from lmft_api.reasons import REASONS, Phase, Reason
+from lmft_api.reasons import PEERS, REASONS, Phase, Reason
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, ConditionStatus, LMFineTuneStatus
 from lmft_api.text.times import seconds, timestamp
 from lmft_api.text.wording import sentence
-from lmft_operator.domain.facts import Observed, PodFacts
+from lmft_api.wire.run_file import Stage, same_spec
+from lmft_operator.domain.facts import JobFacts, Observed, PodFacts
 from lmft_operator.domain.plan import Plan
 from lmft_operator.settings import OperatorSettings
 from lmft_operator.status import edit
@@ -18,7 +19,7 @@ ADJUSTED = "Adjusted"
 """Reason of the Event about what a job adjusted in order to resume."""
 EXPLAINED = frozenset(
     {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.ADMISSION_FAILED, Reason.IMAGE_PULL_FAILED}
-    | {Reason.SECRET_NOT_FOUND, Reason.STALLED}
+    | {Reason.SECRET_NOT_FOUND, Reason.STALLED, *PEERS}
 )
 """Reasons for waiting that need somebody's action."""
 
@@ -40,6 +41,8 @@ class Decision:
     _: KW_ONLY
     create: Plan | None = None
     delete_jobs: tuple[str, ...] = ()
+    delete_services: tuple[int, ...] = ()
+    """Attempts of several pods that have ended."""
     delete_run: bool = False
     closed: tuple[Notice, ...] = ()
     look_again: float | None = None
@@ -55,6 +58,7 @@ class DecisionDraft:
     status: LMFineTuneStatus
     create: Plan | None = None
     delete: list[str] = field(default_factory=list)
+    services: list[int] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
     closed: list[Notice] = field(default_factory=list)
 
@@ -90,6 +94,11 @@ class DecisionDraft:
         """The run has ended by the operator's own decision: the message says what to try next."""
         self.end(reason, f"{sentence(message)} {REASONS[reason].remedy}")
 
+    def stop(self, job: JobFacts | None) -> None:
+        """Delete a Job, and its pods with it, unless it is being deleted."""
+        if job is not None and not job.deleting and job.name not in self.delete:
+            self.delete.append(job.name)
+
     def decision(self) -> Decision:
         """The finished decision."""
         look = min(self.looks, default=None)
@@ -97,6 +106,7 @@ class DecisionDraft:
             self.status,
             create=self.create,
             delete_jobs=tuple(self.delete),
+            delete_services=tuple(self.services),
             closed=tuple(self.closed),
             look_again=look,
         )
@@ -105,6 +115,18 @@ class DecisionDraft:
 def newest_attempt(draft: DecisionDraft) -> Attempt | None:
     """The attempt with the highest number."""
     return draft.status.attempts[-1] if draft.status.attempts else None
+
+
+def only_prepared(status: LMFineTuneStatus) -> bool:
+    """Whether no attempt has trained yet, so that the manifest may still change."""
+    return all(attempt.stage == Stage.PREPARE for attempt in status.attempts or ())
+
+
+def superseded(draft: DecisionDraft) -> bool:
+    """Whether the newest preparation is of a manifest that has changed since, before any attempt has trained."""
+    newest = newest_attempt(draft)
+    prepares = newest.spec_hash if newest is not None else None
+    return only_prepared(draft.status) and prepares is not None and not same_spec(prepares, draft.spec)
 
 
 def max_retries(draft: DecisionDraft) -> int:

@@ -6,7 +6,7 @@ Kubernetes did to the pod distinguishes an interruption from a failure.
 
 import re
 
-from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, REASONS, ExitCode, Reason, reason_of_exit
+from lmft_api.reasons import FAILURES, FINAL_EXIT_CODES, PEERS, REASONS, ExitCode, Reason, reason_of_exit
 from lmft_api.text.redaction import redact
 from lmft_api.text.shown import printable
 from lmft_api.text.wording import sentence
@@ -139,7 +139,8 @@ def _with_exit_code(pod: PodFacts, code: int, now: float) -> Verdict:
         note = f" (of the job's result, {shown(slips)})" if slips else ""
         return verdict(Kind.DONE, Reason.COMPLETED, shown(result.message) + note)
     silent = result is None and not pod.log_tail.strip()
-    reason = result.reason if result and result.reason in _JOBS_REASONS else _fallback(pod, code, silent)
+    allowed = PEERS if code == ExitCode.PEERS else _JOBS_REASONS
+    reason = result.reason if result and result.reason in allowed else _fallback(pod, code, silent)
     message = shown(result.message) if result and result.message else _explained(pod, code, reason)
     # kubelet and the control plane write a reason into a pod that they end; a container cannot.
     stopped = bool(pod.disruption or pod.reason) or pod.deleted is not None

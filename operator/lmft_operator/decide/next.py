@@ -2,14 +2,14 @@
 
 from itertools import takewhile
 
-from lmft_api.reasons import Phase, Reason
+from lmft_api.reasons import FAILURES, PEERS, Phase, Reason
 from lmft_api.spec import Preparation
 from lmft_api.status import MAX_ATTEMPTS_KEPT, MOST, Attempt
 from lmft_api.text.wording import sentence
 from lmft_api.wire.run_file import Stage, spec_hash
-from lmft_operator.decide import waiting
-from lmft_operator.decide.attempt import MAX_ADOPTED, settle_provenance, superseded
-from lmft_operator.decide.draft import DecisionDraft, grace, max_retries, since, time_is_up, time_left
+from lmft_operator.decide import elastic, waiting
+from lmft_operator.decide.attempt import MAX_ADOPTED, listed, settle_provenance
+from lmft_operator.decide.draft import DecisionDraft, grace, max_retries, since, superseded, time_is_up, time_left
 from lmft_operator.domain.plan import Plan
 from lmft_operator.jobs import manifest, policy
 from lmft_operator.status import edit
@@ -49,7 +49,7 @@ def next_attempt(draft: DecisionDraft, last: Attempt | None, problems: tuple[str
     plan = _plan(draft, last, model_uri)
     draft.create = plan
     prepares = spec_hash(draft.spec) if plan.stage == Stage.PREPARE else None
-    attempt = Attempt(number=plan.attempt, job=plan.name, stage=plan.stage.value, spec_hash=prepares)
+    attempt = listed(draft, plan.attempt, plan.name, plan.stage, prepares, nodes=plan.nodes)
     draft.status = edit.with_attempt(draft.status, attempt)
     settle_provenance(draft)
     if model_uri is not None and draft.status.provenance is not None:
@@ -67,7 +67,7 @@ def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
     failures, retries = draft.status.failures or 0, max_retries(draft)
     words = f"{last.reason}: {last.message}" if last.message else str(last.reason)
     if failures > retries and last.reason not in NOT_COUNTED:
-        if retries == 0 and last.reason in Reason.__members__.values():
+        if retries == 0 and last.reason in FAILURES:
             draft.end(Reason(str(last.reason)), last.message or "")
         else:
             text = f"{failures} attempts failed, spec.maxRetries is {retries}. The last one: {words}"
@@ -91,7 +91,7 @@ def _given_up(draft: DecisionDraft, last: Attempt) -> bool:
 def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
     """Whether the next attempt is not due yet: an old pod is still ending, or a back-off has not passed."""
     seen = draft.seen
-    reason = Reason.INTERRUPTED if last.reason == Reason.INTERRUPTED else Reason.RETRYING
+    reason = Reason(str(last.reason)) if last.reason in {Reason.INTERRUPTED, *PEERS} else Reason.RETRYING
     delay = _delay(draft, last)
     left = since(last.end_time) + delay - seen.now
     waits = _pods_to_end(draft, last)
@@ -115,7 +115,10 @@ def _delay(draft: DecisionDraft, last: Attempt) -> float:
             return _backoff(draft, _rejections(draft))
         idle = _idle_interruptions(draft) - FREE_INTERRUPTIONS
         return _backoff(draft, idle) if idle > 0 else 0.0
-    return _backoff(draft, draft.status.failures or 1) if last.reason not in NOT_COUNTED else 0.0
+    if last.reason in NOT_COUNTED:
+        return 0.0
+    alone = len(list(takewhile(lambda attempt: attempt.reason in PEERS, reversed(draft.status.attempts or []))))
+    return _backoff(draft, max(draft.status.failures or 1, alone))
 
 
 def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:
@@ -188,17 +191,20 @@ def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> 
     highest = max([0, *numbers, *(attempt for attempt in labelled if attempt <= MAX_ADOPTED)])
     number = min(highest + 1, MOST)
     gpus = (draft.spec.resources.gpus_per_node if draft.spec.resources else None) or 0
-    prepared = any(a.stage == Stage.TRAIN for a in draft.status.attempts or ()) or (
+    trained = any(a.stage == Stage.TRAIN for a in draft.status.attempts or ())
+    prepared = trained or (
         last is not None and last.stage == Stage.PREPARE and last.reason == Reason.COMPLETED and not superseded(draft)
     )
+    nodes = elastic.next_nodes(draft, last)
+    # Several pods would prepare the same several times: one of them does, whatever the manifest says.
     separate = draft.spec.preparation == Preparation.SEPARATE or (
-        draft.spec.preparation in (None, Preparation.AUTO) and gpus > 0
+        elastic.wanted(draft) > 1 or trained or (draft.spec.preparation in (None, Preparation.AUTO) and gpus > 0)
     )
     stage = Stage.ALL if not separate else Stage.TRAIN if prepared else Stage.PREPARE
     if stage == Stage.PREPARE or (last is not None and _unread(last)):
-        gpus = 0  # nothing to compute: preparing needs no GPU, and a finished run answers from its report
-    name = manifest.job_name(seen.run.key.name, number, stage)
-    return Plan(name, number, stage, gpus, model_uri)
+        gpus, nodes = 0, 1  # nothing to compute: preparing needs no GPU, and a finished run answers from its report
+    name = manifest.job_name(seen.run.key.name, number, stage, nodes=nodes)
+    return Plan(name, number, stage, gpus, model_uri, nodes)
 
 
 def _unread(attempt: Attempt) -> bool:
@@ -235,9 +241,10 @@ def _rejections(draft: DecisionDraft) -> int:
 def _idle_interruptions(draft: DecisionDraft) -> int:
     """Interruptions in a row, up to the newest, without a newer checkpoint in between.
 
-    Rejections by kubelet do not count: the run did nothing, and waits for the cluster as it would for a free node.
+    Rejections by kubelet do not count: the run did nothing, and waits for the cluster as it would for a free node. Nor
+    does an attempt that was stopped because there was no room for all of its pods.
     """
-    attempts = [attempt for attempt in draft.status.attempts or () if not rejected(attempt)]
+    attempts = [a for a in draft.status.attempts or () if not rejected(a) and a.placed_nodes is None]
     count = 0
     for attempt in reversed(attempts):
         if attempt.reason != Reason.INTERRUPTED or attempt.checkpoint_step != attempts[-1].checkpoint_step:

@@ -4,11 +4,20 @@ Level-triggered: the decision depends on the observation alone, so that repeatin
 same result. One attempt is open at a time (:mod:`attempt`); what follows its end is decided in :mod:`next`.
 """
 
-from lmft_api.reasons import Reason
+from lmft_api.reasons import PEERS, Reason
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import Attempt, LMFineTuneStatus
-from lmft_operator.decide.attempt import adopt, clear_outdated, follow, only_prepared, release, superseded
-from lmft_operator.decide.draft import Decision, DecisionDraft, max_retries, newest_attempt, since, time_left
+from lmft_operator.decide.attempt import adopt, clear_outdated, follow, release
+from lmft_operator.decide.draft import (
+    Decision,
+    DecisionDraft,
+    max_retries,
+    newest_attempt,
+    only_prepared,
+    since,
+    superseded,
+    time_left,
+)
 from lmft_operator.decide.next import next_attempt
 from lmft_operator.domain.facts import Observed
 from lmft_operator.settings import OperatorSettings
@@ -17,7 +26,7 @@ from lmft_operator.status.change import change
 
 RESUMABLE = frozenset(
     {Reason.INTERRUPTED, Reason.OUT_OF_MEMORY, Reason.STORAGE_UNAVAILABLE, Reason.HUNG, Reason.INTERNAL_ERROR}
-    | {Reason.ACCELERATOR_MISSING, Reason.DEADLINE_EXCEEDED}
+    | {Reason.ACCELERATOR_MISSING, Reason.DEADLINE_EXCEEDED, *PEERS}
 )
 
 

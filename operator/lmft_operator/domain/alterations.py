@@ -1,13 +1,14 @@
 """What a cluster's admission policies have changed in a Job of ours, as the API server shows it.
 
-An attempt is exactly one pod. A Job that was changed so that it would make a second one, or to end or be deleted by
-other rules, is still used where that does no harm, and the change is reported.
+An attempt is exactly one pod, or on several nodes as many as its label says. A Job that was changed so that it would
+make another number, or to end or be deleted by other rules, is still used where that does no harm, and the change is
+reported.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from lmft_api.wire.run_file import ATTEMPT_LABEL, CONTAINER, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from lmft_api.wire.run_file import ATTEMPT_LABEL, CONTAINER, NODES_LABEL, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
 
 _OURS: Mapping[str, Any] = {
     "backoffLimit": 0,
@@ -20,13 +21,17 @@ FIELDS = tuple(_OURS)
 """Whole numbers of a Job's spec that are checked; ``managedBy`` and the pods' ``restartPolicy`` are too."""
 _DEFAULT_MANAGER = "kubernetes.io/job-controller"
 _RESTARTS = "Never"
-_ONE_POD = ("completions", "parallelism")
-_LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL)
+_PODS = ("completions", "parallelism")
+_INDEXED = "Indexed"
+_LABELS = (RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL, NODES_LABEL)
 
 
-def altered(spec: Mapping[str, Any]) -> str:
-    """The fields of a Job that differ from what the operator writes, with their values; empty when none does."""
-    found = [_described(field, spec[field]) for field in _OURS if _differs(spec, field)]
+def altered(spec: Mapping[str, Any], nodes: int = 1) -> str:
+    """The fields of a Job of so many pods that differ from what the operator writes; empty when none does."""
+    ours = _ours(nodes)
+    found = [_described(field, spec[field], ours[field]) for field in ours if _differs(spec, field, ours)]
+    if _numbered(spec, nodes):
+        found.append(f"completionMode {str(spec.get('completionMode'))[:20]} rather than {_INDEXED}")
     if manager := managed_by(spec):
         found.append(f"managedBy {manager[:63]}")
     if restarts(spec):
@@ -49,14 +54,20 @@ def _restart_policy(spec: Mapping[str, Any]) -> str:
     return str(spec.get("template", {}).get("spec", {}).get("restartPolicy") or "")
 
 
-def several_pods(spec: Mapping[str, Any]) -> bool:
-    """Whether the Job makes more than one pod, in parallel or in sequence, so that it cannot be an attempt."""
-    return any(_differs(spec, field) for field in _ONE_POD)
+def other_pods(spec: Mapping[str, Any], nodes: int = 1) -> bool:
+    """Whether the Job makes another number of pods, in parallel or in sequence, so that it cannot be an attempt."""
+    ours = _ours(nodes)
+    return any(_differs(spec, field, ours) for field in _PODS) or _numbered(spec, nodes)
+
+
+def _numbered(spec: Mapping[str, Any], nodes: int) -> bool:
+    """Whether several pods would lack the numbers by which they find each other."""
+    return nodes > 1 and spec.get("completionMode") != _INDEXED
 
 
 def repeats(spec: Mapping[str, Any]) -> bool:
     """Whether the Job's controller may replace a pod that failed."""
-    return _differs(spec, "backoffLimit")
+    return _differs(spec, "backoffLimit", _OURS)
 
 
 def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
@@ -68,10 +79,12 @@ def unusable(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """
     if lost := _lost(wanted, made):
         return f"{explained(', '.join(lost))} It was deleted: without them it cannot be matched to its run."
-    if several_pods(made.get("spec", {})):
-        return f"{explained(altered(made['spec']))} It was deleted: an attempt has one pod."
+    nodes = wanted["spec"].get("completions", 1)
+    if other_pods(made.get("spec", {}), nodes):
+        pods = "one pod" if nodes == 1 else f"{nodes} pods"
+        return f"{explained(altered(made['spec'], nodes))} It was deleted: an attempt has {pods}."
     if restarts(made.get("spec", {})):
-        return f"{explained(altered(made['spec']))} It was deleted: an attempt's container runs once."
+        return f"{explained(altered(made['spec'], nodes))} It was deleted: an attempt's container runs once."
     return ""
 
 
@@ -105,10 +118,13 @@ def explained(changes: str) -> str:
     return f"A policy of the cluster has changed the Job: {changes}."
 
 
-def _differs(spec: Mapping[str, Any], field: str) -> bool:
-    return field in spec and spec[field] is not None and spec[field] != _OURS[field]
+def _ours(nodes: int) -> Mapping[str, Any]:
+    return {**_OURS, **dict.fromkeys(_PODS, nodes)}
 
 
-def _described(field: str, value: Any) -> str:
-    ours = _OURS[field]
+def _differs(spec: Mapping[str, Any], field: str, ours: Mapping[str, Any]) -> bool:
+    return field in spec and spec[field] is not None and spec[field] != ours[field]
+
+
+def _described(field: str, value: Any, ours: Any) -> str:
     return f"{field} {str(value)[:20]}" + (f" rather than {ours}" if ours is not None else "")

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from lmft_api import KIND
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.text.times import seconds
-from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, Stage
+from lmft_api.wire.run_file import ATTEMPT_LABEL, INDEX_LABEL, NODES_LABEL, RUN_LABEL, STAGE_LABEL, Stage
 from lmft_operator.domain import alterations, containers, shapes
 
 JsonObject = Mapping[str, Any]
+MAX_NODES = 1024
 NODE_CLOCK_SECONDS = 300.0
 """A node's clock that is off by more than this many seconds is wrong."""
 
@@ -90,6 +91,8 @@ class JobFacts:
     """Hash of the spec in the run file that its pods are given; empty where it cannot be read."""
     image: str = ""
     """Image of our container."""
+    nodes: int = 1
+    """Pods that train together."""
 
     @property
     def known(self) -> bool:
@@ -118,10 +121,16 @@ class PodFacts:
     node: str = ""
     deleted: float | None = None
     """metadata.deletionTimestamp: when its grace period ends, not when the deletion was requested."""
+    asked_to_end: float | None = None
+    """When its deletion was requested."""
+    index: int = 0
+    """Its number among the pods of its attempt."""
     disruption: str = ""
     """Message of the DisruptionTarget condition; empty without that condition."""
     unschedulable: str = ""
     """The scheduler's message while no node fits."""
+    unschedulable_since: float | None = None
+    """Since when none does."""
     gates: str = ""
     """Scheduling gates that keep the scheduler from considering it."""
     sandboxed: bool = False
@@ -249,6 +258,7 @@ def job_facts(body: JsonObject) -> JobFacts:
     end = conditions.get("Failed") or conditions.get("Complete") or {}
     template = spec.get("template", {})
     container = containers.named(template.get("spec", {}).get("containers", ()))
+    nodes = min(max(1, _number(labels, NODES_LABEL, 1)), MAX_NODES)
     return JobFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -272,7 +282,8 @@ def job_facts(body: JsonObject) -> JobFacts:
         owner=_owner(metadata),
         spec_hash=containers.spec_hash(template.get("metadata", {}).get("annotations", {})),
         image=sys.intern(container.get("image", "")),
-        altered=alterations.altered(spec),
+        altered=alterations.altered(spec, nodes),
+        nodes=nodes,
         repeats=alterations.repeats(spec),
         managed_by=sys.intern(alterations.managed_by(spec)),
     )
@@ -293,6 +304,7 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
     waiting, ended = state.get("waiting", {}), state.get("terminated")
     running = state.get("running", {})
     held = containers.blocked_init(inits) if not (running or ended) else {}
+    deleted, unschedulable = seconds(metadata.get("deletionTimestamp")), _unschedulable(scheduled)
     return PodFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -304,9 +316,12 @@ def pod_facts(body: JsonObject, *, gone_at: float | None = None) -> PodFacts:
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         node=spec.get("nodeName", ""),
-        deleted=seconds(metadata.get("deletionTimestamp")),
+        deleted=deleted,
+        asked_to_end=None if deleted is None else deleted - metadata.get("deletionGracePeriodSeconds", 0),
+        index=_number(labels, INDEX_LABEL, 0),
         disruption=disruption.get("message", "disrupted") if disruption.get("status") == "True" else "",
-        unschedulable=_unschedulable(scheduled),
+        unschedulable=unschedulable,
+        unschedulable_since=seconds(scheduled.get("lastTransitionTime")) if unschedulable else None,
         gates=", ".join(gate.get("name", "") for gate in spec.get("schedulingGates", ())),
         sandboxed=conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
         waiting_reason=held.get("reason") or waiting.get("reason", ""),
@@ -338,8 +353,12 @@ def _owner(metadata: JsonObject, kind: str = KIND, field: str = "uid") -> str:
 
 
 def _attempt(labels: JsonObject) -> int:
-    text = str(labels.get(ATTEMPT_LABEL, ""))
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    return _number(labels, ATTEMPT_LABEL, 0)
+
+
+def _number(labels: JsonObject, name: str, otherwise: int) -> int:
+    text = str(labels.get(name, ""))
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else otherwise
 
 
 def _stage(labels: JsonObject) -> Stage:

@@ -31,3 +31,5 @@ class Plan:
     stage: Stage
     gpus: int
     resume_model_uri: str | None = None
+    nodes: int = 1
+    """Pods that train together; ``gpus`` are those of each."""

@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmft_api import KIND
-from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from lmft_api.wire.run_file import (
+    ATTEMPT_LABEL,
+    INDEX_LABEL,
+    NODES_LABEL,
+    RUN_ANNOTATION,
+    RUN_LABEL,
+    STAGE_LABEL,
+)
 from lmft_operator.domain import alterations
 
 JsonObject = Mapping[str, Any]
@@ -106,7 +113,7 @@ def _identity(value: Any) -> dict[str, Any]:
     return {"name": "", "namespace": "", "uid": "", **found, "resourceVersion": digits(found.get("resourceVersion"))}
 
 
-_LABELS = table(**dict.fromkeys((RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL), _name))
+_LABELS = table(**dict.fromkeys((RUN_LABEL, ATTEMPT_LABEL, STAGE_LABEL, NODES_LABEL, INDEX_LABEL), _name))
 _METADATA = table(
     name=_name,
     namespace=_name,
@@ -115,6 +122,7 @@ _METADATA = table(
     generation=whole,
     creationTimestamp=_time,
     deletionTimestamp=_time,
+    deletionGracePeriodSeconds=whole,
     finalizers=each(_name),
     labels=_LABELS,
     ownerReferences=each(table(kind=_name, name=_name, uid=_name, controller=truth)),
@@ -141,7 +149,13 @@ _JOB_TEMPLATE = table(
 _JOB = table(
     apiVersion=_name,
     kind=_name,
-    spec=table(suspend=truth, managedBy=_name, template=_JOB_TEMPLATE, **dict.fromkeys(alterations.FIELDS, whole)),
+    spec=table(
+        suspend=truth,
+        managedBy=_name,
+        completionMode=_name,
+        template=_JOB_TEMPLATE,
+        **dict.fromkeys(alterations.FIELDS, whole),
+    ),
     status=table(conditions=_CONDITIONS, failed=whole, startTime=_time),
 )
 _POD = table(

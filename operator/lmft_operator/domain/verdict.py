@@ -33,6 +33,10 @@ class Verdict:
     started: float | None = None
     ended: float | None = None
     result: Result | None = None
+    pod_seconds: float | None = None
+    """Running time of all pods together, where there are several."""
+    counted: bool = True
+    """Whether it counts as a failure: not where a pod that no node took is the cause."""
     cause: str = ""
     """Kubernetes' reason for ending the pod, such as Evicted or OutOfcpu."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from lmft_api import API_VERSION, KIND
 from lmft_api.addresses import SCHEMES
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
+from lmft_api.spec.fields import QUEUE_LABEL
 from lmft_api.spec.pod import PodTemplate, Resources, SecretRef
 from lmft_api.wire.layout import run_folder
 from lmft_api.wire.progress import CA_VARIABLE, SERVER_URL_VARIABLE, TOKEN_VARIABLE
@@ -29,10 +30,10 @@ from lmft_api.wire.run_file import (
 )
 from lmft_operator.domain.facts import RunFacts
 from lmft_operator.domain.plan import Plan, PodRequirements
+from lmft_operator.jobs import peers
 from lmft_operator.jobs.resources import Demand, demand, gpu_memory
 from lmft_operator.settings import OperatorSettings, PolicyRules
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 """Annotation: the container whose log and shell kubectl uses by default, if admission has added others."""
 MAX_NAME = 63
@@ -44,16 +45,18 @@ NO_NODE_ROLE = "AWS_EC2_METADATA_DISABLED"
 """Keeps botocore from using the node's metadata service. Web identity and EKS Pod Identity are not affected."""
 
 
-def job_name(name: str, attempt: int, stage: Stage, uid: str = "") -> str:
+def job_name(name: str, attempt: int, stage: Stage, uid: str = "", nodes: int = 1) -> str:
     """``<name>-<attempt>``, for a preparation ``<name>-<attempt>-prepare``; longer names are cut and hashed.
 
-    With a UID the name is hashed with it: used when somebody else's Job has the plain name.
+    With a UID the name is hashed with it: used when somebody else's Job has the plain name. The host names of several
+    pods are the Job's name and their number: they have to fit too.
     """
     suffix = f"-{attempt}" + ("-prepare" if stage == Stage.PREPARE else "")
-    if not uid and len(name) + len(suffix) <= MAX_NAME and "." not in name:
+    most = MAX_NAME if nodes == 1 else MAX_NAME - len(f"-{nodes - 1}")
+    if not uid and len(name) + len(suffix) <= most and "." not in name:
         return name + suffix
     digest = hashlib.sha256(f"{name}/{uid}".encode()).hexdigest()[:8]
-    stem = name.replace(".", "-")[: MAX_NAME - len(suffix) - len(digest) - 1].rstrip("-")
+    stem = name.replace(".", "-")[: most - len(suffix) - len(digest) - 1].rstrip("-")
     return f"{stem}-{digest}{suffix}"
 
 
@@ -113,7 +116,7 @@ def build(
         rules: policy of the namespace.
         ca: PEM text of the progress server's authority; None if pods are not to report.
     """
-    template = spec.pod_template or PodTemplate()
+    template, spec = spec.pod_template or PodTemplate(), _of_attempt(spec, plan)
     ours = {
         "app.kubernetes.io/managed-by": "lmfinetune",
         RUN_LABEL: run.uid,
@@ -175,7 +178,7 @@ def build(
     }
     if queued(spec, settings):
         job["suspend"] = True
-    return {
+    made: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _without_empty(
@@ -189,6 +192,17 @@ def build(
         ),
         "spec": job,
     }
+    if plan.nodes > 1:
+        peers.spread(made, plan.name, peers.service_name(run.uid, plan.attempt), plan.nodes)
+    return made
+
+
+def _of_attempt(spec: LMFineTuneSpec, plan: Plan) -> LMFineTuneSpec:
+    """The spec with the number of nodes that this attempt gets, which may be fewer than are wanted."""
+    resources = spec.resources
+    if resources is None or plan.stage == Stage.PREPARE or plan.nodes == (resources.nodes or 1):
+        return spec
+    return spec.model_copy(update={"resources": resources.model_copy(update={"nodes": plan.nodes})})
 
 
 def _pod(

@@ -49,6 +49,7 @@ class AttemptValues(TypedDict, total=False):
     """Fields of an attempt that change: all but its number and stage."""
 
     job: str
+    placed_nodes: int | None
     start_time: str | None
     end_time: str | None
     reason: str | None

@@ -158,12 +158,13 @@ def thinned(items: list[Any], most: int) -> list[Any]:
 
 
 def with_usage(status: LMFineTuneStatus, verdict: Verdict, gpus: int) -> LMFineTuneStatus:
-    """The status with the running time of an ended attempt added, in whole seconds."""
+    """The status with the running time of an ended attempt added, in whole seconds; ``gpus`` are those of a pod."""
     if verdict.started is None or verdict.ended is None:
         return status
     seconds = max(0, round(verdict.ended - verdict.started))
     used = status.usage or Usage()
-    whole, on_gpus = used.seconds + seconds, used.gpu_seconds + seconds * gpus
+    running = seconds if verdict.pod_seconds is None else max(0, round(verdict.pod_seconds))
+    whole, on_gpus = used.seconds + seconds, used.gpu_seconds + running * gpus
     total = Usage(seconds=min(whole, MOST), gpu_seconds=min(on_gpus, MOST))
     return change(status, usage=total)
 

@@ -7,7 +7,7 @@ import pytest
 from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result
 from lmft_operator.decide.admission import at_work, explained, refusal
-from lmft_operator.domain.alterations import altered, repeats, several_pods
+from lmft_operator.domain.alterations import altered, other_pods, repeats
 from lmft_operator.domain.facts import WarningEvent
 
 # As API servers of 1.30 to 1.36 say it.
@@ -174,7 +174,7 @@ CHANGES = [
 @pytest.mark.parametrize(("changes", "words", "again", "several"), CHANGES)
 def test_what_policies_change_in_a_job_is_known_by_name(changes, words, again, several):
     spec = OURS | changes
-    assert (altered(spec), repeats(spec), several_pods(spec)) == (words, again, several)
+    assert (altered(spec), repeats(spec), other_pods(spec)) == (words, again, several)
 
 
 def test_a_job_that_would_make_a_second_pod_is_deleted_with_the_end_of_its_first(World):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lmft_api.wire.run_file import ATTEMPT_LABEL, RUN_ANNOTATION, RUN_LABEL
+from lmft_api.wire.run_file import ATTEMPT_LABEL, NODES_LABEL, RUN_ANNOTATION, RUN_LABEL
 from lmft_operator.cluster.reading import read_object
 from lmft_operator.domain.alterations import unusable
 
@@ -85,3 +85,18 @@ def test_what_nobody_could_follow_is_withdrawn_and_named(change, words):
     assert words in said
     assert said.startswith("A policy of the cluster has changed the Job: ")
     assert "It was deleted" in said
+
+
+SEVERAL: Job = yaml.safe_load((Path(__file__).parents[1] / "golden/several.yaml").read_text())
+OF_SEVERAL: dict[str, Callable[[Job], object]] = {
+    "fewer pods at a time": lambda job: job["spec"].update(parallelism=1),
+    "more pods": lambda job: job["spec"].update(completions=4),
+    "pods without numbers": lambda job: job["spec"].update(completionMode="NonIndexed"),
+    "without their number in the labels": lambda job: job["metadata"]["labels"].pop(NODES_LABEL),
+}
+
+
+@pytest.mark.parametrize("change", OF_SEVERAL.values(), ids=OF_SEVERAL)
+def test_a_job_of_several_pods_makes_as_many_as_it_was_to(change):
+    assert "It was deleted" in unusable(SEVERAL, answered(SEVERAL, change))
+    assert unusable(SEVERAL, answered(SEVERAL)) == ""

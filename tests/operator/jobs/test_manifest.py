@@ -12,7 +12,7 @@ from lmft_api.manifest.validation import parse_spec
 from lmft_api.wire.run_file import RUN_ANNOTATION, RunFile, Stage
 from lmft_operator.domain.facts import Key, RunFacts
 from lmft_operator.domain.plan import Plan
-from lmft_operator.jobs import manifest
+from lmft_operator.jobs import manifest, peers
 from lmft_operator.jobs.manifest import job_name
 from lmft_operator.settings import OperatorSettings, parse
 
@@ -63,6 +63,12 @@ progress: {url: "https://progress.lmft-system.svc:8443"}
 CASES = {
     "plain": (PLAIN, "{}", Plan("eli5-1", 1, Stage.ALL, 0), None),
     "full": (FULL, "{}", Plan("eli5-2", 2, Stage.TRAIN, 1, "s3://models/base/model"), None),
+    "several": (
+        PLAIN | {"resources": {"nodes": 4, "gpusPerNode": 2, "elastic": {}}},
+        "{}",
+        Plan("eli5-2", 2, Stage.TRAIN, 2, nodes=3),
+        None,
+    ),
     "platform": (PLAIN, PLATFORM, Plan("eli5-1-prepare", 1, Stage.PREPARE, 0), "-----BEGIN CERTIFICATE-----\n"),
 }
 
@@ -80,6 +86,47 @@ def test_the_job_of_an_attempt_is_as_agreed(name):
     if os.environ.get("LMFT_UPDATE_GOLDEN"):
         file.write_text(yaml.safe_dump(json.loads(json.dumps(job)), sort_keys=False, width=120))
     assert job == yaml.safe_load(file.read_text())
+
+
+def test_the_pods_of_several_nodes_meet_at_a_headless_service_that_is_the_runs_own():
+    spec, platform, plan, ca = CASES["several"]
+    job = build(spec, parse(platform), plan, ca)
+
+    service = peers.service(job)
+
+    metadata, container = service["metadata"], job["spec"]["template"]["spec"]["containers"][0]
+    assert metadata["name"] == job["spec"]["template"]["spec"]["subdomain"] == "lmft-0f1e2d3c-2"
+    assert metadata["ownerReferences"] == job["metadata"]["ownerReferences"]
+    assert service["spec"] == {
+        "clusterIP": "None",
+        "selector": {"lmfinetune.dev/run-uid": RUN.uid, "lmfinetune.dev/attempt": "2"},
+        "publishNotReadyAddresses": True,
+        "ports": [
+            {"name": "rendezvous", "port": 29500, "protocol": "TCP"},
+            {"name": "heartbeat", "port": 29501, "protocol": "TCP"},
+        ],
+    }
+    assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"], env["LMFT_NODES"]) == ("eli5-2-0.lmft-0f1e2d3c-2", "29500", "3")
+    run = RunFile.model_validate_json(job["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION])
+    assert (run.spec.resources.nodes, run.spec.resources.gpus_per_node) == (3, 2), "of this attempt"
+
+
+def test_a_manifest_cannot_change_where_the_pods_meet():
+    env = [{"name": name, "value": "evil"} for name in ("MASTER_ADDR", "MASTER_PORT", "LMFT_NODES")]
+    spec = PLAIN | {"podTemplate": {"env": env}}
+    job = build(spec, parse("policy: {envNames: ['*']}"), Plan("a-1", 1, Stage.TRAIN, 0, nodes=2))
+    assert "evil" not in [v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+
+
+@pytest.mark.parametrize("nodes", [2, 10, 11, 1000, 1024])
+@pytest.mark.parametrize("name", ["a", "a" * 58, "a" * 61, "a" * 63, "a.b", "a" * 250])
+def test_the_host_names_of_all_pods_fit(name, nodes):
+    for uid in ("", RUN.uid):
+        found = job_name(name, 12, Stage.TRAIN, uid, nodes)
+        assert len(f"{found}-{nodes - 1}") <= 63
+        assert found == job_name(name, 12, Stage.TRAIN, uid, nodes)
 
 
 def test_the_run_file_in_the_annotation_reads_back():

@@ -1,0 +1,67 @@
+"""What an attempt of several pods needs beside its Job: names that fit, and a headless Service by which they meet."""
+
+from typing import Any
+
+from lmft_api.wire.run_file import (
+    ADDRESS_VARIABLE,
+    ATTEMPT_LABEL,
+    HEARTBEAT_PORT,
+    NODE_NAME_VARIABLE,
+    NODES_LABEL,
+    NODES_VARIABLE,
+    POD_NAME_VARIABLE,
+    PORT_VARIABLE,
+    RENDEZVOUS_PORT,
+    RUN_LABEL,
+)
+
+_PORTS = (("rendezvous", RENDEZVOUS_PORT), ("heartbeat", HEARTBEAT_PORT))
+
+
+def service_name(uid: str, attempt: int) -> str:
+    """Name of an attempt's Service: it begins with a letter, as older clusters demand, and is the same at each look."""
+    return f"lmft-{uid[:8]}-{attempt}"
+
+
+def service(job: dict[str, Any]) -> dict[str, Any]:
+    """The headless Service of an Indexed Job of ours; it has the Job's owner, for it is made before the Job.
+
+    Pods are published before they are ready: they meet in order to become so. It outlives a suspension of the Job.
+    """
+    metadata = job["metadata"]
+    labels = metadata["labels"]
+    selected = {label: labels[label] for label in (RUN_LABEL, ATTEMPT_LABEL)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": job["spec"]["template"]["spec"]["subdomain"],
+            "namespace": metadata["namespace"],
+            "labels": selected | {"app.kubernetes.io/managed-by": labels["app.kubernetes.io/managed-by"]},
+            "ownerReferences": metadata["ownerReferences"],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "selector": selected,
+            "publishNotReadyAddresses": True,
+            "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in _PORTS],
+        },
+    }
+
+
+def spread(job: dict[str, Any], name: str, service: str, nodes: int) -> None:
+    """Make a Job of one pod one of ``nodes`` pods that find the first of them as ``<job>-0.<service>``."""
+    template = job["spec"]["template"]
+    job["spec"] |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+    for metadata in (job["metadata"], template["metadata"]):
+        metadata["labels"] = metadata["labels"] | {NODES_LABEL: str(nodes)}
+    template["spec"]["subdomain"] = service
+    fixed = {NODES_VARIABLE: nodes, ADDRESS_VARIABLE: f"{name}-0.{service}", PORT_VARIABLE: RENDEZVOUS_PORT}
+    fields = {POD_NAME_VARIABLE: "metadata.name", NODE_NAME_VARIABLE: "spec.nodeName"}
+    for container in template["spec"]["containers"]:
+        kept = [variable for variable in container["env"] if variable["name"] not in fixed]
+        container["env"] = [
+            *kept,
+            *({"name": variable, "value": str(value)} for variable, value in fixed.items()),
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
+        ]
