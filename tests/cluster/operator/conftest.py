@@ -66,6 +66,7 @@ SETTINGS: dict[str, Any] = {
     "job": {"image": "localhost/stub:dev"},
     "policy": {
         "maxGpus": 1,
+        "maxNodes": 4,
         "volumes": ["lmft-*"],
         "serviceAccounts": ["default", "lmft-*"],
         "annotationKeys": ["example.com/*"],
