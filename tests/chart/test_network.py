@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+import yaml
 from chart.helm import HELMS, render, sets
+from docs.pages import blocks
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,8 @@ def test_where_runs_may_have_several_nodes_only_their_pods_reach_each_other(helm
             {"from": [{"podSelector": {"matchExpressions": [{"key": "lmfinetune.dev/nodes", "operator": "Exists"}]}}]}
         ],
     }
+    shown = [yaml.safe_load(block.text) for block in blocks("yaml object") if "lmft-peers" in block.text]
+    assert [policy["spec"] for policy in shown] == [policy["spec"]], "what docs/security.md says to apply elsewhere"
     assert len(rendered.all("NetworkPolicy")) == 2, "the operator's own, and this one"
     assert len(render(*namespaces, *sets("policy.maxNodes=2"), helm=helm).all("NetworkPolicy")) == 3
 

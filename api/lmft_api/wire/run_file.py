@@ -48,12 +48,6 @@ NODES_LABEL = "lmfinetune.dev/nodes"
 """Number of pods of an attempt that has several; without it an attempt is one pod."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """Kubernetes' label with the number of a pod in an Indexed Job, from 0."""
-RENDEZVOUS_PORT, HEARTBEAT_PORT = 29500, 29501
-"""Of the first pod of an attempt on several nodes: where its peers meet, and where they show that they live."""
-NODES_VARIABLE, POD_NAME_VARIABLE, NODE_NAME_VARIABLE = "LMFT_NODES", "LMFT_POD_NAME", "LMFT_NODE_NAME"
-"""Of a pod of several: how many there are, and by the downward API its own name and its node's."""
-ADDRESS_VARIABLE, PORT_VARIABLE = "MASTER_ADDR", "MASTER_PORT"
-"""Where the first pod is reached, as torch.distributed reads it."""
 
 
 class Stage(StrEnum):

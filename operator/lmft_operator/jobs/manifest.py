@@ -198,11 +198,19 @@ def build(
 
 
 def _of_attempt(spec: LMFineTuneSpec, plan: Plan) -> LMFineTuneSpec:
-    """The spec with the number of nodes that this attempt gets, which may be fewer than are wanted."""
+    """The spec with the devices that this attempt gets, which may be fewer than are wanted.
+
+    An attempt that only fetches a result that was lost has neither peers nor GPUs: one process answers.
+    """
     resources = spec.resources
-    if resources is None or plan.stage == Stage.PREPARE or plan.nodes == (resources.nodes or 1):
+    if resources is None or plan.stage == Stage.PREPARE:
         return spec
-    return spec.model_copy(update={"resources": resources.model_copy(update={"nodes": plan.nodes})})
+    fewer: dict[str, Any] = {} if plan.nodes == (resources.nodes or 1) else {"nodes": plan.nodes}
+    if not plan.gpus and (resources.gpus_per_node or 0) > 1:
+        fewer["gpus_per_node"] = 1
+    if resources.elastic is not None and plan.nodes <= (resources.elastic.min_nodes or 1):
+        fewer["elastic"] = None  # it would not be valid with so few
+    return spec.model_copy(update={"resources": resources.model_copy(update=fewer)}) if fewer else spec
 
 
 def _pod(

@@ -2,20 +2,11 @@
 
 from typing import Any
 
-from lmft_api.wire.run_file import (
-    ADDRESS_VARIABLE,
-    ATTEMPT_LABEL,
-    HEARTBEAT_PORT,
-    NODE_NAME_VARIABLE,
-    NODES_LABEL,
-    NODES_VARIABLE,
-    POD_NAME_VARIABLE,
-    PORT_VARIABLE,
-    RENDEZVOUS_PORT,
-    RUN_LABEL,
-)
+from lmft_api.wire import ranks
+from lmft_api.wire.run_file import ATTEMPT_LABEL, NODES_LABEL, RUN_LABEL
 
-_PORTS = (("rendezvous", RENDEZVOUS_PORT), ("heartbeat", HEARTBEAT_PORT))
+_PORT = ranks.DEFAULT_MASTER_PORT
+_PORTS = (("rendezvous", _PORT), ("heartbeat", ranks.heartbeat_port(_PORT)), ("probe", ranks.probe_port(_PORT)))
 
 
 def service_name(uid: str, attempt: int) -> str:
@@ -56,8 +47,8 @@ def spread(job: dict[str, Any], name: str, service: str, nodes: int) -> None:
     for metadata in (job["metadata"], template["metadata"]):
         metadata["labels"] = metadata["labels"] | {NODES_LABEL: str(nodes)}
     template["spec"]["subdomain"] = service
-    fixed = {NODES_VARIABLE: nodes, ADDRESS_VARIABLE: f"{name}-0.{service}", PORT_VARIABLE: RENDEZVOUS_PORT}
-    fields = {POD_NAME_VARIABLE: "metadata.name", NODE_NAME_VARIABLE: "spec.nodeName"}
+    fixed = {ranks.NODES_VARIABLE: nodes, ranks.MASTER_ADDR: f"{name}-0.{service}", ranks.MASTER_PORT: _PORT}
+    fields = {ranks.POD_NAME_VARIABLE: "metadata.name", ranks.NODE_NAME_VARIABLE: "spec.nodeName"}
     for container in template["spec"]["containers"]:
         kept = [variable for variable in container["env"] if variable["name"] not in fixed]
         container["env"] = [

@@ -104,6 +104,7 @@ def test_the_pods_of_several_nodes_meet_at_a_headless_service_that_is_the_runs_o
         "ports": [
             {"name": "rendezvous", "port": 29500, "protocol": "TCP"},
             {"name": "heartbeat", "port": 29501, "protocol": "TCP"},
+            {"name": "probe", "port": 29502, "protocol": "TCP"},
         ],
     }
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
