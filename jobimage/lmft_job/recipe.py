@@ -15,6 +15,7 @@ from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
 from lmft_job.stages.inputs import gather, make_model, training_inputs
+from lmft_job.stages.peers import meet
 from lmft_job.stages.preparation import finish_preparation
 from lmft_job.stages.resume import find_checkpoint
 from lmft_job.stages.sources.find import find_sources, model_identity
@@ -51,7 +52,9 @@ def _run(context: RunContext) -> Result:
     with context.phase("load"):
         built = make_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
-    claim(context, store, start.began, inputs.data.fingerprint, model_identity(context, sources), inputs.day)
+    identity = model_identity(context, sources)
+    start = meet(context, start, inputs, identity)
+    claim(context, store, start.began, inputs.data.fingerprint, identity, inputs.day, start.rows)
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             return finish_preparation(context, store, inputs)
@@ -60,7 +63,7 @@ def _run(context: RunContext) -> Result:
     with context.phase("resume"):
         resumed = find_checkpoint(context, store, start.attempt, built.model)
 
-    with TrainingAttempt(context, store, start.attempt) as attempt:
+    with TrainingAttempt(context, store, start.attempt, start.rows) as attempt:
         with attempt.smaller_batch_on_shortage():
             job = training_inputs(context, start, inputs, built.model, attempt)
 
@@ -75,6 +78,8 @@ def _run(context: RunContext) -> Result:
             # Evaluate and sample with the same held-out rows and the same prompts
             with context.phase("evaluation"):
                 figures = publish.final_figures(job, trained)
+            if not context.world.main:
+                return publish.followed(job, trained)
             # Merge the adapter, if there is one, and evaluate what is published
             with context.phase("merging"):
                 settled = settle(context, job, inputs, built, figures, store, attempt.fence)

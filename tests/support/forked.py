@@ -19,6 +19,7 @@ from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.ending import conclude, with_progress
 from lmft_job.data import prepared  # noqa: F401 - imported here, once, rather than in every child
+from lmft_job.distributed.world import World
 from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
@@ -156,11 +157,22 @@ class Child:
 
 
 def attempt(
-    home: Path, spec: dict[str, Any], number: int = 1, *, name: str = "toy", patch: Any = None, **run_file: Any
+    home: Path,
+    spec: dict[str, Any],
+    number: int = 1,
+    *,
+    name: str = "toy",
+    patch: Any = None,
+    variables: dict[str, str] | None = None,
+    **run_file: Any,
 ) -> Child:
-    """Start an attempt; ``patch`` is called in the child with its teller, before anything runs."""
+    """Start an attempt; ``patch`` is called in the child with its teller, before anything runs.
+
+    With torchrun's ``variables`` the child is one rank of it.
+    """
     read, write = os.pipe()
-    log = home / f"{name}-{number}.log"
+    rank = f"-rank-{variables['RANK']}" if variables else ""
+    log = home / f"{name}-{number}{rank}.log"
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -175,19 +187,27 @@ def attempt(
         os.dup2(out, 2)
         # pytest's own streams stay with the parent.
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-        code = _child(home, spec, number, name, patch, run_file, _Teller(write))
+        os.environ |= variables or {}
+        folder = home / f"work-{name}-{number}{rank}"
+        code = _child(home, spec, number, name, folder, patch, run_file, _Teller(write))
     finally:
         os._exit(code)
 
 
 def _child(
-    home: Path, spec: dict[str, Any], number: int, name: str, patch: Any, run_file: dict[str, Any], teller: _Teller
+    home: Path,
+    spec: dict[str, Any],
+    number: int,
+    name: str,
+    folder: Path,
+    patch: Any,
+    run_file: dict[str, Any],
+    teller: _Teller,
 ) -> int:
     interrupt = Interrupt()
     interrupt.install()
     if patch is not None:
         patch(teller)
-    folder = home / f"work-{name}-{number}"
     folder.mkdir(exist_ok=True)
 
     def hung(message: str) -> None:
@@ -200,7 +220,10 @@ def _child(
         def recipe() -> Any:
             file = RunFile(name=name, namespace="team", uid=UID, attempt=number, spec=parse_spec(spec), **run_file)
             observer = Broadcast([teller])
-            context = RunContext(file, True, folder, home / "cache", home / "secrets", observer, hung, restart)
+            world = World.from_environment(os.environ)
+            context = RunContext(
+                file, True, folder, home / "cache", home / "secrets", observer, hung, restart, world=world
+            )
             context.interrupt = interrupt
             contexts.append(context)
             return run(context)

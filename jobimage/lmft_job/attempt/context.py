@@ -13,6 +13,7 @@ from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.status import CheckpointStatus
 from lmft_api.wire.layout import run_id
 from lmft_api.wire.run_file import KUBERNETES_GRACE_SECONDS, RunFile
+from lmft_job.distributed.group import SOLO, Group
 from lmft_job.distributed.world import ALONE, World
 from lmft_job.errors import InvalidError
 from lmft_job.observers.events import Observer
@@ -21,7 +22,7 @@ from lmft_job.process.grace import Grace
 from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import Interrupt
 from lmft_job.process.watchdog import Watchdog
-from lmft_job.storage import Store, join_key, open_store
+from lmft_job.storage import ReadingStore, Store, join_key, open_store
 
 PATIENCE_BEFORE_STEPS_SECONDS = 3600.0
 """Least patience of the watchdog before the first step: spec.training.watchdogSeconds is meant for steps, and reading
@@ -56,7 +57,8 @@ class RunContext:
         restart: replaces the process by a new one that resumes the run; called after running out of accelerator memory.
         overwrite: start from scratch even if the run exists.
         pod: UID of this pod; empty on a laptop, and where the operator does not set it.
-        world: the processes of the run.
+        world: which of the run's processes this is; the first alone writes, and is seen by people.
+        group: what the processes tell each other, once all have come.
         interrupt: requests to stop.
         scrubber: removes secrets from all output.
         timings: seconds by phase.
@@ -74,11 +76,16 @@ class RunContext:
     overwrite: bool = False
     pod: str = ""
     world: World = ALONE
+    group: Group = SOLO
     interrupt: Interrupt = field(default_factory=Interrupt)
     scrubber: Scrubber = field(default_factory=lambda: Scrubber(None))
     timings: dict[str, float] = field(default_factory=dict)
     progress: AttemptProgress = field(default_factory=AttemptProgress)
     _store: Store | None = None
+
+    def __post_init__(self) -> None:
+        if not self.world.main:
+            self.observer = Observer()
 
     @property
     def settings(self) -> Settings:
@@ -94,6 +101,10 @@ class RunContext:
 
     def namespace_store(self) -> Store:
         """Storage of the namespace: runs and prepared data sets."""
+        store = self._writable_store()
+        return store if self.world.main else ReadingStore(store)
+
+    def _writable_store(self) -> Store:
         uri = self.settings.output.uri
         if uri is None:
             raise InvalidError(["spec.output.uri: is not set, and the platform has no default; set s3:// or file://"])
@@ -104,8 +115,16 @@ class RunContext:
 
     def run_store(self) -> Store:
         """Storage of this run."""
+        return self.namespace_store().child(self._run_key)
+
+    def shared_run_store(self) -> Store:
+        """Storage of this run for the few files that any of its processes may write."""
+        return self._writable_store().child(self._run_key)
+
+    @property
+    def _run_key(self) -> str:
         name = run_id(self.run.name, self.run.uid) if self.in_pod else self.run.name
-        return self.namespace_store().child(join_key("runs", name))
+        return join_key("runs", name)
 
     def secret(self, kind: str) -> Path | None:
         """Folder of the mounted Secret of a kind; None if there is none."""

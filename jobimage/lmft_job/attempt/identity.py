@@ -1,7 +1,7 @@
 """Which run owns a folder, and what it started with: a later attempt must resume with the same, or is refused."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmft_api.wire.layout import RUN_MARKER
@@ -27,6 +27,7 @@ class RunIdentity:
         model: commit of the model on the hub; with an adapter, and from elsewhere, a hash of its files; else None.
         day: first day of the run (UTC), an ISO date, where its chat template may write it.
         software: versions that prepared the data: other versions may give the same data another fingerprint.
+        effectiveBatch: rows of an optimiser step; None where one process trained, with its own batch and passes.
         stage: Prepare if only preparations have claimed the folder so far; None in a file of an earlier version.
     """
 
@@ -37,8 +38,9 @@ class RunIdentity:
     software: str | None = None
     day: str | None = None
     stage: str | None = None
+    effectiveBatch: int | None = None
 
-    def to_json(self) -> dict[str, str | None]:
+    def to_json(self) -> dict[str, str | int | None]:
         """As ``run.json`` holds it."""
         return {
             "name": self.name,
@@ -48,6 +50,7 @@ class RunIdentity:
             "software": self.software,
             "stage": self.stage,
             **({"day": self.day} if self.day else {}),
+            **({"effectiveBatch": self.effectiveBatch} if self.effectiveBatch else {}),
         }
 
 
@@ -62,13 +65,21 @@ def read_claim(store: Store) -> RunIdentity | None:
         known = [note.get(name) for name in ("data", "model", "software", "day", "stage")]
         if not all(value is None or isinstance(value, str) for value in known):
             raise TypeError("text wanted")
-        return RunIdentity(str(note["name"]), str(note["specHash"]), *known)
+        rows = note.get("effectiveBatch")
+        identity = RunIdentity(str(note["name"]), str(note["specHash"]), *known)
+        return replace(identity, effectiveBatch=None if rows is None else int(rows))
 
     return read_note(store, RUN_MARKER, understand)
 
 
 def claim(
-    context: RunContext, store: Store, began: RunIdentity | None, data: str, model: str | None, day: str | None
+    context: RunContext,
+    store: Store,
+    began: RunIdentity | None,
+    data: str,
+    model: str | None,
+    day: str | None,
+    rows: int | None = None,
 ) -> None:
     """Store which run owns the folder. Only after all checks: a manifest that was wrong may change.
 
@@ -79,12 +90,13 @@ def claim(
         data: fingerprint of the prepared data.
         model: see :attr:`RunIdentity.model`.
         day: first day of the run, where its chat template may write it.
+        rows: see :attr:`RunIdentity.effectiveBatch`.
 
     Raises:
         InvalidError: data or model differ from those that the run started with.
     """
     ours = RunIdentity(
-        context.run.name, spec_hash(context.run.spec), data, model, _software(), day, context.run.stage.value
+        context.run.name, spec_hash(context.run.spec), data, model, _software(), day, context.run.stage.value, rows
     )
     if began is not None:
         if problems := _changes(began, ours, in_pod=context.in_pod):

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
-from lmft_job.attempt.uploads import Uploads
+from lmft_job.attempt.uploads import NoUploads, Uploads
 from lmft_job.storage import Store
-from lmft_job.training.batch import Adjustment, Batch, is_shortage
+from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
 
 
 class TrainingAttempt:
@@ -20,6 +21,7 @@ class TrainingAttempt:
         context: context of the run.
         store: rooted at the run's folder.
         attempt: this one.
+        rows: of an optimiser step of all processes; None where one process trains, with its own batch and passes.
 
     Attributes:
         uploads: takes checkpoints.
@@ -27,16 +29,25 @@ class TrainingAttempt:
         adjustment: the batch, and how earlier attempts arrived at it.
     """
 
-    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> None:
+    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt, rows: int | None = None) -> None:
         training = context.settings.training
         planned = Batch(training.per_device_batch_size, training.gradient_accumulation_steps)
-        self.adjustment = Adjustment.load(store, planned)
-        context.progress.adjustments = list(self.adjustment.notes)
-        self.uploads, self.fence = Uploads(context, store, attempt), Fence(store, attempt.ours)
+        found = Adjustment.load(store, planned)
+        if rows is not None:
+            most = context.group.from_main(lambda: found.batch.rows)
+            found = replace(found, batch=planned_batch(most, rows, context.world))
+        self.adjustment = found
+        context.progress.adjustments = list(found.notes)
+        writes = context.world.main
+        self.uploads = Uploads(context, store, attempt) if writes else NoUploads()
+        self.fence = Fence(store, attempt.ours)
         self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        if not self._context.world.alone:
+            # A signal ends no process by itself: all of them hear of it, and stop at the same step.
+            self._open.enter_context(self._context.interrupt.deferred())
         self._open.enter_context(self._journal)
         self._open.enter_context(self.uploads)
         self._context.watchdog.steps_begin("measuring the model before training")
@@ -66,7 +77,7 @@ class TrainingAttempt:
                 raise
             smaller = self.adjustment.after_shortage(self._journal.step)
             self.fence.require()
-            smaller.save(self._store)
+            smaller.save_once(self._context.shared_run_store(), before=self.adjustment)
             self._context.observer.note(f"{smaller.notes[-1]}; continuing in a new process")
             self.uploads.wait()
             self._journal.write()

@@ -13,6 +13,28 @@ from lmft_job.checkpoints import Checkpoint, CheckpointUploader, prune
 from lmft_job.storage import Store
 
 
+class NoUploads:
+    """Stands for the uploads in a process that stores no checkpoints."""
+
+    def __enter__(self) -> "NoUploads":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, folder: Path, step: int) -> None:
+        """Nothing is stored."""
+
+    def check(self) -> None:
+        """Nothing can have failed."""
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
+
+    def keep_last(self) -> None:
+        """There is nothing to remove."""
+
+
 class Uploads(CheckpointUploader):
     """Takes finished checkpoint folders; leaving it waits for the one in flight, after a SIGTERM in bounded time."""
 

@@ -3,7 +3,7 @@
 ``protocol`` defines the layout and which checkpoint is taken; ``uploader`` uploads them beside training.
 """
 
-from lmft_job.checkpoints.protocol import Checkpoint, complete, newest_verified, prune, publish
+from lmft_job.checkpoints.protocol import Checkpoint, complete, fetch_checkpoint, newest_verified, prune, publish
 from lmft_job.checkpoints.uploader import CheckpointUploader
 
-__all__ = ["Checkpoint", "CheckpointUploader", "complete", "newest_verified", "prune", "publish"]
+__all__ = ["Checkpoint", "CheckpointUploader", "complete", "fetch_checkpoint", "newest_verified", "prune", "publish"]

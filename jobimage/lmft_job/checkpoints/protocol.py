@@ -97,7 +97,7 @@ def newest_verified(
             return None
         candidate = candidates[0]
         try:
-            if _fetch(store, candidate, destination, check):
+            if fetch_checkpoint(store, candidate, destination, check):
                 loads(destination)
                 return candidate
             problem = "it was being removed"
@@ -112,8 +112,8 @@ def newest_verified(
         say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) skipped: {problem}; {follow}")
 
 
-def _fetch(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:
-    """Whether it was there; raises DamagedFolderError if it does not match its manifest."""
+def fetch_checkpoint(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:
+    """Fetches one checkpoint into a folder; whether it was there. Raises DamagedFolderError if its files are not."""
     manifest = fetch_verified(store, wanted.prefix, destination, check)
     if manifest is None:
         return False

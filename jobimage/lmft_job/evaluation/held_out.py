@@ -6,6 +6,7 @@ Does not use the global random state, so that an evaluation does not change the 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.data.rows import Rows
+from lmft_job.distributed.group import SOLO, Group
+from lmft_job.distributed.world import World
 from lmft_job.errors import DivergedError
+from lmft_job.evaluation.divided import BatchFigures, dealt, together
 from lmft_job.evaluation.likelihood import recorded
 from lmft_job.evaluation.metrics import load_metric
 from lmft_job.evaluation.uncertainty import Units
@@ -130,6 +134,7 @@ def evaluate_held_out(
     beat: Beat = lambda: None,
     trainer_loss_of: TrainerLoss = lambda batch, summed: None,
     before: Units | None = None,
+    group: Group = SOLO,
 ) -> Measurement:
     """Evaluate a model.
 
@@ -143,62 +148,71 @@ def evaluate_held_out(
         beat: called after every batch; an exception it raises ends the evaluation.
         trainer_loss_of: computes :attr:`HeldOutFigures.trainer_loss`.
         before: units of the baseline, for the standard error of the change since then.
+        group: the processes among which the batches are divided; all get the same figures.
 
     Raises:
         DivergedError: a batch's loss is NaN or infinite; a mean would hide or spread it.
     """
     kind = tasks.of(task)
-    losses: list[float] = []
-    counts: list[int] = []
-    sizes: list[int] = []
-    trainers: list[float] = []
-    guesses: list[int] = []
-    truths: list[int] = []
-    unit_losses: list[float] = []
-    unit_targets: list[int] = []
+    parts: list[BatchFigures] = []
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), arithmetic.context(), recorded(model, task) as rows_of_batch:
-            for batch in _batches(rows, collate, batch_size, arithmetic.device):
+            for batch in _batches(rows, collate, batch_size, arithmetic.device, group.world):
                 labels = batch["labels"]
                 outputs = model(**batch)
                 own = float(outputs.loss)
                 by_row = rows_of_batch.of(getattr(outputs, "logits", None), labels, task)
                 by_target = kind.targets_by_row(labels).tolist()
-                targets = sum(by_target)
-                if targets:
-                    loss = _likelihood(own, by_row, targets)
-                    theirs = trainer_loss_of(batch, own * targets)
+                part = BatchFigures(len(labels), sum(by_target))
+                if part.targets:
+                    loss = _likelihood(own, by_row, part.targets)
+                    theirs = trainer_loss_of(batch, own * part.targets)
                     theirs = own if theirs is None else theirs
-                    if not math.isfinite(loss + theirs):
-                        raise DivergedError(
-                            f"the evaluation became {loss + theirs} at batch {len(losses) + 1}. Lower "
-                            "spec.training.learningRate, or use precision BF16 or FP32 instead of FP16."
-                        )
-                    losses.append(loss * targets)
-                    counts.append(targets)
-                    sizes.append(len(labels))
-                    trainers.append(theirs * len(labels))
+                    part.loss, part.trainer_loss = loss * part.targets, theirs * len(labels)
+                    if group.world.alone:
+                        _require_finite(part, len(parts) + 1)
                 if by_row is not None:
-                    unit_losses += by_row
-                    unit_targets += by_target
+                    part.unit_losses, part.unit_targets = by_row, by_target
                 if kind.has_labels:
-                    guesses += outputs.logits.argmax(-1).tolist()
-                    truths += labels.tolist()
+                    part.guesses, part.truths = outputs.logits.argmax(-1).tolist(), labels.tolist()
+                parts.append(part)
                 beat()
     finally:
         model.train(was_training)
-    mean = load_metric("perplexity").compute(losses=losses, counts=counts)
-    trainer_loss = math.fsum(trainers) / sum(sizes)
+    parts = together(parts, -(-len(rows) // batch_size), group)
+    for number, part in enumerate(parts, 1):
+        _require_finite(part, number)
+    return _measurement(parts, len(rows), before, labelled=kind.has_labels)
+
+
+def _require_finite(part: BatchFigures, number: int) -> None:
+    if not math.isfinite(part.loss + part.trainer_loss):
+        raise DivergedError(
+            f"the evaluation became {(part.loss + part.trainer_loss) / max(part.rows, part.targets, 1)} at batch "
+            f"{number}. Lower spec.training.learningRate, or use precision BF16 or FP32 instead of FP16."
+        )
+
+
+def _measurement(parts: list[BatchFigures], rows: int, before: Units | None, *, labelled: bool) -> Measurement:
+    """The figures of all batches, in the order of the rows."""
+    counted = [part for part in parts if part.targets]
+    mean = load_metric("perplexity").compute(
+        losses=[part.loss for part in counted], counts=[part.targets for part in counted]
+    )
+    trainer_loss = math.fsum(part.trainer_loss for part in counted) / sum(part.rows for part in counted)
     perplexity = accuracy = right = None
-    if kind.has_labels:
+    if labelled:
+        guesses, truths = (list(chain(*lists)) for lists in zip(*((p.guesses, p.truths) for p in parts), strict=True))
         accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
         right = np.equal(guesses, truths).astype(np.float64)
     else:
         perplexity = mean["perplexity"]
+    unit_losses = [loss for part in parts for loss in part.unit_losses]
+    unit_targets = [targets for part in parts for targets in part.unit_targets]
     units = Units(np.array(unit_losses), np.array(unit_targets, np.float64), right)
-    known = units if len(unit_losses) == len(rows) else None
+    known = units if len(unit_losses) == rows else None
     return Measurement(
         _with_errors(HeldOutFigures(mean["loss"], trainer_loss, perplexity, accuracy), known, before), known
     )
@@ -227,13 +241,13 @@ def _likelihood(own: float, by_row: list[float] | None, targets: int) -> float:
     return plain if abs(plain - own) > _ADDED * max(1.0, abs(plain)) else own
 
 
-def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device) -> Any:
+def _batches(rows: Rows, collate: Collate, batch_size: int, device: torch.device, world: World) -> Any:
     # A DataLoader draws its workers' base seed from the global generator unless it is given a generator of its own.
     order = BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)
     pinned = device.type == "cuda"
     loader: DataLoader[Any] = DataLoader(
         rows,  # type: ignore[arg-type]
-        batch_sampler=order,
+        batch_sampler=order if world.alone else dealt(list(order), world),
         collate_fn=collate,
         pin_memory=pinned,
         generator=torch.Generator().manual_seed(0),

@@ -19,6 +19,7 @@ from lmft_job.errors import InterruptedRunError
 SECOND_CTRL_C_EXIT = 130
 SHOW_CURSOR = b"\x1b[?25h\r\n"
 """A progress bar has hidden the cursor, and is on the current line."""
+_ELSEWHERE = "elsewhere"
 _OURS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
@@ -55,6 +56,13 @@ class Interrupt:
         if self.requested:
             listener()
 
+    def adopt(self) -> None:
+        """Another process of the run was asked to stop, so this one stops too."""
+        if not self.requested:
+            self.requested, self.signal_name = True, _ELSEWHERE
+            for listener in self._listeners:
+                listener()
+
     def check(self) -> None:
         """Raise InterruptedRunError if a stop was requested."""
         if self.requested:
@@ -63,6 +71,8 @@ class Interrupt:
     @property
     def words(self) -> str:
         """What happened, for people."""
+        if self.signal_name == _ELSEWHERE:
+            return "stopped with another process of the run, which was asked to"
         known = {"SIGINT": "stopped by Ctrl-C", "SIGHUP": "stopped because its terminal was closed (SIGHUP)"}
         return known.get(self.signal_name, f"stopped by {self.signal_name or 'request'}")
 
@@ -78,7 +88,8 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first = not self.requested
         self.requested = True
-        self.signal_name = self.signal_name or signal.Signals(number).name
+        if self.signal_name in ("", _ELSEWHERE):
+            self.signal_name = signal.Signals(number).name
         if number == signal.SIGINT:
             self._ctrl_c += 1
             if self._ctrl_c > 1:

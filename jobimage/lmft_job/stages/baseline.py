@@ -8,7 +8,8 @@ from typing import Any
 from lmft_api.wire.layout import BEFORE, BEFORE_UNITS
 from lmft_api.wire.progress import JobPhase
 from lmft_job.attempt.context import RunContext
-from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.distributed.group import SteadyCheck
+from lmft_job.evaluation.held_out import Beat, HeldOutFigures
 from lmft_job.evaluation.uncertainty import Units
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
@@ -32,13 +33,13 @@ class Before:
 
 def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit: int | None) -> Before:
     """Measure the baseline; stored, so that a resumed run need not repeat it."""
-    before = read_note(store, BEFORE, Before.from_json)
+    known = job.group.from_main(lambda: _to_json(read_note(store, BEFORE, Before.from_json)))
+    before = Before.from_json(known) if known else None
     if before is None:
-        beat = lambda: job.beat(0)  # noqa: E731
         job.observer.phase(JobPhase.SAMPLING)
-        answers = [context.scrubber.scrub(answer) for answer in job.answer(limit, beat)]
+        answers = [context.scrubber.scrub(answer) for answer in answered(job, limit, lambda: job.beat(0))]
         job.observer.phase(JobPhase.EVALUATING)
-        measured = job.evaluate(beat)
+        measured = job.evaluate(_steady_beat(job))
         figures, before = measured.figures, Before(measured.figures, tuple(answers))
         if measured.units is not None:
             store.put_if_absent(BEFORE_UNITS, measured.units.to_bytes())
@@ -48,6 +49,30 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
             before = read_note(store, BEFORE, Before.from_json) or before
     job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
     return replace(before, units=_units_before(store))
+
+
+def _to_json(before: Before | None) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    return {"figures": before.figures.to_json(), "answers": list(before.answers)}
+
+
+def answered(job: TrainingInputs, limit: int | None, beat: Beat) -> list[str]:
+    """The model's answers to the prompts, which rank 0 gives; the others take part where they hold a part of it."""
+    return job.group.from_main(lambda: job.answer(limit, beat))
+
+
+def _steady_beat(job: TrainingInputs) -> Beat:
+    """Reports progress; alone, a stop is raised by the signal itself."""
+    stop = SteadyCheck(job.group, lambda: job.interrupt.requested and not job.group.world.alone)
+
+    def beat() -> None:
+        job.beat(0)
+        if stop():
+            job.interrupt.adopt()
+            job.interrupt.check()
+
+    return beat
 
 
 def _units_before(store: Store) -> Units | None:

@@ -31,6 +31,7 @@ class Start:
         arithmetic: device and precision.
         trainer_class: Trainer, or the user's subclass.
         callbacks: the user's callbacks.
+        rows: of an optimiser step of all processes; None where one trains, with its own batch and passes.
     """
 
     store: Store
@@ -39,6 +40,7 @@ class Start:
     arithmetic: Arithmetic
     trainer_class: type[Any]
     callbacks: list[Any]
+    rows: int | None = None
 
 
 def check(context: RunContext) -> Start | Result:
@@ -153,6 +155,8 @@ def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
     Raises:
         InterruptedRunError: a later attempt has begun.
     """
+    if not context.world.main:
+        return CurrentAttempt(journal.Begun(context.run.attempt), {})  # rank 0 begins it, see stages/peers.py
     before = journal.begun(store)
     highest = max((attempt.number for attempt in before), default=0)
     number = context.run.attempt if context.in_pod else highest + 1

@@ -248,6 +248,7 @@ def training_inputs(
         callbacks=start.callbacks,
         acceleration=acceleration,
         chat=inputs.chat,
+        group=context.group,
     )
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmft_api.figures import FIGURES
+from lmft_api.reasons import Reason
 from lmft_api.spec import Weights
 from lmft_api.text.times import now
 from lmft_api.wire.layout import ADAPTER, BEST_FOLDER, MODEL, PAGE, REPORT
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
+from lmft_api.wire.result import Result
 from lmft_job.adapters.state import restore
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
@@ -53,6 +55,12 @@ def final_figures(job: TrainingInputs, trained: Trained) -> HeldOutFigures:
         restore(job.model, folder)
         return best.figures
     return trained.state.evaluations[-1].figures
+
+
+def followed(job: TrainingInputs, trained: Trained) -> Result:
+    """The result of a process other than the first, whose part ends with the training."""
+    world = job.group.world
+    return Result(reason=Reason.COMPLETED, message=f"rank {world.rank} of {world.size} trained to step {trained.step}")
 
 
 def answers_after(job: TrainingInputs, trained: Trained, limit: int | None) -> list[str]:

@@ -22,6 +22,7 @@ from lmft_job.storage.folders import (
     remove_unnamed,
     unnamed_keys,
 )
+from lmft_job.storage.reading import ReadingStore
 from lmft_job.storage.store import PURPOSES, Check, ObjectInfo, ObjectMissingError, Purpose, Store, disk_error, join_key
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectMissingError",
     "Purpose",
+    "ReadingStore",
     "Store",
     "Walk",
     "disk_error",

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 
 from lmft_api.wire.layout import ADJUSTMENT_KEY
+from lmft_job.distributed.shares import plan_step
+from lmft_job.distributed.world import World
 from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
@@ -17,10 +19,22 @@ _SAID = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAIL
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows in one forward pass, and forward passes in one optimiser step."""
+    """Rows in one forward pass, and forward passes in one optimiser step.
+
+    Attributes:
+        rows: in a pass of one process, at most.
+        accumulation: passes of one process in a step.
+        step: rows in a step of all processes, where it is not the same as one process's rows × accumulation.
+    """
 
     rows: int
     accumulation: int = 1
+    step: int | None = None
+
+    @property
+    def step_rows(self) -> int:
+        """Rows in a step, of all processes."""
+        return self.step or self.rows * self.accumulation
 
     def smaller(self) -> "Batch":
         """About half the rows and correspondingly more passes, with the same rows in a step.
@@ -34,6 +48,8 @@ class Batch:
                 "spec.dataset.blockSize, set spec.training.gradientCheckpointing, or take a larger GPU."
             )
         step = self.rows * self.accumulation
+        if self.step is not None:
+            return Batch(self.rows // 2, -(-step // (self.rows // 2)), self.step)
         rows = max(size for size in range(1, self.rows // 2 + 1) if step % size == 0)
         return Batch(rows, step // rows)
 
@@ -64,10 +80,31 @@ class Adjustment:
         )
         return Adjustment(batch, (*self.notes, note))
 
+    def save_once(self, store: Store, before: "Adjustment") -> None:
+        """Store it for the next process, unless another process of the run has stored one since ``before``."""
+        if len(Adjustment.load(store, before.batch).notes) <= len(before.notes):
+            self.save(store)
+
     def save(self, store: Store) -> None:
         """Store it for the next process."""
         body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
         store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
+
+
+def planned_batch(rows: int, effective: int, world: World) -> Batch:
+    """What one process does in a step.
+
+    Args:
+        rows: most rows in a pass.
+        effective: rows in a step, of all processes.
+        world: the processes.
+
+    Raises:
+        InvalidError: there are more processes than rows in a step.
+    """
+    plan = plan_step(effective, rows, world.size)
+    undivided = world.alone and effective == rows * plan.passes
+    return Batch(rows, plan.passes, None if undivided else effective)
 
 
 def is_shortage(error: RuntimeError) -> bool:

@@ -4,10 +4,11 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback
 
@@ -20,6 +21,7 @@ from lmft_job.adapters.state import save
 from lmft_job.data.chat.rows import real_tokens
 from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.rows import Rows
+from lmft_job.distributed.group import SOLO, Group, SteadyCheck
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurement, TrainerLoss, evaluate_held_out
 from lmft_job.evaluation.samples import answer_prompts
@@ -71,6 +73,7 @@ class TrainingInputs:
         before: baseline of the held-out data by units; None before it is measured.
         acceleration: accelerations of its steps.
         chat: template of the conversations that the model answers; None where it continues text.
+        group: the processes of the run.
     """
 
     settings: Settings
@@ -91,6 +94,7 @@ class TrainingInputs:
     before: Units | None = None
     acceleration: Acceleration = PLAIN
     chat: ChatTemplate | None = None
+    group: Group = SOLO
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the current model."""
@@ -105,6 +109,7 @@ class TrainingInputs:
                 beat=beat,
                 trainer_loss_of=trainer_loss_of,
                 before=self.before,
+                group=self.group,
             )
 
     def answer(self, limit: int | None, beat: Beat) -> list[str]:
@@ -131,8 +136,23 @@ def planned_steps(job: TrainingInputs) -> int:
 def steps_of(settings: Settings, rows: int, batch: Batch) -> int:
     """Optimiser steps of a run over this many rows; the last one of an epoch may be smaller."""
     training = settings.training
-    per_epoch = math.ceil(math.ceil(rows / batch.rows) / batch.accumulation)
+    per_epoch = math.ceil(rows / batch.step_rows)
     return training.max_steps or (training.epochs or 1) * per_epoch
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What all processes have heard at a step.
+
+    Attributes:
+        stop: somebody was asked to stop.
+        save: a checkpoint is due by the clock.
+        flush: losses are to be read.
+    """
+
+    stop: bool = False
+    save: bool = False
+    flush: bool = False
 
 
 class EvaluationStopped(Exception):
@@ -154,6 +174,9 @@ class TrainingLoop:
         self._seconds = 0.0
         self._mark = self._flushed = self._saved = time.monotonic()
         self.saved_step = 0
+        self.idle = False
+        """Whether the pass has no row of its own."""
+        self._agreement, self._heard, self._said_step = job.group.agreement(), Heard(), 0
 
     # What is due
 
@@ -172,7 +195,27 @@ class TrainingLoop:
             return True
         if policy.every_steps:
             return step % policy.every_steps == 0
-        return float(epoch).is_integer() or time.monotonic() - self._saved >= 60 * policy.every_minutes
+        return float(epoch).is_integer() or self._heard.save
+
+    @property
+    def stop_heard(self) -> bool:
+        """Whether to stop after this step; the same in every process."""
+        return self._heard.stop or (self.job.group.world.alone and self.job.interrupt.requested)
+
+    def _exchange(self, step: int, now: float) -> None:
+        """Say what is due here, and hear what is due for all: by the clock of rank 0 what goes by the clock."""
+        job, main = self.job, self.job.group.world.main
+        save = main and now - self._saved >= 60 * job.settings.checkpoint.every_minutes
+        # Reading a loss or a count waits for the device; a few reads a second are enough.
+        flush = main and (self._flushes_always or now - self._flushed >= _FLUSH_SECONDS)
+        said_before, self._said_step = self._said_step, step
+        self._heard = Heard(*self._agreement.exchange(job.interrupt.requested, save, flush))
+        if not job.group.world.alone and said_before <= self.saved_step:
+            self._heard = replace(self._heard, save=False)  # it was said before the last checkpoint
+
+    @property
+    def _flushes_always(self) -> bool:
+        return self.job.arithmetic.device.type == "cpu" and self.job.group.world.alone
 
     @property
     def stopped_early(self) -> bool:
@@ -188,6 +231,8 @@ class TrainingLoop:
     def micro_batch(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
         """A forward and backward pass is done; its loss is already scaled to its share of the step."""
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
+        if self.idle:
+            return
         mask, ids, positions = (inputs.get(name) for name in ("attention_mask", "input_ids", "position_ids"))
         if self.job.chat is not None and isinstance(positions, torch.Tensor):
             self._tokens = self._tokens + real_tokens(positions)
@@ -205,8 +250,8 @@ class TrainingLoop:
         if self._step_loss is not None:
             self._pending.append(self._step_loss)
             self._step_loss = None
-        # Reading a loss or a count waits for the device; on a GPU a few reads a second are enough.
-        if self.job.arithmetic.device.type == "cpu" or now - self._flushed >= _FLUSH_SECONDS:
+        self._exchange(step, now)
+        if self._heard.flush:
             self.flush()
         loss = self.state.losses[-1] if self.state.losses else None
         self.job.uploads.check()
@@ -223,17 +268,26 @@ class TrainingLoop:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        tokens, seconds = int(self._tokens), self._seconds
+        seconds = self._seconds
+        mine = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
+        tokens, values = self._of_all(int(self._tokens), mine)
         self._tokens, self._seconds = 0, 0.0
         self.state.tokens += tokens
         rate = tokens / seconds if seconds > 0 else 0.0
         self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate
-        values = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
         self._pending.clear()
         for value in values:
             self.state.losses.append(value)
             if not math.isfinite(value):
                 raise self.diverged(f"the training loss became {value} at step {len(self.state.losses)}")
+
+    def _of_all(self, tokens: int, losses: list[float]) -> tuple[int, list[float]]:
+        """Tokens and losses of all processes: each has scaled its share of a loss as if the mean were taken."""
+        world = self.job.group.world
+        if world.alone:
+            return tokens, losses
+        sums = self.job.group.sums(np.array([tokens, *losses]))
+        return int(sums[0]), (sums[1:] / world.size).tolist()
 
     def diverged(self, what: str) -> DivergedError:
         """The error, with what is kept and what to do."""
@@ -248,9 +302,12 @@ class TrainingLoop:
         self.flush()
         job.observer.phase(JobPhase.EVALUATING)
 
+        stop = SteadyCheck(job.group, lambda: job.interrupt.requested)
+
         def beat() -> None:
             job.beat(step)
-            if job.interrupt.requested:
+            if stop():
+                job.interrupt.adopt()
                 raise EvaluationStopped
 
         figures = job.evaluate(beat, self.trainer_loss_of).figures
@@ -258,7 +315,8 @@ class TrainingLoop:
             raise self.diverged(f"the perplexity became infinite at step {step} (its loss is {figures.loss:.4g})")
         measured = EvaluationPoint(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
-        if job.settings.output.weights == Weights.BEST and self.state.best() is measured:
+        best = job.settings.output.weights == Weights.BEST and self.state.best() is measured
+        if best and job.group.world.main:
             save(job.model, job.folder / BEST_FOLDER)
         job.observer.evaluation(measured.evaluation())
         job.observer.phase(JobPhase.TRAINING)
@@ -268,18 +326,39 @@ class TrainingLoop:
     def ready_to_save(self, step: int) -> None:
         """Raises DivergedError so that no checkpoint contains weights that are NaN or infinite."""
         self.flush()
-        if not all(bool(torch.isfinite(weight).all()) for weight in trained(self.job.model)):
+        finite = all(bool(torch.isfinite(weight).all()) for weight in trained(self.job.model))
+        if not self.job.group.all(finite):
             raise self.diverged(f"weights became NaN or infinite by step {step}")
 
     def saved(self, folder: Path, step: int) -> None:
         """A checkpoint was saved in a folder; complete it and upload it."""
-        self.state.save(folder)
-        best = self.job.folder / BEST_FOLDER
-        if best.is_dir():
-            shutil.copytree(best, folder / BEST_FOLDER)
-        self.job.uploads.submit(folder, step)
+        job, best = self.job, self.job.folder / BEST_FOLDER
+
+        def submit() -> None:
+            self.state.save(folder)
+            if best.is_dir():
+                shutil.copytree(best, folder / BEST_FOLDER)
+            job.uploads.submit(folder, step)
+
+        job.group.from_main(submit, lambda: shutil.rmtree(folder))
         self.saved_step = step
         self._mark = self._saved = time.monotonic()
+
+    def stored(self) -> None:
+        """Wait until all checkpoints are uploaded; end if a stop was requested, of any process.
+
+        Raises:
+            InterruptedRunError: a stop was requested.
+        """
+        uploads = self.job.uploads
+
+        def wait() -> None:
+            uploads.wait()
+
+        self.job.group.from_main(wait)
+        if self.job.group.any(self.job.interrupt.requested):
+            self.job.interrupt.adopt()
+        self.job.interrupt.check()
 
     def start_clock(self) -> None:
         """Steps begin now; earlier time does not count as theirs."""

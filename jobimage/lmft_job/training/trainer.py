@@ -16,7 +16,6 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import safe_globals
 
 from lmft_api.figures import FIGURES
 from lmft_api.spec import Optimizer, Scheduler
@@ -32,6 +31,8 @@ from lmft_job.models.next_token import uses_item_count
 from lmft_job.storage import disk_error
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
+from lmft_job.training.random_state import draw_as_trainer_does, draw_in_checkpoint, restore_state
+from lmft_job.training.ranked import RankedTrainer
 
 LOG_EVERY = 50
 _FULL_BELOW_BYTES = 1 << 20
@@ -76,28 +77,10 @@ def training_arguments(job: TrainingInputs) -> TrainingArguments:
         save_strategy="no",
         disable_tqdm=True,
         report_to="none",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         **optimizer,
     )
-
-
-def draw_as_trainer_does() -> None:
-    """One draw from the global generator, as a plain Trainer's evaluation makes for its DataLoader's base seed.
-
-    Without it the dropout masks after the first evaluation would differ from those of the plain recipe.
-    """
-    torch.empty((), dtype=torch.int64).random_()
-
-
-def draw_in_checkpoint(folder: Path) -> None:
-    """The same draw, in the random state that a checkpoint contains."""
-    path = folder / "rng_state.pth"
-    with safe_globals():  # type: ignore[no-untyped-call]
-        states = torch.load(path, weights_only=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(states["cpu"])
-        draw_as_trainer_does()
-        states["cpu"] = torch.random.get_rng_state()
-    torch.save(states, path)
 
 
 class RecipeTrainer(Trainer):
@@ -126,24 +109,29 @@ class RecipeTrainer(Trainer):
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.weighs and samples:
             task = tasks.of(self.run.job.settings.task)
-            self._step_targets = torch.stack([task.targets_by_row(batch["labels"]).sum() for batch in samples]).sum()
+            targets = torch.stack([task.targets_by_row(batch["labels"]).sum() for batch in samples]).sum()
+            self._step_targets = self.run.job.group.total(targets)
         return samples, items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """Trainer's or the user's own; in training, a micro-batch is weighted by its number of targets.
 
-        One without any, as is possible with few masked tokens, has weight 0: its mean is NaN.
+        One without any, as is possible with few masked tokens or in a process without rows, has weight 0: its mean is
+        NaN.
         """
-        task, labels = tasks.of(self.run.job.settings.task), inputs["labels"]
+        task, labels, world = tasks.of(self.run.job.settings.task), inputs["labels"], self.run.job.group.world
         loss = super().compute_loss(model, inputs, *args, **options)
-        counted = self.weighs or task.masked
+        may_lack = task.masked or self.run.job.batch.step is not None
+        counted = self.weighs or may_lack
         if not counted or not model.training or not isinstance(loss, torch.Tensor):
             return loss
         targets = task.targets_by_row(labels).sum().to(loss.device)
-        if task.masked:
+        if may_lack:
             loss = torch.where((targets == 0) & loss.isnan(), torch.zeros_like(loss), loss)
         if self.weighs:
-            loss = loss * (targets / self._step_targets.clamp(min=1).to(loss.device))
+            # Gradients are averaged over processes; Trainer has scaled the loss of a model that takes counts.
+            scale = 1 if self.model_accepts_loss_kwargs else world.size
+            loss = loss * (scale * targets / self._step_targets.clamp(min=1).to(loss.device))
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -179,6 +167,11 @@ class RecipeTrainer(Trainer):
         save(self.model, Path(folder))
         self.run.job.tokenizer.save_pretrained(folder)
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            world = self.run.job.group.world
+            restore_state(Path(checkpoint), world, self.args.seed, lambda: Trainer._load_rng_state(self, checkpoint))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore(model or self.model, Path(resume_from_checkpoint))
 
@@ -192,10 +185,10 @@ class RecipeTrainer(Trainer):
         self.run.saved(self.run.job.folder / TRAINER_FOLDER / f"checkpoint-{step}", step)
 
     def _stop_for_interrupt(self) -> None:
+        self.run.job.interrupt.adopt()
         if self.run.saved_step != self.state.global_step:
             self._save_checkpoint(self.model, None)
-        self.run.job.uploads.wait()
-        self.run.job.interrupt.check()
+        self.run.stored()
 
 
 def _disk_trouble(error: Exception, folder: Path) -> Exception:
@@ -217,12 +210,14 @@ class Flow(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step's clock starts here."""
         self.run.start_clock()
+        if isinstance(self.trainer, RankedTrainer):
+            self.trainer.batches.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Evaluation and checkpoint that fall on an epoch's last step wait for the epoch's end, in this order."""
         run, step, epoch = self.run, state.global_step, state.epoch
         run.step_done(step, epoch, lr_scheduler.get_last_lr()[0] if lr_scheduler is not None else 0.0)
-        if run.job.interrupt.requested and self.trainer is not None:
+        if run.stop_heard and self.trainer is not None:
             self.trainer._stop_for_interrupt()
         if not float(epoch).is_integer() and step < run.total:
             control.should_evaluate = run.evaluation_due(step, epoch)
@@ -255,7 +250,9 @@ class Trained:
 def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
     """Trainer, or the user's subclass, with our behaviour mixed in."""
     base = job.trainer_class
-    kind = RecipeTrainer if base is Trainer else type(f"Run{base.__name__}", (RecipeTrainer, base), {})
+    ranked = () if job.batch.step is None else (RankedTrainer,)
+    bases = (RecipeTrainer, *ranked, *(() if base is Trainer else (base,)))
+    kind: Any = RecipeTrainer if len(bases) == 1 else type(f"Run{base.__name__}", bases, {})
     flow = Flow(run)
     trainer: RecipeTrainer = kind(
         model=job.model,
@@ -270,7 +267,7 @@ def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
     run.trainer_loss_of = _own_loss(trainer) if computes_own_loss(base) else _plain_loss(trainer)
     flow.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    if job.batch.accumulation > 1:
+    if job.batch.accumulation > 1 or job.batch.step is not None:
         _accumulate_rightly(trainer, job)
     return trainer
 
@@ -346,7 +343,7 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
         trainer = build_trainer(job, run)
         if checkpoint is None:
             run.resumed(0)
-            set_seed(job.settings.training.seed)
+            set_seed(job.settings.training.seed + job.group.world.rank)
             trainer.train()
         else:
             position = json.loads((checkpoint / "trainer_state.json").read_text())
@@ -358,7 +355,7 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
             if run.evaluation_due(step, epoch):
                 # The run was stopped between this step and its evaluation.
                 _evaluate_now(run, step, epoch)
-                draw_in_checkpoint(checkpoint)
+                draw_in_checkpoint(checkpoint, job.group.world)
             if run.finished(step):
                 return Trained(state, step, run.total, epoch)
             trainer.train(resume_from_checkpoint=str(checkpoint))
@@ -367,8 +364,7 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
             # A user's callback ended the training between two evaluations.
             _evaluate_now(run, step, epoch)
         run.flush()
-        job.uploads.wait()
-        job.interrupt.check()
+        run.stored()
     return Trained(state, step, run.total, epoch)
 
 

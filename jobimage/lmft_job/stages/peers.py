@@ -1,0 +1,75 @@
+"""Where the processes of a run meet: from there on they do the same, each with its rows of a step."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from lmft_api.wire.run_file import Stage
+from lmft_job.attempt.context import RunContext
+from lmft_job.attempt.identity import RunIdentity
+from lmft_job.attempt.journal import Begun
+from lmft_job.distributed.process_group import join
+from lmft_job.errors import InvalidError
+from lmft_job.stages.check import Start
+from lmft_job.stages.inputs import Ingredients
+
+_RENDEZVOUS_SECONDS = 600.0
+
+
+def meet(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
+    """Wait for the other processes, once data and model are here, and take over from rank 0 what it has found.
+
+    Args:
+        context: context of the attempt; gets the group.
+        start: what this process starts with.
+        inputs: ready for training.
+        model: identity of the model, see :class:`RunIdentity`.
+
+    Returns:
+        What all processes start with.
+
+    Raises:
+        InvalidError: they see different data or models, or there are more processes than rows in a step.
+    """
+    if context.world.alone:
+        return replace(start, rows=step_rows(context, start.began))
+    seconds = float(os.environ.get("LMFT_RENDEZVOUS_SECONDS") or _RENDEZVOUS_SECONDS)
+    cuda = start.arithmetic.device.type == "cuda"
+    context.group = join(context.world, cuda=cuda, seconds=seconds, paused=context.watchdog.paused)
+    ours, found = start.attempt.ours, {"data": inputs.data.fingerprint, "model": model, "day": inputs.day}
+    said: dict[str, Any] = context.group.from_main(
+        lambda: {
+            "attempt": [ours.number, ours.pod, list(ours.before)],
+            "rows": step_rows(context, start.began),
+            "found": found,
+        }
+    )
+    if context.group.any(said["found"] != found):
+        differs = ", ".join(name for name, value in found.items() if value != said["found"][name]) or "in another pod"
+        raise InvalidError(
+            [
+                f"spec.dataset: rank {context.world.rank} of {context.world.size} sees other data or another model "
+                f"than rank 0 ({differs}); all pods must read the same files"
+            ]
+        )
+    number, pod, before = said["attempt"]
+    attempt = replace(start.attempt, ours=Begun(number, pod, tuple(before)))
+    return replace(start, attempt=attempt, rows=said["rows"])
+
+
+def step_rows(context: RunContext, began: RunIdentity | None) -> int | None:
+    """Rows of an optimiser step of all processes; None where one process trains, as the manifest says.
+
+    The first attempt that trains decides it, and later ones keep it, with whatever number of processes.
+    """
+    training, world = context.settings.training, context.world
+    if context.run.stage == Stage.PREPARE:
+        return None
+    if began is not None and began.effectiveBatch is not None:
+        return began.effectiveBatch
+    if (wanted := getattr(training, "batch_size", None)) is not None:
+        return int(wanted)
+    trained = began is not None and began.stage != Stage.PREPARE
+    processes = 1 if trained else world.size
+    rows = processes * training.per_device_batch_size * training.gradient_accumulation_steps
+    return None if world.alone else rows
