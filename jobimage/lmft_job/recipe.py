@@ -6,7 +6,6 @@ from dataclasses import replace
 from lmft_api.wire.result import Result
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext, limit_threads_to_cpu_quota, quiet_transformers
-from lmft_job.attempt.identity import claim
 from lmft_job.attempt.result import completed
 from lmft_job.attempt.training import TrainingAttempt
 from lmft_job.stages import publish
@@ -15,8 +14,8 @@ from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
 from lmft_job.stages.inputs import gather, make_model, training_inputs
-from lmft_job.stages.peers import meet
 from lmft_job.stages.preparation import finish_preparation
+from lmft_job.stages.ranks.meet import meet_and_claim
 from lmft_job.stages.resume import find_checkpoint
 from lmft_job.stages.sources.find import find_sources, model_identity
 from lmft_job.training.trainer import train
@@ -52,9 +51,7 @@ def _run(context: RunContext) -> Result:
     with context.phase("load"):
         built = make_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
-    identity = model_identity(context, sources)
-    start = meet(context, start, inputs, identity)
-    claim(context, store, start.began, inputs.data.fingerprint, identity, inputs.day, start.rows)
+    start = meet_and_claim(context, start, inputs, model_identity(context, sources))
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             return finish_preparation(context, store, inputs)

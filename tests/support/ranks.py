@@ -34,6 +34,7 @@ def _variables(rank: int, size: int, each: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
+        "LMFT_RENDEZVOUS_SECONDS": "100",
     }
 
 

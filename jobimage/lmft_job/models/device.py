@@ -12,6 +12,7 @@ import torch
 from lmft_api.reasons import Reason
 from lmft_api.spec import Precision
 from lmft_api.spec.resolved import Settings
+from lmft_job.distributed.world import ALONE, World
 from lmft_job.errors import InvalidError, RefusedError
 
 
@@ -67,24 +68,30 @@ def arithmetic_for(settings: Settings, device: torch.device) -> Arithmetic:
     return Arithmetic(device, {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(wanted))
 
 
-def choose_device(gpus: int, *, required: bool, say: Callable[[str], None]) -> torch.device:
-    """The GPU if the manifest requests one, else the CPU.
+def choose_device(gpus: int, *, required: bool, say: Callable[[str], None], world: World = ALONE) -> torch.device:
+    """The GPU of this process if the manifest requests one, else the CPU.
 
     Args:
         gpus: ``spec.resources.gpusPerNode``.
         required: whether a missing GPU ends the run, as in a pod; on a laptop a note is enough.
         say: called with the note.
+        world: which process this is; each of a pod has its own GPU.
 
     Raises:
-        InvalidError: more than one GPU.
+        InvalidError: more than one GPU, and nobody started a process for each.
         RefusedError: AcceleratorMissing, if a GPU is required.
     """
-    if gpus > 1:
-        raise InvalidError(["spec.resources.gpusPerNode: more than one GPU is not supported yet; set 0 or 1"])
+    if gpus > world.local_size:
+        raise InvalidError(
+            [
+                f"spec.resources.gpusPerNode: {gpus} GPUs take as many processes, which a cluster starts; here there "
+                f"is {world.local_size}. Set {world.local_size}"
+            ]
+        )
     if gpus == 0:
         return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+    if torch.cuda.is_available() and torch.cuda.device_count() > world.local_rank:
+        return torch.device("cuda", world.local_rank)
     if required:
         raise RefusedError(
             Reason.ACCELERATOR_MISSING,

@@ -64,7 +64,7 @@ def check(context: RunContext) -> Start | Result:
     check_push_right(context)
     # The prepare stage runs on CPUs, whatever trains on the data.
     gpus = 0 if context.run.stage == Stage.PREPARE else settings.gpus
-    device = choose_device(gpus, required=context.in_pod, say=context.observer.note)
+    device = choose_device(gpus, required=context.in_pod, say=context.observer.note, world=context.world)
     trainer_class, callbacks = load_user_code(settings)
     arithmetic = arithmetic_for(settings, device)
     if settings.training.quantization is not None and not (context.run.stage == Stage.PREPARE and settings.gpus):
@@ -156,7 +156,7 @@ def begin_attempt(context: RunContext, store: Store) -> CurrentAttempt:
         InterruptedRunError: a later attempt has begun.
     """
     if not context.world.main:
-        return CurrentAttempt(journal.Begun(context.run.attempt), {})  # rank 0 begins it, see stages/peers.py
+        return CurrentAttempt(journal.Begun(context.run.attempt), {})  # rank 0 begins it, see stages/ranks/meet.py
     before = journal.begun(store)
     highest = max((attempt.number for attempt in before), default=0)
     number = context.run.attempt if context.in_pod else highest + 1

@@ -1,11 +1,13 @@
 """Several ranks train as one process does: the same rows in a step, the same losses, the same figures."""
 
+import functools
 import json
 from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chats import chat
 from support.forked import complete, run_folder, toy_spec
 from support.ranks import complete_ranks
 
@@ -22,7 +24,7 @@ def report(home: Path, name: str = "toy") -> dict[str, Any]:
     return dict(json.loads((run_folder(home, name) / "report.json").read_text()))
 
 
-def sure(home: Path, task: str, **sections: Any) -> dict[str, Any]:
+def sure(home: Path, *, task: str, **sections: Any) -> dict[str, Any]:
     """A toy run without dropout, whose masks no two numbers of ranks would draw alike."""
     spec = toy_spec(home, task, **sections)
     config = spec["model"]["fromConfig"]
@@ -35,18 +37,50 @@ def sure(home: Path, task: str, **sections: Any) -> dict[str, Any]:
     return spec
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("task", ["CausalLM", "MaskedLM", "SequenceClassification"])
-def test_ranks_train_as_one_process_does(task: str, size: int, tmp_path: Path) -> None:
+def conversations(home: Path, **sections: Any) -> dict[str, Any]:
+    """Short and long conversations, so that rows of a batch are padded, or packed."""
+    lines = [{"messages": chat(*("Where is it?", "Near the river.") * (1 + number % 3))} for number in range(50)]
+    data = home / "chats.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = toy_spec(home, **sections)
+    spec["model"]["fromConfig"] = {
+        "model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32,
+        "intermediate_size": 64, "max_position_embeddings": 256,
+    }  # fmt: skip
+    spec["dataset"] = {
+        "files": [data.as_uri()], "format": "json", "messagesField": "messages", "maxLength": 128,
+        "chatTemplate": {"name": "ChatML"}, **sections.get("dataset", {}),
+    }  # fmt: skip
+    return spec
+
+
+def padded(home: Path, **sections: Any) -> dict[str, Any]:
+    return conversations(home, dataset={"packing": False}, **sections)
+
+
+KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "causal": (functools.partial(sure, task="CausalLM"), (2, 3)),
+    "masked": (functools.partial(sure, task="MaskedLM"), (3,)),
+    "classes": (functools.partial(sure, task="SequenceClassification"), (2, 3)),
+    "padded conversations": (padded, (2,)),
+    "packed conversations": (conversations, (3,)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_train_as_one_process_does(kind: str, tmp_path: Path) -> None:
     # given a run of one process, whose rows do not divide evenly
-    rows = 12
-    one = sure(tmp_path, task, training={"perDeviceBatchSize": rows})
-    complete(tmp_path, one, name="one")
-    # when several ranks share its step, in two passes each
-    several = sure(tmp_path, task, training={"perDeviceBatchSize": rows // size // 2, "gradientAccumulationSteps": 2})
-    complete_ranks(tmp_path, several, size, name="several")
-    # then every step has the same loss
-    assert list(losses(tmp_path, "several")) == pytest.approx(list(losses(tmp_path, "one")), abs=1e-5)
-    ours, theirs = report(tmp_path, "several"), report(tmp_path, "one")
-    assert ours["training"]["tokens"] == theirs["training"]["tokens"]
-    assert ours["results"]["evalLoss"] == pytest.approx(theirs["results"]["evalLoss"], abs=1e-5)
+    make, sizes = KINDS[kind]
+    complete(tmp_path, make(tmp_path, training={"perDeviceBatchSize": 12}), name="one")
+    expected = report(tmp_path, "one")
+    for size in sizes:
+        # when several ranks share its steps, in two passes each
+        shared = make(tmp_path, training={"perDeviceBatchSize": 12 // size // 2, "gradientAccumulationSteps": 2})
+        name = f"on-{size}"
+        complete_ranks(tmp_path, shared, size, name=name)
+        # then every step has the same loss, and the figures are the same
+        assert list(losses(tmp_path, name)) == pytest.approx(list(losses(tmp_path, "one")), abs=1e-5)
+        found = report(tmp_path, name)
+        assert found["training"]["tokens"] == expected["training"]["tokens"]
+        for figure in ("evalLoss", "baselineEvalLoss", "accuracy"):
+            assert found["results"].get(figure) == pytest.approx(expected["results"].get(figure), abs=1e-5)

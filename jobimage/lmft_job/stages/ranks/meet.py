@@ -4,11 +4,13 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from lmft_api.spec import Parallelism
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
-from lmft_job.attempt.identity import RunIdentity
+from lmft_job.attempt.identity import RunIdentity, claim
 from lmft_job.attempt.journal import Begun
 from lmft_job.distributed.process_group import join
+from lmft_job.distributed.shares import plan_step
 from lmft_job.errors import InvalidError
 from lmft_job.stages.check import Start
 from lmft_job.stages.inputs import Ingredients
@@ -16,8 +18,8 @@ from lmft_job.stages.inputs import Ingredients
 _RENDEZVOUS_SECONDS = 600.0
 
 
-def meet(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
-    """Wait for the other processes, once data and model are here, and take over from rank 0 what it has found.
+def meet_and_claim(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
+    """Wait for the other processes, if there are any, and store which run owns the folder.
 
     Args:
         context: context of the attempt; gets the group.
@@ -29,10 +31,25 @@ def meet(context: RunContext, start: Start, inputs: Ingredients, model: str | No
         What all processes start with.
 
     Raises:
-        InvalidError: they see different data or models, or there are more processes than rows in a step.
+        InvalidError: they see different data or models, there are more processes than rows in a step, or data or
+            model differ from those that the run started with.
     """
     if context.world.alone:
-        return replace(start, rows=step_rows(context, start.began))
+        start = replace(start, rows=step_rows(context, start.began))
+    else:
+        start = _meet(context, start, inputs, model)
+    if context.settings.training.parallelism == Parallelism.FSDP and not context.world.alone:
+        raise InvalidError(
+            ["spec.training.parallelism: FSDP is not supported yet; DDP, and Auto, keep the whole model on each GPU"]
+        )
+    if start.rows is not None:
+        plan_step(start.rows, context.settings.training.per_device_batch_size, context.world.size)
+    claim(context, start.store, start.began, inputs.data.fingerprint, model, inputs.day, start.rows)
+    return start
+
+
+def _meet(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
+    """Wait for the others, once data and model are here, and take over from rank 0 what it has found."""
     seconds = float(os.environ.get("LMFT_RENDEZVOUS_SECONDS") or _RENDEZVOUS_SECONDS)
     cuda = start.arithmetic.device.type == "cuda"
     context.group = join(context.world, cuda=cuda, seconds=seconds, paused=context.watchdog.paused)
@@ -67,8 +84,8 @@ def step_rows(context: RunContext, began: RunIdentity | None) -> int | None:
         return None
     if began is not None and began.effectiveBatch is not None:
         return began.effectiveBatch
-    if (wanted := getattr(training, "batch_size", None)) is not None:
-        return int(wanted)
+    if training.batch_size is not None:
+        return training.batch_size
     trained = began is not None and began.stage != Stage.PREPARE
     processes = 1 if trained else world.size
     rows = processes * training.per_device_batch_size * training.gradient_accumulation_steps

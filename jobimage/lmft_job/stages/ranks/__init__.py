@@ -1,0 +1,1 @@
+"""A run of several processes: where they meet, and what they then do as one."""
