@@ -1,10 +1,16 @@
 """Names of other tools are answered with ours: what people know from the Trainer, from TRL or from a pod."""
 
+import ast
+from difflib import SequenceMatcher
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from lmft_api.manifest import hints
 from lmft_api.manifest.validation import _every_field, spec_problems
 
+TRAINING = [path.split(".")[1] for path in _every_field() if path.count(".") == 1 and path.startswith("training.")]
 SPEC = {"model": {"name": "a/b"}, "dataset": {"name": "c/d"}}
 
 
@@ -35,6 +41,17 @@ def said(section: str, name: str, value: object) -> str:
         ("", "trainig", "training"),
         ("", "lr", "spec.training.learningRate"),
         ("resources", "nvidia.com/gpu", "gpusPerNode"),
+        ("training", "lora_r", "adapter.rank"),
+        ("training", "use_dora", "adapter.type"),
+        ("training", "load_in_4bit", "quantization"),
+        ("training", "torch_compile", "compile"),
+        ("training", "evals_per_epoch", "spec.evaluation.everySteps"),
+        ("", "lora_alpha", "spec.training.adapter.alpha"),
+        ("", "lora_target_linear", "spec.training.adapter.targetModules"),
+        ("", "field_messages", "spec.dataset.messagesField"),
+        ("", "model_type", "spec.model.fromConfig"),
+        ("", "sequence_len", "spec.dataset.blockSize"),
+        ("", "micro_batch_size", "spec.training.perDeviceBatchSize"),
     ],
 )
 def test_an_unknown_field_is_answered_with_the_one_meant(section: str, name: str, meant: str) -> None:
@@ -65,6 +82,37 @@ def test_a_volume_of_the_node_is_answered_with_a_claim() -> None:
 )
 def test_a_value_of_another_tool_is_answered_with_ours(field: str, value: str, meant: str) -> None:
     assert said("training", field, value).endswith(f'not "{value}"; did you mean {meant}?')
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("logging_steps", "every step is logged, to metrics.jsonl in the run's folder"),
+        ("report_to", "no tracker is reported to; metrics.jsonl in the run's folder has every step"),
+        ("deepspeed", "devices are set in spec.resources, and how they share the work is chosen by itself"),
+        ("run_name", "a run is named by metadata.name"),
+        ("adam_beta1", "the optimizer keeps the defaults of torch"),
+        ("neftune_noise_alpha", "it has no counterpart here"),
+    ],
+)
+def test_a_field_without_counterpart_is_no_typing_error_of_another(name: str, why: str) -> None:
+    assert said("training", name, 1) == f"unknown field; {why}"
+
+
+def test_no_field_of_the_trainer_is_taken_for_a_typing_error_of_an_unrelated_one() -> None:
+    # given every field of TrainingArguments, read without importing torch
+    source = (Path(find_spec("transformers").submodule_search_locations[0]) / "training_args.py").read_text()
+    [arguments] = [node for node in ast.parse(source).body if getattr(node, "name", "") == "TrainingArguments"]
+    names = [node.target.id for node in arguments.body if isinstance(node, ast.AnnAssign)]
+    assert len(names) > 80
+
+    # when one is not answered from the tables, then it has the letters of the field that it is answered with
+    for name in names:
+        path = hints.for_field(name, TRAINING, "training", _every_field())
+        if path is None or hints.why_absent(name) or hints.plain(name) in hints._BY_FIELD:
+            continue
+        ours = path.rpartition(".")[2]
+        assert SequenceMatcher(None, hints.plain(name), hints.plain(ours)).ratio() > 0.8, (name, path)
 
 
 def test_every_hint_leads_to_a_field_that_there_is() -> None:

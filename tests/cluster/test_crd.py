@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from api.manifests import Case, cases
+from cluster.eventually import eventually
 from cluster.ports import own_control_plane
 from docs.pages import blocks
 
@@ -130,7 +131,9 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def server(kubeconfig: str) -> Server:
     server = Server(kubeconfig)
     server.done("apply", "--server-side", "-f", str(CRD_FILE))
-    server.done("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    # kubectl wait fails on a definition that has no conditions yet.
+    established = ("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    eventually(lambda: server.kubectl(*established).ok, "the definition is served")
     server.done("create", "namespace", "crd")
     server.namespace = "crd"
     return server

@@ -92,7 +92,7 @@ MANIFESTS: dict[str, Wrong] = {
         {"dataset": {"builtin": "PythonDocs"}}, (r"spec\.dataset +set exactly one of name, files and builtin",)
     ),
     "files without format": Wrong(
-        {"dataset": {"files": ["file:///x"]}}, (r"spec\.dataset\.format +files need format",), alone=True
+        {"dataset": {"files": ["file:///x"]}}, (r"spec\.dataset\.format +files whose endings do not agree",), alone=True
     ),
     "no tokenizer": Wrong(
         {"model": {"fromConfig": {"model_type": "gpt2"}}},

@@ -6,17 +6,21 @@ kubectl silently takes the last.
 """
 
 import math
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from lmft_api.manifest.positions import item, line_of
 from lmft_api.manifest.validation import Problem
 
+STDIN = Path("-")
+"""Stands for standard input."""
 MAX_FILE_BYTES = 3 << 20
 """Largest manifest: the API server accepts no larger request."""
 _MOST_NODES = 100_000
@@ -131,7 +135,7 @@ def read_documents(path: Path) -> Iterator[Document]:
     A file that cannot be read or is not YAML is returned as one document that has only problems.
     """
     try:
-        with path.open("rb") as source:
+        with standard_input() if path == STDIN else path.open("rb") as source:
             raw = source.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
             yield Document(
@@ -154,6 +158,24 @@ def read_documents(path: Path) -> Iterator[Document]:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
     except (RecursionError, ValueError) as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
+
+
+def standard_input() -> BinaryIO:
+    """Standard input from its start, however often it is read, and by a process that replaces this one too.
+
+    Its first bytes are kept in a file without a name, which takes its place.
+    """
+    try:
+        os.lseek(0, 0, os.SEEK_SET)
+    except OSError:
+        with tempfile.TemporaryFile() as kept:
+            left = MAX_FILE_BYTES + 1
+            while left > 0 and (part := os.read(0, min(left, 1 << 16))):
+                kept.write(part)
+                left -= len(part)
+            kept.seek(0)
+            os.dup2(kept.fileno(), 0)
+    return open(0, "rb", closefd=False)
 
 
 def _loaded(text: str) -> Iterator[tuple[yaml.Node, Any]]:
@@ -187,6 +209,34 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_GoLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(_explain(error)) from error
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A value of a command line that is neither list nor object: as YAML reads it, and its letters."""
+
+    value: Any
+    text: str
+
+
+def read_values(text: str) -> list[Any]:
+    """YAML values between commas, by the same rules: lists and objects as such, all others as :class:`Scalar`.
+
+    Raises:
+        ValueError: the text is not YAML.
+    """
+    loader = _GoLoader(f"[{text}\n]")
+    try:
+        root: Any = loader.get_single_node()
+        values = loader.construct_document(root) if isinstance(root, yaml.SequenceNode) else []
+    except yaml.YAMLError as error:
+        raise ValueError(f'"{text}" is not a list of YAML values') from error
+    finally:
+        loader.dispose()
+    return [
+        Scalar(value, node.value) if isinstance(node, yaml.ScalarNode) else value
+        for node, value in zip(root.value, values, strict=True)
+    ]
 
 
 def _explain(error: yaml.YAMLError) -> str:

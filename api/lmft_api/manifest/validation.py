@@ -255,6 +255,8 @@ def _metadata_problems(metadata: Any) -> Iterator[Problem]:
 
 
 def _unknown(name: str, known: Iterable[str], parent: str = "", everywhere: Iterable[str] = ()) -> str:
+    if why := hints.why_absent(name):
+        return f"unknown field; {why}"
     meant = hints.for_field(name, known, parent, everywhere)
     return "unknown field" + (f"; did you mean {meant}?" if meant else "")
 

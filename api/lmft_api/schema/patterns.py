@@ -55,6 +55,11 @@ PATTERN_HINTS: dict[str, str] = {
 """A description of each pattern for people."""
 
 
+def finds(pattern: str, text: str) -> bool:
+    """Whether a pattern is found in the text, as CEL's ``matches`` finds it."""
+    return re.search(re.sub(r"\$$", r"\\Z", pattern), text) is not None
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether the whole text matches, as in Go: in Python, ``$`` would also match before a final newline."""
     return re.match(pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern, text) is not None

@@ -1,10 +1,12 @@
 """``spec.dataset``: what to train and evaluate on."""
 
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from lmft_api.schema.patterns import finds
 from lmft_api.schema.rules import Rule, at_most_one, decimal_rule, exactly_one, only_with, total
 from lmft_api.schema.types import ApiModel, Decimal, FieldPath, FileUri, HubId, Text
 from lmft_api.spec.conversations import BadRows, ChatTemplate, LongRows, Packing, TrainOn
@@ -20,12 +22,37 @@ class DataFormat(StrEnum):
     PARQUET = "parquet"
 
 
+ENDINGS: dict[DataFormat, tuple[str, ...]] = {
+    DataFormat.JSON: ("json", "jsonl", "ndjson"),
+    DataFormat.TEXT: ("txt", "text", "md"),
+    DataFormat.CSV: ("csv", "tsv"),
+    DataFormat.PARQUET: ("parquet",),
+}
+"""Endings of files that tell their format, in small or capital letters."""
+
+
+def _ending_pattern(endings: Sequence[str]) -> str:
+    """Letters of both cases are listed: ignoring case takes ``ſ`` for an s in Go, and not in Python."""
+    either = ("".join(f"[{letter}{letter.upper()}]" for letter in ending) for ending in endings)
+    return f"[.]({'|'.join(either)})$"
+
+
+_BY_ENDING = {kind: _ending_pattern(endings) for kind, endings in ENDINGS.items()}
+
+
+def format_of(files: Iterable[str]) -> DataFormat | None:
+    """The format that the endings of all files agree on; None if they do not, or tell none."""
+    names = list(files)
+    return next((kind for kind, ending in _BY_ENDING.items() if all(finds(ending, name) for name in names)), None)
+
+
 class Builtin(StrEnum):
     """Data that needs no network."""
 
     PYTHON_DOCS = "PythonDocs"
 
 
+_ENDINGS_AGREE = " || ".join(f"self.files.all(file, file.matches('{ending}'))" for ending in _BY_ENDING.values())
 _HAS_PAIRS = "has(self.promptField) || has(self.completionField)"
 _HAS_CONVERSATIONS = "has(self.messagesField) || has(self.promptField)"
 
@@ -49,9 +76,9 @@ class Dataset(ApiModel):
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
     files: Annotated[list[FileUri], Field(min_length=1, max_length=64)] | None = None
-    """Files at s3:// or file://, wildcards allowed; needs format."""
+    """Files at s3:// or file://, wildcards allowed."""
     format: DataFormat | None = None
-    """Format of files; json means objects, one per line or over several lines, or arrays of them."""
+    """Format of files; json is objects, one per line or over several lines, or arrays of them. Default: by ending."""
     builtin: Builtin | None = None
     """Data included in every installation: PythonDocs is the Python language reference."""
     split: Text | None = None
@@ -99,9 +126,9 @@ class Dataset(ApiModel):
             "take wildcards, or put the files into one folder",
         ),
         Rule(
-            "!has(self.files) || has(self.format)",
-            "files need format; set json, text, csv or parquet",
-            lambda d: d.files is None or d.format is not None,
+            f"!has(self.files) || has(self.format) || {_ENDINGS_AGREE}",
+            "files whose endings do not agree on a format need one; set json, text, csv or parquet",
+            lambda d: d.files is None or d.format is not None or format_of(d.files) is not None,
             "format",
         ),
         only_with("format", "has(self.files)", lambda d: d.files is not None, "goes with files; remove it"),

@@ -24,7 +24,7 @@ from lmft_api.spec import (
     TrainOn,
     Weights,
 )
-from lmft_api.spec.dataset import has_conversations
+from lmft_api.spec.dataset import format_of, has_conversations
 from lmft_api.tasks import TASKS, Task
 
 ADAPTER_LEARNING_RATE = 2e-4
@@ -228,6 +228,8 @@ def _merge(spec: LMFineTuneSpec) -> bool | None:
 
 def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
     given, default = spec.dataset, TASKS[spec.task]
+    if given.files is not None and given.format is None:
+        given = given.model_copy(update={"format": format_of(given.files)})
     share = default.mask_probability
     if share is not None and given.mask_probability is not None:
         share = float(given.mask_probability)

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,13 @@ import typer
 
 from lmft_api import KIND, PLURAL, __version__
 from lmft_api.text.shown import one_line
+from lmft_job.cli.manifest import Wishes
 from lmft_job.process.signals import Interrupt
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune a language model from a manifest: on this machine, or in a cluster with kubectl apply.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -22,6 +24,35 @@ Output = Annotated[
     str | None,
     typer.Option(help="Where results go: a folder, or s3://bucket/prefix. Default: spec.output.uri, else ./runs."),
 ]
+Manifest = Annotated[Path, typer.Argument(help="A file with one LMFineTune; - is standard input.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the spec: training.learningRate=5e-5. Repeatable.",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the run instead of metadata.name.")]
+
+
+class Form(StrEnum):
+    """Forms of what is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Printed = Annotated[Form, typer.Option("-o", "--format", help="What to print.")]
+
+
+def _wishes(sets: list[str] | None, name: str | None = None) -> Wishes:
+    """Changes to the manifest; what is wrong with the words ends the command."""
+    try:
+        return Wishes.parse(sets or (), name)
+    except ValueError as error:
+        typer.echo(f"--set {one_line(str(error))}", err=True)
+        raise typer.Exit(2) from None
 
 
 def _version(wanted: bool) -> None:
@@ -49,7 +80,9 @@ def _quieten() -> None:
 @app.command()
 def run(
     entry: typer.Context,
-    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    manifest: Manifest,
+    sets: Sets = None,
+    name: Name = None,
     output: Output = None,
     overwrite: Annotated[bool, typer.Option(help="Start from scratch if a run of this name exists.")] = False,
     allow_user_code: Annotated[
@@ -62,7 +95,7 @@ def run(
     """Run a manifest on this machine. Run it again to resume after a stop."""
     from lmft_job.cli.run import LocalOptions, run_manifest
 
-    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again())
+    options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again(), _wishes(sets, name))
     raise typer.Exit(run_manifest(manifest, options, entry.ensure_object(Interrupt)))
 
 
@@ -83,15 +116,16 @@ def demo(entry: typer.Context, output: Output = None) -> None:
 
 @app.command()
 def validate(
-    manifests: Annotated[list[Path], typer.Argument(help="Files with manifests.")],
+    manifests: Annotated[list[Path], typer.Argument(help="Files with manifests; - is standard input.")],
     data: Annotated[
         bool, typer.Option("--data", help="Read and check the data too, as a run does before it trains.")
     ] = False,
+    form: Printed = Form.TEXT,
 ) -> None:
-    """List every problem of every document, with its field path."""
+    """List every problem of every document, with its line and field path."""
     from lmft_job.cli.validate import report_problems
 
-    code = report_problems(manifests)
+    code = report_problems(manifests, as_json=form == Form.JSON)
     if data and not code:
         _quieten()
         from lmft_job.cli.preview import check_data
@@ -102,14 +136,16 @@ def validate(
 
 @app.command()
 def preview(
-    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    manifest: Manifest,
     rows: Annotated[int, typer.Option(min=0, max=1000, help="Training rows to print.")] = 3,
+    sets: Sets = None,
+    form: Printed = Form.TEXT,
 ) -> None:
     """Show the data as the model sees it: rows, what of them is trained on, and lengths. Loads no weights."""
     _quieten()
     from lmft_job.cli.preview import preview
 
-    raise typer.Exit(preview(manifest, rows))
+    raise typer.Exit(preview(manifest, rows, _wishes(sets), as_json=form == Form.JSON))
 
 
 @app.command()
@@ -140,17 +176,17 @@ def schema() -> None:
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    form: Printed = Form.TEXT,
 ) -> None:
     """Finished runs beside each other: figures with their uncertainty, settings that differ, and samples."""
     from lmft_job.cli.compare.command import print_comparison
 
-    raise typer.Exit(print_comparison(runs, as_json=as_json))
+    raise typer.Exit(print_comparison(runs, as_json=form == Form.JSON))
 
 
 @app.command()
 def estimate(
-    manifest: Annotated[Path, typer.Argument(help="A file with one LMFineTune.")],
+    manifest: Manifest,
     gpu_memory: Annotated[
         str | None,
         typer.Option(help="Memory of the GPU, such as 80Gi. Default: spec.resources.gpuMemory, else the GPU's here."),
@@ -158,11 +194,16 @@ def estimate(
     allow_remote_code: Annotated[
         bool, typer.Option(help="Allow the code of a model's repository to run (model.trustRemoteCode).")
     ] = False,
+    sets: Sets = None,
+    form: Printed = Form.TEXT,
 ) -> None:
     """Estimate a run's memory, steps and time from its manifest, without its weights and data."""
     from lmft_job.cli.estimate import report_estimate
 
-    raise typer.Exit(report_estimate(manifest, gpu_memory, allow_remote_code=allow_remote_code))
+    code = report_estimate(
+        manifest, gpu_memory, _wishes(sets), allow_remote_code=allow_remote_code, as_json=form == Form.JSON
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

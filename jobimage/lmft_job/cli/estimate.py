@@ -1,5 +1,6 @@
 """``lmft estimate``: what a run will take, before it takes it."""
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -9,21 +10,31 @@ from lmft_api.schema.rules import amount
 from lmft_api.text.shown import one_line
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
-from lmft_job.cli.run import NAMESPACE, read_run, with_output
+from lmft_job.cli.manifest import Wishes, read_run, with_output
+from lmft_job.cli.run import NAMESPACE
 from lmft_job.errors import JobError
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt
 
 
-def report_estimate(path: Path, gpu_memory: str | None, *, allow_remote_code: bool) -> int:
+def report_estimate(
+    path: Path,
+    gpu_memory: str | None,
+    wishes: Wishes | None = None,
+    *,
+    allow_remote_code: bool = False,
+    as_json: bool = False,
+) -> int:
     """Print the estimate of the one LMFineTune of a file; returns the exit code.
 
     Args:
         path: file with the manifest.
         gpu_memory: memory to judge by, as a quantity; None for the manifest's, or that of the GPU that is here.
+        wishes: changes to the manifest.
         allow_remote_code: let the code of a model's repository run.
+        as_json: print JSON.
     """
-    found = read_run(path)
+    found = read_run(path, wishes)
     if found is None:
         return ExitCode.INVALID
     name, spec = found
@@ -40,16 +51,16 @@ def report_estimate(path: Path, gpu_memory: str | None, *, allow_remote_code: bo
             run=run, in_pod=False, folder=Path(scratch), cache=Path(scratch), secrets=None,
             observer=ConsoleObserver(), hung=_never, restart=lambda: None, interrupt=Interrupt(),
         )  # fmt: skip
-        return _print(context, memory)
+        return _print(context, memory, as_json)
 
 
 def _never(message: str) -> None:
     """Nothing watches an estimate."""
 
 
-def _print(context: RunContext, memory: int | None) -> int:
+def _print(context: RunContext, memory: int | None, as_json: bool) -> int:
     from lmft_job.memory.estimating import Device, UnknownShapesError
-    from lmft_job.stages.fit.estimate import estimate, lines
+    from lmft_job.stages.fit.estimate import as_plain, estimate, lines
 
     device = None if memory is None else Device(memory, "--gpu-memory")
     try:
@@ -60,6 +71,8 @@ def _print(context: RunContext, memory: int | None) -> int:
     except UnknownShapesError as error:
         print(f"this model cannot be estimated: {one_line(str(error))}", file=sys.stderr)
         return ExitCode.INVALID
-    for line in lines(context.run.name, outlook):
-        print(line)
+    if as_json:
+        print(json.dumps(as_plain(context.run.name, outlook), indent=1))
+    else:
+        print("\n".join(lines(context.run.name, outlook)))
     return ExitCode.ACCELERATOR_MEMORY if outlook.refusal else ExitCode.DONE

@@ -1,5 +1,6 @@
 """``lmft preview`` and ``lmft validate --data``: the data as the model would see it, without weights and training."""
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.alias_generators import to_camel
 
 from lmft_api.reasons import ExitCode
 from lmft_api.spec import LMFineTuneSpec
@@ -14,7 +16,7 @@ from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.text.shown import one_line, shown
 from lmft_api.wire.report import RowSegment
 from lmft_job.attempt.context import quiet_transformers
-from lmft_job.cli.run import read_run
+from lmft_job.cli.manifest import Wishes, read_run, shown_path
 from lmft_job.data.chat import asking
 from lmft_job.data.chat.rows import ConversationRows
 from lmft_job.data.chat.writing import segments
@@ -32,12 +34,12 @@ _BAR = 30
 _LONGEST_ROW = 4000
 
 
-def preview(path: Path, rows: int) -> int:
+def preview(path: Path, rows: int, wishes: Wishes | None = None, *, as_json: bool = False) -> int:
     """Print rows as the model sees them, and the data in numbers; returns the exit code."""
-    found = read_run(path)
+    found = read_run(path, wishes)
     if found is None:
         return ExitCode.INVALID
-    return told(path, found[1], lambda data: _print(data, rows))
+    return told(path, found[1], lambda data: _print_json(data, rows) if as_json else _print(data, rows))
 
 
 def check_data(path: Path) -> int:
@@ -54,7 +56,7 @@ def told(path: Path, spec: LMFineTuneSpec, tell: Any) -> int:
             tell(_prepared(spec, Path(folder)))
     except JobError as error:
         problems = error.problems if isinstance(error, InvalidError) else [str(error)]
-        print(f"{path}: {quantity(len(problems), 'problems')}", file=sys.stderr)
+        print(f"{shown_path(path)}: {quantity(len(problems), 'problems')}", file=sys.stderr)
         for problem in map(one_line, problems):
             print(f"  {problem}", file=sys.stderr)
         return int(error.exit_code)
@@ -104,6 +106,16 @@ def _print(data: Prepared, rows: int) -> None:
         print(f"── training row {number + 1} " + "─" * 40)
         print("".join(_marked(segment) for segment in row_segments(data, number)))
     _print_numbers(data)
+
+
+def _print_json(data: Prepared, rows: int) -> None:
+    shown_rows = [
+        [segment.model_dump(mode="json") for segment in row_segments(data, number)]
+        for number in range(min(rows, len(data.train)))
+    ]
+    figures = {to_camel(name): value for name, value in data.figures.model_dump(mode="json").items()}
+    remarks = list(data_remarks(data.figures))
+    print(json.dumps({"rows": shown_rows, "data": figures, "remarks": remarks}, indent=1, ensure_ascii=False))
 
 
 def row_segments(data: Prepared, number: int) -> Iterator[RowSegment]:

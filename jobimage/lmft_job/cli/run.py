@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from lmft_api.manifest.reader import read_documents
-from lmft_api.manifest.validation import parse_spec
 from lmft_api.reasons import ExitCode
-from lmft_api.spec import LMFineTuneSpec, Output
+from lmft_api.spec import LMFineTuneSpec
 from lmft_api.text.shown import one_line, shown
 from lmft_api.wire.layout import REPORT
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import conclude
-from lmft_job.cli.validate import is_foreign, problems_of, title_of, words
+from lmft_job.cli.manifest import Wishes, read_run, shown_path, with_output
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt, replace_process
 from lmft_job.storage import Store
@@ -40,6 +38,7 @@ class LocalOptions:
         allow_user_code: let callbacks and trainerClass run.
         allow_remote_code: let trustRemoteCode take effect.
         again: the command that resumes the run after a stop.
+        wishes: changes to the manifest.
     """
 
     output: str | None = None
@@ -47,6 +46,7 @@ class LocalOptions:
     allow_user_code: bool = False
     allow_remote_code: bool = False
     again: str = "lmft run"
+    wishes: Wishes | None = None
 
 
 def run_demo(options: LocalOptions, interrupt: Interrupt) -> int:
@@ -57,7 +57,7 @@ def run_demo(options: LocalOptions, interrupt: Interrupt) -> int:
 
 def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, again_when_done: bool = False) -> int:
     """Run the one LMFineTune of a file; returns the exit code. ``interrupt``: requests to stop."""
-    found = read_run(path)
+    found = read_run(path, options.wishes)
     if found is None:
         return ExitCode.INVALID
     name, spec = found
@@ -80,7 +80,8 @@ def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, aga
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(
-                f"{path}: the run {name} is already running in another process; wait until it ends, or stop it",
+                f"{shown_path(path)}: the run {name} is already running in another process; "
+                "wait until it ends, or stop it",
                 file=sys.stderr,
             )
             return ExitCode.INVALID
@@ -136,41 +137,11 @@ def _run_alone(
             console.interrupted(saved.step if saved else None, options.again)
     if ending.exit_code != ExitCode.DONE and not stopped:
         if len(ending.problems) > 1:
-            print(f"{path}: {len(ending.problems)} problems", file=sys.stderr)
+            print(f"{shown_path(path)}: {len(ending.problems)} problems", file=sys.stderr)
         for problem in map(one_line, ending.problems):
             print(f"  {problem}" if len(ending.problems) > 1 else problem, file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     return int(ending.exit_code)
-
-
-def read_run(path: Path) -> tuple[str, LMFineTuneSpec] | None:
-    """Name and spec of the one run in a file; None if there is none or it is invalid, which is reported on stderr."""
-    documents = list(read_documents(path))
-    ours = [document for document in documents if document.problems or not is_foreign(document.content)]
-    wrong = False
-    for document in ours:
-        if problems := problems_of(document):
-            print(words(title_of(path, document, alone=len(documents) == 1), problems), file=sys.stderr)
-            wrong = True
-    if wrong:
-        return None
-    if len(ours) != 1:
-        print(f"{path}: must contain exactly one LMFineTune to run here, not {len(ours)}", file=sys.stderr)
-        return None
-    name = ours[0].content["metadata"].get("name")
-    if not name:
-        print(f"{path}: metadata.name is required to run here; it names the folder", file=sys.stderr)
-        return None
-    return name, parse_spec(ours[0].content["spec"])
-
-
-def with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
-    """The spec with an output: the one given, a folder or a URI, else its own, else ./runs."""
-    if output is None and spec.output is not None and spec.output.uri is not None:
-        return spec
-    wanted = output or "runs"
-    uri = wanted if "://" in wanted else Path(wanted).absolute().as_uri()
-    return spec.model_copy(update={"output": (spec.output or Output()).model_copy(update={"uri": uri})})
 
 
 def _is_finished(store: Store) -> bool:

@@ -1,39 +1,87 @@
 """``lmft validate``: every problem of every document, in columns. Imports no training library."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmft_api import GROUP, KIND
 from lmft_api.manifest.reader import Document, read_documents
-from lmft_api.manifest.validation import Problem, document_problems, parse_spec
+from lmft_api.manifest.validation import Problem, parse_spec
 from lmft_api.reasons import ExitCode
 from lmft_api.spec.resolved import resolve
-from lmft_api.text.shown import one_line
 from lmft_job import tasks
 from lmft_job.adapters.serving import serving_notes
+from lmft_job.cli.manifest import (
+    folder_of,
+    is_foreign,
+    local_paths,
+    problems_of,
+    shown_path,
+    title_of,
+    with_addresses,
+    words,
+)
 
 
-def report_problems(paths: Iterable[Path]) -> int:
+@dataclass(frozen=True)
+class _Verdict:
+    """What is said of a document, or of a file without any."""
+
+    title: str
+    file: str
+    document: int | None = None
+    skipped: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def words(self) -> str:
+        if self.skipped:
+            return f"{self.title}: not an LMFineTune, skipped"
+        if self.document is None:
+            return f"{self.title}: {self.problems[0]}"
+        verdict = words(self.title, self.problems) if self.problems else f"{self.title}: valid"
+        return "\n".join([verdict, *(f"  note: {note}" for note in self.notes)])
+
+    def to_json(self) -> dict[str, Any]:
+        problems = [{"line": each.line, "path": each.path, "message": each.message} for each in self.problems]
+        place = {"file": self.file, "document": self.document, "title": self.title}
+        return place | {"skipped": self.skipped, "valid": not problems, "problems": problems, "notes": self.notes}
+
+
+def report_problems(paths: Iterable[Path], *, as_json: bool = False) -> int:
     """Print the problems, or that there are none; returns the exit code."""
-    wrong = False
-    for path in paths:
-        documents = list(read_documents(path))
-        if not documents:
-            print(f"{path}: contains no document")
-            wrong = True
-        for document in documents:
-            title = title_of(path, document, alone=len(documents) == 1)
-            if not document.problems and is_foreign(document.content):
-                print(f"{title}: not an LMFineTune, skipped")
-                continue
-            problems = problems_of(document)
-            print(words(title, problems) if problems else f"{title}: valid")
-            for note in [] if problems else notes_on(document):
-                print(f"  note: {note}")
-            wrong = wrong or bool(problems)
-    return ExitCode.INVALID if wrong else ExitCode.DONE
+    verdicts = [verdict for path in paths for verdict in _verdicts(path)]
+    if as_json:
+        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False))
+    else:
+        for verdict in verdicts:
+            print(verdict.words())
+    return ExitCode.INVALID if any(verdict.problems for verdict in verdicts) else ExitCode.DONE
+
+
+def _verdicts(path: Path) -> Iterable[_Verdict]:
+    documents = list(read_documents(path))
+    if not documents:
+        yield _Verdict(shown_path(path), str(path), problems=[Problem("", "contains no document")])
+    for document in documents:
+        title = title_of(path, document, alone=len(documents) == 1)
+        if not document.problems and is_foreign(document.content):
+            yield _Verdict(title, str(path), document.number, skipped=True)
+            continue
+        readable = with_addresses(document, folder_of(path))
+        problems = problems_of(readable)
+        notes = [] if problems else [*_place_notes(document), *notes_on(readable)]
+        yield _Verdict(title, str(path), document.number, problems=problems, notes=notes)
+
+
+def _place_notes(document: Document) -> list[str]:
+    """Paths of this machine: ``lmft run`` reads them, and a cluster refuses them."""
+    return [
+        f'spec.{path[0]}.{path[1]}: "{text}" is a path of this machine; a cluster takes s3:// or file:///folder of a '
+        "volume"
+        for path, text in local_paths(document.content)[:1]
+    ]
 
 
 def notes_on(document: Document) -> list[str]:
@@ -42,40 +90,3 @@ def notes_on(document: Document) -> list[str]:
     if settings.training.adapter is None or settings.output.merge:
         return []
     return serving_notes(settings.training.adapter, heads=tasks.of(settings.task).has_labels)
-
-
-def is_foreign(content: Any) -> bool:
-    """Whether a document is of another kind, such as a Secret beside the run."""
-    if not isinstance(content, dict):
-        return False
-    group, kind = str(content.get("apiVersion") or "").partition("/")[0], content.get("kind")
-    return bool(group and kind) and group != GROUP and str(kind).lower() != KIND.lower()
-
-
-def problems_of(document: Document) -> list[Problem]:
-    """Why a document cannot be read, or what is invalid in it, and in which lines, from top to bottom."""
-    found = document_problems(document.content) if not document.problems else document.problems
-    located = [replace(problem, line=document.line(problem.path)) for problem in found]
-    return sorted(located, key=lambda problem: problem.line or 0)
-
-
-def title_of(path: Path, document: Document, alone: bool) -> str:
-    """``team.yaml, document 2, LMFineTune/eli5``."""
-    parts = [str(path)] + ([] if alone else [f"document {document.number}"])
-    if isinstance(document.content, dict):
-        metadata = document.content.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        parts.append(f"{document.content.get('kind') or '?'}/{name or '?'}")
-    return one_line(", ".join(parts))
-
-
-def words(title: str, problems: Iterable[Problem]) -> str:
-    """A heading and one line for each problem, lines of the file and paths in columns."""
-    rows = [
-        (f"line {problem.line}" if problem.line else "", one_line(problem.path), one_line(problem.message))
-        for problem in problems
-    ]
-    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    count = f"{len(rows)} problem" + ("s" if len(rows) > 1 else "")
-    lines = [f"  {line:<{first}}  {path:<{second}}  {message}" for line, path, message in rows]
-    return "\n".join([f"{title}: {count}", *(line if first else f"  {line.lstrip()}" for line in lines)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cluster.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts/lmfinetune"
@@ -102,4 +103,13 @@ class Server:
 
     def established(self) -> None:
         """Wait until the definition can be used."""
-        self.run("kubectl", "wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+
+        def conditions() -> bool:
+            # kubectl wait fails on a definition that has no conditions yet.
+            found = self.get("crd", CRD, "")
+            return any(
+                (entry["type"], entry["status"]) == ("Established", "True")
+                for entry in (found or {}).get("status", {}).get("conditions") or ()
+            )
+
+        eventually(conditions, "the definition is served")

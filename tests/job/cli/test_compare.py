@@ -164,7 +164,9 @@ def test_runs_are_found_by_folder_and_by_name(tmp_path: Path, monkeypatch: pytes
         (tmp_path / folder / "report.json").write_bytes(run.to_json())
 
     text = CliRunner().invoke(commands.app, ["compare", "elsewhere/a", "b"])
-    found = json.loads(CliRunner().invoke(commands.app, ["compare", "elsewhere/a/report.json", "b", "--json"]).output)
+    found = json.loads(
+        CliRunner().invoke(commands.app, ["compare", "elsewhere/a/report.json", "b", "-o", "json"]).output
+    )
 
     assert text.exit_code == 0, text.output
     assert "same (2) has the lowest loss" in text.output

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lmft_api.addresses import WILDCARDS, decoded, in_storage
 from lmft_api.spec import DataFormat
+from lmft_api.spec.dataset import ENDINGS
+from lmft_job.cli.manifest import address
 from lmft_job.data.problems import Problems
 from lmft_job.data.sources import files
 from lmft_job.data.sources.lines import DataFile
@@ -17,18 +18,7 @@ from lmft_job.data.text.fields import is_missing
 from lmft_job.errors import InvalidError
 
 FIRST_ROWS = 500
-_FORMATS = {
-    ".jsonl": DataFormat.JSON,
-    ".ndjson": DataFormat.JSON,
-    ".json": DataFormat.JSON,
-    ".csv": DataFormat.CSV,
-    ".tsv": DataFormat.CSV,
-    ".parquet": DataFormat.PARQUET,
-    ".txt": DataFormat.TEXT,
-    ".text": DataFormat.TEXT,
-    ".md": DataFormat.TEXT,
-}
-_UNESCAPED = "/ +,=@~:()" + WILDCARDS
+_FORMATS = {f".{ending}": kind for kind, endings in ENDINGS.items() for ending in endings}
 
 
 @dataclass(frozen=True)
@@ -84,17 +74,13 @@ def _addresses(place: str) -> list[str]:
     path = Path(place).expanduser().absolute()
     if not path.is_dir():
         # The shell has expanded its wildcards already; a star that is left is part of a name, or was quoted.
-        return [_address(path)]
+        return [address(path)]
     endings = Counter(entry.suffix.lower() for entry in path.iterdir() if entry.suffix.lower() in _FORMATS)
     if not endings:
         raise InvalidError([f"{place}: no file in this folder ends in {', '.join(_FORMATS)}; name the files"])
     chosen = endings.most_common(1)[0][0]
     endings_as_written = {entry.suffix for entry in path.iterdir() if entry.suffix.lower() == chosen}
-    return [_address(path / f"*{ending}") for ending in sorted(endings_as_written)]
-
-
-def _address(path: Path) -> str:
-    return f"file://{quote(str(path), safe=_UNESCAPED)}"
+    return [address(path / f"*{ending}") for ending in sorted(endings_as_written)]
 
 
 def _stem(address: str) -> str:

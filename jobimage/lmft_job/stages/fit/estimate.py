@@ -143,3 +143,25 @@ def _time(outlook: Outlook) -> list[str]:
         if tokens is not None:
             told.append(f"  {'time':<12}{span((tokens / rate.most, tokens / rate.least))}, without evaluations")
     return told
+
+
+def as_plain(name: str, outlook: Outlook) -> dict[str, Any]:
+    """The estimate as plain data: bytes, steps, tokens a second; None for what is not known."""
+    plan, device, verdict, rate = outlook.plan, outlook.device, outlook.verdict, outlook.rate
+    return {
+        "name": name,
+        "task": str(plan.task),
+        "modelType": outlook.config.model_type,
+        "onGPU": plan.on_gpu,
+        "precision": str(plan.precision),
+        "batch": {"rows": plan.batch.rows, "accumulation": plan.batch.accumulation, "length": plan.length},
+        "bytes": {**outlook.parts.by_name(), "peak": outlook.parts.total},
+        "device": None if device is None else {"bytes": device.memory, "source": device.source},
+        "fits": None if verdict is None else verdict.outcome != Outcome.TOO_LARGE,
+        "startsWith": None
+        if verdict is None
+        else {"rows": verdict.batch.rows, "accumulation": verdict.batch.accumulation},
+        "steps": outlook.steps,
+        "tokensPerSecond": None if rate is None else {"least": rate.least, "most": rate.most, "source": rate.source},
+        "refusal": outlook.refusal or None,
+    }
