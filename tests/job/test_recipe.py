@@ -48,6 +48,30 @@ def test_the_job_tells_what_it_is_doing(done: tuple[Path, Any]) -> None:
     assert phases == [*before, "Training", *["Evaluating", "Training"] * 2, *after]
 
 
+def test_every_step_and_every_evaluation_is_a_line_of_the_metrics(done: tuple[Path, Any]) -> None:
+    report = report_of(done[0])
+    lines = [json.loads(line) for line in (run_folder(done[0]) / "metrics.jsonl").read_text().splitlines()]
+
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, report["training"]["steps"] + 1))
+    assert all(line["gradientNorm"] > 0 and line["tokensPerSecond"] > 0 and line["epoch"] > 0 for line in steps)
+    # a linear schedule without warm-up: the first step has all of the rate, the last one the smallest share
+    rate = report["spec"]["training"]["learningRate"]
+    assert [steps[0]["learningRate"], steps[-1]["learningRate"]] == pytest.approx([rate, rate / len(steps)])
+    before, *measured = [line for line in lines if "evaluation" in line]
+    assert (before["step"], before["evaluation"]["evalLoss"]) == (0, report["results"]["baselineEvalLoss"])
+    assert [line["evaluation"]["evalLoss"] for line in measured] == [row["evalLoss"] for row in report["evaluations"]]
+
+
+def test_the_report_has_a_version_and_the_manifests_own_names(done: tuple[Path, Any]) -> None:
+    report = report_of(done[0])
+    assert report["format"] == 1
+    assert report["spec"]["training"]["perDeviceBatchSize"] == report["settings"]["training.per_device_batch_size"]
+    assert report["spec"]["dataset"]["files"] == report["settings"]["dataset.files"]
+    assert report["spec"]["model"]["fromConfig"] == report["settings"]["model.from_config"]
+    assert report["spec"]["resources"] == {"gpusPerNode": 0}
+
+
 def test_only_the_last_checkpoint_stays_after_success(done: tuple[Path, Any]) -> None:
     manifests = list(run_folder(done[0]).glob("checkpoints/*/*/MANIFEST.json"))
     assert [path.parent.name for path in manifests] == [f"step-{report_of(done[0])['training']['steps']:08d}"]

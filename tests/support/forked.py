@@ -259,6 +259,10 @@ def outcome(home: Path, name: str = "toy") -> dict[str, Any]:
         "results": {key: value for key, value in report["results"].items() if not key.endswith("URI")},
         "evaluations": report["evaluations"],
         "tokens": report["training"]["tokens"],
+        "metrics": [
+            {key: value for key, value in json.loads(line).items() if key != "tokensPerSecond"}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ],
     }
 
 

@@ -23,7 +23,7 @@ class DataFormat(StrEnum):
 
 
 ENDINGS: dict[DataFormat, tuple[str, ...]] = {
-    DataFormat.JSON: ("json", "jsonl", "ndjson"),
+    DataFormat.JSON: ("jsonl", "ndjson", "json"),
     DataFormat.TEXT: ("txt", "text", "md"),
     DataFormat.CSV: ("csv", "tsv"),
     DataFormat.PARQUET: ("parquet",),

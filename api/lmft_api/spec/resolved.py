@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from lmft_api.spec import (
     ALL_LINEAR,
     Adapter,
@@ -192,6 +194,25 @@ class Settings:
         if self.nodes > 1:
             rows["resources.nodes"] = self.nodes
         return rows
+
+    def named(self) -> dict[str, Any]:
+        """The same values as a manifest names and nests them: ``{"training": {"learningRate": 5e-05, …}, …}``."""
+        nested: dict[str, Any] = {}
+        for name, value in self.flat().items():
+            *above, last = (to_camel(part) for part in _MANIFEST_NAMES.get(name, name).split("."))
+            inner = nested
+            for part in above:
+                inner = inner.setdefault(part, {})
+            # The keys of a model's own configuration are transformers'.
+            inner[last] = _camel(value) if name != "model.from_config" else value
+        return nested
+
+
+_MANIFEST_NAMES = {"resources.gpus": "resources.gpus_per_node", "output.push_to_hub": "output.push_to_hub.repository"}
+
+
+def _camel(value: Any) -> Any:
+    return {to_camel(key): _camel(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def resolve(spec: LMFineTuneSpec) -> Settings:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from lmft_api.tasks import Task
+from lmft_api.wire.versions import FIRST_FORMAT
 
 
 class ReportModel(BaseModel):
@@ -322,6 +323,8 @@ class ReportProvenance(ReportModel):
 class Report(ReportModel):
     """All that is known of a finished run."""
 
+    format: int = FIRST_FORMAT
+    """Version of this format; a higher one has changed what older readers know."""
     name: str
     """Name of the run."""
     namespace: str = "default"
@@ -352,6 +355,8 @@ class Report(ReportModel):
     """The data."""
     settings: dict[str, Any] = {}
     """All settings as resolved: dotted name to value, see lmft_api.spec.resolved.Settings.flat."""
+    spec: dict[str, Any] = {}
+    """The same settings as a manifest names and nests them: ``spec.training.learningRate``."""
     training: TrainingFigures
     """The training."""
     adapter: AdapterFigures | None = None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lmft_api import KIND, PLURAL, __version__
+from lmft_api.manifest.changes import Change
 from lmft_api.text.shown import one_line
 from lmft_job.cli.manifest import Wishes
 from lmft_job.process.signals import Interrupt
@@ -36,6 +37,14 @@ Sets = Annotated[
 Name = Annotated[str | None, typer.Option(help="Name of the run instead of metadata.name.")]
 
 
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep", metavar="FIELD=VALUE,…", help="Run every combination of these values, and compare. Repeatable."
+    ),
+]
+
+
 class Form(StrEnum):
     """Forms of what is printed."""
 
@@ -52,6 +61,17 @@ def _wishes(sets: list[str] | None, name: str | None = None) -> Wishes:
         return Wishes.parse(sets or (), name)
     except ValueError as error:
         typer.echo(f"--set {one_line(str(error))}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _axes(sweep: list[str]) -> list[list[Change]]:
+    """The values of a sweep; what is wrong with the words ends the command."""
+    from lmft_job.cli.sweep.plan import parse_sweep
+
+    try:
+        return parse_sweep(sweep)
+    except ValueError as error:
+        typer.echo(f"--sweep {one_line(str(error))}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -83,6 +103,7 @@ def run(
     manifest: Manifest,
     sets: Sets = None,
     name: Name = None,
+    sweep: Sweeps = None,
     output: Output = None,
     overwrite: Annotated[bool, typer.Option(help="Start from scratch if a run of this name exists.")] = False,
     allow_user_code: Annotated[
@@ -91,12 +112,31 @@ def run(
     allow_remote_code: Annotated[
         bool, typer.Option(help="Allow the code of a model's repository to run (model.trustRemoteCode).")
     ] = False,
+    form: Annotated[Form, typer.Option("-o", "--format", help="What a sweep prints at its end.")] = Form.TEXT,
 ) -> None:
-    """Run a manifest on this machine. Run it again to resume after a stop."""
+    """Run a manifest on this machine, or every combination of a sweep. Run it again to resume after a stop."""
     from lmft_job.cli.run import LocalOptions, run_manifest
 
     options = LocalOptions(output, overwrite, allow_user_code, allow_remote_code, _again(), _wishes(sets, name))
+    if sweep:
+        from lmft_job.cli.sweep.command import run_sweep
+
+        code = run_sweep(manifest, _axes(sweep), options, entry.ensure_object(Interrupt), as_json=form == Form.JSON)
+        raise typer.Exit(code)
     raise typer.Exit(run_manifest(manifest, options, entry.ensure_object(Interrupt)))
+
+
+@app.command()
+def sweep(
+    manifest: Manifest,
+    sweep: Annotated[list[str], typer.Option("--sweep", metavar="FIELD=VALUE,…", help="Values to try. Repeatable.")],
+    sets: Sets = None,
+    name: Name = None,
+) -> None:
+    """Print a manifest for every combination: lmft sweep M --sweep training.seed=1,2 | kubectl apply -f -."""
+    from lmft_job.cli.sweep.command import print_sweep
+
+    raise typer.Exit(print_sweep(manifest, _axes(sweep), _wishes(sets, name)))
 
 
 def _again() -> str:

@@ -1,5 +1,6 @@
 """Manifests that a command line names: ``-`` is standard input, ``--set`` changes fields, paths are of this machine."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,14 +37,18 @@ class Wishes:
         return cls([parse_change(text) for text in texts], name)
 
 
-def read_one(path: Path, wishes: Wishes | None = None) -> Document | None:
-    """The one LMFineTune of a file, valid; None if there is none or it is invalid, which is reported on stderr."""
+def read_one(path: Path, wishes: Wishes | None = None, *, local: bool = True) -> Document | None:
+    """The one LMFineTune of a file, valid; None if there is none or it is invalid, which is reported on stderr.
+
+    ``local``: paths become addresses of this machine; otherwise they are invalid, as on a cluster.
+    """
     documents = list(read_documents(path))
     ours = [document for document in documents if document.problems or not is_foreign(document.content)]
     wrong = False
     if len(ours) == 1 and not ours[0].problems:
         try:
-            ours = [_as_wished(with_addresses(ours[0], folder_of(path)), wishes or Wishes())]
+            own = with_addresses(ours[0], folder_of(path)) if local else ours[0]
+            ours = [_as_wished(own, wishes or Wishes(), local)]
         except ValueError as error:
             print(one_line(str(error)), file=sys.stderr)
             return None
@@ -76,14 +81,15 @@ def run_of(document: Document) -> tuple[str, LMFineTuneSpec]:
     return document.content["metadata"]["name"], parse_spec(document.content["spec"])
 
 
-def _as_wished(document: Document, wishes: Wishes) -> Document:
+def _as_wished(document: Document, wishes: Wishes, local: bool) -> Document:
     if not isinstance(document.content, dict):
         return document
     content = changed(document.content, wishes.changes)
     if wishes.name is not None:
         metadata = content.get("metadata")
         content["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "name": wishes.name}
-    return with_addresses(replace(document, content=content), Path.cwd())
+    document = replace(document, content=content)
+    return with_addresses(document, Path.cwd()) if local else document
 
 
 def with_addresses(document: Document, folder: Path) -> Document:
@@ -119,7 +125,7 @@ def _at(value: Any, *path: str) -> Any:
 
 def address(path: Path) -> str:
     """A path of this machine as an address; wildcards stay."""
-    return f"file://{quote(str(path.absolute()), safe=_UNESCAPED)}"
+    return f"file://{quote(os.path.abspath(path), safe=_UNESCAPED)}"  # data files may not lead outside by '..'
 
 
 def folder_of(path: Path) -> Path:

@@ -62,6 +62,19 @@ def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, aga
         return ExitCode.INVALID
     name, spec = found
     spec = with_output(spec, options.output)
+    return run_spec(shown_path(path), name, spec, options, interrupt, again_when_done=again_when_done)
+
+
+def run_spec(
+    title: str,
+    name: str,
+    spec: LMFineTuneSpec,
+    options: LocalOptions,
+    interrupt: Interrupt,
+    *,
+    again_when_done: bool = False,
+) -> int:
+    """Run a spec that has an output; returns the exit code. ``title`` names it in messages."""
     if options.allow_user_code:
         # The user's modules are in the current folder, as with `python script.py`.
         sys.path.insert(0, str(Path.cwd()))
@@ -80,16 +93,15 @@ def run_manifest(path: Path, options: LocalOptions, interrupt: Interrupt, *, aga
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(
-                f"{shown_path(path)}: the run {name} is already running in another process; "
-                "wait until it ends, or stop it",
+                f"{title}: the run {name} is already running in another process; wait until it ends, or stop it",
                 file=sys.stderr,
             )
             return ExitCode.INVALID
-        return _run_alone(path, name, spec, options, interrupt, cache, folder, again_when_done)
+        return _run_alone(title, name, spec, options, interrupt, cache, folder, again_when_done)
 
 
 def _run_alone(
-    path: Path,
+    title: str,
     name: str,
     spec: LMFineTuneSpec,
     options: LocalOptions,
@@ -137,7 +149,7 @@ def _run_alone(
             console.interrupted(saved.step if saved else None, options.again)
     if ending.exit_code != ExitCode.DONE and not stopped:
         if len(ending.problems) > 1:
-            print(f"{shown_path(path)}: {len(ending.problems)} problems", file=sys.stderr)
+            print(f"{title}: {len(ending.problems)} problems", file=sys.stderr)
         for problem in map(one_line, ending.problems):
             print(f"  {problem}" if len(ending.problems) > 1 else problem, file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from lmft_api.figures import FIGURES
 from lmft_api.reasons import Reason
 from lmft_api.spec import Weights
 from lmft_api.text.times import now
-from lmft_api.wire.layout import ADAPTER, BEST_FOLDER, MODEL, PAGE, REPORT
+from lmft_api.wire.layout import ADAPTER, BEST_FOLDER, METRICS, MODEL, PAGE, REPORT
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
 from lmft_api.wire.result import Result
@@ -96,6 +96,7 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
         evaluations=[measured.evaluation() for measured in state.evaluations],
         dataset=outcome.ingredients.data.figures,
         settings=settings.flat(),
+        spec=settings.named(),
         training=TrainingFigures(
             steps=outcome.trained.step,
             total_steps=outcome.trained.total,
@@ -138,7 +139,7 @@ def publish(context: RunContext, job: TrainingInputs, outcome: RunOutcome, store
     with context.phase("saving"):
         save_model(context, job, store, report, fence, outcome.settled)
         push(context, job, fence, outcome.settled.folder)
-    return publish_report(context, store, report, outcome.trained, fence)
+    return publish_report(context, store, report, outcome, fence)
 
 
 def save_model(
@@ -188,13 +189,14 @@ def push(context: RunContext, job: TrainingInputs, fence: Fence, folder: str) ->
     context.observer.note(f"pushed to {address}")
 
 
-def publish_report(context: RunContext, store: Store, report: Report, trained: Trained, fence: Fence) -> Report:
-    """The page, then the JSON that completes the run. If another attempt was first, its JSON stays."""
+def publish_report(context: RunContext, store: Store, report: Report, outcome: RunOutcome, fence: Fence) -> Report:
+    """Metrics and page, then the JSON that completes the run. If another attempt was first, its JSON stays."""
     fence.require()
     if theirs := stored_report(store):
         return theirs
     final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
-    store.put_bytes(PAGE, render_page(final, trained.state.curve()))
+    store.put_bytes(METRICS, outcome.trained.state.metrics(outcome.before.figures))
+    store.put_bytes(PAGE, render_page(final, outcome.trained.state.curve()))
     if store.put_if_absent(REPORT, final.to_json()):
         return final
     return stored_report(store) or final

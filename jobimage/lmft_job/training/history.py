@@ -12,6 +12,7 @@ from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
 from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
 from lmft_job.errors import NewerReleaseError
 from lmft_job.evaluation.held_out import HeldOutFigures
+from lmft_job.training.metrics import StepLog, metrics_lines
 
 LOSSES_FILE = "lmft_losses.f64"
 
@@ -64,6 +65,7 @@ class TrainingHistory:
         tokens: number of tokens seen in training.
         seconds: time spent in training steps.
         resumes: every start from a checkpoint, oldest first.
+        steps: learning rate, gradient norm and speed of every step.
     """
 
     losses: "array[float]" = field(default_factory=lambda: array("d"))
@@ -71,6 +73,7 @@ class TrainingHistory:
     tokens: int = 0
     seconds: float = 0.0
     resumes: list[ResumePoint] = field(default_factory=list)
+    steps: StepLog = field(default_factory=StepLog)
 
     def save(self, folder: Path) -> None:
         """Write into a checkpoint's folder."""
@@ -82,6 +85,7 @@ class TrainingHistory:
         }
         (folder / STATE_FILE).write_text(json.dumps(body))
         (folder / LOSSES_FILE).write_bytes(self.losses.tobytes())
+        self.steps.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> "TrainingHistory":
@@ -99,7 +103,7 @@ class TrainingHistory:
         losses.frombytes((folder / LOSSES_FILE).read_bytes())
         evaluations = [EvaluationPoint.from_json(entry) for entry in body["evaluations"]]
         resumes = [ResumePoint.model_validate(entry) for entry in body["resumes"]]
-        return cls(losses, evaluations, body["tokens"], body["seconds"], resumes)
+        return cls(losses, evaluations, body["tokens"], body["seconds"], resumes, StepLog.load(folder))
 
     def evaluated(self, step: int) -> bool:
         """Whether there is an evaluation at this step."""
@@ -121,6 +125,11 @@ class TrainingHistory:
         if patience is None or best is None:
             return False
         return len(self.evaluations) - 1 - self.evaluations.index(best) >= patience
+
+    def metrics(self, before: HeldOutFigures) -> bytes:
+        """``metrics.jsonl``; ``before`` are the figures of the model before training."""
+        rows = [EvaluationPoint(0, 0.0, None, before), *self.evaluations]
+        return metrics_lines(self.losses, self.steps, [row.evaluation() for row in rows])
 
     def curve(self) -> list[CurvePoint]:
         """The loss of every step."""

@@ -254,6 +254,7 @@ class TrainingLoop:
         if self._heard.flush:
             self.flush()
         loss = self.state.losses[-1] if self.state.losses else None
+        self.state.steps.step_done(step, epoch, self.tokens_per_second)
         self.job.uploads.check()
         self.job.beat(step)
         done = StepDone(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)

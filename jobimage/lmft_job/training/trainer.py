@@ -6,6 +6,7 @@ does not change the random state, and a checkpoint holds enough to resume bit-id
 
 import errno
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -99,6 +100,12 @@ class RecipeTrainer(Trainer):
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.run.micro_batch(loss, inputs)
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler is not None else math.nan
+        self.run.state.steps.update(float(rate), norm)
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Disabled: Trainer's own counts the model's parameters again in every step."""
