@@ -114,8 +114,7 @@ class Server:
 
     def get(self, name: str) -> Json:
         """A run."""
-        found: Json = json.loads(self.done("get", "lmft", name, "-o", "json"))
-        return found
+        return dict(json.loads(self.done("get", "lmft", name, "-o", "json")))
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +130,10 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def server(kubeconfig: str) -> Server:
     server = Server(kubeconfig)
     server.done("apply", "--server-side", "-f", str(CRD_FILE))
-    # kubectl wait fails on a definition that has no conditions yet.
-    established = ("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
-    eventually(lambda: server.kubectl(*established).ok, "the definition is served")
+    ready = ("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    eventually(lambda: server.kubectl(*ready).ok, "served")  # kubectl wait fails where there are no conditions yet
     server.done("create", "namespace", "crd")
-    server.namespace = "crd"
-    return server
+    return replace(server, namespace="crd")
 
 
 def messages(schema: Json) -> set[str]:
