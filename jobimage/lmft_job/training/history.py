@@ -12,7 +12,7 @@ from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
 from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
 from lmft_job.errors import NewerReleaseError
 from lmft_job.evaluation.held_out import HeldOutFigures
-from lmft_job.training.metrics import StepLog, metrics_lines
+from lmft_job.observers.metrics import StepLog, metrics_lines
 
 LOSSES_FILE = "lmft_losses.f64"
 
