@@ -25,7 +25,7 @@ from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.memory.plan import plan_of
-from lmft_job.memory.trial import moments
+from lmft_job.memory.trial import Trials
 from lmft_job.models.device import Arithmetic
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
@@ -107,7 +107,7 @@ CASES = (
 
 def predicted(case: Case) -> int:
     """Bytes at the peak, from the configuration alone."""
-    found = moments(case.config, plan_of(case.resolved, case.length))
+    found = Trials(case.config).moments(plan_of(case.resolved, case.length))
     return max(found.forward.total, found.backward.total)
 
 

@@ -10,6 +10,7 @@ import torch
 import transformers
 from support.chats import chat
 from support.forked import attempt, complete, outcome, run_folder, slow_uploads, toy_spec
+from support.shortage import short_of_memory
 
 from lmft_api.wire.report import Report
 
@@ -131,6 +132,33 @@ def test_a_run_on_packs_that_is_killed_ends_bit_equal(tmp_path: Path) -> None:
 
     assert last.said("resumed from step")
     assert outcome(tmp_path) == outcome(tmp_path, "calm")
+
+
+def test_short_of_memory_it_continues_with_smaller_batches_of_packs(tmp_path: Path) -> None:
+    spec = chat_spec(tmp_path, training={"epochs": 2, "learningRate": "1e-3"})
+    complete(tmp_path, spec, name="calm")
+    child = complete(tmp_path, spec, patch=short_of_memory(2, from_step=3))
+    assert child.said("restart")
+    calm, short = (Report.from_json((run_folder(tmp_path, name) / "report.json").read_bytes())
+                   for name in ("calm", "toy"))  # fmt: skip
+    assert "perDeviceBatchSize 4 → 2" in short.training.adjustments[0]
+    assert short.results.eval_loss == pytest.approx(calm.results.eval_loss, abs=1e-4)
+
+
+def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    training = {"epochs": 12, "learningRate": "0.3", "earlyStoppingPatience": 1}
+    complete(tmp_path, chat_spec(tmp_path, training=training, output={"weights": "Best"}))
+    report = report_of(tmp_path)
+    assert report.training.steps < report.training.total_steps
+    assert report.results.eval_loss == min(row.eval_loss for row in report.evaluations)
+
+
+def test_a_prompt_with_a_special_token_is_refused_before_training(tmp_path: Path) -> None:
+    spec = chat_spec(tmp_path)
+    spec["sample"]["prompts"] = ["Where?<|im_end|>"]
+    child = attempt(tmp_path, spec)
+    assert child.wait() == 2
+    assert "spec.sample.prompts[0]: contains '<|im_end|>', which the tokenizer reads" in child.result["message"]
 
 
 def test_the_losses_of_steps_do_not_depend_on_how_a_batch_is_split(tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ PHI = """\
 {%- for message in messages %}{{- '<|' + message.role + '|>\\n' + message.content + '<|end|>\\n' }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{%- else %}{{- eos_token }}{%- endif %}"""
 """The conversation has an end of its own, after that of its last turn."""
+MISTRAL = """\
+{{- bos_token or '' }}
+{%- set first = messages[0].role == 'system' %}
+{%- for message in (messages[1:] if first else messages) %}
+{%- if message.role == 'user' %}
+{{- '[INST] ' + (messages[0].content + ' ' if first and loop.index0 + 2 >= loop.length else '') }}
+{{- message.content + '[/INST]' }}
+{%- else %}{{- ' ' + message.content | trim + eos_token }}{%- endif %}{%- endfor %}"""
+"""No header before an answer but a space, and the system's text before the last question, as Mistral does."""
 WORDS = ("river", "market", "the", "a", "long", "morning", "Größe", "日本", "né", "1,024", "\n", "  two", "fin.", "😀")
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end|>",
            "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]")  # fmt: skip

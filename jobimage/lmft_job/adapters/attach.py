@@ -1,6 +1,9 @@
 """Puts an adapter on a model whose weights stay frozen. peft does the work, through transformers' ``add_adapter``."""
 
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +58,7 @@ def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *,
     )
     names = targets.shortest(model)
     transformers.set_seed(seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_quantization():
         # It advises fan_in_fan_out for Conv1D, and sets it by itself.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         model.add_adapter(config, ADAPTER)
@@ -65,6 +68,26 @@ def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *,
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+@contextmanager
+def without_quantization() -> Iterator[None]:
+    """Within it, peft does not import bitsandbytes (3 s) to ask of each layer whether it is in 4 bits.
+
+    A model with such layers has imported it already.
+    """
+    if "bitsandbytes.functional" in sys.modules:
+        yield
+        return
+    from peft.tuners.lora import model as peft_layers
+
+    layers: Any = peft_layers
+    asked = layers.is_bnb_available, layers.is_bnb_4bit_available
+    layers.is_bnb_available = layers.is_bnb_4bit_available = lambda: False
+    try:
+        yield
+    finally:
+        layers.is_bnb_available, layers.is_bnb_4bit_available = asked
 
 
 def has_adapter(model: Any) -> bool:

@@ -7,7 +7,7 @@ the adapter on the model is always made from the manifest, and its weights must 
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lmft_job.adapters.state import CONFIG, FILE
 from lmft_job.errors import InvalidError
 
 _MOST_BYTES = 1 << 20
+_SHOWN, _LONGEST = 12, 300
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
@@ -51,10 +52,19 @@ class StoredAdapter:
     targets: frozenset[str]
     plain: bool
 
-    def continues(self, wanted: AdapterSettings) -> bool:
-        """Whether a manifest's adapter has the same shape, so that it can begin with these weights."""
+    def continues(self, wanted: AdapterSettings, linear: Callable[[], Collection[str]]) -> bool:
+        """Whether a manifest's adapter has the same shape, so that it can begin with these weights.
+
+        Args:
+            wanted: settings of the manifest's adapter.
+            linear: names of the modules that all-linear stands for.
+        """
         ours = (wanted.type.value, wanted.rank, float(wanted.alpha), wanted.rank_stabilized)
-        return self.plain and self.shape == ours and (wanted.all_linear or self._has_modules(wanted.target_modules))
+        return (
+            self.plain
+            and self.shape == ours
+            and self._has_modules(linear() if wanted.all_linear else wanted.target_modules)
+        )
 
     def _has_modules(self, names: Collection[str]) -> bool:
         """Whether its targets are these, which may be given by their last parts."""
@@ -67,7 +77,13 @@ class StoredAdapter:
     def described(self) -> str:
         """Its shape as a manifest would say it."""
         kind, rank, alpha, stabilized = self.shape
-        return f"type: {kind}, rank: {rank}, alpha: {alpha:g}" + (", rankStabilized: true" if stabilized else "")
+        names = sorted(self.targets)
+        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+        return (
+            f"type: {kind}, rank: {rank}, alpha: {alpha:g}"
+            + (", rankStabilized: true" if stabilized else "")
+            + f", targetModules: [{shown[:_LONGEST]}]"
+        )
 
 
 def is_adapter_alone(folder: Path) -> bool:

@@ -10,6 +10,8 @@ from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.data.chat.asking import prompt_tokens
 from lmft_job.data.chat.template.rendering import ChatTemplate, TemplateRefusedError
+from lmft_job.data.chat.template.settled import special_tokens
+from lmft_job.data.chat.template.turns import special_within
 from lmft_job.errors import InvalidError
 from lmft_job.models.device import Arithmetic
 
@@ -32,6 +34,9 @@ def check_prompts(
     kind, problems = tasks.of(task), []
     room = None if limit is None else limit - kind.new_tokens
     for field, messages in _conversations(sample) if chat is not None else ():
+        if (inside := special_within(messages, special_tokens(tokenizer))) is not None:
+            problems.append(f"{field}: contains {inside!r}, which the tokenizer reads as a special token; remove it")
+            continue
         try:
             tokens = len(prompt_tokens(chat, tokenizer, messages))  # type: ignore[arg-type]
         except TemplateRefusedError as error:

@@ -9,7 +9,7 @@ from lmft_job import tasks
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, Verdict, priced, with_overhead
 from lmft_job.memory.parts import GIB, Parts
 from lmft_job.memory.plan import Plan
-from lmft_job.memory.trial import moments
+from lmft_job.memory.trial import Trials
 from lmft_job.models.config import text_part
 from lmft_job.training.acceleration.selection import logits_are_large
 from lmft_job.training.batch import Adjustment
@@ -41,6 +41,7 @@ def estimator(config: Any, device: Device | None) -> Peak:
         UnknownShapesError: the model's code cannot run on fake tensors.
     """
     known: dict[Plan, Parts] = {}
+    trials = Trials(config)
     vocabulary = getattr(text_part(config), "vocab_size", 0) or 0
 
     def peak(plan: Plan) -> Parts:
@@ -48,7 +49,7 @@ def estimator(config: Any, device: Device | None) -> Peak:
             large = device is not None and logits_are_large(plan.batch.rows * plan.length * vocabulary, device.memory)
             fused = plan.on_gpu and large and tasks.of(plan.task).causal
             try:
-                parts = moments(config, replace(plan, fused_loss=fused)).peak
+                parts = trials.moments(replace(plan, fused_loss=fused)).peak
             except Exception as error:
                 log.debug("no estimate", exc_info=True)
                 raise UnknownShapesError(f"{type(error).__name__}: {shorten(first_line(error), 200)}") from error

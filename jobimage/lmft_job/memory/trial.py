@@ -8,7 +8,7 @@ them, and with one more.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +20,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import masking_utils
 
 from lmft_api.spec import Optimizer, Precision
+from lmft_api.spec.resolved import AdapterSettings
+from lmft_api.tasks import Task
 from lmft_job import tasks
-from lmft_job.adapters.attach import Base, attach, narrow_base
+from lmft_job.adapters.attach import Base, attach, narrow_base, trained
 from lmft_job.adapters.targets import find_targets
 from lmft_job.memory.parts import Moments, extended
 from lmft_job.memory.plan import Plan
@@ -34,30 +36,58 @@ _FEW = 2
 """Least layers of a trial: the first and the last of them are then different ones."""
 
 
-def moments(config: Any, plan: Plan) -> Moments:
-    """The busiest moments of a step and an evaluation.
+class Trials:
+    """Trials of one model: whether its layers are alike is found once.
 
     Args:
         config: of the model, complete: with vocabulary and labels.
-        plan: what the device does.
-
-    Raises:
-        Exception: anything that the model's code raises on fake tensors, as where shapes depend on values.
     """
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        self._sizes: dict[Task, tuple[int, int] | None] = {}
+
+    def moments(self, plan: Plan) -> Moments:
+        """The busiest moments of a step and an evaluation.
+
+        Args:
+            plan: what the device does.
+
+        Raises:
+            Exception: anything that the model's code raises on fake tensors, as where shapes depend on values.
+        """
+        if plan.task not in self._sizes:
+            self._sizes[plan.task] = _sizes_alike(self._config, plan.task)
+        sizes = self._sizes[plan.task]
+        if sizes is None or _is_of_one_layer(plan.adapter):
+            model = _built(self._config, plan)
+            return _step(model, self._config, plan, len(trained(model)) // 2)
+        configs = [shortened(self._config, size) for size in sizes]
+        models = [_built(config, plan) for config in configs]
+        beginning = len(trained(models[1])) - len(trained(models[0]))
+        few, more = (_step(model, config, plan, beginning) for model, config in zip(models, configs, strict=True))
+        return extended(few, more, (*sizes, text_part(self._config).num_hidden_layers))
+
+
+def _is_of_one_layer(adapter: AdapterSettings | None) -> bool:
+    """Whether an adapter's modules are named with the number of their layer, which a smaller model may lack."""
+    return adapter is not None and any(part.isdecimal() for name in adapter.target_modules for part in name.split("."))
+
+
+def _sizes_alike(config: Any, task: Task) -> tuple[int, int] | None:
+    """Numbers of layers to try; None if all of them are to be, because they are few, or do not grow alike."""
     layers = getattr(text_part(config), "num_hidden_layers", None)
     sizes = _trial_sizes(config, layers) if isinstance(layers, int) else None
-    if sizes is not None and layers is not None:
-        few, more = (shortened(config, size) for size in sizes)
-        one, other, whole = (_weights(shape, plan) for shape in (few, more, config))
-        added, number = other.numbers - one.numbers, (layers - sizes[0]) // (sizes[1] - sizes[0])
-        if added and (layers - sizes[0]) % (sizes[1] - sizes[0]) == 0 and one.numbers + number * added == whole.numbers:
-            beginning = other.tensors - one.tensors
-            return extended(_step(few, plan, beginning), _step(more, plan, beginning), (*sizes, layers))
-    return _step(config, plan, _weights(config, plan).tensors // 2)
+    if sizes is None or layers is None:
+        return None
+    one, other, whole = (_numbers(shape, task) for shape in (*(shortened(config, size) for size in sizes), config))
+    added, number = other - one, (layers - sizes[0]) // (sizes[1] - sizes[0])
+    alike = added and (layers - sizes[0]) % (sizes[1] - sizes[0]) == 0 and one + number * added == whole
+    return sizes if alike else None
 
 
 def _trial_sizes(config: Any, layers: int) -> tuple[int, int] | None:
-    """Numbers of layers to try; None if all of them are to be, because they are few or not alike."""
+    """Numbers of layers to try; None if all of them are to be, because they are few or of several kinds."""
     kinds = [value for value in vars(text_part(config)).values() if isinstance(value, list) and len(value) == layers]
     period = next((n for n in range(1, layers) if all(k[i] == k[i % n] for k in kinds for i in range(layers))), layers)
     first = period * -(-_FEW // period)
@@ -91,22 +121,19 @@ def flops_per_token(config: Any, plan: Plan) -> float:
     return flops
 
 
-@dataclass(frozen=True)
-class _Size:
-    """Tensors that are trained, and numbers in all of them."""
-
-    tensors: int
-    numbers: int
-
-
-def _weights(config: Any, plan: Plan) -> _Size:
-    weights = list(_built(config, plan).parameters())
-    return _Size(sum(weight.requires_grad for weight in weights), sum(weight.numel() for weight in weights))
+def _numbers(config: Any, task: Task) -> int:
+    """Numbers in a model's weights."""
+    with torch.device("meta"):
+        model = getattr(transformers, tasks.of(task).auto_class).from_config(config, dtype=torch.float32)
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def _built(config: Any, plan: Plan) -> Any:
-    """The model on torch's meta device."""
-    with torch.device("meta"):
+    """The model on torch's meta device.
+
+    Not within a fake mode, whose weights are of a class of their own: what treats frozen weights would pass over them.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
         return _assembled(config, plan)
 
 
@@ -199,42 +226,49 @@ def _one_text_a_row() -> Iterator[None]:
         masking_utils.find_packed_sequence_indices = before
 
 
-def _step(config: Any, plan: Plan, beginning: int) -> Moments:
-    """The moments of a step; the first of them ends when ``beginning`` weights have their gradient."""
+def _step(model: Any, config: Any, plan: Plan, beginning: int) -> Moments:
+    """The moments of a step; the first of them ends when ``beginning`` weights have their gradient.
+
+    Args:
+        model: on the meta device; changed in place.
+        config: its configuration.
+        plan: what the device does.
+        beginning: number of weights.
+    """
     vocabulary = 0 if tasks.of(plan.task).has_labels else int(text_part(config).vocab_size)
     in_use = LiveBytes(vocabulary, plan.batch.rows * plan.length)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, in_use, _kernels(plan), _one_text_a_row(), torch.random.fork_rng(devices=[]):
-        model = _on_a_device(_built(config, plan))
+        model = _on_a_device(model)
         if plan.checkpointing:
             # A backward pass leaves the mode that replaces kernels; what it computes again enters it.
             again: Any = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _kernels(plan))}
             model.activation_checkpointing_enable(activation_checkpointing_kwargs=again)
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        learning = trained(model)
         in_use.assign([*model.parameters(), *model.buffers()], "weights")
         if plan.adapter is not None:
-            in_use.assign(trained, "adapter")
-        optimizer = _optimizer(plan, trained)
-        _give_states(optimizer, trained, in_use)
-        forward, backward = _train(model, plan, trained, optimizer, in_use, beginning)
+            in_use.assign(learning, "adapter")
+        optimizer = _optimizer(plan, learning)
+        _give_states(optimizer, learning, in_use)
+        forward, backward = _train(model, plan, learning, optimizer, in_use, beginning)
         evaluation = _evaluate(model, plan, in_use)
     return Moments(forward, backward, evaluation)
 
 
-def _optimizer(plan: Plan, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(plan: Plan, learning: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The one that Trainer takes."""
     if plan.optimizer == Optimizer.ADAFACTOR:
         return transformers.Adafactor(  # type: ignore[no-untyped-call]
-            trained, lr=1e-3, scale_parameter=False, relative_step=False
+            learning, lr=1e-3, scale_parameter=False, relative_step=False
         )
     if plan.optimizer == Optimizer.SGD:
-        return torch.optim.SGD(trained, lr=1e-3, weight_decay=plan.weight_decay, foreach=plan.on_gpu)
-    return torch.optim.AdamW(trained, lr=1e-3, weight_decay=plan.weight_decay, fused=True)
+        return torch.optim.SGD(learning, lr=1e-3, weight_decay=plan.weight_decay, foreach=plan.on_gpu)
+    return torch.optim.AdamW(learning, lr=1e-3, weight_decay=plan.weight_decay, fused=True)
 
 
-def _give_states(optimizer: torch.optim.Optimizer, trained: list[torch.nn.Parameter], in_use: LiveBytes) -> None:
+def _give_states(optimizer: torch.optim.Optimizer, learning: list[torch.nn.Parameter], in_use: LiveBytes) -> None:
     """A first step, so that the states exist, as in every later one."""
-    for weight in trained:
+    for weight in learning:
         weight.grad = torch.empty_like(weight)
     optimizer.step()
     optimizer.zero_grad()
@@ -246,7 +280,7 @@ def _give_states(optimizer: torch.optim.Optimizer, trained: list[torch.nn.Parame
 def _train(
     model: Any,
     plan: Plan,
-    trained: list[torch.nn.Parameter],
+    learning: list[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     in_use: LiveBytes,
     beginning: int,
@@ -262,10 +296,10 @@ def _train(
         if done == beginning:
             found.append(in_use.take_peak())
 
-    for weight in trained:
+    for weight in learning:
         weight.register_post_accumulate_grad_hook(ready)  # type: ignore[no-untyped-call]
     if plan.batch.accumulation > 1:
-        for weight in trained:
+        for weight in learning:
             weight.grad = torch.empty_like(weight)
             in_use.assign([weight.grad], "gradients")
     batch = _batch(model, plan)
@@ -273,7 +307,7 @@ def _train(
         loss = _forward(model, batch, plan).loss
     del batch
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    torch.nn.utils.clip_grad_norm_(learning, 1.0)
     optimizer.step()
     found.append(in_use.take_peak())
     optimizer.zero_grad()

@@ -96,6 +96,7 @@ def build_model(
     *,
     seed: int,
     trust_remote_code: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Loaded:
     """The model, with weights in FP32, and notes about it for people.
 
@@ -107,6 +108,7 @@ def build_model(
         field: manifest field to name in errors.
         seed: for fresh weights and a fresh head.
         trust_remote_code: run the folder's own code.
+        dtype: of weights that are loaded, in place of FP32.
 
     Raises:
         InvalidError: no such head for this model, or weights that are missing or do not fit.
@@ -118,7 +120,7 @@ def build_model(
         _require_room(factory, config, field, trust_remote_code=trust_remote_code)
     transformers.set_seed(seed)
     if weights is not None:
-        built = load_weights(factory, weights, config, task, field, trust_remote_code=trust_remote_code)
+        built = load_weights(factory, weights, config, task, field, trust_remote_code=trust_remote_code, dtype=dtype)
     else:
         try:
             built = Loaded(factory.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code))

@@ -38,7 +38,7 @@ class Loaded:
     """A model with the weights of a folder.
 
     Attributes:
-        model: in FP32.
+        model: in FP32, or in the type that it was asked for.
         notes: notes about its weights for people.
         fresh: names of the weights that the folder lacks.
         dtype: type of most of the folder's weights.
@@ -55,7 +55,14 @@ class Loaded:
 
 
 def load_weights(
-    factory: Any, folder: Path, config: Any, task: Task, field: str, *, trust_remote_code: bool = False
+    factory: Any,
+    folder: Path,
+    config: Any,
+    task: Task,
+    field: str,
+    *,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Loaded:
     """A model from a folder's safetensors, in FP32 (from_pretrained alone would keep the type of the file).
 
@@ -66,6 +73,7 @@ def load_weights(
         task: a classifier's head may be fresh; nothing else may.
         field: manifest field to name in errors.
         trust_remote_code: run the folder's own code.
+        dtype: type of its weights in memory.
 
     Raises:
         InvalidError: the weights are not safetensors, damaged, incomplete, quantized, of another shape, or not finite.
@@ -78,7 +86,7 @@ def load_weights(
             model, info = factory.from_pretrained(
                 str(guarded),
                 config=config,
-                dtype=torch.float32,
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 # A new head for other labels than the checkpoint's is what fine-tuning a classifier means; any other

@@ -3,7 +3,10 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from lmft_api.spec import Compile
 from lmft_api.wire.layout import STAGED_DATA
@@ -170,8 +173,16 @@ def _try_model(
     return _Tried(rehearsed.limit, built, rehearsed.one_end, labels, rehearsed.packs)
 
 
-def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic) -> Loaded:
+def make_model(
+    context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic, adapter: Path | None = None
+) -> Loaded:
     """The model on its device, with the adapter if it gets one; what is trained of it is in FP32.
+
+    Args:
+        context: context of the attempt.
+        ingredients: with its sources.
+        arithmetic: device and precision.
+        adapter: folder of the adapter to put on it; None for that of the run that it resumes from, or a fresh one.
 
     Raises:
         AcceleratorMemoryError: it does not fit there.
@@ -185,8 +196,8 @@ def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithm
     size = built.model.num_parameters()
     try:
         if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
-            adapter = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
-            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter)
+            resumed = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
+            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter or resumed)
         model = model.to(arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
@@ -203,9 +214,9 @@ def make_model(context: RunContext, ingredients: Ingredients, arithmetic: Arithm
     return replace(built, model=model, size=size)
 
 
-def build_again(context: RunContext, ingredients: Ingredients) -> Loaded:
-    """Another copy of the model that the run started with, in FP32 on the CPU."""
-    return _build(context, ingredients.sources, copy.deepcopy(ingredients.config), ingredients.tokenizer)
+def build_again(context: RunContext, ingredients: Ingredients, dtype: torch.dtype = torch.float32) -> Loaded:
+    """Another copy of the model that the run started with, on the CPU."""
+    return _build(context, ingredients.sources, copy.deepcopy(ingredients.config), ingredients.tokenizer, dtype)
 
 
 def _base(context: RunContext, sources: Sources) -> Base:
@@ -252,7 +263,9 @@ def training_inputs(
     )
 
 
-def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -> Loaded:
+def _build(
+    context: RunContext, sources: Sources, config: Any, tokenizer: Any, dtype: torch.dtype = torch.float32
+) -> Loaded:
     built = build_model(
         context.settings.task,
         config,
@@ -261,6 +274,7 @@ def _build(context: RunContext, sources: Sources, config: Any, tokenizer: Any) -
         _field(context, sources),
         seed=context.settings.training.seed,
         trust_remote_code=bool(context.run.spec.model.trust_remote_code),
+        dtype=dtype,
     )
     if context.settings.dataset.has_conversations:
         asking.settle_generation(built.model, tokenizer, context.settings.sample)

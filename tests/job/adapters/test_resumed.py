@@ -102,7 +102,24 @@ def test_an_adapter_alone_is_not_taken_for_a_model(first: tuple[Path, str]) -> N
     child = attempt(home, spec, name="full", resume_model_uri=alone)
     assert child.wait() == 2
     assert "spec.resumeFrom: that run left an adapter without a merged model" in child.result["message"]
-    assert "{type: LoRA, rank: 4, alpha: 32}" in child.result["message"]
+    assert "{type: LoRA, rank: 4, alpha: 32, targetModules: [" in child.result["message"]
+
+
+def test_all_linear_does_not_continue_an_adapter_of_some_modules(first: tuple[Path, str]) -> None:
+    # given a run whose adapter is of fewer modules than all
+    home, base = first
+    spec = lora_spec(home, base)
+    spec["training"] = {"epochs": 1, "learningRate": "1e-2", "adapter": {"rank": 4, "targetModules": ["q_proj"]}}
+    complete(home, spec, name="some")
+    place = run_folder(home, "some")
+    # then one of all starts from its merge
+    child = complete(home, lora_spec(home, base), name="all", resume_model_uri=(place / "model").as_uri())
+    assert child.said("targetModules: [q_proj]) has another shape than this run's")
+    assert losses(home, "all")[0] == pytest.approx(losses(home, "some")[1], abs=1e-5)
+    # and is refused where there is none
+    child = attempt(home, lora_spec(home, base), name="alone", resume_model_uri=(place / "adapter").as_uri())
+    assert child.wait() == 2
+    assert "without a merged model to start from, and its adapter (type: LoRA" in child.result["message"]
 
 
 def changed(**settings: Any) -> Callable[[Path], None]:

@@ -105,6 +105,54 @@ def test_a_valid_manifest_is_written_for_files_and_folders(here: Path, place: st
     assert spec["sample"] == {"prompts": ["Hi"]}
 
 
+def test_what_is_left_out_of_a_mixed_folder_is_told(here: Path):
+    (here / "mixed").mkdir()
+    for name in ("a.jsonl", "b.json", "c.NDJSON"):
+        (here / "mixed" / name).write_text(json.dumps(CHAT) + "\n")
+    for name in ("d.csv", "README.md", "notes.txt", "e.md"):
+        (here / "mixed" / name).write_text("question,answer\nWhy?,So.\n")
+
+    done = _init("mixed", "--yes")
+
+    assert done.exit_code == 0, done.output
+    assert "Left out, since a run reads files of one format: 1 of .csv, 2 of .md, 1 of .txt." in done.output
+    files = yaml.safe_load((here / "mixed.yaml").read_text())["spec"]["dataset"]["files"]
+    assert files == [f"file://{here}/mixed/*{ending}" for ending in (".NDJSON", ".json", ".jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("files", "written"),
+    [
+        ({"tokenizer_config.json": "{}"}, {"name": "ChatML"}),
+        ({"tokenizer_config.json": '{"chat_template": "{{ 1 }}"}'}, None),
+        ({"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"}, None),
+    ],
+)
+def test_a_model_without_a_chat_template_gets_one(here: Path, files, written):
+    (here / "base model").mkdir()
+    for name, text in files.items():
+        (here / "base model" / name).write_text(text)
+    (here / "a.jsonl").write_text(json.dumps(CHAT) + "\n")
+
+    done = _init("a.jsonl", "--yes", "--model", f"file://{here}/base%20model")
+
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load((here / "a.yaml").read_text())["spec"]["dataset"].get("chatTemplate") == written
+    assert "# chatTemplate" not in (here / "a.yaml").read_text()
+
+
+def test_a_template_is_at_hand_where_it_is_not_known_whether_the_model_has_one(here: Path):
+    (here / "a.jsonl").write_text(json.dumps(CHAT) + "\n")
+
+    assert _init("a.jsonl", "--yes", "--model", "org/model").exit_code == 0
+
+    text = (here / "a.yaml").read_text()
+    assert "chatTemplate" not in yaml.safe_load(text)["spec"]["dataset"]
+    chosen = yaml.safe_load(text.replace("# chatTemplate", "chatTemplate"))
+    assert chosen["spec"]["dataset"]["chatTemplate"] == {"name": "ChatML"}
+    assert document_problems(chosen) == []
+
+
 def test_choices_of_the_command_line_stand(here: Path):
     (here / "notes.txt").write_text("One line.\nAnother line.\n")
 

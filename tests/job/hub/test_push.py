@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.forked import attempt, complete, run_folder, toy_spec
 from support.hub_upload_double import READ_ONLY_TOKEN, TOKEN, HubDouble, Repository
+from support.tiny_bases import save_base
 
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
@@ -124,6 +125,27 @@ def test_a_run_pushes_the_model_that_its_storage_holds(hub: HubDouble, tmp_path:
     assert pushed == {path.name: path.read_bytes() for path in stored.iterdir()}
     assert hub.requests[0] == "POST /api/repos/create", "asked before anything else"
     assert json.loads((run_folder(tmp_path) / "report.json").read_text())["results"]["perplexity"] > 1
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_run_with_an_adapter_pushes_what_its_model_address_names(hub: HubDouble, tmp_path: Path, merge: bool) -> None:
+    (tmp_path / "secrets" / "hub").mkdir(parents=True)
+    (tmp_path / "secrets" / "hub" / "token").write_text(TOKEN)
+    spec = pushing(tmp_path)
+    spec["model"] = {"name": save_base(tmp_path / "base", "llama")}
+    spec["training"] = {"maxSteps": 2, "adapter": {"rank": 2}}
+    spec["output"]["merge"] = merge
+
+    complete(tmp_path, spec)
+
+    folder = run_folder(tmp_path) / ("model" if merge else "adapter")
+    report = json.loads((run_folder(tmp_path) / "report.json").read_text())
+    assert report["results"]["modelURI"] == folder.as_uri()
+    pushed = hub.repositories["team-a/toy"].files
+    assert pushed == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert ("adapter_model.safetensors" in pushed) is not merge
+    named = json.loads(pushed["adapter_config.json"])["base_model_name_or_path"] if not merge else spec["model"]["name"]
+    assert named == spec["model"]["name"]
 
 
 def pushing(home: Path) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 import importlib.util
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from lmft_api.spec import Precision
+from lmft_api.spec import AdapterType, Precision
+from lmft_api.spec.resolved import AdapterSettings
 from lmft_api.tasks import Task
 from lmft_job.memory.plan import Plan
-from lmft_job.memory.trial import moments
+from lmft_job.memory.trial import Trials
 from lmft_job.training.batch import Batch
 
 _FILE = Path(__file__).parents[3] / "bench/estimate.py"
@@ -46,11 +48,11 @@ def test_a_few_layers_stand_for_all_of_them(bench: ModuleType) -> None:
     plan = Plan(Task.CAUSAL_LM, 128, Batch(4))
     config = case.config
 
-    extrapolated = moments(config, plan).peak.total
+    extrapolated = Trials(config).moments(plan).peak.total
     config.layer_types = None
     from lmft_job.memory import trial
 
-    assert trial._step(config, plan, 40).peak.total == pytest.approx(extrapolated, rel=0.01)
+    assert trial._step(trial._built(config, plan), config, plan, 40).peak.total == pytest.approx(extrapolated, rel=0.01)
 
 
 def test_a_gpu_keeps_no_attention_scores_and_recomputes_with_the_same_kernels(bench: ModuleType) -> None:
@@ -59,9 +61,36 @@ def test_a_gpu_keeps_no_attention_scores_and_recomputes_with_the_same_kernels(be
     on_gpu = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True)
     checkpointed = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True, checkpointing=True, precision=Precision.BF16)
 
-    cpu, gpu, again = (moments(config, plan).peak.activations for plan in (on_cpu, on_gpu, checkpointed))
+    cpu, gpu, again = (Trials(config).moments(plan).peak.activations for plan in (on_cpu, on_gpu, checkpointed))
 
     assert cpu > 2 * gpu > 2 * again
+
+
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP32])
+def test_a_frozen_base_is_as_narrow_on_a_gpu_as_a_run_keeps_it(bench: ModuleType, precision: Precision) -> None:
+    config = next(case for case in bench.CASES if case.name == "llama").config
+    whole = Plan(Task.CAUSAL_LM, 128, Batch(4), on_gpu=True, precision=precision, pretrained=True)
+    adapter = AdapterSettings(AdapterType.LORA, 8, 16, 0.0, ("all-linear",), False)
+
+    trials = Trials(config)
+    trained, frozen, packed = (
+        trials.moments(plan).peak
+        for plan in (whole, replace(whole, adapter=adapter), replace(whole, adapter=adapter, quantized=True))
+    )
+
+    assert trained.adapter == 0 < frozen.adapter
+    assert frozen.weights == pytest.approx(trained.weights / (2 if precision == Precision.BF16 else 1), rel=0.01)
+    assert packed.weights < frozen.weights
+
+
+def test_an_adapter_of_one_layer_is_tried_with_all_layers(bench: ModuleType) -> None:
+    config = next(case for case in bench.CASES if case.name == "llama").config
+    last = f"layers.{config.num_hidden_layers - 1}.self_attn.q_proj"
+    plan = Plan(Task.CAUSAL_LM, 128, Batch(4), adapter=AdapterSettings(AdapterType.LORA, 8, 16, 0.0, (last,), False))
+
+    found = Trials(config).moments(plan).peak
+
+    assert found.adapter == 2 * 8 * config.hidden_size * 4
 
 
 def test_the_estimate_agrees_with_the_one_figure_measured_on_a_gpu() -> None:
@@ -71,4 +100,4 @@ def test_the_estimate_agrees_with_the_one_figure_measured_on_a_gpu() -> None:
     config = transformers.GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
     plan = Plan(Task.CAUSAL_LM, 1024, Batch(16), on_gpu=True, precision=Precision.BF16)
 
-    assert moments(config, plan).peak.total / 2**30 == pytest.approx(22.8, rel=0.05)
+    assert Trials(config).moments(plan).peak.total / 2**30 == pytest.approx(22.8, rel=0.05)

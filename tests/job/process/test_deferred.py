@@ -24,6 +24,38 @@ def test_a_run_starts_without_the_code_of_quantization_and_has_it_on_demand():
     assert printed.splitlines() == ["True False", "True"]
 
 
+def test_an_adapter_without_nf4_is_trained_stored_and_merged_without_it(tmp_path: Path):
+    printed = _python(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from lmft_job.attempt.context import quiet_libraries\n"
+        "quiet_libraries()\n"
+        "import copy, torch, transformers\n"
+        "from lmft_api.spec import AdapterType\n"
+        "from lmft_api.spec.resolved import AdapterSettings\n"
+        "from lmft_job import tasks\n"
+        "from lmft_job.adapters.attach import Base, attach\n"
+        "from lmft_job.adapters.merge import merged\n"
+        "from lmft_job.adapters.state import restore, save\n"
+        "from lmft_job.adapters.targets import find_targets\n"
+        "config = transformers.LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1,\n"
+        "                                  num_attention_heads=2)\n"
+        "model = transformers.AutoModelForCausalLM.from_config(config)\n"
+        "base = copy.deepcopy(model)\n"
+        "wanted = AdapterSettings(AdapterType.DORA, 4, 32, 0.0, ('all-linear',), False)\n"
+        "attach(model, find_targets(model, tasks.of('CausalLM'), wanted), wanted, Base('x'),\n"
+        "       auto_class='AutoModelForCausalLM', seed=0)\n"
+        "ids = torch.zeros((1, 4), dtype=torch.int64)\n"
+        "model(input_ids=ids, labels=ids).loss.backward()\n"
+        f"folder = Path({str(tmp_path / 'adapter')!r})\n"
+        "save(model, folder)\n"
+        "restore(model, folder)\n"
+        "merged(base, folder, torch.bfloat16)\n"
+        "print(type(sys.modules['bitsandbytes']).__name__, 'bitsandbytes.functional' in sys.modules)\n"
+    )
+    assert printed.splitlines()[-1] == "_Deferred False"
+
+
 def test_it_asks_no_hub_for_kernels_and_leaves_out_that_warning_alone(tmp_path: Path):
     # given a package that would ask the hub
     (tmp_path / "kernels.py").write_text("print('asked')\n")

@@ -17,6 +17,7 @@ from lmft_api.tasks import Task
 from lmft_api.text.shown import one_line
 from lmft_job.cli.init.data import look_at
 from lmft_job.cli.init.manifest import name_from, render
+from lmft_job.cli.init.model import has_chat_template
 from lmft_job.cli.init.proposal import propose
 from lmft_job.errors import InvalidError, JobError
 
@@ -50,9 +51,12 @@ def write_manifest(data: list[str], wishes: Wishes, *, ask: bool) -> int:
     except (JobError, OSError, ValueError) as error:
         return _failed([str(error)])
     print(f"{one_line(sample.title)}: {one_line(proposal.reason)}; task {proposal.task}")
+    if sample.left_out:
+        left = one_line(sample.left_out)
+        print(f"Left out, since a run reads files of one format: {left}. To train on them, name them.")
     model = wishes.model or _answer("Model to start from", proposal.model, ask)
     name = wishes.name or _answer("Name of the run", name_from(sample.stem), ask)
-    text = render(name, model, sample, proposal)
+    text = render(name, model, sample, proposal, templated=has_chat_template(model))
     if problems := document_problems(read_yaml(text)):
         return _failed([f"{problem.path}: {problem.message}" for problem in problems])
     target = wishes.file or Path(f"{name}.yaml")

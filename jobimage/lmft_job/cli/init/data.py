@@ -31,6 +31,7 @@ class Sample:
         rows: the first rows.
         title: the files, for people.
         stem: name of the file or folder, without its ending.
+        left_out: files of a folder that have another format, in words; empty if there are none.
     """
 
     addresses: list[str]
@@ -38,6 +39,7 @@ class Sample:
     rows: list[dict[str, Any]]
     title: str
     stem: str
+    left_out: str = ""
 
 
 def look_at(places: list[str], scratch: Path) -> Sample:
@@ -53,7 +55,8 @@ def look_at(places: list[str], scratch: Path) -> Sample:
         UnavailableError: the storage does not answer.
         OSError: a folder cannot be listed.
     """
-    addresses = [address for place in places for address in _addresses(place)]
+    chosen = [_addresses(place) for place in places]
+    addresses = [address for some, _ in chosen for address in some]
     found = find_files(addresses, scratch, None, lambda: None)
     kind = _format(found)
     problems = Problems()
@@ -64,23 +67,38 @@ def look_at(places: list[str], scratch: Path) -> Sample:
     if not rows:
         raise InvalidError([f"{found[0].name}: contains no rows"])
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return Sample(addresses, kind, rows, f"{found[0].name.rsplit('/', 1)[-1]}{more}", _stem(addresses[0]))
+    return Sample(
+        addresses,
+        kind,
+        rows,
+        f"{found[0].name.rsplit('/', 1)[-1]}{more}",
+        _stem(addresses[0]),
+        "; ".join(left for _, left in chosen if left),
+    )
 
 
-def _addresses(place: str) -> list[str]:
-    """A place on the command line as an address; a folder becomes a wildcard for its most frequent data files."""
+def _addresses(place: str) -> tuple[list[str], str]:
+    """A place on the command line as addresses, and what they leave out of it, in words.
+
+    A folder becomes a wildcard for each ending of its most frequent format.
+    """
     if in_storage(place):
-        return [place]
+        return [place], ""
     path = Path(place).expanduser().absolute()
     if not path.is_dir():
         # The shell has expanded its wildcards already; a star that is left is part of a name, or was quoted.
-        return [address(path)]
-    endings = Counter(entry.suffix.lower() for entry in path.iterdir() if entry.suffix.lower() in _FORMATS)
+        return [address(path)], ""
+    endings = Counter(entry.suffix for entry in path.iterdir() if entry.suffix.lower() in _FORMATS)
     if not endings:
         raise InvalidError([f"{place}: no file in this folder ends in {', '.join(_FORMATS)}; name the files"])
-    chosen = endings.most_common(1)[0][0]
-    endings_as_written = {entry.suffix for entry in path.iterdir() if entry.suffix.lower() == chosen}
-    return [address(path / f"*{ending}") for ending in sorted(endings_as_written)]
+    formats: Counter[DataFormat] = Counter()
+    for ending, number in endings.items():
+        formats[_FORMATS[ending.lower()]] += number
+    # Among formats of as many files, text is the last choice: such files often tell about the data.
+    chosen = max(formats, key=lambda kind: (formats[kind], kind != DataFormat.TEXT, kind.value))
+    taken = sorted(ending for ending in endings if _FORMATS[ending.lower()] == chosen)
+    left = [f"{number} of {ending}" for ending, number in sorted(endings.items()) if ending not in taken]
+    return [address(path / f"*{ending}") for ending in taken], ", ".join(left)
 
 
 def _stem(address: str) -> str:

@@ -14,14 +14,29 @@ from lmft_job.cli.init.proposal import Proposal
 _LONGEST_PROMPT = 200
 
 
-def render(name: str, model: str, sample: Sample, proposal: Proposal) -> str:
-    """The manifest as YAML."""
+_TEMPLATE = "chatTemplate"
+_PERHAPS = f"    # {_TEMPLATE}: {{name: ChatML}}    # if the model has no chat template of its own"
+
+
+def render(name: str, model: str, sample: Sample, proposal: Proposal, *, templated: bool | None = True) -> str:
+    """The manifest as YAML.
+
+    Args:
+        name: of the run.
+        model: hub id or address.
+        sample: the files.
+        proposal: what to train on them.
+        templated: whether the model has a chat template; None if that is not known.
+    """
+    chats = bool({"messagesField", "promptField"} & proposal.fields.keys())
     spec: dict[str, Any] = {
         "task": proposal.task.value,
         "model": {"name": model},
         "dataset": {"files": sample.addresses, "format": sample.format.value, **proposal.fields, "testPercent": 10},
         "training": {"epochs": TASKS[proposal.task].epochs},
     }
+    if chats and templated is False:
+        spec["dataset"][_TEMPLATE] = {"name": "ChatML"}
     if proposal.prompt:
         spec["sample"] = {"prompts": [proposal.prompt[:_LONGEST_PROMPT]]}
     head = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}, "spec": spec}
@@ -30,7 +45,10 @@ def render(name: str, model: str, sample: Sample, proposal: Proposal) -> str:
         "# Check it: lmft validate FILE. Run it here: lmft run FILE; on a cluster, which needs files at s3:// or in a",
         "# volume: kubectl apply -f FILE. Every field: docs/reference.md.",
     ]
-    return "\n".join(lines) + "\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=110)
+    if chats and templated is None:
+        text = text.replace("\n    testPercent:", f"\n{_PERHAPS}\n    testPercent:", 1)
+    return "\n".join(lines) + "\n" + text
 
 
 def name_from(stem: str) -> str:

@@ -144,9 +144,11 @@ class ConversationTexts:
         elif self._chosen.long_rows == LongRows.TRUNCATE:
             counts.truncated += 1
         else:
-            self._problems.add(
-                f"spec.dataset.maxLength: {place}: has {tokens:,} tokens, more than {self._max:,}; shorten it, set a "
-                "larger maxLength, or set longRows to Drop or Truncate"
+            self._bad.problem(
+                "maxLength",
+                place,
+                f"has {tokens:,} tokens, more than {self._max:,}; shorten it, set a larger maxLength, or set longRows "
+                "to Drop or Truncate",
             )
 
     def _shortened(
@@ -173,6 +175,7 @@ class ConversationTexts:
 
     def refuse(self, train: Written, held_out: Written) -> None:
         """Raises InvalidError for bad rows, and for a side that has nothing to train on."""
+        self._bad.report()
         held_field = "evalSplit" if self._chosen.eval_split else "testPercent"
         for side, name in ((train, "split"), (held_out, held_field)):
             if side.rows == 0 and not self._problems.found:

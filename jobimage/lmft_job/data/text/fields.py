@@ -107,8 +107,11 @@ def is_turn(value: Any) -> bool:
 
 
 def paths(row: Any, prefix: str = "") -> Iterable[str]:
-    """Every dotted path of a row that ends in something other than a struct."""
+    """Every dotted path of a row that ends in something other than a struct, or in a conversation."""
     if isinstance(row, list):
+        if prefix and any(map(is_turn, row)):
+            yield prefix
+            return
         row = next((entry for entry in row if isinstance(entry, dict)), None)
     if isinstance(row, dict) and row:
         for name, value in row.items():

@@ -14,17 +14,17 @@ from lmft_api.wire.report import AdapterFigures
 from lmft_job import tasks
 from lmft_job.adapters.attach import ADAPTER as ADAPTER_NAME
 from lmft_job.adapters.attach import has_adapter
-from lmft_job.adapters.merge import merged, worn
+from lmft_job.adapters.merge import merged, release, worn
 from lmft_job.adapters.serving import serving_notes
 from lmft_job.adapters.state import save
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.journal import Fence
-from lmft_job.errors import DivergedError
+from lmft_job.errors import DivergedError, InvalidError
 from lmft_job.evaluation.held_out import HeldOutFigures
 from lmft_job.models.device import Arithmetic
 from lmft_job.models.published import save_tokenizer
 from lmft_job.models.weights import Loaded
-from lmft_job.stages.inputs import Ingredients, build_again
+from lmft_job.stages.inputs import Ingredients, build_again, make_model
 from lmft_job.storage import Store, put_folder
 from lmft_job.training.acceleration.selection import PLAIN
 from lmft_job.training.loop import TrainingInputs
@@ -98,23 +98,28 @@ def settle(
     if not job.settings.output.merge and not quantized:
         return Settled(job, figures, job.arithmetic, ADAPTER, told)
     job.observer.phase(JobPhase.EVALUATING)
-    job.model.to("cpu")  # its place on the device is the published model's now
+    release(job.model)  # its place is the published model's now
     if quantized:
-        beside = worn(_base(context, inputs), job.folder / ADAPTER, built.dtype)
+        beside = worn(build_again(context, inputs, built.dtype).model, job.folder / ADAPTER)
         on_base = _measured(job, beside)
         told = told.model_copy(update={"base_loss": on_base.loss})
         if not job.settings.output.merge:
             return Settled(_with_model(job, beside), on_base, job.arithmetic, ADAPTER, told)
-        del beside  # its place is the merged model's
+        release(beside)
     try:
         published = _merge(context, job, inputs, built.dtype)
         after = _measured(job, published)
-    except (DivergedError, ValueError) as error:
-        return _withheld(job, figures, told, f"merged in {_name(built.dtype)}, its weights are not usable ({error})")
+    except (DivergedError, InvalidError, ValueError) as error:
+        return _withheld(
+            context, inputs, job, figures, told, f"merged in {_name(built.dtype)}, its weights are not usable ({error})"
+        )
     told = told.model_copy(update={"merged_loss": after.loss, "merged": True})
     drift = after.loss - figures.loss
     if not quantized and abs(drift) > MOST_DRIFT:
+        release(published)
         return _withheld(
+            context,
+            inputs,
             job,
             figures,
             told.model_copy(update={"merged": False}),
@@ -142,12 +147,19 @@ def _told(job: TrainingInputs, built: Loaded, figures: HeldOutFigures, *, quanti
     )
 
 
-def _withheld(job: TrainingInputs, figures: HeldOutFigures, told: AdapterFigures, why: str) -> Settled:
-    job.model.to(job.arithmetic.device)
+def _withheld(
+    context: RunContext,
+    inputs: Ingredients,
+    job: TrainingInputs,
+    figures: HeldOutFigures,
+    told: AdapterFigures,
+    why: str,
+) -> Settled:
     shutil.rmtree(job.folder / MODEL, ignore_errors=True)
     said = f"The merged model is not published: {why}. Load the adapter beside its base model instead."
     job.observer.note(said)
-    return Settled(job, figures, job.arithmetic, ADAPTER, told, (said,))
+    again = make_model(context, replace(inputs, built=None), job.arithmetic, job.folder / ADAPTER).model
+    return Settled(replace(job, model=again, acceleration=PLAIN), figures, job.arithmetic, ADAPTER, told, (said,))
 
 
 def save_adapter(context: RunContext, job: TrainingInputs, store: Store, fence: Fence) -> None:
@@ -166,19 +178,16 @@ def save_adapter(context: RunContext, job: TrainingInputs, store: Store, fence: 
     put_folder(store, ADAPTER, folder, check)
 
 
-def _base(context: RunContext, inputs: Ingredients) -> Any:
-    return build_again(context, inputs).model
-
-
 def _merge(context: RunContext, job: TrainingInputs, inputs: Ingredients, dtype: torch.dtype) -> Any:
     """The model as its users load it, from the folder that is published."""
     folder = job.folder / MODEL
     shutil.rmtree(folder, ignore_errors=True)
-    model = merged(_base(context, inputs), job.folder / ADAPTER, dtype)
+    model = merged(build_again(context, inputs, dtype).model, job.folder / ADAPTER, dtype)
     if model.can_generate():
         # A chat template has settled where its answers stop.
         model.generation_config = job.model.generation_config
     model.save_pretrained(folder)
+    release(model)  # before it is read again
     trusted = bool(context.run.spec.model.trust_remote_code)
     factory = getattr(transformers, tasks.of(job.settings.task).auto_class)
     return factory.from_pretrained(

@@ -1,14 +1,23 @@
 """``spec.resumeFrom`` a run with an adapter: one of the same shape continues it, others start from its merged model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+import transformers
+
 from lmft_api.reasons import Reason
+from lmft_api.spec import ALL_LINEAR, AdapterType
+from lmft_api.spec.resolved import AdapterSettings
+from lmft_api.text.wording import first_line
 from lmft_api.wire.layout import ADAPTER, MODEL
+from lmft_job import tasks
 from lmft_job.adapters.stored import StoredAdapter, is_adapter_alone, read_stored
+from lmft_job.adapters.targets import find_targets
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import InvalidError, RefusedError
+from lmft_job.models.build import load_config
 from lmft_job.models.sources.source import SourceFolder, fetch_source
 
 _FIELD = "spec.resumeFrom"
@@ -44,7 +53,7 @@ def resumed_sources(context: RunContext, uri: str, fetch_base: FetchBase) -> Beg
     """
     wanted, say = context.settings.training.adapter, context.observer.note
     if wanted is not None and (beside := _beside(context, uri)) is not None:
-        why = _differs(context, beside)
+        why = _differs(context, beside, lambda: linear_modules(context, fetch_base(beside.revision)))
         if why is None:
             say("continuing the adapter of the run that spec.resumeFrom names")
             return _continued(context, beside, fetch_base)
@@ -53,11 +62,12 @@ def resumed_sources(context: RunContext, uri: str, fetch_base: FetchBase) -> Beg
     if not is_adapter_alone(model.path):
         return Beginning(model)
     stored = read_stored(model.path, _FIELD)
-    if why := _differs(context, stored):
+    if why := _differs(context, stored, lambda: linear_modules(context, fetch_base(stored.revision))):
         raise InvalidError(
             [
-                f"{_FIELD}: that run left an adapter without a merged model, and {why}. Set spec.training.adapter to "
-                f"{{{stored.described()}}} and spec.model.name to {stored.base[:200]}, or choose a run that merged"
+                f"{_FIELD}: that run left an adapter without a merged model to start from, and {why}. Set "
+                f"spec.training.adapter to {{{stored.described()}}} and spec.model.name to {stored.base[:200]}, or "
+                "choose a run that merged"
             ]
         )
     return _continued(context, stored, fetch_base)
@@ -75,16 +85,33 @@ def _continued(context: RunContext, stored: StoredAdapter, fetch_base: FetchBase
     return Beginning(base, stored.folder, from_manifest=True)
 
 
-def _differs(context: RunContext, stored: StoredAdapter) -> str | None:
+def _differs(context: RunContext, stored: StoredAdapter, linear: Callable[[], Collection[str]]) -> str | None:
     """Why a stored adapter is not continued; None if it is."""
     wanted, name = context.settings.training.adapter, context.run.spec.model.name
     if wanted is None:
         return "this run trains all weights"
-    if not stored.continues(wanted):
-        return f"its adapter ({stored.described()}) has another shape than this run's"
     if stored.base != name:
         return f"its adapter belongs to {stored.base[:200]!r}, and spec.model.name is {name!r}"
+    if not stored.continues(wanted, linear):
+        return f"its adapter ({stored.described()}) has another shape than this run's"
     return None
+
+
+def linear_modules(context: RunContext, base: SourceFolder) -> Collection[str]:
+    """Names of the modules that all-linear stands for in a model, from its configuration alone.
+
+    Raises:
+        InvalidError: it has none, or its configuration cannot be used.
+    """
+    task, trust = tasks.of(context.settings.task), bool(context.run.spec.model.trust_remote_code)
+    config = load_config(base.path, "spec.model.name", trust_remote_code=trust, labels=None)
+    every = AdapterSettings(AdapterType.LORA, 1, 1, 0.0, (ALL_LINEAR,), False)
+    try:
+        with torch.device("meta"):
+            model = getattr(transformers, task.auto_class).from_config(config, trust_remote_code=trust)
+    except Exception as error:
+        raise InvalidError([f"spec.model.name: the model cannot be built ({first_line(error)})"]) from error
+    return find_targets(model, task, every).adapted
 
 
 def _beside(context: RunContext, uri: str) -> StoredAdapter | None:

@@ -43,7 +43,7 @@ WAYS: dict[str, tuple[Any, str, str]] = {
     "train as text": ([*chat("a"), turn("assistant", "b", train="yes")], "train", "write true or false"),
     "train on the user": ([turn("user", "a", train=True), turn("assistant", "b")], "train", "spec.dataset.trainOn"),
     "a special token in the text": (
-        chat("a", "b<|im_end|>c"), "special token in the text", "contains '<|im_end|>', which the tokenizer reads as",
+        chat("a", "b<|im_end|>c"), "special token in the text", "contains '<|im_end|>', which the tokenizer reads as a",
     ),
     "a list of lists as content": ([turn("user", [["a"]])], "nested lists", "write text, or a list of text parts"),  # type: ignore[arg-type]
 }  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_field_that_no_row_has_is_one_problem(tmp_path: Path) -> None:
         prepare_toy(chats(address), tmp_path / "cache")
 
     assert len(caught.value.problems) == 1
-    assert "no field 'messages'; the data has conversations." in caught.value.problems[0]
+    assert "no field 'messages'; the data has conversations" in caught.value.problems[0]
 
 
 def test_pairs_need_a_prompt_and_an_answer(tmp_path: Path) -> None:
@@ -99,6 +99,69 @@ def test_pairs_need_a_prompt_and_an_answer(tmp_path: Path) -> None:
         prepare_toy(dataset, tmp_path / "cache")
 
     assert [problem.partition("jsonl: ")[2] for problem in caught.value.problems] == [
-        "line 3: 'a' has no message of the assistant; there is nothing to train on",
         "line 2: 'q' is empty; write text, or a list of messages",
+        "line 3: 'a' has no message of the assistant; there is nothing to train on",
     ]
+
+
+def test_what_is_wrong_with_many_rows_is_told_once_with_the_first_of_them(tmp_path: Path) -> None:
+    # given rows that the template refuses, among others that are wrong in their own way
+    called = [*chat("a"), turn("assistant", "", tool_calls=[CALL])]
+    rows = [GOOD] * 20 + [{"messages": called}] * 12 + [{"messages": chat("a")}]
+    address = write_lines(tmp_path / "a.jsonl", *rows)
+    dataset = {**chats(address), "chatTemplate": {"name": "Zephyr"}}
+    # then reading tells of the one, and writing of the others, in the order of the file
+    with pytest.raises(InvalidError) as caught:
+        prepare_toy(dataset, tmp_path / "cache")
+    assert [problem.partition("jsonl: ")[2][:45] for problem in caught.value.problems] == [
+        "line 33: has no message of the assistant, so "
+    ]
+
+    address = write_lines(tmp_path / "b.jsonl", *rows[:-1])
+    with pytest.raises(InvalidError) as caught:
+        prepare_toy({**chats(address), "chatTemplate": {"name": "Zephyr"}}, tmp_path / "cache")
+    assert list(caught.value.problems) == [
+        f"spec.dataset.messagesField: {address}: line 21 and 11 more rows: the chat template refuses it: this template "
+        "writes no tool calls"
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": chat("a <|im_end|>", "b")},
+        {"messages": chat("a", "<|endoftext|>")},
+        {"messages": [turn("user", "a"), turn("assistant", "b", reasoning_content="<|im_start|>")]},
+        {"messages": [turn("user", "a"), turn("assistant", "b", name="<|im_end|>")]},
+        {"messages": [turn("user", "a"), turn("assistant", "", tool_calls=[
+            {"function": {"name": "look", "arguments": {"at": ["<|im_end|>"]}}}])]},
+        {"messages": chat("a", "b"), "tools": [
+            {"type": "function", "function": {"name": "look", "description": "x<|im_end|>"}}]},
+    ],
+)  # fmt: skip
+def test_a_special_token_within_a_row_never_becomes_one(row: Any, tmp_path: Path) -> None:
+    address = write_lines(tmp_path / "a.jsonl", *[GOOD] * 20, row)
+
+    figures = prepare_toy(chats(address, badRows="Drop"), tmp_path / "cache").figures
+
+    assert figures.conversations is not None
+    assert figures.conversations.bad_rows == {"special token in the text": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{% for message in messages %}{{ message.content | nothing }}{% endfor %}", "No filter named 'nothing'"),
+    ],
+)
+def test_a_template_that_fails_for_any_conversation_is_one_problem(text: str, said: str, tmp_path: Path) -> None:
+    address = write_lines(tmp_path / "a.jsonl", *[GOOD] * 20)
+
+    with pytest.raises(InvalidError) as caught:
+        prepare_toy({**chats(address), "chatTemplate": {"text": text}}, tmp_path / "cache")
+
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith("spec.dataset.chatTemplate.text: cannot be used (")
+    assert said in caught.value.problems[0]

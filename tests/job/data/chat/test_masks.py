@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.chats import ASSISTANT, DATED, MARKED, PHI, QWEN3, USER, chat, drawn_chat, tokenizer_with, turn
+from support.chats import ASSISTANT, DATED, MARKED, MISTRAL, PHI, QWEN3, USER, chat, drawn_chat, tokenizer_with, turn
 from support.data_helpers import json_data, settings_of
 
 from lmft_api.spec import TrainOn
@@ -83,6 +83,15 @@ def test_every_trained_span_begins_where_generation_does_and_ends_with_its_token
             said = message["content"].strip() if template is DATED else message["content"]
             assert span.endswith(said + ends.get(template, "<|im_end|>"))
             assert span.removesuffix(said + ends.get(template, "<|im_end|>")).startswith(("<think>", ""))
+
+
+def test_an_answer_begins_with_its_space_though_a_later_question_rewrites_what_is_before_it() -> None:
+    messages = chat("a", "One", "b", "Two", system="Be brief.")
+    tokenizer = tokenizer_with(MISTRAL)
+
+    assert trained(tokenizer, messages) == [f" One{tokenizer.eos_token}", f" Two{tokenizer.eos_token}"]
+    text = tokenizer.decode(marked(tokenizer, messages).ids)
+    assert text.endswith(f"[INST] Be brief. b[/INST] Two{tokenizer.eos_token}")
 
 
 def test_thinking_is_trained_on_where_the_template_keeps_it() -> None:

@@ -41,8 +41,8 @@ class ConversationReader:
         return None
 
     def all_read(self) -> None:
-        """Every row was read: what concerns all of them can be told."""
-        self._bad.all_read(absent=not self.found)
+        """Every row was read: what is wrong can be told."""
+        self._bad.report(absent=not self.found)
 
     def _conversation(self, values: dict[str, Any], tools: Any) -> dict[str, Any]:
         if "messagesField" in self.fields:

@@ -1,5 +1,6 @@
 """What is wrong with a row of conversations, in words."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -48,22 +49,40 @@ class BadRowsFound:
         self.causes: Counter[str] = Counter()
         self._problems = problems
         self._drop = drop
-        self._missing: list[str] = []
+        self._alike: dict[tuple[str, str, str], list[str]] = {}
+        self._rows: Counter[tuple[str, str, str]] = Counter()
 
     def add(self, field: str, place: str, error: BadRowError) -> None:
         """A row at a place; the field is the manifest's."""
         self.causes[error.cause] += 1
-        if self._drop:
-            return
-        problem = f"spec.dataset.{field}: {place}: {error}"
-        if error.cause == MISSING:
-            if len(self._missing) <= MOST_PROBLEMS:
-                self._missing.append(problem)
-        else:
-            self._problems.add(problem)
+        if not self._drop:
+            self.problem(field, place, str(error), error.cause)
 
-    def all_read(self, *, absent: bool) -> None:
-        """Report the rows without a value, unless all of them are without: that is another problem."""
-        for problem in () if absent else self._missing:
-            self._problems.add(problem)
-        self._missing = []
+    def problem(self, field: str, place: str, said: str, cause: str = "") -> None:
+        """Something that is wrong with a row; what is said alike of several is told once."""
+        key = (field, cause, said)
+        if key not in self._alike and len(self._alike) >= MOST_PROBLEMS:
+            self._problems.more += 1
+            return
+        self._rows[key] += 1
+        places = self._alike.setdefault(key, [place])
+        places[0] = min(places[0], place, key=_in_order)
+
+    def report(self, *, absent: bool = False) -> None:
+        """Report what was found, in the order of the rows.
+
+        Args:
+            absent: whether no row has a value, which is another problem and told elsewhere.
+        """
+        for key, (place,) in sorted(self._alike.items(), key=lambda item: _in_order(item[1][0])):
+            field, cause, said = key
+            more = self._rows[key] - 1
+            others = f" and {more:,} more row{'s' * (more > 1)}" if more else ""
+            if not (absent and cause == MISSING):
+                self._problems.add(f"spec.dataset.{field}: {place}{others}: {said}")
+        self._alike, self._rows = {}, Counter()
+
+
+def _in_order(place: str) -> list[str | int]:
+    """Sorts places by their files and the numbers of their lines."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", place)]

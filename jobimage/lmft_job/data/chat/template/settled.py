@@ -11,7 +11,12 @@ from typing import Any
 
 from lmft_api.spec import ChatTemplate as Wanted
 from lmft_api.spec import ChatTemplateName
-from lmft_job.data.chat.template.rendering import ChatTemplate, TemplateBrokenError
+from lmft_job.data.chat.template.rendering import (
+    ChatTemplate,
+    TemplateBrokenError,
+    TemplateRefusedError,
+    TooSlowError,
+)
 from lmft_job.errors import InvalidError
 
 _TOOLS = (
@@ -54,7 +59,7 @@ _PAIRS = (
     "{%- set turns = messages[1:] if messages[0].role == 'system' else messages %}"
     "{%- for message in turns %}{%- if message.role != ('assistant' if loop.index0 % 2 else 'user') %}"
     "{{- raise_exception('turns of user and assistant must alternate, beginning with the user, not ' + message.role) }}"
-    "{%- endif %}{%- if message.tool_calls %}{{- raise_exception('it has no tool calls') }}{%- endif %}"
+    "{%- endif %}{%- if message.tool_calls %}{{- raise_exception('this template writes no tool calls') }}{%- endif %}"
     "{%- set opening = system + '\\n\\n' if loop.first and system else '' %}"
 )
 _GEMMA = (
@@ -67,8 +72,10 @@ _MISTRAL = (
     "{%- else %}{{- ' ' + message.content | trim + eos_token }}{%- endif %}{%- endfor %}"
 )
 _ZEPHYR = (
-    "{%- for message in messages %}{%- if message.role not in ('system', 'user', 'assistant') or message.tool_calls %}"
-    "{{- raise_exception('it has no tools and no role ' + message.role) }}{%- endif %}"
+    "{%- for message in messages %}{%- if message.tool_calls %}"
+    "{{- raise_exception('this template writes no tool calls') }}{%- endif %}"
+    "{%- if message.role not in ('system', 'user', 'assistant') %}"
+    "{{- raise_exception('this template has no role ' + message.role) }}{%- endif %}"
     "{{- '<|' + message.role + '|>\\n' + message.content + eos_token + '\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{%- endif %}"
 )
@@ -114,11 +121,28 @@ def settle_template(tokenizer: Any, wanted: Wanted | None) -> Any:
             [f"{_FIELD}: the tokenizer has no chat template; set one, as in chatTemplate: {{name: ChatML}}"]
         )
     try:
-        template_of(tokenizer, "2000-01-01").require()
+        _try_out(template_of(tokenizer, "2000-01-01"))
     except TemplateBrokenError as error:
         where = f"{_FIELD}.text" if wanted is not None else "spec.model: the tokenizer's chat template"
         raise InvalidError([f"{where}: cannot be used ({error}); correct it, or set {_FIELD}"]) from error
     return tokenizer
+
+
+_PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+
+
+def _try_out(template: ChatTemplate) -> None:
+    """Render a question with its answer; roles and orders that a template refuses itself are the data's problem.
+
+    Raises:
+        TemplateBrokenError: it cannot be rendered, or not in time.
+    """
+    template.require()
+    try:
+        template.render(_PROBE)
+    except TemplateRefusedError as error:
+        if isinstance(error, TooSlowError) or error.__cause__ is not None:
+            raise TemplateBrokenError(str(error)) from error
 
 
 def template_of(tokenizer: Any, day: str) -> ChatTemplate:

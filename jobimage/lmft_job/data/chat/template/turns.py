@@ -5,9 +5,8 @@ and including its end token: tool calls and thinking that is kept are part of it
 not: generation ends before it.
 """
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -45,7 +44,7 @@ def write(template: ChatTemplate, conversation: Conversation, specials: Sequence
         BadRowError: the template refuses it, or does not write it such that its turns can be told apart.
     """
     messages, tools = _plain(conversation["messages"]), conversation.get("tools")
-    _refuse_special(messages, template, specials)
+    _refuse_special(messages, tools, specials)
     try:
         whole = template.render(messages, tools)
     except TemplateRefusedError as error:
@@ -69,17 +68,28 @@ def _plain(messages: Sequence[Message]) -> list[Message]:
     return [{name: value for name, value in message.items() if name != "train"} for message in messages]
 
 
-def _refuse_special(messages: Sequence[Message], template: ChatTemplate, specials: Sequence[str]) -> None:
-    """A special token within what is said would end a turn, or begin another."""
-    used = [token for token in specials if token in template.text or token in template.tokens.values()]
-    for number, message in enumerate(messages, 1):
-        said = json.dumps(message.get("tool_calls"), ensure_ascii=False) if message.get("tool_calls") else ""
-        said += message["content"] + message.get("reasoning_content", "")
-        if inside := next((token for token in used if token in said), None):
+def special_within(value: Any, specials: Sequence[str]) -> str | None:
+    """A special token within the texts of JSON values, as which the tokenizer would read it.
+
+    It would end a turn or begin another. Whether the template names it does not matter: it may put it together.
+    """
+    if isinstance(value, str):
+        return next((token for token in specials if token in value), None)
+    if isinstance(value, Mapping):
+        value = (*value, *value.values())
+    if isinstance(value, Sequence):
+        return next((found for one in value if (found := special_within(one, specials)) is not None), None)
+    return None
+
+
+def _refuse_special(messages: Sequence[Message], tools: Any, specials: Sequence[str]) -> None:
+    parts = {f"message {number}": message for number, message in enumerate(messages, 1)} | {"the list of tools": tools}
+    for where, part in parts.items():
+        if (inside := special_within(part, specials)) is not None:
             raise BadRowError(
                 "special token in the text",
-                f"message {number} contains {quoted(inside)}, which the tokenizer reads as a special token of the "
-                "chat template; remove it, or write it otherwise",
+                f"{where} contains {quoted(inside)}, which the tokenizer reads as a special token; remove it, write it "
+                "otherwise, or set spec.dataset.badRows to Drop",
             )
 
 
@@ -120,14 +130,25 @@ def _by_stand_in(
         raise _unclear(place)
     at = other.index(_STAND_IN)
     rest = other[at + len(_STAND_IN) :]
+    following = _try(template, [*messages[:place], role], tools)
     header = _header(template, messages[:place], tools)
     start = other.rfind(header, 0, at) if header else -1
-    start = at if start < 0 else start + len(header)
+    if start < 0:
+        lead = _lead(_prompt(template, messages[:place], tools), following)
+        start = at - len(lead) if other.endswith(lead, 0, at) else at
+    else:
+        start += len(header)
     if text[:start] != other[:start] or not text.endswith(rest) or len(text) - len(rest) < start:
         raise _unclear(place)
-    following = _try(template, [*messages[:place], role], tools)
     tail = following.partition(_STAND_IN)[2] if following else ""
     return start, len(text) - len(rest) + _tail(tail, rest, specials)
+
+
+def _lead(prompt: str | None, following: str | None) -> str:
+    """What an answer begins with before its content, such as a space, where the template writes no header."""
+    if prompt is None or following is None or not following.startswith(prompt):
+        return ""
+    return following[len(prompt) :].partition(_STAND_IN)[0]
 
 
 def _header(template: ChatTemplate, messages: list[Message], tools: Any) -> str:
