@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from support.pods import Pod
+
+from lmft_job.pod.__main__ import main
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -118,7 +121,9 @@ class Attempt:
         """Wait for marks of ranks."""
         while not all((self.marks / name).exists() and (self.marks / name).read_text() for name in names):
             time.sleep(0.01)
-            assert time.monotonic() - self.began < 120, [pod.log for pod in self.pods.values() if pod._log.exists()]
+            ended = [pod.log for pod in self.pods.values() if pod.message.exists()]
+            assert not ended, ended
+            assert time.monotonic() - self.began < 240
 
     def pid(self, rank: int, mark: str = "up") -> int:
         """Process of a rank that has left a mark."""
@@ -140,3 +145,46 @@ def gone(pid: int) -> bool:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+class _ForkedRank:
+    """Stands for ``subprocess.Popen``: a rank forked off its pod's first process, which has imported torch already."""
+
+    def __init__(self, command: list[str], env: dict[str, str], process_group: int, patch: Callable[[], None]) -> None:
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            os.setpgid(0, process_group)
+            os.environ.clear()
+            os.environ.update(env)
+            sys.argv = ["lmft-job", *command[4:]]
+            patch()
+            main()
+        finally:
+            os._exit(99)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        if self._code is None:
+            os.kill(self.pid, number)
+
+
+def forked_ranks(patch: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """To call in the pod's process: ranks are real, but forked; ``patch`` is called in each of them."""
+
+    def install() -> None:
+        from lmft_job.pod import ranks
+
+        def start(command: list[str], env: dict[str, str], process_group: int) -> _ForkedRank:
+            return _ForkedRank(command, env, process_group, patch)
+
+        ranks.subprocess = SimpleNamespace(Popen=start)  # type: ignore[assignment]
+
+    return install

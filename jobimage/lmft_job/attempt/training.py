@@ -78,6 +78,7 @@ class TrainingAttempt:
             smaller = self.adjustment.after_shortage(self._journal.step)
             self.fence.require()
             smaller.save_once(self._context.shared_run_store(), before=self.adjustment)
+            self._context.progress.adjustments = list(smaller.notes)
             self._context.observer.note(f"{smaller.notes[-1]}; continuing in a new process")
             self.uploads.wait()
             self._journal.write()
