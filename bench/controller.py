@@ -129,12 +129,12 @@ async def clear(api: Api, namespace: str, path: str) -> None:
 
 
 class Operator:
-    """The operator as a process."""
+    """The operator as a process; ``settings`` are added to its configuration."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
         folder = Path(tempfile.mkdtemp())
         (folder / "config.yaml").write_text(
-            f"probes: {{port: {PROBES_PORT}}}\nmetrics: {{port: {METRICS_PORT}}}\nlogLevel: WARNING\n"
+            f"probes: {{port: {PROBES_PORT}}}\nmetrics: {{port: {METRICS_PORT}}}\nlogLevel: WARNING\n{settings}"
         )
         environment = dict(os.environ) | {"LMFT_OPERATOR_CONFIG": str(folder / "config.yaml")}
         self.log = folder / "log"

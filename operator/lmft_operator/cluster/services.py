@@ -1,9 +1,12 @@
 """The Service by which the pods of an attempt on several nodes find each other: provided and withdrawn."""
 
+import logging
 from typing import Any
 
 from lmft_operator.cluster.client import Cluster
-from lmft_operator.cluster.errors import ConflictError, NameTakenError, NotFoundError
+from lmft_operator.cluster.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
+
+logger = logging.getLogger(__name__)
 
 
 async def provide(cluster: Cluster, service: dict[str, Any], run_uid: str) -> None:
@@ -22,7 +25,7 @@ async def provide(cluster: Cluster, service: dict[str, Any], run_uid: str) -> No
 
 
 async def withdraw(cluster: Cluster, namespace: str, name: str, run_uid: str) -> None:
-    """Delete a run's Service, unless it is gone or somebody else's.
+    """Delete a run's Service, unless it is gone or somebody else's; without the right to, it goes with the run.
 
     Raises:
         ClusterError: the API server does not carry it out.
@@ -33,6 +36,8 @@ async def withdraw(cluster: Cluster, namespace: str, name: str, run_uid: str) ->
             await cluster.delete_service(namespace, name, str(found["metadata"]["uid"]))
     except (NotFoundError, ConflictError):
         return
+    except ForbiddenError as problem:
+        logger.warning("a Service is left until its run is deleted: %s", problem)
 
 
 def _owned(service: dict[str, Any], run_uid: str) -> bool:

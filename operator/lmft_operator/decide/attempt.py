@@ -228,10 +228,12 @@ def _overdue(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pod: 
 def _describe(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pods: peers.Pods) -> None:
     """Set phase, reason and message of a run whose attempt is open."""
     nodes, queued = peers.size(job, attempt), job is not None and job.suspended
-    pod = peers.awaited(pods) if nodes > 1 else None
-    pod, peer = pod or pods.get(0) or peers.first_begun(pods), pod if len(pods) > 1 else None
+    peer = peers.awaited(pods) if nodes > 1 else None
+    # Of several, one that is not there is what all wait for: a quota may forbid it.
+    pod = peer if peer is not None or 0 < len(pods) < nodes else pods.get(0)
     stopping = any(each.deleted is not None for each in pods.values())
-    if judge.silent_since(job, pod, begun=attempt.start_time is not None) is not None:
+    begun = attempt.start_time is not None
+    if (nodes == 1 or not pods) and judge.silent_since(job, pod, begun=begun) is not None:
         words = "The pod is gone; waiting for its Job to report how it ended."
         draft.wait(Reason.INTERRUPTED, words, draft.status.phase or Phase.PENDING)
     elif pod is None or pod.started is None or queued:

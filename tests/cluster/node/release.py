@@ -59,6 +59,7 @@ def install(node: Node, **changes: Any) -> None:
             "images": [node.images["stub"], node.images["trainer"], "localhost/absent:*"],
             "serviceAccounts": ["default", "trainer"],
             "volumes": ["corpus"],
+            "maxNodes": 4,
             "envNames": ["TZ", "AWS_MAX_ATTEMPTS"],
             "labelKeys": ["kueue.x-k8s.io/queue-name", "example.com/*"],
             "annotationKeys": ["example.com/*"],

@@ -1,5 +1,6 @@
 """A run goes on with the data and the model that it began with, or says what changed."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from support.forked import TERM, TEXTS, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
 from support.local_runs import manifest, run_here
 
+from lmft_api.spec import LMFineTuneSpec
 from lmft_job.attempt.identity import RunIdentity, _changes
 
 BEGAN = RunIdentity("toy", "a" * 64, "fingerprint", "commit", "software")
@@ -119,6 +121,21 @@ def test_a_branch_of_the_hub_that_moved_on_changes_nothing_in_a_run_that_has_beg
     refused = attempt(tmp_path, spec, 3, patch=moved)
     assert refused.wait() == 2
     assert "spec.dataset.revision" in refused.result["message"]
+
+
+def test_a_run_that_a_release_of_one_device_began_resumes_although_it_hashed_the_number_of_gpus(tmp_path: Path) -> None:
+    # given a run on one device whose claim holds the hash of such a release, with all of resources in it
+    spec = toy_spec(tmp_path, resources={"gpusPerNode": 0, "nodes": 1})
+    interrupted(tmp_path, spec)
+    file = run_folder(tmp_path) / "run.json"
+    note = json.loads(file.read_text())
+    body = json.dumps(LMFineTuneSpec.parse(spec).to_json(), sort_keys=True, separators=(",", ":"))
+    earlier = hashlib.sha256(body.encode()).hexdigest()
+    assert earlier != note["specHash"]
+    file.write_text(json.dumps(note | {"specHash": earlier}))
+    # when this release runs its next attempt, then it is the same run, and the claim is of this release
+    assert complete(tmp_path, spec, 2).said("resumed from step")
+    assert json.loads(file.read_text())["specHash"] == note["specHash"]
 
 
 def test_the_commit_of_a_model_is_noted_with_the_data(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Until an attempt trains the manifest may change, and what has changed is prepared again."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -69,6 +71,30 @@ def test_fields_of_the_runs_life_do_not_prepare_again(World):
     change(world, maxRetries=5)
     world.end_pod(said=PREPARED)
 
+    assert world.stages == [Stage.PREPARE, Stage.TRAIN]
+
+
+def test_a_number_of_devices_does_not_prepare_again(World):
+    world = preparing(World)
+    change(world, resources={"gpusPerNode": 4})
+    world.end_pod(said=PREPARED)
+
+    assert [(plan.stage, plan.gpus) for plan in world.created] == [(Stage.PREPARE, 0), (Stage.TRAIN, 4)]
+
+
+def test_an_upgrade_from_a_release_that_hashed_the_number_of_gpus_prepares_and_trains_on(World):
+    # given a preparation that such a release began, with its hash in the status
+    world = preparing(World)
+    body = parse_spec(world.spec).to_json()
+    earlier = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert earlier != hash_of(world)
+    first = world.status.attempts[0].model_copy(update={"spec_hash": earlier})
+    world.status = world.status.model_copy(update={"attempts": [first]})
+
+    # when this release follows it, then it is not stopped, and training follows
+    world.step()
+    assert (world.reason, list(world.jobs)) == ("Preparing", ["eli5-1-prepare"])
+    world.end_pod(said=PREPARED)
     assert world.stages == [Stage.PREPARE, Stage.TRAIN]
 
 

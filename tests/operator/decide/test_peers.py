@@ -7,6 +7,7 @@ from support.results import DONE
 
 from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result, encode
+from lmft_operator.domain.facts import WarningEvent
 from lmft_operator.settings import parse
 
 GRACE, MARGIN = 120, 30
@@ -219,6 +220,16 @@ def test_a_pod_that_no_node_takes_is_what_all_wait_for(World):
     world.step()
     assert world.reason == "Unschedulable"
     assert world.message.startswith("Pod pod-2-2 of 3: None of 2 nodes can take the pod")
+
+
+def test_a_pod_that_a_quota_forbids_is_what_the_others_wait_for(World):
+    world = several(World, 2)
+    world.pod(2, 0, phase="Running", started=world.now, node="a")
+    world.step()
+    assert (world.reason, world.message) == ("Pending", "Waiting for the pod of attempt 2 to start.")
+    world.warnings["job-2"] = WarningEvent("FailedCreate", "exceeded quota: gpus", world.now)
+    world.later(100)
+    assert (world.reason, "exceeded quota" in world.message) == ("QuotaExceeded", True)
 
 
 def alone(world, attempt: int = 2, **peer: Any) -> None:
