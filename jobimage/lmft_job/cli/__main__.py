@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from lmft_api.reasons import ExitCode
 from lmft_job.process.signals import Interrupt, StopNow
@@ -23,17 +24,32 @@ def main() -> None:
         if long:
             use_resilient_streams()
             interrupt.install()
+            require_training_libraries()
         from lmft_job.cli.commands import app
 
         app(obj=interrupt)
     except StopNow:
         sys.exit(ExitCode.INTERRUPTED)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.partition(".")[0].startswith("lmft_"):
+            raise
+        sys.stderr.write(
+            f"lmft: the Python package {problem.name} is not installed; pip install 'lmfinetune[job]' installs all "
+            "that this command needs\n"
+        )
+        sys.exit(ExitCode.INVALID)
     except OSError as problem:
         if long:
             raise
         # A full disk under ``lmft validate … > file``: the exit code must show that output was lost.
         sys.stderr.write(f"lmft: {problem.strerror or problem}\n")
         os._exit(1)  # without another attempt to flush
+
+
+def require_training_libraries() -> None:
+    """Raise ModuleNotFoundError at once where they are not installed, rather than in the middle of a run."""
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 def is_long(arguments: Sequence[str]) -> bool:

@@ -2,16 +2,17 @@
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lmft_api import KIND, PLURAL, __version__
+from lmft_api import __version__
 from lmft_api.manifest.changes import Change
 from lmft_api.text.shown import one_line
+from lmft_job.cli.forms import Form, Printed
 from lmft_job.cli.manifest import Wishes
+from lmft_job.cli.runs import commands as runs_commands
 from lmft_job.process.signals import Interrupt
 
 app = typer.Typer(
@@ -43,16 +44,6 @@ Sweeps = Annotated[
         "--sweep", metavar="FIELD=VALUE,…", help="Run every combination of these values, and compare. Repeatable."
     ),
 ]
-
-
-class Form(StrEnum):
-    """Forms of what is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-Printed = Annotated[Form, typer.Option("-o", "--format", help="What to print.")]
 
 
 def _wishes(sets: list[str] | None, name: str | None = None) -> Wishes:
@@ -215,13 +206,22 @@ def schema() -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")],
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Two or more: folders, s3:// addresses, or names in ./runs.")
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Runs of the cluster: lmfinetune.dev/sweep=eli5.")
+    ] = None,
+    namespace: runs_commands.Namespace = None,
+    context: runs_commands.Context = None,
     form: Printed = Form.TEXT,
 ) -> None:
     """Finished runs beside each other: figures with their uncertainty, settings that differ, and samples."""
-    from lmft_job.cli.compare.command import print_comparison
+    from lmft_job.cli.compare.command import print_comparison, print_members
 
-    raise typer.Exit(print_comparison(runs, as_json=form == Form.JSON))
+    if selector is not None:
+        raise typer.Exit(print_members(selector, namespace, context, as_json=form == Form.JSON))
+    raise typer.Exit(print_comparison(runs or [], as_json=form == Form.JSON))
 
 
 @app.command()
@@ -257,11 +257,8 @@ def watch(
 
     from lmft_job.cli.watch.follow import WatchError, follow
 
-    kind, _, after = name.partition("/")
-    if kind.partition(".")[0].lower() in (KIND.lower(), PLURAL, "lmft"):
-        name = after  # kubectl's form: lmft/quickstart
     try:
-        succeeded = follow(name, namespace, context, Console())
+        succeeded = follow(runs_commands.plain_name(name), namespace, context, Console())
     except WatchError as error:
         typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(2) from error
@@ -269,3 +266,15 @@ def watch(
         typer.echo("Stopped watching; the run continues in the cluster.", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(0 if succeeded else 1)
+
+
+for _command in (
+    runs_commands.ls,
+    runs_commands.logs,
+    runs_commands.suspend,
+    runs_commands.resume,
+    runs_commands.cancel,
+    runs_commands.wait,
+):
+    app.command()(_command)
+app.command("open")(runs_commands.open_page)

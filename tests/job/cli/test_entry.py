@@ -42,6 +42,28 @@ def test_modules_of_the_folder_are_not_imported(words: list[str], hostile: Path)
     assert "hijacked" not in done.stdout
 
 
+@pytest.mark.parametrize(("words", "missing"), [("run x.yaml", "torch"), ("demo", "torch"), ("--version", "typer")])
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
+    words: str, missing: str, tmp_path: Path
+) -> None:
+    script = (
+        "import sys, importlib.abc\n"
+        "class Without(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        f"sys.argv = ['lmft', *{words.split()!r}]\n"
+        "from lmft_job.cli.__main__ import main; main()"
+    )
+    done = run_in(tmp_path, "-c", script)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"lmft: the Python package {missing} is not installed; pip install 'lmfinetune[job]' installs all that this "
+        "command needs\n"
+    )
+
+
 def test_without_the_option_they_would_be(hostile: Path) -> None:
     assert "hijacked" in run_in(hostile, "-m", "lmft_job.pod", "--help").stdout
 

@@ -7,12 +7,34 @@ from rich.console import Console
 
 from lmft_api.reasons import ExitCode
 from lmft_api.text.shown import one_line
+from lmft_api.wire.layout import PAGE
 from lmft_api.wire.report import Report
 from lmft_job.cli.compare.comparison import compare
 from lmft_job.cli.compare.runs import read_report, titles
 from lmft_job.cli.compare.view import as_json as plain
 from lmft_job.cli.compare.view import render
 from lmft_job.errors import InvalidError, JobError
+
+
+def print_members(selector: str, namespace: str | None, context: str | None, *, as_json: bool) -> int:
+    """Compare the runs of the cluster that have labels, without those that have no report; returns the exit code."""
+    from lmft_job.cli.runs.cluster import Cluster
+    from lmft_job.cli.runs.listing import status_of
+    from lmft_job.cli.watch.follow import WatchError
+
+    try:
+        found = Cluster(namespace, context).runs(selector)
+    except WatchError as error:
+        print(one_line(str(error)), file=sys.stderr)
+        return ExitCode.INVALID
+    places = []
+    for run in found:
+        results = status_of(run).results
+        if results is None or results.report_uri is None:
+            print(one_line(f"{run['metadata']['name']} has no report yet"), file=sys.stderr)
+        else:
+            places.append(results.report_uri.removesuffix(f"/{PAGE}"))
+    return print_comparison(places, as_json=as_json)
 
 
 def print_comparison(places: list[str], *, as_json: bool) -> int:

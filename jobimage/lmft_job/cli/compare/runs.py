@@ -25,7 +25,7 @@ def read_report(place: str) -> Report:
         InvalidError: there is no finished run, or its report cannot be read.
         RefusedError, UnavailableError: the storage refuses, or does not answer.
     """
-    address = place if in_storage(place) else f"file://{_folder(place)}"
+    address = place if in_storage(place) else f"file://{folder_of_run(place)}"
     store = open_store(address.removesuffix(f"/{REPORT}"))
     data = store.get_bytes(REPORT)
     if data is None:
@@ -36,7 +36,12 @@ def read_report(place: str) -> Report:
         raise InvalidError([f"{place}: {REPORT} is not a report of a run"]) from error
 
 
-def _folder(place: str) -> Path:
+def folder_of_run(place: str) -> Path:
+    """The folder of a run of this machine, by its path or its name in ./runs.
+
+    Raises:
+        InvalidError: there is none.
+    """
     path = Path(place).expanduser()
     by_name = RUNS / NAMESPACE / "runs" / place
     if not path.exists() and by_name.is_dir():

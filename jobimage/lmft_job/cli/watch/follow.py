@@ -44,18 +44,7 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
     Raises:
         WatchError: no cluster, no such run, or no permission to see it.
     """
-    try:
-        config.load_kube_config(context=context)
-        if namespace is None:
-            contexts, active = config.list_kube_config_contexts()
-            chosen = active if context is None else next(entry for entry in contexts if entry["name"] == context)
-            namespace = chosen["context"].get("namespace") or "default"
-    except (ConfigException, OSError) as error:
-        why = str(error).rstrip(".")
-        raise WatchError(f"no cluster to watch: {why}. Set KUBECONFIG or choose a --context.") from error
-    quick = client.Configuration.get_default_copy()
-    quick.retries = False  # the library would retry silently
-    client.Configuration.set_default(quick)
+    namespace = connect(namespace, context)
 
     def say(words: str) -> None:
         console.print(words, soft_wrap=True, markup=False, highlight=False, style="yellow")
@@ -78,6 +67,27 @@ def follow(name: str, namespace: str | None, context: str | None, console: Conso
                 return outcome is not None and outcome.status == ConditionStatus.TRUE
             seen_going = True
     raise WatchError(f"{KIND} {namespace}/{name} was deleted.")
+
+
+def connect(namespace: str | None, context: str | None) -> str:
+    """Use the user's kubeconfig from now on; returns the namespace that is meant.
+
+    Raises:
+        WatchError: there is no cluster.
+    """
+    try:
+        config.load_kube_config(context=context)
+        if namespace is None:
+            contexts, active = config.list_kube_config_contexts()
+            chosen = active if context is None else next(entry for entry in contexts if entry["name"] == context)
+            namespace = chosen["context"].get("namespace") or "default"
+    except (ConfigException, OSError) as error:
+        why = str(error).rstrip(".")
+        raise WatchError(f"no cluster to watch: {why}. Set KUBECONFIG or choose a --context.") from error
+    quick = client.Configuration.get_default_copy()
+    quick.retries = False  # the library would retry silently
+    client.Configuration.set_default(quick)
+    return namespace
 
 
 def _statuses(name: str, namespace: str, say: Callable[[str], None]) -> Iterator[tuple[str, LMFineTuneStatus]]:

@@ -1,0 +1,1 @@
+"""Commands for runs that there are already, here and in a cluster."""

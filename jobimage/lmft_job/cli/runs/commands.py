@@ -1,0 +1,180 @@
+"""``lmft ls``, ``logs``, ``suspend``, ``resume``, ``cancel``, ``wait`` and ``open``."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lmft_api import KIND, PLURAL
+from lmft_api.status import ConditionStatus
+from lmft_api.text.shown import one_line, shown
+from lmft_job.cli.forms import Form, Printed
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace in the cluster.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+Name = Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")]
+_POLL_SECONDS = 2.0
+
+
+def plain_name(name: str) -> str:
+    """The name without the kind that kubectl's form puts before it: ``lmft/quickstart``."""
+    kind, _, after = name.partition("/")
+    return after if kind.partition(".")[0].lower() in (KIND.lower(), PLURAL, "lmft") else name
+
+
+def _is_plugin() -> bool:
+    """Whether kubectl has called it, as ``kubectl lmft``: then runs are those of the cluster."""
+    return Path(sys.argv[0]).name == "kubectl-lmft"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what is wrong with the cluster in one line, and end with exit code 2."""
+    from lmft_job.cli.watch.follow import WatchError
+
+    try:
+        yield
+    except WatchError as error:
+        typer.echo(one_line(str(error)), err=True)
+        raise typer.Exit(2) from error
+
+
+def ls(
+    namespace: Namespace = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Runs of all namespaces.")] = False,
+    selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, such as lmfinetune.dev/sweep=eli5.")] = "",
+    context: Context = None,
+    form: Printed = Form.TEXT,
+) -> None:
+    """List runs: those in ./runs, or, with any of the options, those in the cluster."""
+    from lmft_job.cli.runs import listing
+
+    if namespace or everywhere or selector or context or _is_plugin():
+        from lmft_job.cli.runs.cluster import Cluster
+
+        with _told():
+            rows = listing.cluster_rows(Cluster(namespace, context).runs(selector, everywhere=everywhere))
+    else:
+        rows = listing.local_rows()
+    if form == Form.JSON:
+        typer.echo(listing.as_json(rows))
+    elif rows:
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(
+            listing.table(rows, namespaces=everywhere)
+        )
+    else:
+        typer.echo("no runs here; -n NAMESPACE or -A lists those of a cluster", err=True)
+
+
+def logs(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
+    tail: Annotated[int | None, typer.Option(min=0, help="Lines from the end. Default: all.")] = None,
+) -> None:
+    """Print what the newest attempt of a run in the cluster says."""
+    from lmft_job.cli.runs.cluster import Cluster
+
+    with _told():
+        for line in Cluster(namespace, context).log(plain_name(name), follow=follow, tail=tail):
+            typer.echo(shown(line))
+
+
+def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Stop a run in the cluster: it saves a checkpoint and frees its GPU. Here, press Ctrl-C where it runs."""
+    _set_suspended(name, namespace, context, suspended=True)
+
+
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a suspended run in the cluster continue from its checkpoint. Here, give the command of the run again."""
+    _set_suspended(name, namespace, context, suspended=False)
+
+
+def _set_suspended(name: str, namespace: str | None, context: str | None, *, suspended: bool) -> None:
+    from lmft_job.cli.runs.cluster import Cluster
+
+    with _told():
+        cluster = Cluster(namespace, context)
+        cluster.suspend(plain_name(name), suspended)
+        typer.echo(f"{cluster.namespace}/{plain_name(name)} {'suspended' if suspended else 'resumed'}")
+
+
+def cancel(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run of the cluster with its Jobs and pods; its checkpoints and results stay in storage."""
+    from lmft_job.cli.runs.cluster import Cluster
+
+    with _told():
+        cluster = Cluster(namespace, context)
+        cluster.run(plain_name(name))
+        if not yes:
+            typer.confirm(f"delete {KIND} {cluster.namespace}/{plain_name(name)}?", abort=True)
+        cluster.delete(plain_name(name))
+        typer.echo(f"{cluster.namespace}/{plain_name(name)} deleted; what is in storage stays")
+
+
+def wait(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most. Default: no limit.")] = None,
+) -> None:
+    """Wait until a run in the cluster has ended. Exit code 0: it succeeded; 1: it failed; 124: the time was over."""
+    from lmft_job.cli.runs.cluster import Cluster
+    from lmft_job.cli.runs.listing import status_of
+
+    until = None if timeout is None else time.monotonic() + timeout
+    with _told():
+        cluster = Cluster(namespace, context)
+        while True:
+            status = status_of(cluster.run(plain_name(name)))
+            if status.ended:
+                outcome = status.succeeded
+                words = f": {outcome.message}" if outcome and outcome.message else ""
+                typer.echo(one_line(f"{cluster.namespace}/{plain_name(name)} {status.reason}{words}"))
+                raise typer.Exit(0 if outcome is not None and outcome.status == ConditionStatus.TRUE else 1)
+            if until is not None and time.monotonic() >= until:
+                typer.echo(f"{cluster.namespace}/{plain_name(name)} is {status.reason or 'Pending'}", err=True)
+                raise typer.Exit(124)
+            time.sleep(_POLL_SECONDS)
+
+
+def open_page(
+    place: Annotated[
+        str, typer.Argument(help="A folder, an s3:// address, or a name: in ./runs, or with -n in the cluster.")
+    ],
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Open the report of a finished run in a browser."""
+    from lmft_job.cli.runs.page import page_of, show
+    from lmft_job.errors import JobError
+
+    if namespace or context or _is_plugin():
+        from lmft_job.cli.runs.cluster import Cluster
+        from lmft_job.cli.runs.listing import status_of
+
+        with _told():
+            results = status_of(Cluster(namespace, context).run(plain_name(place))).results
+        if results is None or results.report_uri is None:
+            typer.echo(f"{plain_name(place)} has no report yet", err=True)
+            raise typer.Exit(2)
+        place = results.report_uri
+    try:
+        page, where = page_of(place)
+    except JobError as error:
+        typer.echo(one_line(str(error)), err=True)
+        raise typer.Exit(2) from error
+    typer.echo(one_line(where))
+    if not show(page):
+        typer.echo(f"there is no browser here; open {page}", err=True)

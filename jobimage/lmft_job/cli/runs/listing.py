@@ -1,0 +1,98 @@
+"""``lmft ls``: the runs of a folder or a cluster, newest news of each in one row."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from lmft_api.figures import EVAL_LOSS, FIGURES, known
+from lmft_api.status import LMFineTuneStatus
+from lmft_api.status.reading import read_status
+from lmft_api.text.shown import one_line
+from lmft_api.wire.layout import REPORT, RUN_MARKER
+from lmft_api.wire.report import Report
+from lmft_job.cli.compare.runs import RUNS
+from lmft_job.cli.run import NAMESPACE
+from lmft_job.report.formatting import shown_within
+
+
+def status_of(run: dict[str, Any]) -> LMFineTuneStatus:
+    """The status of a resource, as far as it can be read."""
+    return read_status(json.dumps(run.get("status") or {}))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run: its place, its model, how far it is, what came out."""
+
+    namespace: str
+    name: str
+    model: str
+    state: str
+    progress: str
+    result: str
+
+
+def local_rows() -> list[Row]:
+    """The runs in ./runs, by name."""
+    folder = RUNS / NAMESPACE / "runs"
+    rows = []
+    for run in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not run.is_dir():
+            continue
+        try:
+            report = Report.from_json((run / REPORT).read_bytes())
+        except FileNotFoundError:
+            state = "Unfinished" if (run / RUN_MARKER).exists() else "NotStarted"
+            rows.append(Row(NAMESPACE, run.name, "", state, "", ""))
+            continue
+        except (OSError, ValidationError):
+            rows.append(Row(NAMESPACE, run.name, "", "Unreadable", "", ""))
+            continue
+        figures = [
+            f"{kind.word} {shown_within(kind, value, None)}"
+            for kind in FIGURES
+            if kind != EVAL_LOSS and (value := getattr(report.results, kind.name, None)) is not None
+        ]
+        rows.append(Row(NAMESPACE, report.name, report.model.name, "Completed", "100%", ", ".join(figures[:1])))
+    return rows
+
+
+def cluster_rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
+    """Rows of resources."""
+    rows = []
+    for run in runs:
+        status = status_of(run)
+        results = status.results
+        figures = [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
+        rows.append(
+            Row(
+                run["metadata"]["namespace"],
+                run["metadata"]["name"],
+                status.model or "",
+                status.reason or "Pending",
+                (status.progress.display if status.progress else None) or "",
+                ", ".join(figures[:1]),
+            )
+        )
+    return rows
+
+
+def table(rows: Sequence[Row], *, namespaces: bool) -> Table:
+    """The rows for people."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    names = [*(["namespace"] if namespaces else []), "name", "model", "state", "progress", "result"]
+    for name in names:
+        shown.add_column(name.upper(), overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(one_line(getattr(row, name))) for name in names))
+    return shown
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The rows for scripts."""
+    return json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False)
