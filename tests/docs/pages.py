@@ -35,6 +35,7 @@ PAGES = (
     ROOT / "docs/model-types.md",
     ROOT / "docs/operations.md",
     ROOT / "docs/how-resume-works.md",
+    ROOT / "docs/scaling.md",
     ROOT / "docs/security.md",
     ROOT / "docs/reference.md",
     ROOT / "docs/troubleshooting.md",

@@ -10,6 +10,7 @@ import pytest
 from support.chats import chat
 from support.forked import complete, run_folder, toy_spec
 from support.ranks import complete_ranks
+from support.tiny_bases import save_base
 
 
 def losses(home: Path, name: str = "toy") -> "array[float]":
@@ -55,7 +56,14 @@ def conversations(home: Path, **sections: Any) -> dict[str, Any]:
 
 
 def padded(home: Path, **sections: Any) -> dict[str, Any]:
-    return conversations(home, dataset={"packing": False}, **sections)
+    return conversations(home, dataset={"packing": "None"}, **sections)
+
+
+def adapter(home: Path, *, training: dict[str, Any]) -> dict[str, Any]:
+    """A LoRA adapter on a small model."""
+    spec = toy_spec(home, training={**training, "learningRate": "1e-2", "adapter": {"rank": 4, "dropout": "0"}})
+    spec["model"] = {"name": save_base(home / "base", "llama")}
+    return spec
 
 
 KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -64,6 +72,7 @@ KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "classes": (functools.partial(sure, task="SequenceClassification"), (2, 3)),
     "padded conversations": (padded, (2,)),
     "packed conversations": (conversations, (3,)),
+    "adapter": (adapter, (2,)),
 }
 
 

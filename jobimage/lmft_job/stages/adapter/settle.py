@@ -19,6 +19,7 @@ from lmft_job.adapters.serving import serving_notes
 from lmft_job.adapters.state import save
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.journal import Fence
+from lmft_job.distributed.group import SOLO
 from lmft_job.errors import DivergedError, InvalidError
 from lmft_job.evaluation.held_out import HeldOutFigures
 from lmft_job.models.device import Arithmetic
@@ -200,9 +201,9 @@ def _measured(job: TrainingInputs, model: Any) -> HeldOutFigures:
 
 
 def _with_model(job: TrainingInputs, model: Any) -> TrainingInputs:
-    """The same job with another model on its device, computed in the types of its own weights."""
+    """The same job with another model on its device, computed by this process in the types of its own weights."""
     device = job.arithmetic.device
-    return replace(job, model=model.to(device), arithmetic=Arithmetic(device), acceleration=PLAIN)
+    return replace(job, model=model.to(device), arithmetic=Arithmetic(device), acceleration=PLAIN, group=SOLO)
 
 
 def _name(dtype: torch.dtype) -> str:
