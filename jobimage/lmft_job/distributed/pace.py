@@ -9,6 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from lmft_job.distributed.group import Group
+
 WINDOW_STEPS = 10
 """Steps whose work is compared at once."""
 PERSISTENT_WINDOWS = 3
@@ -120,3 +124,34 @@ def straggler_words(rank: int, node: str, times: float) -> str:
     """The rank for people, at most 64 characters."""
     factor = f" ({min(times, 99):.1f} times the median)"
     return f"rank {rank}{f' on {node}' if node else ''}"[: 64 - len(factor)] + factor
+
+
+class Stragglers:
+    """Compares the ranks' own work every few steps; all ranks call it alike, and the first tells.
+
+    Args:
+        group: the ranks.
+        node: name of this one's node.
+        tell: called by rank 0 with the rank that every step waits for, and with "" once there is none.
+        pace: this rank's work.
+    """
+
+    def __init__(self, group: Group, node: str, tell: Callable[[str], None], pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
+        self._group, self._node, self._tell = group, node, tell
+        self._watch = StragglerWatch()
+        self._nodes: list[str] | None = None
+        self._told = ""
+
+    def step(self, step: int) -> None:
+        """A step is done."""
+        if self._group.world.alone or step % WINDOW_STEPS:
+            return
+        if self._nodes is None:
+            self._nodes = [name.decode(errors="replace") for name in self._group.gather_bytes(self._node.encode())]
+        work = [float(seconds[0]) for seconds in self._group.gather(np.array([self.pace.take()]))]
+        found = self._watch.look(work)
+        rank = "" if found is None else straggler_words(found[0], self._nodes[found[0]], found[1])
+        if self._group.world.main and bool(rank) != bool(self._told):
+            self._told = rank
+            self._tell(rank)

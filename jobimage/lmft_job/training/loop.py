@@ -1,6 +1,7 @@
 """State of one training run: its inputs, what is due at which step, and what is kept."""
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from lmft_api.spec import Weights
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
+from lmft_api.wire.ranks import NODE_NAME_VARIABLE
 from lmft_job.adapters.attach import trained
 from lmft_job.adapters.state import save
 from lmft_job.data.chat.rows import real_tokens
 from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.rows import Rows
 from lmft_job.distributed.group import SOLO, Group, SteadyCheck
+from lmft_job.distributed.pace import Pace, Stragglers, device_pace
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurement, TrainerLoss, evaluate_held_out
 from lmft_job.evaluation.samples import answer_prompts
@@ -168,6 +171,9 @@ class TrainingLoop:
         self.total = planned_steps(job)
         self.tokens_per_second: float | None = None
         self.trainer_loss_of: TrainerLoss = lambda batch, summed: None
+        pace = device_pace() if job.arithmetic.device.type == "cuda" and not job.group.world.alone else Pace()
+        node = os.environ.get(NODE_NAME_VARIABLE, "")
+        self.stragglers = Stragglers(job.group, node, job.observer.straggler, pace)
         self._pending: list[torch.Tensor] = []
         self._step_loss: torch.Tensor | None = None
         self._tokens: torch.Tensor | int = 0
@@ -255,6 +261,7 @@ class TrainingLoop:
             self.flush()
         loss = self.state.losses[-1] if self.state.losses else None
         self.state.steps.step_done(step, epoch, self.tokens_per_second)
+        self.stragglers.step(step)
         self.job.uploads.check()
         self.job.beat(step)
         done = StepDone(step, self.total, epoch, loss, learning_rate, self.tokens_per_second)
@@ -300,6 +307,7 @@ class TrainingLoop:
     def measure(self, step: int, epoch: float) -> HeldOutFigures:
         """Evaluate the held-out rows and record the figures; the weights too, if they are the best and wanted."""
         job = self.job
+        self.stragglers.pace.interrupted()
         self.flush()
         job.observer.phase(JobPhase.EVALUATING)
 

@@ -39,14 +39,25 @@ class RankedTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         # An evaluation's batch is this process's own.
         self.args.average_tokens_across_devices = self._in_step
+        if self._in_step:
+            self.run.stragglers.pace.waits()
         items = super()._get_num_items_in_batch(batch_samples, device)
         self.args.average_tokens_across_devices = True
+        self.run.stragglers.pace.met()
         return items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Trainer's own; in the backward pass after it the ranks wait for each other."""
+        loss = super().compute_loss(model, inputs, *args, **options)
+        self.run.stragglers.pace.waits()
+        return loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Trainer's own; a pass without rows counts no tokens."""
         self.run.idle = self._idle.popleft()
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.run.stragglers.pace.met()
+        return loss
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         wrapped = super()._wrap_model(model, training, dataloader)

@@ -159,3 +159,21 @@ def test_a_shortage_in_one_rank_of_one_pod_starts_all_its_ranks_again(tmp_path: 
     assert "All ranks of the pod start again" in attempt.pods[0].log
     assert len(result.adjustments) == 1
     assert "perDeviceBatchSize 4 → 2" in result.adjustments[0]
+
+
+def test_a_rank_that_every_step_waits_for_is_named_with_its_node(tmp_path: Path) -> None:
+    def slower(rank: int) -> None:
+        from lmft_job.training.trainer import RecipeTrainer
+
+        whole = RecipeTrainer.get_batch_samples
+
+        def from_a_slow_disk(self: Any, *args: Any) -> Any:
+            time.sleep(0.2 * rank)
+            return whole(self, *args)
+
+        RecipeTrainer.get_batch_samples = from_a_slow_disk  # type: ignore[method-assign]
+
+    attempt = start(tmp_path, slower, maxSteps=40)
+
+    assert [code for code, _ in attempt.end().values()] == [0, 0]
+    assert "every step waits for rank 1 on node-1 (" in attempt.pods[0].log
