@@ -24,6 +24,7 @@ RESOURCES = (
     ("", "pods", "exec"),
     ("", "pods", "status"),
     ("", "events", ""),
+    ("", "services", ""),
     ("", "secrets", ""),
     ("", "configmaps", ""),
     ("", "namespaces", ""),
@@ -45,6 +46,7 @@ NAMESPACED = {
     "jobs": {"create", "get", "list", "watch", "delete"},
     "pods": {"list", "watch"},
     "events": {"list", "watch", "create"},
+    "services": {"create", "get", "delete"},
 }
 LEASE = {"leases": {"create", "get", "update"}}
 CLUSTER_WIDE = {"customresourcedefinitions": {"list", "watch"}, "tokenreviews": {"create"}}
