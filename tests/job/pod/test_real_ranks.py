@@ -112,7 +112,7 @@ def test_a_rank_that_hangs_is_named_with_what_it_was_doing_and_the_stacks_of_all
 
         RecipeTrainer.compute_loss = reads_a_dead_disk  # type: ignore[method-assign]
 
-    attempt = start(tmp_path, hang, watchdogSeconds=12)
+    attempt = start(tmp_path, hang, watchdogSeconds=20)
 
     ends = attempt.end()
 
