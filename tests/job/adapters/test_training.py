@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.forked import complete, run_folder, toy_spec
+from support.forked import attempt, complete, run_folder, toy_spec
 from support.s3server import BUCKET, S3Server
 from support.shortage import short_of_memory
 from support.tiny_bases import save_base
@@ -124,6 +124,19 @@ def test_a_model_without_a_layer_for_nf4_is_refused(tmp_path: Path) -> None:
     model.transformer.h[0].mlp.c_proj = model.transformer.h[1].mlp.c_proj = torch.nn.Identity()
     with pytest.raises(InvalidError, match="no linear layer of this model has a multiple of 64 inputs"):
         quantize(model, ["lm_head"], torch.float32)
+
+
+def test_a_template_whose_tokens_the_model_lacks_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Near the tower."}]
+    data.write_text((json.dumps({"messages": turns}) + "\n") * 10)
+    spec = lora_spec(tmp_path, save_base(tmp_path / "base", "llama"))
+    spec["dataset"] = {
+        "files": [data.as_uri()], "format": "json", "messagesField": "messages", "chatTemplate": {"name": "ChatML"},
+    }  # fmt: skip
+    child = attempt(tmp_path, spec)
+    assert child.wait() == 2
+    assert "spec.dataset.chatTemplate: ChatML adds tokens that the model has no embeddings" in child.result["message"]
 
 
 def test_an_adapter_learns_conversations_and_its_merge_stops_at_the_end_of_an_answer(tmp_path: Path) -> None:

@@ -27,10 +27,17 @@ def require_adaptable(built: Loaded, settings: Settings) -> None:
     if settings.training.adapter is None:
         return
     if built.enlarged:
+        template = settings.dataset.chat_template
+        if template is not None and template.name is not None:
+            whose = f"spec.dataset.chatTemplate: {template.name} adds tokens that the model has no"
+            advice = "Choose a template that needs none, such as Zephyr,"
+        else:
+            whose = "spec.model.tokenizer: has more tokens than the model has"
+            advice = "Use the model's own tokenizer,"
         raise InvalidError(
             [
-                "spec.model.tokenizer: has more tokens than the model has embeddings for; with an adapter these stay "
-                "frozen, so the new ones would stay random. Use the model's own tokenizer, or train without an adapter."
+                f"{whose} embeddings for; with an adapter these stay frozen, so the new ones would stay random. "
+                f"{advice} or train without an adapter."
             ]
         )
     _targets(built, settings)
