@@ -225,10 +225,13 @@ class Reconciler:
         try:
             if plan.nodes > 1:
                 await services.provide(self._cluster, peers.service(job), run.uid)
-            created = await self._create_or_adopt(run, job) or await self._create_or_adopt(run, build(other))
+            going: list[str] = []
+            created = await self._create_or_adopt(run, job, going)
+            created = created or await self._create_or_adopt(run, build(other), going)
             if created is None:
                 words = f"Jobs {plan.name} and {other} exist and are not this run's; delete one of them."
-                raise NameTakenError(409, words)
+                # Perhaps withdrawn by an earlier process of this operator, which alone knew why.
+                raise NameTakenError(409, admission.name_in_deletion(going) if going else words)
         except ClusterError as problem:
             if not isinstance(problem, ForbiddenError | InvalidObjectError | NameTakenError | SilentError) and (
                 not admission.at_work(str(problem))
@@ -250,8 +253,11 @@ class Reconciler:
         self._cache.job_written(created)
         return None
 
-    async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any]) -> dict[str, Any] | None:
-        """The Job: created now, or ours from before a crash; None if its name is somebody else's."""
+    async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any], going: list[str]) -> dict[str, Any] | None:
+        """The Job: created now, or ours from before a crash; None if its name is somebody else's.
+
+        A name that is taken by a Job in deletion is added to ``going``.
+        """
         try:
             return await self._cluster.create_job(job)
         except ConflictError as problem:
@@ -266,6 +272,8 @@ class Reconciler:
             if self._cache.buried(facts.uid) and (words := alterations.unusable(job, existing)):
                 # Withdrawn a moment ago, and the garbage collector has yet to remove it: the refusal stands.
                 raise InvalidObjectError(422, words) from problem
+            if facts.deleting:
+                going.append(facts.name)
             return None
 
     async def _existing(self, key: Key, name: str) -> dict[str, Any] | None:

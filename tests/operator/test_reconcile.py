@@ -9,9 +9,11 @@ import pytest
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.text.times import timestamp
 from lmft_api.wire.progress import Metric, TrainerStatus
+from lmft_api.wire.run_file import Stage
 from lmft_operator.cluster.client import Cluster
 from lmft_operator.cluster.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError
 from lmft_operator.domain.facts import Key
+from lmft_operator.jobs.manifest import job_name
 from lmft_operator.reconcile import REFUSED_SECONDS, Reconciler
 from lmft_operator.settings import parse
 from lmft_operator.status.progress import ProgressReport
@@ -104,6 +106,8 @@ class Api:
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         self.deleted.append(name)
+        if name in self.stuck:
+            self.stuck[name]["metadata"]["deletionTimestamp"] = timestamp(time.time())
 
     async def patch_status(self, key: Key, version: str, patch: dict[str, Any]) -> dict[str, Any]:
         merged = _merge(self.run["status"], patch)
@@ -235,6 +239,37 @@ async def test_a_withdrawn_job_that_is_slow_to_go_is_not_taken_for_a_strangers()
         message = status.succeeded.message if status.succeeded else ""
         assert "metadata.ownerReferences" in message
     assert (api.created, api.deleted) == (["eli5-1"], ["eli5-1"])
+
+
+@pytest.mark.parametrize(
+    ("going", "words"),
+    [
+        (2, "Jobs eli5-1 and {other} are being deleted; the Job is created once one is gone."),
+        (1, "Job eli5-1 is being deleted; the Job is created once it is gone."),
+    ],
+)
+async def test_after_a_restart_jobs_that_are_being_deleted_need_only_waiting(going: int, words: str) -> None:
+    # given Jobs of both names, withdrawn by an operator that was started again, or the second a stranger's
+    api = Api()
+    api.without_owners = True
+    await api.look()
+    first = api.stuck["eli5-1"]
+    other = job_name("eli5", 1, Stage.ALL, UID)
+    api.stuck[other] = api._named(first, other, "job-2") if going == 2 else api._named({"spec": {}}, other, "stranger")
+    api.cache = Cache()
+    api.start()
+    # when the run is looked at
+    status = await api.look()
+    # then nobody is told to delete anything
+    assert (status.reason, status.attempts) == ("Pending", None)
+    assert status.succeeded is not None
+    assert status.succeeded.message == "The Job cannot be created: " + words.format(other=other)
+    # and once one of them is gone, the Job is created
+    del api.stuck["eli5-1"]
+    api.without_owners = False
+    status = await api.look()
+    assert status.attempts is not None
+    assert api.created == ["eli5-1", "eli5-1"]
 
 
 async def test_a_run_that_makes_no_valid_job_is_deleted_when_its_time_is_over() -> None:

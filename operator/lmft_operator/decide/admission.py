@@ -5,7 +5,7 @@ API server. The HTTP status says little: a webhook chooses its own, and a webhoo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -35,7 +35,8 @@ _LIMIT_RANGE = re.compile(
     r"(?:maximum|minimum) (?P<resource>[a-z-]+) usage per (?:Container|Pod) is \S+|"
     r"(?P<ratio>[a-z-]+) max limit to request ratio"
 )
-_PASSING = ("because it is being terminated", "exist and are not this run's")
+_GOING = "being deleted; the Job is created once"
+_PASSING = ("because it is being terminated", "exist and are not this run's", _GOING)
 """A namespace that is being deleted, and names that are taken: not matters of admission."""
 _FIXED = re.compile(
     r"spec\.(template\.spec\.restartPolicy|podFailurePolicy|podReplacementPolicy|backoffLimit|completions|parallelism"
@@ -81,6 +82,13 @@ def refusal(words: str) -> Refusal:
         )
         return Refusal(Reason.ADMISSION_FAILED, remedy)
     return Refusal(Reason.ADMISSION_FAILED, REASONS[Reason.ADMISSION_FAILED].remedy)
+
+
+def name_in_deletion(names: Sequence[str]) -> str:
+    """What to say when the names of a run's Job are those of Jobs that are being deleted: waiting is enough."""
+    if len(names) == 1:
+        return f"Job {names[0]} is {_GOING} it is gone."
+    return f"Jobs {' and '.join(names)} are {_GOING} one is gone."
 
 
 def changed_by_policies(words: str) -> bool:
