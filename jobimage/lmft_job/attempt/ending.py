@@ -9,6 +9,7 @@ from lmft_api.reasons import ExitCode, Reason
 from lmft_api.text.shown import shown
 from lmft_api.wire.result import Counts, Result
 from lmft_job.attempt.context import RunContext
+from lmft_job.data.tokens.core import panics_explained
 from lmft_job.errors import InvalidError, JobError
 from lmft_job.process.signals import Interrupt, StopNow
 
@@ -37,7 +38,8 @@ class Ending:
 def conclude(run: Callable[[], Result], interrupt: Interrupt) -> Ending:
     """Run, and turn the result or exception into an ending. Bugs print a traceback on stderr."""
     try:
-        return Ending(ExitCode.DONE, run())
+        with panics_explained():
+            return Ending(ExitCode.DONE, run())
     except StopNow as stop:
         return _failed(ExitCode.INTERRUPTED, Reason.INTERRUPTED, str(stop))
     except InvalidError as error:

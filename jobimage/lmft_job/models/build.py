@@ -13,7 +13,7 @@ from lmft_api.tasks import Task
 from lmft_api.text.wording import first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError, JobError
-from lmft_job.models.config import complete_config, excessive_layers, label_settings, require_head
+from lmft_job.models.config import complete_config, label_settings, require_head
 from lmft_job.models.device import host_memory
 from lmft_job.models.next_token import embedding_rows
 from lmft_job.models.padding_row import hold_padding_row
@@ -70,10 +70,7 @@ def load_config(
     """
     extra = label_settings(labels)
     try:
-        config = config_of(folder, field, say, trust_remote_code=trust_remote_code, **extra)
-        if too_deep := list(excessive_layers(config.to_dict(), f"{field}: config.json")):
-            raise InvalidError(too_deep)
-        return config
+        return config_of(folder, field, say, trust_remote_code=trust_remote_code, **extra)
     except JobError:
         raise
     except Exception as error:

@@ -1,7 +1,7 @@
 """Configurations of models: made from a manifest, completed from tokenizer and labels, and their limits."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import transformers
@@ -12,15 +12,13 @@ from lmft_api.tasks import Task
 from lmft_api.text.wording import did_you_mean, first_line
 from lmft_job import tasks
 from lmft_job.errors import InvalidError
+from lmft_job.models.sources.counts import excessive
 from lmft_job.models.tokenizers import id_count
 
 _NO_LIMIT = 10**9
 _WHERE = "spec.model.fromConfig"
 _CLASSES = ("num_labels", "id2label", "label2id")
 _ONE_LABEL = "single_label_classification"
-_LAYERS = re.compile(r"layers?$")
-_MOST_LAYERS = 4096
-"""More layers than any model has: with millions, building the model would not end."""
 _ACTIVATION = re.compile(r"(^|_)(act|activation)(_|$)")
 _WRONG_TYPE = re.compile(
     r"Validation error for field '(?P<field>\w+)'.*?expected (?P<wanted>\w+), got (?P<got>\w+)", re.DOTALL
@@ -69,8 +67,8 @@ def fresh_config(
         raise InvalidError(
             [f"{_WHERE}.model_type: transformers knows no model type {kind!r}{did_you_mean(kind, list(known.keys()))}"]
         )
-    if too_deep := list(excessive_layers(rest, _WHERE)):
-        raise InvalidError(too_deep)
+    if too_many := [f"{_WHERE}.{name}: {words}" for name, words in excessive(rest)]:
+        raise InvalidError(too_many)
     if labelled and (wrong_classes := list(_not_of_the_data(rest))):
         raise InvalidError(wrong_classes)
     try:
@@ -103,15 +101,6 @@ def _not_of_the_data(given: dict[str, Any]) -> Iterator[str]:
             "Regression and several labels for a row are not supported"
         )
     given.pop("problem_type", None)
-
-
-def excessive_layers(settings: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Problems with numbers of layers that no model has, in the configuration's parts too."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from excessive_layers(value, f"{where}.{name}")
-        elif _LAYERS.search(str(name)) and isinstance(value, int | float) and value > _MOST_LAYERS:
-            yield f"{where}.{name}: {value:,} layers are too many; at most {_MOST_LAYERS:,} are supported"
 
 
 def _unknown_activations(given: dict[str, Any], reference: Any, where: str) -> Iterator[str]:

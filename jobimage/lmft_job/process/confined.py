@@ -5,6 +5,7 @@ seconds. Only the forking thread exists in the child, which therefore exits with
 """
 
 import os
+import resource
 import signal
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ import lmft_job
 from lmft_job.process import landlock
 
 PATIENCE_SECONDS = 600.0
+MEMORY = 4 << 30
 _LIBRARIES = (
     "/lib",
     "/lib64",
@@ -40,7 +42,13 @@ class NoAnswerError(Exception):
     """The child neither answered nor ended in time, or was killed."""
 
 
-def run_confined(work: Callable[[], None], source: Path, results: Path, patience: float = PATIENCE_SECONDS) -> bool:
+def run_confined(
+    work: Callable[[], None],
+    source: Path,
+    results: Path,
+    patience: float = PATIENCE_SECONDS,
+    memory: int = MEMORY,
+) -> bool:
     """Run work that may read the source folder and the interpreter's own files, and write to the results folder.
 
     Args:
@@ -48,12 +56,13 @@ def run_confined(work: Callable[[], None], source: Path, results: Path, patience
         source: folder that it may read.
         results: empty folder that it may write to.
         patience: seconds until the child is killed.
+        memory: bytes that it may take beyond what this process holds.
 
     Returns:
         Whether the kernel enforced the restriction to these folders; False without Landlock.
 
     Raises:
-        ConfinedError: the work raised.
+        ConfinedError: the work raised, crashed, or took too much memory.
         NoAnswerError: it took too long, or was killed.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -61,7 +70,7 @@ def run_confined(work: Callable[[], None], source: Path, results: Path, patience
     restricted = landlock.version() > 0
     child = os.fork()
     if child == 0:
-        _be_child(work, source, results)
+        _be_child(work, source, results, memory)
     with _ended(child):
         until = time.monotonic() + patience
         while True:
@@ -77,6 +86,9 @@ def run_confined(work: Callable[[], None], source: Path, results: Path, patience
         words = error.read_text(encoding="utf-8", errors="replace")
         error.unlink()
         raise ConfinedError(words)
+    if -code in (signal.SIGABRT, signal.SIGSEGV):
+        # Rust aborts where it gets no memory.
+        raise ConfinedError(f"reading it ended with signal {-code}, perhaps for want of {memory >> 20:,} MiB of memory")
     if code != 0:
         raise NoAnswerError(f"ended with {'signal' if code < 0 else 'code'} {abs(code)}")
     return restricted
@@ -90,7 +102,7 @@ def readable() -> Sequence[Path]:
     return [*own, *ours, *map(Path, _LIBRARIES)]
 
 
-def _be_child(work: Callable[[], None], source: Path, results: Path) -> None:
+def _be_child(work: Callable[[], None], source: Path, results: Path, memory: int) -> None:
     """Runs the work in the child; never returns."""
     code = 1
     try:
@@ -99,14 +111,29 @@ def _be_child(work: Callable[[], None], source: Path, results: Path) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         # A cache below /tmp, keyed by the path of what is read: it may belong to others, and must not be written.
         os.environ["TIKTOKEN_CACHE_DIR"] = ""
+        _limit_memory(memory)
         landlock.restrict([*readable(), source], [results])
         work()
         code = 0
+    except MemoryError:
+        (results / _ERROR_FILE).write_text(f"it takes more than {memory >> 20:,} MiB of memory", encoding="utf-8")
     except BaseException as error:  # noqa: BLE001 - a panic in Rust is not an Exception; report it and exit
         words = f"{type(error).__name__}: {error}" if not str(error).strip() else str(error)
         (results / _ERROR_FILE).write_text(words[:4000], encoding="utf-8", errors="replace")
     finally:
         os._exit(code)
+
+
+def _limit_memory(more: int) -> None:
+    """Without /proc, as on macOS, there is no limit."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return
+    held = sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = held + more
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 @contextmanager

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 from support.corpora import rows, write_json
 from support.data_helpers import json_data, prepare_toy, write_lines
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
+from lmft_api.reasons import ExitCode, Reason
 from lmft_api.tasks import Task
+from lmft_job.attempt.ending import conclude
 from lmft_job.data.rows import BATCH_ROWS, BlockRows, BlockWriter, narrowest
 from lmft_job.data.sources.splits import hold_out
 from lmft_job.data.tokens.packing import encoded
+from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
+from lmft_job.process.signals import Interrupt
 
 
 def group_texts(texts: list[list[int]], block_size: int) -> list[list[int]]:
@@ -129,6 +135,21 @@ def test_a_stop_that_is_asked_for_ends_tokenising(tmp_path: Path) -> None:
         prepare_toy(json_data(address, textField="answers.text"), tmp_path / "cache", check=stop)
 
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("max_length", [None, 16])
+def test_a_tokenizer_whose_pattern_never_ends_is_told(max_length: int | None) -> None:
+    # given a pattern that backtracks without end, which panics in Rust
+    tokenizer = tokenizers.train(iter([["a b c"]]), 0, Task.CAUSAL_LM)
+    pattern = Split(Regex("(a+)+$"), behavior="isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([pattern, ByteLevel(add_prefix_space=False)])
+    # when a text of it is encoded
+    with pytest.raises(InvalidError, match=r"its tokenizer fails on a text .*; set spec\.model\.tokenizer\.name"):
+        list(encoded(tokenizer, iter([["a" * 300 + "b"]]), lambda: None, max_length))
+    # and a run in which nobody expected it ends with the same words
+    ending = conclude(lambda: tokenizer("a" * 300 + "b"), Interrupt())
+    assert (ending.exit_code, ending.result.reason) == (ExitCode.INVALID, Reason.INVALID_SPEC)
+    assert "its tokenizer fails on a text" in ending.result.message
 
 
 def test_empty_and_null_texts_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_settings_that_tokenizers_take_are_kept_whatever_their_tokens_look_like(
         {"sp_model_kwargs": {"model_file": "/etc/passwd"}},
         {"tokenizer_class": "../../evil"},
         {"tokenizer_class": ["a"]},
+        {"model_max_length": "x"},
+        {"model_max_length": -5},
+        {"max_len": [512]},
         {"sudachi_kwargs": {"sudachi_config_path": "/etc/passwd"}},
         {"mecab_kwargs": {"mecab_option": "-r /etc/passwd"}},
         {"files_loaded": ["/etc/passwd"]},
@@ -227,3 +230,48 @@ def test_an_index_and_its_weights_are_taken_when_weights_are_wanted(tmp_path: Pa
     (folder / "adapter_model.safetensors").write_text("weights")
     found, _ = copied(folder, tmp_path, weights=True)
     assert found == {"model.safetensors.index.json": index, "model-00001.safetensors": "weights", "config.json": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        (
+            "config__json",
+            {"num_hidden_layers": 10**9},
+            "has num_hidden_layers, which is 1,000,000,000, and at most 4,096",
+        ),
+        ("config__json", {"n_layer": 10**6}, "has n_layer, which is 1,000,000"),
+        ("config__json", {"text_config": {"decoder_layers": 5_000}}, "has text_config.decoder_layers, which is 5,000"),
+        ("config__json", {"depths": [2, 2, 10**9]}, "has depths, which is 1,000,000,000"),
+        ("config__json", {"num_local_experts": 10**400}, "which is a number of more than 15 digits"),
+        ("config__json", {"num_labels": 10**9}, "at most 1,000,000 are read"),
+        ("tokenizer_config__json", {"extra_ids": 10**9}, "has extra_ids, which is 1,000,000,000"),
+        ("tokenizer_config__json", {"num_madeup_words": 10**10}, "has num_madeup_words"),
+    ],
+)
+def test_a_count_that_would_be_looped_over_is_refused(name: str, settings: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidError) as refused:
+        copied(folder_of(tmp_path, **{name: settings}), tmp_path)
+    assert said in str(refused.value)
+    assert str(refused.value).startswith(f"{WHERE}: its {name.replace('__', '.')} ")
+
+
+def test_counts_of_published_models_and_other_large_numbers_pass(tmp_path: Path) -> None:
+    settings = {
+        "num_hidden_layers": 1_000, "n_routed_experts": 512, "vocab_size": 10**6, "max_position_embeddings": 10**7,
+        "layer_norm_eps": 1e-5, "num_labels": 100_000, "mlp_layer_type": "x" * 9_000, "rope_theta": 10**9,
+    }  # fmt: skip
+    assert copied(folder_of(tmp_path, config__json=settings), tmp_path)[0] == {"config.json": settings}
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("config__json", 900), ("config__json", 5_000), ("generation_config__json", 900),
+        ("tokenizer_config__json", 5_000), ("special_tokens_map__json", 100_000),
+    ],
+)  # fmt: skip
+def test_settings_that_nest_without_end_are_refused(name: str, levels: int, tmp_path: Path) -> None:
+    deep = '{"chat_template":' * levels + "1" + "}" * levels
+    with pytest.raises(InvalidError, match=r"nests too deep|is not JSON"):
+        copied(folder_of(tmp_path, **{name: deep}), tmp_path)

@@ -82,6 +82,14 @@ def test_what_the_child_raises_is_told_and_one_that_dies_or_hangs_is_given_up(tm
         run_confined(lambda: time.sleep(60), tmp_path, tmp_path, patience=0.2)
 
 
+def test_a_child_that_takes_too_much_memory_is_given_up_and_the_files_are_at_fault(tmp_path: Path) -> None:
+    hoard: list[bytearray] = []
+    with pytest.raises(ConfinedError, match=r"^it takes more than 64 MiB of memory$"):
+        run_confined(lambda: hoard.append(bytearray(1 << 28)), tmp_path, tmp_path, memory=64 << 20)
+    with pytest.raises(ConfinedError, match="signal 6, perhaps for want of 4,096 MiB"):
+        run_confined(os.abort, tmp_path, tmp_path)
+
+
 def test_without_landlock_the_list_alone_guards_and_the_log_says_so(
     secrets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from lmft_job.data.chat.messages.wrong import BadRowError
 from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.chat.template.settled import settle_template, special_tokens, template_of
 from lmft_job.data.chat.template.turns import write
+from lmft_job.data.tokens.core import encode_batch
 
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
 
@@ -49,7 +50,8 @@ def prompt_tokens(chat: ChatTemplate, tokenizer: Any, messages: Sequence[Mapping
         TemplateRefusedError: the template refuses it.
     """
     text = chat.render(messages, prompt=True).text
-    ids: list[int] = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    [encoding] = encode_batch(tokenizer.backend_tokenizer, [text], special=False)
+    ids: list[int] = encoding.ids
     return ids
 
 

@@ -13,6 +13,7 @@ from lmft_job.data.chat.messages.conversations import ASSISTANT, Message
 from lmft_job.data.chat.messages.wrong import BadRowError
 from lmft_job.data.chat.template.turns import Span, WrittenConversation
 from lmft_job.data.rows import Ids
+from lmft_job.data.tokens.core import encode_batch
 
 Trained = npt.NDArray[np.bool_]
 
@@ -56,7 +57,7 @@ def mark(
     core = tokenizer.backend_tokenizer
     core.no_padding()
     core.no_truncation()
-    encoded = core.encode_batch([one.text for one in written], add_special_tokens=False)
+    encoded = encode_batch(core, [one.text for one in written], special=False, offsets=True)
     rows: list[MarkedRow | BadRowError] = []
     for encoding, one, messages in zip(encoded, written, conversations, strict=True):
         ids, offsets = np.array(encoding.ids, np.uint32), np.array(encoding.offsets, np.int64).reshape(-1, 2)
@@ -103,7 +104,7 @@ def _in_pieces(core: Any, one: WrittenConversation) -> tuple[Ids, list[Span] | N
     """The text cut at the answers, each piece as tokens by itself."""
     cuts = [0, *(place for span in one.answers for place in span), len(one.text)]
     pieces = [one.text[start:end] for start, end in itertools.pairwise(cuts)]
-    encoded = core.encode_batch(pieces, add_special_tokens=False)
+    encoded = encode_batch(core, pieces, special=False, offsets=True)
     bounds = np.cumsum([0, *(len(encoding.ids) for encoding in encoded)])
     ids = np.array([token for encoding in encoded for token in encoding.ids], np.uint32)
     places = [(int(bounds[number]), int(bounds[number + 1])) for number in range(1, len(pieces), 2)]

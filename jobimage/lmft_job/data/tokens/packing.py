@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmft_job.data.rows import BlockWriter, Ids
+from lmft_job.data.tokens.core import encode_batch
 from lmft_job.data.tokens.word_table import WordTable
 
 Check = Callable[[], None]
@@ -76,12 +77,12 @@ def _by_core(core: Any, batches: Iterator[list[str]], check: Check) -> Iterator[
     with ThreadPoolExecutor(1, "tokenize") as pool:
         # One batch is encoded (without the GIL) while the ids of the previous one are copied out.
         ahead = next(batches, None)
-        running = pool.submit(core.encode_batch_fast, ahead) if ahead else None
+        running = pool.submit(encode_batch, core, ahead) if ahead else None
         while running is not None:
             check()
             ahead = next(batches, None)
             done = running.result()
-            running = pool.submit(core.encode_batch_fast, ahead) if ahead else None
+            running = pool.submit(encode_batch, core, ahead) if ahead else None
             ids, lengths = _flatten(done)
             yield Encoded(ids, lengths, lengths if limit is None else _uncut(done, lengths, limit, added))
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmft_job.data.rows import Ids
+from lmft_job.data.tokens.core import encode_batch
 
 WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space, for a character class."""
@@ -92,7 +93,7 @@ class WordTable:
 
     def _learn(self) -> None:
         fresh, self._known.fresh = self._known.fresh, []
-        for encoding in self._core.encode_batch_fast(fresh, add_special_tokens=False):
+        for encoding in encode_batch(self._core, fresh, special=False):
             self._ids.fromlist(encoding.ids)
             self._bounds.append(len(self._ids))
 

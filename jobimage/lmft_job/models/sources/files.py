@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft_job.errors import InvalidError
+from lmft_job.models.sources.counts import excessive
 from lmft_job.process.secrets import refuse_private
 
 Say = Callable[[str], None]
@@ -59,6 +60,7 @@ _TOKENIZER_KEYS = frozenset({
     "max_mention_length", "fix_mistral_regex", "split_punct", "lowercase", "fuse_unk", "byte_fallback", "backend",
 })  # fmt: skip
 """Keys of tokenizer_config.json, besides vocabularies and names ending like a token's. None is a path to its class."""
+_LENGTHS = frozenset({"model_max_length", "max_len", "max_length"})
 _INLINE = frozenset({"vocab", "merges", "entity_vocab"})
 _NAMES_A_FILE = re.compile(
     r"vocab|merges|entity_vocab|source_spm|target_spm|rewriting_rules|tags_dict|(.*_)?(file|path|dir)"
@@ -146,6 +148,8 @@ def readable_copy(folder: Path, copy: Path, where: str, say: Say, *, weights: bo
                 shutil.copyfile(path, copy / name)
         except _UnusableError as error:
             problems.append(f"{where}: its {name} {error}")
+        except RecursionError:
+            problems.append(f"{where}: its {name} nests too deep")
         except OSError as error:
             problems.append(f"{where}: its {name} cannot be read ({error.strerror})")
     if problems:
@@ -192,6 +196,7 @@ def _write(path: Path, body: dict[str, Any]) -> None:
 def tokenizer_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
     """The keys of tokenizer_config.json that a tokenizer needs; vocabularies only if they are data."""
     kept: dict[str, Any] = {}
+    seen.refused |= _excessive({key: value for key, value in given.items() if key not in _INLINE})
     for key, value in given.items():
         if value is None:
             continue
@@ -201,7 +206,7 @@ def tokenizer_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
             kept[key] = {name: token for name, token in value.items() if not _NAMES_A_FILE.fullmatch(name)}
         elif key == "added_tokens_decoder" and isinstance(value, dict):
             kept[key] = {index: _token(token) for index, token in value.items()}
-        elif key == "tokenizer_class" and not (isinstance(value, str) and value.isidentifier()):
+        elif (key == "tokenizer_class" and not _is_name(value)) or (key in _LENGTHS and not _is_length(value)):
             seen.dropped.append(key)
         elif key in _TOKENIZER_KEYS or _is_token(key, value):
             kept[key] = value
@@ -236,6 +241,7 @@ def added_tokens(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
 
 def model_settings(given: dict[str, Any], seen: Findings) -> dict[str, Any]:
     """config.json or generation_config.json without keys that lead elsewhere, at every depth."""
+    seen.refused |= _excessive(given)
 
     def kept(key: str, value: Any) -> bool:
         leads_away = bool(_IMPLEMENTATION.fullmatch(key)) and "/" in str(value)
@@ -293,8 +299,20 @@ def _index(body: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "weight_map": names}
 
 
+def _excessive(given: dict[str, Any]) -> dict[str, str]:
+    return {key: f"has {key}, which {words}" for key, words in excessive(given)}
+
+
 def _is_token(key: str, value: Any) -> bool:
     return key.endswith("_token") and isinstance(value, str | dict)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
 
 
 def _token(value: Any) -> Any:

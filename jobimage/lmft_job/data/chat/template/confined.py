@@ -1,7 +1,6 @@
 """Writes conversations with a template in a child process: the template is a program of somebody else."""
 
 import json
-import resource
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,15 +37,14 @@ def write_confined(
     if not conversations:
         return []
     with tempfile.TemporaryDirectory(prefix="template-", dir=scratch) as name:
-        results, most = Path(name), _bytes_held() + _MEMORY
+        results = Path(name)
 
         def work() -> None:
-            _limit_memory(most)
             outcomes = [_outcome(template, conversation, specials) for conversation in conversations]
             (results / _RESULT).write_text(json.dumps(outcomes))
 
         try:
-            run_confined(work, results, results, PATIENCE_SECONDS)
+            run_confined(work, results, results, PATIENCE_SECONDS, _MEMORY)
             found = json.loads((results / _RESULT).read_text())
         except (ConfinedError, NoAnswerError, OSError, ValueError) as error:
             raise InvalidError(
@@ -66,13 +64,3 @@ def _outcome(template: ChatTemplate, conversation: Conversation, specials: Seque
     except BadRowError as error:
         return {"cause": error.cause, "message": str(error)}
     return {"text": written.text, "answers": written.answers}
-
-
-def _bytes_held() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
-
-
-def _limit_memory(most: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
