@@ -13,6 +13,11 @@ e2e: setup ## Tests against a real cluster, with the real images
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart \
 	  tests/cluster/node
 
+.PHONY: network-policies
+network-policies: setup ## The chart's NetworkPolicies, enforced on a local node; builds an enforcer first, minutes once
+	@tests/cluster/local/cluster build network-policies
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/network
+
 # Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… KUBELET_SECONDS=60 S3_SECONDS=30 API_SECONDS=120; LMFT_E2E_KEEP=1
 # leaves the node up.
 CHAOS_OPTIONS := seed:SEED faults:FAULTS runs:RUNS pause:PAUSE steps:STEPS kubelet-seconds:KUBELET_SECONDS \

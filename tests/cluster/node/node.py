@@ -236,8 +236,8 @@ def content_tag(paths: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
-def local_node() -> Node:
-    """Start the local cluster, unless it runs, and give it the images.
+def local_node(targets: Iterable[str] = tuple(SOURCES)) -> Node:
+    """Start the local cluster, unless it runs, and give it the images; those of other targets have a name only.
 
     Raises CalledProcessError, with what was said on stderr, when it does not come up.
     """
@@ -247,7 +247,7 @@ def local_node() -> Node:
     known = subprocess.run([*ctr, "images", "ls", "-q"], capture_output=True, text=True, check=True).stdout.split()
     for target, sources in SOURCES.items():
         tag = images[target] = f"localhost/lmft-{target}:{content_tag(sources)}"
-        if tag in known:
+        if tag in known or target not in targets:
             continue
         if target == "trainer":
             settings = {"Entrypoint": ["python", "/train.py"], "Env": ["DISABLE_KUBEFLOW_INTEGRATION=FALSE"]}

@@ -29,6 +29,7 @@ compile() { # module   in its folder
     # Without a version of its own, an API server built from source calls itself v0.0.0 and refuses to start.
     kubernetes) go build "${flags[@]}" -o "$BIN/" -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES
       -X $version.gitMajor=1 -X $version.gitMinor=$(cut -d. -f2 <<<$KUBERNETES)" tool ;;
+    network-policies) go build "${flags[@]}" -ldflags '-s -w' -o "$BIN/network-policies" . ;;
     *) go build "${flags[@]}" -ldflags '-s -w' -o "$BIN/" tool ;;
   esac
 }

@@ -119,13 +119,34 @@ N
   spawn dns coredns -conf Corefile
 }
 
+# Started by hand: without it the node ignores NetworkPolicies, as bridges do. The first packet of each connection that
+# leaves a pod, for another pod or for the node, waits for a verdict; while nobody gives one, it is dropped.
+run_policies() {
+  local chain
+  command -v iptables >/dev/null || fail "iptables is needed, which sends packets to the enforcer"
+  # A bridge's frames between two pods are packets to iptables only so.
+  sysctl -qw net.bridge.bridge-nf-call-iptables=1 || fail "the kernel has no br_netfilter"
+  for chain in INPUT FORWARD; do
+    iptables -w -C $chain "${to_policies[@]}" 2>/dev/null || iptables -w -I $chain "${to_policies[@]}"
+  done
+  spawn policies network-policies --kubeconfig "$DIR/admin.conf" --node $NODE --queue $POLICY_QUEUE
+}
+
+POLICY_QUEUE=7070
+to_policies=(-i cni0 -m conntrack --ctstate NEW -j NFQUEUE --queue-num $POLICY_QUEUE)
+
+stopped_policies() {
+  local chain
+  for chain in INPUT FORWARD; do iptables -w -D $chain "${to_policies[@]}" 2>/dev/null || true; done
+}
+
 # containerd's own client in the namespace that kubelet uses.
 node_ctr() { ctr --address "$DIR/containerd.sock" --namespace k8s.io "$@"; }
 
 # Containers outlive kubelet and containerd by design, so they are ended one by one, then what is still mounted.
 node_down() {
   local task mount namespace
-  for task in kubelet proxy dns; do stop $task; done
+  for task in policies kubelet proxy dns; do stop $task; done
   if [ -S "$DIR/containerd.sock" ]; then
     # Without it nobody knows which containers there are.
     start containerd

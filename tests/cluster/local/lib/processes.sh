@@ -40,12 +40,15 @@ forget_ended() {
   while name=$(ended) && [ -n "$name" ]; do rm -f "$DIR/run/$name.pid"; done
 }
 
+# `stopped_NAME` removes what goes with a component.
 stop() { # component   SIGTERM, ten seconds, SIGKILL
   local pid tries=100
-  running "$1" || { rm -f "$DIR/run/$1.pid"; return 0; }
-  read -r pid _ <"$DIR/run/$1.pid"
-  kill "$pid"
-  while running "$1" && [ $tries -gt 0 ]; do sleep .1; tries=$((tries - 1)); done
-  running "$1" && kill -9 "$pid" 2>/dev/null
+  if running "$1"; then
+    read -r pid _ <"$DIR/run/$1.pid"
+    kill "$pid"
+    while running "$1" && [ $tries -gt 0 ]; do sleep .1; tries=$((tries - 1)); done
+    running "$1" && kill -9 "$pid" 2>/dev/null
+  fi
   rm -f "$DIR/run/$1.pid"
+  ! declare -F "stopped_$1" >/dev/null || "stopped_$1"
 }
