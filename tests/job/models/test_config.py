@@ -31,7 +31,7 @@ def tokenizer() -> Any:
             {**TINY, "n_layer": 10**8},
             "fromConfig.n_layer: is 100,000,000, and at most 4,096 are read",
         ),
-        ({"model_type": "qwen2", "num_hidden_layers": 10**8}, "fromConfig.num_hidden_layers: 100,000,000 layers are"),
+        ({"model_type": "qwen2", "num_hidden_layers": 10**8}, "fromConfig.num_hidden_layers: is 100,000,000, and"),
         (
             {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10**8}},
             "fromConfig.text_config.num_hidden_layers: is 100,000,000, and at most 4,096 are read",
