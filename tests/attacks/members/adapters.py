@@ -60,7 +60,7 @@ def honest() -> tuple[Any, Path]:
     kind = tasks.of(Task.CAUSAL_LM)
     attach(model, find_targets(model, kind, WANTED, ()), WANTED, Base("base"), auto_class=kind.auto_class, seed=0)
     save_adapter(model, home / "adapter")
-    if not read_stored(home / "adapter", WHERE).continues(WANTED):
+    if not read_stored(home / "adapter", WHERE).continues(WANTED, list):
         raise AssertionError("what is spoilt here would not have been taken anyway")
     restore(model, home / "adapter")
     return model, home / "adapter"
@@ -251,7 +251,7 @@ def taken(spoil: Callable[[Path], None]) -> str | None:
 def _continued(model: Any, folder: Path, before: dict[str, torch.Tensor]) -> str | None:
     try:
         stored = read_stored(folder, WHERE)
-        if not stored.continues(WANTED):
+        if not stored.continues(WANTED, list):
             return _flood(stored.described())
         restore(model, folder)
     except (InvalidError, UnfitAdapterError) as error:
