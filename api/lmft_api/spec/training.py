@@ -126,7 +126,8 @@ class Training(ApiModel):
     """Rows per optimiser step, whatever the number of devices, instead of gradientAccumulationSteps; each pass takes at
     most perDeviceBatchSize of them."""
     parallelism: Parallelism | None = None
-    """DDP keeps a whole model on each device, FSDP divides it; Auto takes DDP where that fits. Default: Auto."""
+    """DDP keeps a whole model on each device. FSDP, which divides it, is not supported yet: a run that asks for it on
+    several devices is refused before it takes a GPU. Auto takes DDP. Default: Auto."""
     warmup_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Share of the steps during which the learning rate rises. Default: 0."""
     scheduler: Scheduler | None = None

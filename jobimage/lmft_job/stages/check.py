@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lmft_api.spec import Parallelism
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import ADAPTER, MANIFEST, MODEL, REPORT, STAGED
 from lmft_api.wire.result import Result
@@ -56,6 +57,7 @@ def check(context: RunContext) -> Start | Result:
     refuse_forbidden_code(context.run, settings)
     if not context.in_pod:
         refuse_several_devices(settings)
+    refuse_divided_model(settings)
     store = context.run_store()
     store.probe_write()
     if done := finished_before(context, store):
@@ -89,6 +91,18 @@ def refuse_several_devices(settings: Settings) -> None:
     ]
     if problems:
         raise InvalidError(problems)
+
+
+def refuse_divided_model(settings: Settings) -> None:
+    """Every device holds the whole model so far.
+
+    Raises:
+        InvalidError: the manifest wants it divided among several.
+    """
+    if settings.training.parallelism == Parallelism.FSDP and settings.nodes * max(1, settings.gpus) > 1:
+        raise InvalidError(
+            ["spec.training.parallelism: FSDP is not supported yet; DDP, and Auto, keep the whole model on each device"]
+        )
 
 
 def finished_before(context: RunContext, store: Store) -> Result | None:

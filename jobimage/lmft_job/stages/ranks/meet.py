@@ -4,7 +4,6 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from lmft_api.spec import Parallelism
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity, claim
@@ -38,10 +37,6 @@ def meet_and_claim(context: RunContext, start: Start, inputs: Ingredients, model
         start = replace(start, rows=step_rows(context, start.began))
     else:
         start = _meet(context, start, inputs, model)
-    if context.settings.training.parallelism == Parallelism.FSDP and not context.world.alone:
-        raise InvalidError(
-            ["spec.training.parallelism: FSDP is not supported yet; DDP, and Auto, keep the whole model on each GPU"]
-        )
     if start.rows is not None:
         plan_step(start.rows, context.settings.training.per_device_batch_size, context.world.size)
     claim(context, start.store, start.began, inputs.data.fingerprint, model, inputs.day, start.rows)
