@@ -10,7 +10,7 @@ from lmft_job.stages.check import refuse_divided_model
 
 def asking(parallelism: str, **resources: int) -> Settings:
     return resolve(
-        LMFineTuneSpec.model_validate(
+        LMFineTuneSpec.parse(
             {
                 "model": {"name": "gpt2"},
                 "dataset": {"builtin": "PythonDocs"},
