@@ -237,6 +237,9 @@ def _step(model: Any, config: Any, plan: Plan, beginning: int) -> Moments:
     """
     vocabulary = 0 if tasks.of(plan.task).has_labels else int(text_part(config).vocab_size)
     in_use = LiveBytes(vocabulary, plan.batch.rows * plan.length)
+    # The first backward pass of a process starts a thread for each GPU, and a fake mode feigns one where there is none:
+    # a process that is forked after that could not train.
+    torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, in_use, _kernels(plan), _one_text_a_row(), torch.random.fork_rng(devices=[]):
         model = _on_a_device(model)

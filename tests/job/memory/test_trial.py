@@ -1,6 +1,8 @@
 """The estimate against training steps that are really executed, counted by torch's own tracker (bench/estimate.py)."""
 
 import importlib.util
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -101,3 +103,20 @@ def test_the_estimate_agrees_with_the_one_figure_measured_on_a_gpu() -> None:
     plan = Plan(Task.CAUSAL_LM, 1024, Batch(16), on_gpu=True, precision=Precision.BF16)
 
     assert Trials(config).moments(plan).peak.total / 2**30 == pytest.approx(22.8, rel=0.05)
+
+
+def test_a_process_that_is_forked_after_an_estimate_can_train() -> None:
+    code = (
+        "import os, sys, torch, transformers\n"
+        "from lmft_api.tasks import Task\n"
+        "from lmft_job.memory.plan import Plan\n"
+        "from lmft_job.memory.trial import Trials\n"
+        "from lmft_job.training.batch import Batch\n"
+        "config = transformers.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)\n"
+        "Trials(config).moments(Plan(Task.CAUSAL_LM, 8, Batch(1)))\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    sys.exit(os.waitpid(child, 0)[1] != 0)\n"
+        "torch.ones(3, requires_grad=True).sum().backward()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
