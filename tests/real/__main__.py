@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from real.models import smollm2
+from real.samples import redactions
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/real"
@@ -39,7 +40,7 @@ def manifest(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run it; 1 if the perplexity did not fall, or the published model does not load or drifts."""
+    """Run it; 1 if perplexity did not fall, the published model does not load or drifts, or a sample is redacted."""
     model = smollm2(CACHE)
     with tempfile.TemporaryDirectory(prefix="lmft-real-") as name:
         folder = Path(name)
@@ -49,7 +50,12 @@ def main() -> int:
         subprocess.run(command, check=True)
         run = folder / "default/runs/real"
         results = json.loads((run / "report.json").read_text())
-        return judge(results, answer(run / "model"))
+        wrong = judge(results, answer(run / "model"))
+    samples, characters, changed = redactions(model)
+    print(f"{samples} samples of {characters:,} characters, of which redaction would change {len(changed)}")
+    for text in changed:
+        print(f"  {text!r}")
+    return int(bool(wrong or changed))
 
 
 def answer(model: Path) -> str:

@@ -1,5 +1,6 @@
 """What a real model says of many subjects, code and credentials among them: text that redaction must leave alone."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ SUBJECTS = (
     "UUIDs, with three examples", "a recipe for bread", "URLs and their parts, with examples", "how SSH keys are made",
     "a Python dictionary of settings for a database", "the prime numbers up to 200", "a short story about a lighthouse",
 )  # fmt: skip
-FORMS = ("Explain {}.", "Write a long example of {}.", "List ten facts about {}.")
-DRAWS, TOKENS = 4, 96
+FORMS = ("Explain {}.", "Write a long example of {}.")
+BATCH, DRAWS, TOKENS = 9, 4, 64
 
 
 def said(model: Path) -> Iterator[str]:
@@ -26,8 +27,9 @@ def said(model: Path) -> Iterator[str]:
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(model).eval()
     torch.manual_seed(0)
-    for form in FORMS:
-        turns = [[{"role": "user", "content": form.format(subject)}] for subject in SUBJECTS]
+    for form, number in itertools.product(FORMS, range(0, len(SUBJECTS), BATCH)):
+        subjects = SUBJECTS[number : number + BATCH]
+        turns = [[{"role": "user", "content": form.format(subject)}] for subject in subjects]
         inputs = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
