@@ -99,7 +99,7 @@ def test_a_killed_rank_ends_all_at_once_and_leaves_no_checkpoint(tmp_path: Path)
     assert manifests(tmp_path) == []
 
 
-def test_a_rank_that_hangs_is_named_with_what_it_was_doing_and_the_stacks_of_all(tmp_path: Path) -> None:
+def test_a_rank_that_hangs_is_named_with_what_it_was_doing(tmp_path: Path) -> None:
     def hang(rank: int) -> None:
         from lmft_job.training.trainer import RecipeTrainer
 
@@ -122,7 +122,7 @@ def test_a_rank_that_hangs_is_named_with_what_it_was_doing_and_the_stacks_of_all
     assert "Seen by rank 1 (pod toy-1, node node-1)" in ends[1][1].message
     assert (ends[0][0], ends[0][1].reason) == (8, "PeersMissing")
     assert "reads_a_dead_disk" in ends[0][1].message
-    assert "stacks of rank 0 (pod toy-0, node node-0)" in attempt.pods[0].log
+    assert "reads_a_dead_disk" in attempt.pods[1].log
     assert manifests(tmp_path) == []
 
 
