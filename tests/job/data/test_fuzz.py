@@ -124,6 +124,12 @@ def arrow(path: Path) -> int | None:
         return None
 
 
+def letters(body: bytes) -> list[list[tuple[float, int, bytes]]]:
+    """Changes of one letter each, within a text."""
+    at = body.index(b"cold")
+    return [[((at + place + 0.5) / len(body), 1, letter.encode())] for place, letter in enumerate("COLD")]
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_a_changed_file_is_read_or_refused_in_words(name: str, tmp_path: Path) -> None:
     kind, body = REAL[name]
@@ -134,7 +140,6 @@ def test_a_changed_file_is_read_or_refused_in_words(name: str, tmp_path: Path) -
         max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
     )
     @given(CHANGES)
-    @example([])
     def look(changes: list[tuple[float, int, bytes]]) -> None:
         nonlocal agreed
         path.write_bytes(changed(body, changes))
@@ -155,9 +160,11 @@ def test_a_changed_file_is_read_or_refused_in_words(name: str, tmp_path: Path) -
             agreed += 1
             assert len(corpus.texts) == rows
 
+    # How many of the drawn changes leave a file that both take depends on what hypothesis draws; of these all do.
+    for changes in ([], *([] if kind == "parquet" else letters(body))):
+        look = example(changes)(look)
     look()
-    # How many of the drawn changes leave a file that both take depends on what hypothesis draws.
-    assert agreed, "the file as it was is taken by both"
+    assert agreed >= (5 if kind != "parquet" else 1), "changes that both take are part of it"
 
 
 def test_unchanged_every_row_is_there(tmp_path: Path) -> None:
