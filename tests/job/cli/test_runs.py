@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from support.kubeconfig import kubeconfig
 from support.report_samples import demo_report
 from typer.testing import CliRunner
 
@@ -56,15 +57,7 @@ def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiS
     monkeypatch.chdir(tmp_path)
     with ApiServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        access = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "team-a"}}],
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-            "users": [{"name": "me", "user": {}}],
-        }
-        (tmp_path / "config").write_text(json.dumps(access))
+        (tmp_path / "config").write_text(kubeconfig(f"http://127.0.0.1:{server.server_port}"))
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
         yield server
         server.shutdown()

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
+from support.kubeconfig import kubeconfig
 from urllib3 import PoolManager
 
 from lmft_job.cli.watch.follow import WatchError, follow
@@ -58,15 +59,7 @@ class Answer(BaseHTTPRequestHandler):
 def api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     with ApiServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        access = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "team-a"}}],
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-            "users": [{"name": "me", "user": {}}],
-        }
-        (tmp_path / "config").write_text(json.dumps(access))
+        (tmp_path / "config").write_text(kubeconfig(f"http://127.0.0.1:{server.server_port}"))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
         yield server
