@@ -10,8 +10,9 @@ cluster-down: ## Stop it and delete its state
 
 .PHONY: e2e
 e2e: setup ## Tests against a real cluster, with the real images
-	$(BIN)/python -m pytest --timeout 1800 tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart \
-	  tests/cluster/node
+	$(BIN)/python -m pytest --timeout 1800 --numprocesses 2 --dist loadfile \
+	  tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/node
 
 .PHONY: network-policies
 network-policies: setup ## The chart's NetworkPolicies, enforced on a local node; builds an enforcer first, minutes once

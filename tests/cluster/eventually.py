@@ -7,8 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """What ``look`` gives once it gives something; the time is for a machine that has other things to do."""
+def eventually(look: Callable[[], T | None], what: str, seconds: float = 180) -> T:
+    """What ``look`` gives once it gives something.
+
+    The time is for a machine that has other things to do, and for controllers whose calls were refused while an API
+    server was away: they double their wait after each, up to a minute.
+    """
     until = time.monotonic() + seconds
     while True:
         if found := look():

@@ -28,10 +28,14 @@ CHART_README = ROOT / "charts/lmfinetune/README.md"
 # In the order in which a newcomer reads them.
 PAGES = (
     ROOT / "README.md",
+    ROOT / "docs/laptop.md",
     ROOT / "docs/install.md",
+    ROOT / "docs/manifest.md",
     ROOT / "docs/data.md",
     ROOT / "docs/your-own-data.md",
     ROOT / "docs/adapters.md",
+    ROOT / "docs/estimate.md",
+    ROOT / "docs/figures.md",
     ROOT / "docs/model-types.md",
     ROOT / "docs/operations.md",
     ROOT / "docs/how-resume-works.md",

@@ -216,8 +216,8 @@ def test_images_that_pages_build_are_targets_of_the_dockerfile() -> None:
     assert named == set(re.findall(r"^FROM base AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
 
-def test_every_example_is_in_the_readmes_table() -> None:
-    listed = re.findall(r"^\| \[([\w.-]+)\]\(examples/([\w.-]+)\)", prose(ROOT / "README.md"), re.MULTILINE)
+def test_every_example_is_in_the_table_of_examples() -> None:
+    listed = re.findall(r"^\| \[([\w.-]+)\]\(\.\./examples/([\w.-]+)\)", prose(ROOT / "docs/manifest.md"), re.MULTILINE)
 
     assert all(text == target for text, target in listed)
     assert {target for _, target in listed} == {path.name for path in (ROOT / "examples").glob("*.yaml")}

@@ -15,12 +15,12 @@ image() { # target tag [context [dockerfile]]
     --file "${4:-$context/Dockerfile}" --target "$1" --tag "$2" "$context"
 }
 
+# Through a pipe: the job's image is gigabytes, and the node holds them twice already (as content and unpacked).
 load() { # tag…
-  local tag archive=$DIR/image.tar
+  local tag
   for tag in "$@"; do
-    bah push "$tag" "docker-archive:$archive:$tag" >/dev/null 2>&1
-    node_ctr images import "$archive" >/dev/null
-    rm -f "$archive"
+    bah push --quiet "$tag" "docker-archive:/dev/stdout:$tag" | node_ctr images import - >/dev/null ||
+      fail "$tag did not reach the node; free in $DIR: $(df -h --output=avail "$DIR" | tail -n 1 | tr -d ' ')"
   done
 }
 
