@@ -1,13 +1,19 @@
 """Suspending, time limits, queues, preparation, refusals, and what a run waits for."""
 
+import json
+import os
+import signal
+import urllib.error
+
 import pytest
 from cluster.eventually import eventually
 from cluster.operator.plane import JOBS, PODS
 from support.results import DONE
 
-from lmft_api.reasons import Reason
+from lmft_api.reasons import ExitCode, Reason
 from lmft_api.status import CheckpointStatus
 from lmft_api.wire.result import Result
+from lmft_api.wire.run_file import RUN_ANNOTATION
 
 GPU = {"resources": {"gpusPerNode": 1}}
 QUEUE = {"podTemplate": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}}
@@ -91,6 +97,88 @@ def test_a_wrong_manifest_fails_in_preparation_for_the_price_of_a_cpu(new_run):
     run.ends(code=3, said=Result(reason=Reason.MODEL_NOT_FOUND, message="No such model."))
     run.wait("ModelNotFound")
     assert len(run.jobs()) == 1
+
+
+CHANGE = {
+    "training": {"epochs": 7},
+    "dataset": {"files": ["s3://corpora/b.txt"], "format": "text", "builtin": None},
+    "output": {"uri": "s3://models/elsewhere"},
+}
+
+
+def of_the_change(job):
+    """Whether a Job's pods are given the spec as CHANGE leaves it."""
+    given = json.loads(job["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION])["spec"]
+    parts = given.get("training"), given["dataset"].get("files"), given["output"]["uri"]
+    return parts == ({"epochs": 7}, ["s3://corpora/b.txt"], "s3://models/elsewhere")
+
+
+def open_attempt(run, stage):
+    """The number of the open attempt of a stage that is made of the changed spec, once the status lists it."""
+
+    def look():
+        jobs = {job["metadata"]["name"] for job in run.jobs() if of_the_change(job)}
+        open_ = (a for a in run.status().get("attempts", []) if "endTime" not in a)
+        return next((a["number"] for a in open_ if a["stage"] == stage and a["job"] in jobs), None)
+
+    return eventually(look, f"an open attempt {stage} of the changed manifest")
+
+
+def trains_as_it_stands_now(run):
+    """What is prepared next is the manifest as it was changed, and that is what trains."""
+    again = open_attempt(run, "Prepare")
+    run.ends(again, said=DONE)
+    trains = open_attempt(run, "Train")
+    assert trains > again
+    settled = run.status()["provenance"]
+    listed = {attempt["number"]: attempt for attempt in run.status()["attempts"]}
+    assert listed[again]["specHash"] == settled["specHash"] != listed[1]["specHash"]
+    # and from here on it is fixed
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        run.change(training={"epochs": 9})
+    run.ends(trains, said=DONE)
+    status = run.wait("Completed")
+    assert status["provenance"]["specHash"] == settled["specHash"]
+    assert [attempt["stage"] for attempt in status["attempts"]].count("Train") == 1
+    assert "failures" not in status
+
+
+def test_a_manifest_that_changes_while_it_is_prepared_is_prepared_again_and_trains_as_it_stands_then(new_run):
+    run = new_run(**GPU)
+    run.runs()
+    run.wait("Preparing")
+    stale = run.job()["metadata"]["name"]
+
+    run.change(**CHANGE)
+
+    eventually(lambda: stale not in [job["metadata"]["name"] for job in run.jobs()], "the stale preparation stopped")
+    trains_as_it_stands_now(run)
+
+
+END_OF_PREPARATION = [
+    {"said": DONE},
+    {
+        "code": ExitCode.ACCELERATOR_MEMORY,
+        "said": Result(reason=Reason.ACCELERATOR_OUT_OF_MEMORY, message="one row needs 90 GiB"),
+    },
+]
+
+
+@pytest.mark.parametrize("end", END_OF_PREPARATION, ids=["prepared", "refused"])
+def test_a_manifest_that_changes_as_its_preparation_ends_is_prepared_again(new_run, operator, end):
+    run = new_run(**GPU)
+    run.runs()
+    run.wait("Preparing")
+
+    # when both are written before the operator has looked at either: it learns of them in any order
+    os.kill(operator.process.pid, signal.SIGSTOP)
+    try:
+        run.change(**CHANGE)
+        run.ends(**end)
+    finally:
+        os.kill(operator.process.pid, signal.SIGCONT)
+
+    trains_as_it_stands_now(run)
 
 
 def test_a_run_starts_from_the_model_of_another_one_when_that_is_done(new_run):
