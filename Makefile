@@ -12,22 +12,27 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.ready: requirements/dev.txt pyproject.toml
+# What training needs; `make demo` takes no more.
+.venv/.job: requirements/job.txt requirements/uv.txt requirements/setup pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or later is needed; set PYTHON to one, as in: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 	  || { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Setting up .venv (torch with its CUDA libraries is about 3 GB; once)"
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" requirements/setup job
+	@touch $@
+
+# The developers' tools beside it, at the same versions of what both need.
+.venv/.ready: .venv/.job requirements/dev.txt
+	@echo "Adding the developers' tools to .venv"
+	@requirements/setup dev
 	@touch $@
 
 .PHONY: setup
 setup: .venv/.ready ## Make the virtual environment
 
 .PHONY: demo
-demo: setup ## Fine-tune on the Python language reference, without any network
+demo: .venv/.job ## Fine-tune on the Python language reference, without any network
 	$(BIN)/python -m lmft_job.cli demo
 
 .PHONY: test
@@ -39,7 +44,8 @@ attacks: setup ## Try hostile input of every kind and print how much of it had a
 	PYTHONPATH=tests $(BIN)/python -m attacks
 
 .PHONY: lint
-lint: setup lint-chart ## Style, types, import contracts, charts
+lint: setup lint-chart ## Style, types, import contracts, charts, locks
+	requirements/lock --check
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
@@ -74,12 +80,7 @@ real: setup ## Fine-tune a pretrained chat model of 135M with LoRA, and load the
 
 .PHONY: lock
 lock: setup ## Pin the newest allowed versions in requirements/
-	@for target in dev operator job; do \
-	  extras="--extra $$target"; constraint="-c requirements/dev.txt"; \
-	  if [ $$target = dev ]; then extras="--extra operator --extra job --extra dev"; constraint=""; fi; \
-	  $(BIN)/python -m piptools compile -q --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-index-url \
-	    --no-emit-trusted-host --no-emit-find-links $$extras $$constraint -o requirements/$$target.txt pyproject.toml; \
-	done
+	@requirements/lock
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches

@@ -125,7 +125,7 @@ def sweep(
     name: Name = None,
 ) -> None:
     """Print a manifest for every combination: lmft sweep M --sweep training.seed=1,2 | kubectl apply -f -."""
-    from lmft_job.cli.sweep.command import print_sweep
+    from lmft_job.cli.sweep.manifests import print_sweep
 
     raise typer.Exit(print_sweep(manifest, _axes(sweep), _wishes(sets, name)))
 

@@ -10,8 +10,7 @@ from lmft_api.schema.rules import amount
 from lmft_api.text.shown import one_line
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
-from lmft_job.cli.manifest import Wishes, read_run, with_output
-from lmft_job.cli.run import NAMESPACE
+from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, with_output
 from lmft_job.errors import JobError
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt

@@ -16,6 +16,8 @@ from lmft_api.manifest.validation import Problem, document_problems, parse_spec
 from lmft_api.spec import LMFineTuneSpec, Output
 from lmft_api.text.shown import one_line
 
+NAMESPACE = "default"
+"""Namespace of the runs of this machine."""
 _UNESCAPED = "/ +,=@~:()" + WILDCARDS
 _PATHS = ("./", "../", "~/", "/")
 

@@ -17,12 +17,11 @@ from lmft_api.wire.layout import REPORT
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import conclude
-from lmft_job.cli.manifest import Wishes, read_run, shown_path, with_output
+from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, shown_path, with_output
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt, replace_process
 from lmft_job.storage import Store
 
-NAMESPACE = "default"
 DEMO = "demo.yaml"
 PROGRAM = "LMFT_PROGRAM"
 """Variable that passes the original command line to the process that replaces this one."""

@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-NOTICEABLE = 2.0
-"""A change of fewer standard errors than this may be chance: one in twenty is larger by chance alone."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,3 @@ def share_error(right: Floats) -> float | None:
         share = (hits + 1) / (rows + 2)
         return math.sqrt(share * (1 - share) / rows)
     return ratio_error(right, np.ones(rows))
-
-
-def may_be_chance(change: float, error: float | None) -> bool:
-    """Whether a change is so small that another sample of held-out data might not show it."""
-    return error is not None and abs(change) < NOTICEABLE * error

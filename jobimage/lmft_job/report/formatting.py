@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from lmft_api.figures import FIGURES, Figure, Scale, known
 from lmft_api.wire.report import EvaluationRow, Report, ResultFigures
-from lmft_job.evaluation.uncertainty import may_be_chance
+from lmft_job.evaluation.chance import may_be_chance
 
 
 def count(number: float) -> str:

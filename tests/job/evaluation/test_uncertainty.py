@@ -8,7 +8,8 @@ import pytest
 from support.report_samples import causal_report, classification_report, demo_report
 
 from lmft_api.wire.report import Report
-from lmft_job.evaluation.uncertainty import Units, may_be_chance, ratio_error, share_error
+from lmft_job.evaluation.chance import may_be_chance
+from lmft_job.evaluation.uncertainty import Units, ratio_error, share_error
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.report.card import render_card
 from lmft_job.report.formatting import Verdict, outcome, verdict

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from lmft_api.figures import FIGURES, Better, Figure, Scale, of_task
 from lmft_api.wire.report import Report
-from lmft_job.evaluation.uncertainty import may_be_chance
+from lmft_job.evaluation.chance import may_be_chance
 
 _OF_DATA = "dataset."
 _UNSET = "–"

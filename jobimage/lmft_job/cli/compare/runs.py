@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from lmft_api.addresses import in_storage
 from lmft_api.wire.layout import REPORT
 from lmft_api.wire.report import Report
-from lmft_job.cli.run import NAMESPACE
+from lmft_job.cli.manifest import NAMESPACE
 from lmft_job.errors import InvalidError
 from lmft_job.storage import open_store
 

@@ -16,7 +16,7 @@ from lmft_api.text.shown import one_line
 from lmft_api.wire.layout import REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_job.cli.compare.runs import RUNS
-from lmft_job.cli.run import NAMESPACE
+from lmft_job.cli.manifest import NAMESPACE
 from lmft_job.report.formatting import shown_within
 
 

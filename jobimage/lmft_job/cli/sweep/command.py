@@ -1,4 +1,4 @@
-"""``lmft run M --sweep …``: the members one after another, in this process; ``lmft sweep`` prints manifests."""
+"""``lmft run M --sweep …``: the members one after another, in this process."""
 
 import gc
 import json
@@ -6,13 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
-from lmft_api.manifest.changes import Change, changed
+from lmft_api.manifest.changes import Change
 from lmft_api.manifest.reader import Document
 from lmft_api.reasons import ExitCode
 from lmft_api.spec import LMFineTuneSpec
@@ -21,9 +19,10 @@ from lmft_api.text.shown import one_line
 from lmft_api.wire.layout import BEFORE, BEFORE_UNITS, REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_api.wire.run_file import spec_hash
-from lmft_job.cli.manifest import Wishes, problems_of, read_one, run_of, shown_path, with_output, words
-from lmft_job.cli.run import NAMESPACE, LocalOptions, run_spec
-from lmft_job.cli.sweep.plan import LABEL, VALUES, Member, baseline_key, members
+from lmft_job.cli.manifest import NAMESPACE, run_of, with_output
+from lmft_job.cli.run import LocalOptions, run_spec
+from lmft_job.cli.sweep.manifests import planned
+from lmft_job.cli.sweep.plan import Member, baseline_key
 from lmft_job.cli.sweep.view import as_plain, render
 from lmft_job.errors import JobError
 from lmft_job.process.signals import Interrupt
@@ -61,7 +60,7 @@ def run_sweep(
 
     The same command resumes a sweep that was stopped. A member that fails does not stop the others.
     """
-    found = _planned(path, axes, options.wishes)
+    found = planned(path, axes, options.wishes)
     if found is None:
         return ExitCode.INVALID
     try:
@@ -129,45 +128,3 @@ def _opened(member: Member, document: Document, output: str | None) -> _Run:
     uri = spec.output.uri if spec.output else None
     store = open_store(uri or "").child(NAMESPACE).child(join_key("runs", member.name))
     return _Run(member, spec, store)
-
-
-def _planned(
-    path: Path, axes: Sequence[Sequence[Change]], wishes: Wishes | None, *, local: bool = True
-) -> list[tuple[str, Member, Document]] | None:
-    """The sweep's name, and every member with its manifest; None if one is not valid, which is reported on stderr."""
-    base = read_one(path, wishes, local=local)
-    if base is None:
-        return None
-    found, wrong = [], False
-    name = base.content["metadata"]["name"]
-    for member in members(name, axes):
-        try:
-            content = changed(base.content, member.changes)
-        except ValueError as error:
-            print(one_line(str(error)), file=sys.stderr)
-            return None
-        content["metadata"]["name"] = member.name
-        document = replace(base, content=content)
-        if problems := problems_of(document):
-            print(words(one_line(f"{shown_path(path)}, {member.title}"), problems), file=sys.stderr)
-            wrong = True
-        found.append((name, member, document))
-    return None if wrong else found
-
-
-def print_sweep(path: Path, axes: Sequence[Sequence[Change]], wishes: Wishes) -> int:
-    """Print a manifest for each member, with a label that they share; returns the exit code."""
-    found = _planned(path, axes, wishes, local=False)
-    if found is None:
-        return ExitCode.INVALID
-    documents = [_labelled(sweep, member, document) for sweep, member, document in found]
-    print(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=110), end="")
-    return ExitCode.DONE
-
-
-def _labelled(sweep: str, member: Member, document: Document) -> dict[str, Any]:
-    content: dict[str, Any] = document.content
-    metadata = content["metadata"]
-    metadata["labels"] = {**(metadata.get("labels") or {}), LABEL: sweep[:63].rstrip("-.")}
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), VALUES: member.title}
-    return {key: value for key, value in content.items() if key != "status"}
