@@ -42,6 +42,21 @@ def training_curve(steps: int, start: float, end: float, *, every: int = 10, see
     return points
 
 
+def stepwise(curve: list[CurvePoint]) -> list[CurvePoint]:
+    """The same with what each step is logged with: a linear warm-up and decay, the gradient's norm, the speed."""
+    last = curve[-1].step
+    return [
+        point.model_copy(
+            update={
+                "learning_rate": 2e-5 * min(point.step / (0.1 * last), (last - point.step) / (0.9 * last)),
+                "gradient_norm": 0.6 + point.loss / 4,
+                "tokens_per_second": 9_240.0 + point.step % 7,
+            }
+        )
+        for point in curve
+    ]
+
+
 def causal_report() -> Report:
     """The tutorial's causal run, on a GPU, once resumed."""
     spec = LMFineTuneSpec(
@@ -157,6 +172,7 @@ def demo_report() -> Report:
             "precision": "FP32",
             "model": ModelSummary(name="gpt2 (from config)", parameters=3_600_000, detail="4 layers"),
             "settings": resolve(spec).flat(),
+            "spec": resolve(spec).named(),
             "training": TrainingFigures(steps=348, total_steps=348, epochs=3.0, tokens_per_second=9_240.0),
             "results": ResultFigures(
                 perplexity=88.3,

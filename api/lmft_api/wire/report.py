@@ -381,9 +381,15 @@ class Report(ReportModel):
 
 
 class CurvePoint(ReportModel):
-    """One logged training loss."""
+    """A training step."""
 
     step: int
     """Optimiser steps done."""
     loss: float
     """Mean training loss since the last log, in nats; NaN is allowed and leaves a gap in the chart."""
+    learning_rate: float | None = None
+    """With which the step was made."""
+    gradient_norm: float | None = None
+    """Before clipping."""
+    tokens_per_second: float | None = None
+    """Smoothed."""

@@ -1,9 +1,14 @@
 """How to load the model, as code to paste."""
 
+import json
 import shlex
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+from lmft_api import API_VERSION, KIND
 from lmft_api.wire.report import Report
 from lmft_job import tasks
 
@@ -50,6 +55,33 @@ def adapter_usage(report: Report, place: str | None = None) -> LoadSnippet:
         f"model = PeftModel.from_pretrained(base, {adapter!r})",
     ]
     return LoadSnippet("\n".join(copy for copy, _ in fetched if copy) or None, "\n".join(lines))
+
+
+def manifest_of(report: Report) -> str | None:
+    """The run as a manifest with every default written out; None for reports of releases that did not keep it."""
+    if not report.spec:
+        return None
+    metadata = {"name": report.name}
+    manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": _quoted(report.spec)}
+    return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _quoted(value: Any) -> Any:
+    """Decimals as text, as manifests want them, except in a model's own configuration."""
+    plain = json.loads(json.dumps(value, default=str))
+    configuration = plain.get("model", {}).get("fromConfig")
+    quoted = _texts(plain)
+    if configuration is not None:
+        quoted["model"]["fromConfig"] = configuration
+    return quoted
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _texts(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_texts(inner) for inner in value]
+    return repr(value) if isinstance(value, float) else value
 
 
 def _local(uri: str, folder: str) -> tuple[str | None, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from lmft_api.figures import EVAL_LOSS, Figure, Scale, known, of_task
-from lmft_api.spec import Adapter, Builtin, Dataset, LMFineTuneSpec, Model, Training
+from lmft_api.spec import Adapter, Builtin, Dataset, LMFineTuneSpec, Model, Training, Weights
 from lmft_api.spec.resolved import resolve
 from lmft_api.wire.report import EvaluationRow, Report
 from lmft_job import tasks
@@ -93,6 +93,8 @@ def _of_change(report: Report) -> list[str]:
             "The change since before training is less than twice its standard error: another choice of the held-out "
             "data might not show it. Hold out more data to see smaller changes."
         )
+    if overfitted := _of_overfitting(report):
+        said.append(overfitted)
     if results.eval_loss_standard_error is not None:
         units = "blocks" if report.dataset.eval_blocks is not None else "rows"
         units = units if report.dataset.conversations is None else "conversations"
@@ -101,6 +103,27 @@ def _of_change(report: Report) -> list[str]:
             f"held out. That of a change compares the same {units} before and after. Other seeds differ by more."
         )
     return said
+
+
+def _of_overfitting(report: Report) -> str:
+    """Whether the held-out loss rose again, by more than the standard error of the last one; empty if not."""
+    rows = [row for row in report.evaluations if math.isfinite(row.eval_loss)]
+    if len(rows) < 2:
+        return ""
+    best, last = min(rows, key=lambda row: row.eval_loss), rows[-1]
+    if last.eval_loss - best.eval_loss <= (last.eval_loss_standard_error or 0.0):
+        return ""
+    rose = (
+        f"The held-out loss was lowest at step {formatting.count(best.step)} ({formatting.figure(best.eval_loss)}) and "
+        f"rose to {formatting.figure(last.eval_loss)} by step {formatting.count(last.step)}: from there on the model "
+        "learned its training data by heart. "
+    )
+    kept = str(report.settings.get("output.weights"))
+    if kept == Weights.BEST:
+        return rose + "The weights of the lowest loss are the ones that were published."
+    return (
+        rose + "Train for fewer epochs, or set output.weights to Best, which publishes the weights of the lowest loss."
+    )
 
 
 def tiles_of(report: Report) -> list[tuple[str, str, str]]:

@@ -132,8 +132,12 @@ class TrainingHistory:
         return metrics_lines(self.losses, self.steps, [row.evaluation() for row in rows])
 
     def curve(self) -> list[CurvePoint]:
-        """The loss of every step."""
-        return [CurvePoint(step=step, loss=loss) for step, loss in enumerate(self.losses, start=1)]
+        """Every step's loss, and what else is known of it."""
+        known = self.steps.by_step()
+        return [
+            CurvePoint.model_validate({**known.get(step, {}), "step": step, "loss": loss})
+            for step, loss in enumerate(self.losses, start=1)
+        ]
 
 
 @dataclass(frozen=True)

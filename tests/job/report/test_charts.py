@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lmft_job.report import charts
+from lmft_job.report.charts import line
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x \x1b[31m{{ 7*7 }} &lt; </style></title></svg>"
 
@@ -16,9 +16,9 @@ def test_thinning_keeps_the_ends_the_extremes_and_the_order() -> None:
     points[4_321] = (4_321.0, 99.0)
     points[777] = (777.0, -99.0)
 
-    kept = charts.thin(points)
+    kept = line.thin(points)
 
-    assert len(kept) <= charts.MAX_POINTS
+    assert len(kept) <= line.MAX_POINTS
     assert kept[0] == points[0]
     assert kept[-1] == points[-1]
     assert {points[4_321], points[777]} <= set(kept)
@@ -30,20 +30,20 @@ def test_thinning_keeps_the_ends_the_extremes_and_the_order() -> None:
 def test_a_running_median_shrugs_off_a_spike_and_keeps_a_gap() -> None:
     points = [(float(x), 1e6 if x == 500 else math.nan if x == 700 else 2.0) for x in range(1_000)]
 
-    smooth = dict(charts.running_median(points, 33))
+    smooth = dict(line.running_median(points, 33))
 
-    assert len(smooth) <= charts.MAX_POINTS
+    assert len(smooth) <= line.MAX_POINTS
     assert {y for y in smooth.values() if math.isfinite(y)} == {2.0}
-    assert charts.running_median(points[:3], 5) == points[:3]
-    assert math.isnan(charts.running_median(points[690:710], 5)[10][1])
+    assert line.running_median(points[:3], 5) == points[:3]
+    assert math.isnan(line.running_median(points[690:710], 5)[10][1])
 
 
 def test_thinning_keeps_gaps() -> None:
     points = [(float(x), math.nan if 5_000 <= x < 5_100 else 1.0) for x in range(10_000)]
 
-    kept = charts.thin(points)
+    kept = line.thin(points)
 
-    assert len(kept) <= charts.MAX_POINTS
+    assert len(kept) <= line.MAX_POINTS
     assert any(math.isnan(y) for _, y in kept)
 
 
@@ -51,10 +51,10 @@ def test_thinning_keeps_gaps() -> None:
 def test_thinning_leaves_short_curves_alone(number: int) -> None:
     points = [(float(x), float(x % 7)) for x in range(number)]
 
-    kept = charts.thin(points)
+    kept = line.thin(points)
 
-    assert len(kept) <= charts.MAX_POINTS
-    assert number > charts.MAX_POINTS or kept == points
+    assert len(kept) <= line.MAX_POINTS
+    assert number > line.MAX_POINTS or kept == points
 
 
 @pytest.mark.parametrize(
@@ -66,27 +66,27 @@ def test_thinning_leaves_short_curves_alone(number: int) -> None:
     ],
 )
 def test_ticks_are_round_and_cover_the_range(low: float, high: float, expected: list[float]) -> None:
-    assert charts.ticks(low, high, 5) == pytest.approx(expected)
+    assert line.ticks(low, high, 5) == pytest.approx(expected)
 
 
 def test_a_range_of_decades_gets_a_log_scale_that_says_so() -> None:
-    wide = [charts.Series("loss", [(0, 0.01), (1, 5_000.0)], "training")]
+    wide = [line.Series("loss", [(0, 0.01), (1, 5_000.0)], "training")]
 
-    drawing = charts.line_chart("c", charts.WIDE, "t", "d", wide)
+    drawing = line.line_chart("c", line.WIDE, "t", "d", wide)
 
     assert "log scale" in drawing
 
 
-@pytest.mark.parametrize("size", [charts.WIDE, charts.NARROW])
+@pytest.mark.parametrize("size", [line.WIDE, line.NARROW])
 @pytest.mark.parametrize(
     "points",
     [[(1.0, 4.2)], [(0.0, 0.0), (1.0, 0.0)], [(1.0, -3.0), (9e6, 1e-9)], [(0.0, 1e-300), (5.0, 1e300)], [(0.0, 3.0)]],
     ids=["one point", "flat zero", "negative", "hundreds of decades", "step zero"],
 )
-def test_every_drawing_stays_inside_its_frame(points: list[tuple[float, float]], size: charts.Size) -> None:
-    marks = [charts.Mark(1.0, "epoch 1", "epoch"), charts.Mark(0.0, "resumed", "resume")]
+def test_every_drawing_stays_inside_its_frame(points: list[tuple[float, float]], size: line.Size) -> None:
+    marks = [line.Mark(1.0, "epoch 1", "epoch"), line.Mark(0.0, "resumed", "resume")]
 
-    drawing = charts.line_chart("c", size, "t", "d", [charts.Series("loss", points, "training", dots=True)], marks)
+    drawing = line.line_chart("c", size, "t", "d", [line.Series("loss", points, "training", dots=True)], marks)
 
     root = ElementTree.fromstring(drawing)  # noqa: S314 - our own drawing
     for element in root.iter():
@@ -98,9 +98,9 @@ def test_every_drawing_stays_inside_its_frame(points: list[tuple[float, float]],
 
 
 def test_texts_in_a_drawing_are_escaped() -> None:
-    series = [charts.Series(HOSTILE.replace("\x1b", ""), [(0, 1.0)], "training", dots=True)]
+    series = [line.Series(HOSTILE.replace("\x1b", ""), [(0, 1.0)], "training", dots=True)]
 
-    drawing = charts.line_chart("c", charts.WIDE, "<b>", "</svg>", series)
+    drawing = line.line_chart("c", line.WIDE, "<b>", "</svg>", series)
 
     root = ElementTree.fromstring(drawing)  # noqa: S314 - our own drawing
     assert root.findtext("title") == "<b>"
@@ -109,4 +109,4 @@ def test_texts_in_a_drawing_are_escaped() -> None:
 
 def test_a_chart_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="finite"):
-        charts.line_chart("c", charts.WIDE, "t", "d", [charts.Series("loss", [(0, math.nan)], "training")])
+        line.line_chart("c", line.WIDE, "t", "d", [line.Series("loss", [(0, math.nan)], "training")])

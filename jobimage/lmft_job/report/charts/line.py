@@ -26,12 +26,28 @@ class Series:
         points: (x, y), x ascending; a non-finite y leaves a gap.
         style: CSS class of the line.
         dots: whether each point is marked and carries its value as a tooltip.
+        errors: standard error of each point, drawn as a bar of one error up and down; None where it is not known.
     """
 
     name: str
     points: Sequence[Point]
     style: str
     dots: bool = False
+    errors: Sequence[float | None] = ()
+
+    def bars(self) -> list[tuple[float, float, float]]:
+        """(x, lower end, upper end) of each error bar."""
+        known = zip(self.points, self.errors, strict=False)
+        return [
+            (x, y - e, y + e)
+            for (x, y), e in known
+            if e is not None and e > 0 and math.isfinite(e) and math.isfinite(y)
+        ]
+
+    def reach(self) -> list[float]:
+        """The values that a chart has to hold."""
+        ends = [end for _, low, high in self.bars() for end in (low, high)]
+        return [y for _, y in self.points if math.isfinite(y)] + ends
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,13 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
             chosen |= {min(finite, key=lambda i: inner[i][1]), max(finite, key=lambda i: inner[i][1])}
         kept += [inner[index] for index in sorted(chosen)]
     return [*kept, points[-1]]
+
+
+def _thinned(series: Series) -> Series:
+    kept = thin(series.points)
+    if len(kept) == len(series.points):
+        return series
+    return Series(series.name, kept, series.style, series.dots)  # bars of so many points would be a blot
 
 
 def running_median(points: Sequence[Point], window: int) -> list[Point]:
@@ -123,7 +146,7 @@ class _Axes:
     """Maps values to pixels."""
 
     def __init__(self, series: Sequence[Series], x_end: float, size: Size) -> None:
-        values = [y for one in series for _, y in one.points if math.isfinite(y)]
+        values = [y for one in series for y in one.reach()]
         low, high = min(values), max(values)
         self.log = low > 0 and high / low >= LOG_SCALE_FROM
         self.y_ticks = log_ticks(low, high) if self.log else ticks(low, high, 5)
@@ -169,7 +192,7 @@ def line_chart(
     """
     if not any(math.isfinite(y) for one in series for _, y in one.points):
         raise ValueError("a chart needs at least one finite value")
-    thinned = [Series(one.name, thin(one.points), one.style, one.dots) for one in series]
+    thinned = [_thinned(one) for one in series]
     x_end = max([x for one in series for x, _ in one.points] + [mark.x for mark in marks])
     axes = _Axes(thinned, x_end, size)
     svg = ElementTree.Element(
@@ -179,6 +202,8 @@ def line_chart(
             "viewBox": f"0 0 {size.width:g} {size.height:g}",
             "role": "img",
             "aria-labelledby": f"{identifier}-{size.name}-title {identifier}-{size.name}-description",
+            # For the page's script, which finds the step below the pointer.
+            "data-plot": f"{axes.left:g} {axes.right:g} {axes.top:g} {axes.bottom:g} {axes.x_end:g}",
         },
     )
     ElementTree.SubElement(svg, "title", {"id": f"{identifier}-{size.name}-title"}).text = title
@@ -228,6 +253,8 @@ def _draw_marks(svg: ElementTree.Element, axes: _Axes, marks: Sequence[Mark]) ->
 
 
 def _draw_series(svg: ElementTree.Element, axes: _Axes, one: Series, percent: bool) -> None:
+    for x, low, high in one.bars():
+        _line(svg, axes.x(x), axes.y(low), axes.x(x), axes.y(high), f"bar {one.style}")
     for stretch in _stretches(one.points):
         if len(stretch) > 1:
             path = "M" + "L".join(f"{axes.x(x):g} {axes.y(y):g}" for x, y in stretch)

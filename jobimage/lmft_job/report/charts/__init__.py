@@ -1,0 +1,1 @@
+"""The curves of a run: which there are, and each as a line chart."""
