@@ -47,7 +47,7 @@ def test_learning_rate_gradient_norm_and_speed_are_folded_away_and_counted_in_re
     assert written.index("<details>") < written.index("Learning rate while training")
     assert "learning rate × 1e-5" in written
     assert rates[348] == "0"
-    assert rates[174] == "1.11e-05"
+    assert rates[174] == "1.1e-05"
 
 
 def test_the_manifest_of_the_page_makes_the_same_run() -> None:
