@@ -18,6 +18,13 @@ _SET_PARENT_DEATH_SIGNAL = 1
 _open: list[TextIO] = []
 
 
+def leave_stacks() -> None:
+    """Write the stacks of this rank's threads into its file, unless they are there already."""
+    for file in _open:
+        if os.fstat(file.fileno()).st_size == 0:
+            faulthandler.dump_traceback(file, all_threads=True)
+
+
 def become_rank(environment: Mapping[str, str]) -> None:
     """From now on this process dies with the one that started it, and can be asked for its stacks.
 

@@ -22,6 +22,7 @@ from lmft_api.wire.versions import NewerFormatError
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import Ending, conclude, with_progress
 from lmft_job.distributed.diagnosis import doing, peers_error, waits_for_others
+from lmft_job.distributed.member import PARENT, leave_stacks
 from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError, NewerReleaseError
 from lmft_job.observers.broadcast import Broadcast
@@ -29,7 +30,7 @@ from lmft_job.observers.console import ConsoleObserver
 from lmft_job.observers.events import Observer
 from lmft_job.observers.reporter import Endpoint, ProgressReporter
 from lmft_job.pod.plan import options_of
-from lmft_job.pod.ranks import CACHE, rank_folder
+from lmft_job.pod.ranks import CACHE, hung_file, rank_folder
 from lmft_job.pod.verdict import RankExit
 from lmft_job.process.grace import end_in_time
 from lmft_job.process.secrets import Scrubber
@@ -37,6 +38,9 @@ from lmft_job.process.signals import Interrupt, replace_process
 
 WAITING_SECONDS = 5.0
 """A rank that its watchdog finds waiting for others ends later than the rank that hangs: that one is to be named."""
+HUNG_SECONDS = 15.0
+"""A rank that hangs waits so long for its pod's first process to end it. When it ends, the others' connections break:
+until then they can be asked for their stacks."""
 
 
 class _TerminationMessage:
@@ -131,6 +135,11 @@ def _context(
     def hung(words: str) -> None:
         end_now(Result(reason=Reason.HUNG, message=words), ExitCode.HUNG)
 
+    def say_hung() -> None:
+        if PARENT in os.environ:
+            hung_file(options.work, world.rank).touch()
+            time.sleep(HUNG_SECONDS)
+
     def restart() -> None:
         replace_process(interrupt, "lmft_job.pod", arguments)
 
@@ -142,7 +151,7 @@ def _context(
         secrets=options.secrets,
         observer=observer,
         scrubber=scrubber,
-        hung=hung if world.alone else lambda words: _hung_among_ranks(words, end_now),
+        hung=hung if world.alone else lambda words: _hung_among_ranks(words, message, say_hung, end_now),
         interrupt=interrupt,
         restart=restart if world.alone else lambda: _leave_to_restart(context, end_now),
         pod=os.environ.get(POD_UID_VARIABLE, ""),
@@ -162,16 +171,22 @@ def _world() -> World:
         raise InvalidError([str(error)]) from error
 
 
-def _hung_among_ranks(words: str, end_now: Callable[[Result, int], None]) -> None:
-    """End a rank that makes no progress: at once if it hangs itself, later if it waits for one that does."""
+def _hung_among_ranks(
+    words: str, message: _TerminationMessage, say_hung: Callable[[], None], end_now: Callable[[Result, int], None]
+) -> None:
+    """End a rank that makes no progress: soon if it hangs itself, later if it waits for one that does."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     what = f"It was in {doing(frame)}"
     if waits_for_others(frame):
         time.sleep(WAITING_SECONDS)
+        leave_stacks()
         end_now(
             Result(reason=Reason.HUNG, message=f"{words}. {what}, where ranks wait for each other"), RankExit.WAITING
         )
-    end_now(Result(reason=Reason.HUNG, message=f"{words}. {what}"), ExitCode.HUNG)
+    result = Result(reason=Reason.HUNG, message=f"{words}. {what}")
+    message.write(result)
+    say_hung()
+    end_now(result, ExitCode.HUNG)
 
 
 def _leave_to_restart(context: RunContext, end_now: Callable[[Result, int], None]) -> None:

@@ -31,6 +31,8 @@ from lmft_job.process.grace import Grace
 from lmft_job.process.signals import Interrupt
 
 _TICK_SECONDS = 0.05
+_STACKS_SECONDS = 5.0
+"""From the news of a hang until the ranks are killed: time to write their stacks."""
 _MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -62,12 +64,15 @@ class Watch:
         self._stop_at: float | None = None
         self._kill_at = math.inf
         self._spoken = self._dumped = self._done = False
+        self._failures: set[int] = set()
 
     def to_the_end(self) -> Outcome:
         """Returns once no rank runs any more."""
         while True:
             for ended in self._ranks.poll():
                 self._ended(ended)
+            for hanging in self._ranks.hanging():
+                self._failed(hanging)
             self._listen()
             if self._interrupt.requested:
                 self._stop("asked to stop: all ranks save and end", tell=True)
@@ -94,6 +99,13 @@ class Watch:
         if ended.code == ExitCode.INTERRUPTED or (self._stop_at is not None and ended.code == -signal.SIGTERM):
             self._stop(f"{place(ended.rank, self._plan)} was stopped: all others are", tell=True)
             return
+        self._failed(ended)
+
+    def _failed(self, ended: Ended) -> None:
+        """Say why a rank ended, or is about to, once; the others end with it."""
+        if ended.rank in self._failures:
+            return
+        self._failures.add(ended.rank)
         cause = tells(ended, self._plan, out_of_memory=self._out_of_memory())
         self._say(cause.words)
         if is_own(ended):
@@ -104,7 +116,8 @@ class Watch:
         if cause.stacks and not self._dumped:
             self._dumped = True
             self._ranks.signal(STACKS_SIGNAL)
-        self._kill_by(self._clock() + (0 if cause.at_once else RANK_FAILED_SECONDS))
+        patience = _STACKS_SECONDS if cause.stacks else RANK_FAILED_SECONDS
+        self._kill_by(self._clock() + (0 if cause.at_once else patience))
 
     def _kill_by(self, moment: float) -> None:
         self._kill_at = min(self._kill_at, moment)

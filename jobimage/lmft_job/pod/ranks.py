@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lmft_api.reasons import ExitCode
 from lmft_api.wire import ranks as wire
 from lmft_api.wire.result import Result, decode
 from lmft_job.distributed.member import PARENT, STACKS
@@ -39,6 +40,11 @@ def result_file(work: Path, rank: int) -> Path:
 def stacks_file(work: Path, rank: int) -> Path:
     """Where a rank writes the stacks of its threads."""
     return rank_folder(work, rank) / "stacks.txt"
+
+
+def hung_file(work: Path, rank: int) -> Path:
+    """Where a rank says that it hangs, once its result is written, while it still runs."""
+    return rank_folder(work, rank) / "hung"
 
 
 def recorder_prefix(work: Path) -> Path:
@@ -91,11 +97,12 @@ class Ranks:
     ) -> None:
         self._plan, self._work = plan, work
         self._ours: set[int] = set()
+        self._hung: set[int] = set()
         self.ended: dict[int, Ended] = {}
         for local in range(plan.per_node):
             folder = rank_folder(work, plan.first_rank + local)
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (result_file, stacks_file):
+            for file in (result_file, stacks_file, hung_file):
                 file(work, plan.first_rank + local).unlink(missing_ok=True)
         self._processes = [
             # A group of its own: a Ctrl-C reaches the pod's first process alone, and a kill the rank's children too.
@@ -115,9 +122,19 @@ class Ranks:
             rank = self._plan.first_rank + local
             if rank not in self.ended and (code := process.poll()) is not None:
                 _signal(process.pid, signal.SIGKILL)  # what the rank had started and left
-                self.ended[rank] = Ended(rank, code, self._result(rank), ours=rank in self._ours)
+                hung = rank in self._hung  # it waited to be killed
+                ours = rank in self._ours and not hung
+                self.ended[rank] = Ended(rank, ExitCode.HUNG if hung else code, self._result(rank), ours=ours)
                 new.append(self.ended[rank])
         return new
+
+    def hanging(self) -> list[Ended]:
+        """Ranks that have said since the last call that they hang, as they will have ended; they still run."""
+        first = self._plan.first_rank
+        running = {first + local for local in range(len(self._processes))} - self.ended.keys() - self._hung
+        new = [rank for rank in sorted(running) if hung_file(self._work, rank).exists()]
+        self._hung |= set(new)
+        return [Ended(rank, ExitCode.HUNG, self._result(rank)) for rank in new]
 
     def signal(self, number: int) -> None:
         """Send a signal to those that run."""

@@ -99,20 +99,29 @@ def test_a_killed_rank_ends_all_at_once_and_leaves_no_checkpoint(tmp_path: Path)
     assert manifests(tmp_path) == []
 
 
-def test_a_rank_that_hangs_is_named_with_what_it_was_doing(tmp_path: Path) -> None:
+def test_a_rank_that_hangs_is_named_with_what_it_was_doing_and_the_stacks_of_all(tmp_path: Path) -> None:
     def hang(rank: int) -> None:
+        from lmft_job.process.watchdog import Watchdog
         from lmft_job.training.trainer import RecipeTrainer
 
-        whole = RecipeTrainer.compute_loss
+        whole, begin = RecipeTrainer.compute_loss, Watchdog.steps_begin
+        watchdogs: list[Any] = []
+
+        def steps_begin(self: Watchdog, where: str) -> None:
+            watchdogs.append(self)
+            begin(self, where)
 
         def reads_a_dead_disk(self: Any, *args: Any, **options: Any) -> Any:
-            while rank == 1 and self.state.global_step == 4:
-                time.sleep(0.1)
+            if self.state.global_step == 4:
+                watchdogs[0]._seconds = 5.0  # not before, when a busy machine may be as slow
+                while rank == 1:
+                    time.sleep(0.1)
             return whole(self, *args, **options)
 
+        Watchdog.steps_begin = steps_begin  # type: ignore[method-assign]
         RecipeTrainer.compute_loss = reads_a_dead_disk  # type: ignore[method-assign]
 
-    attempt = start(tmp_path, hang, watchdogSeconds=20)
+    attempt = start(tmp_path, hang, watchdogSeconds=300)
 
     ends = attempt.end()
 
@@ -122,7 +131,9 @@ def test_a_rank_that_hangs_is_named_with_what_it_was_doing(tmp_path: Path) -> No
     assert "Seen by rank 1 (pod toy-1, node node-1)" in ends[1][1].message
     assert (ends[0][0], ends[0][1].reason) == (8, "PeersMissing")
     assert "reads_a_dead_disk" in ends[0][1].message
-    assert "reads_a_dead_disk" in attempt.pods[1].log
+    assert "stacks of rank 0 (pod toy-0, node node-0)" in attempt.pods[0].log
+    _, _, stacks = attempt.pods[1].log.partition("stacks of rank 1 (pod toy-1, node node-1)")
+    assert "reads_a_dead_disk" in stacks
     assert manifests(tmp_path) == []
 
 
