@@ -14,6 +14,8 @@ from botocore.exceptions import HTTPClientError
 
 _TOO_MANY = 429
 _PASSING = frozenset({_TOO_MANY, 500, 502, 503, 504})
+_FOLDER_LOST, _FOLDER_TRIES = "ExistingObjectIsDirectory", 4
+"""Stores that keep objects as files say so as well where a deletion nearby has removed the folder meanwhile."""
 _FIRST_SECONDS = 0.05
 _FACTOR = 3.0
 _LONGEST_SECONDS = 20.0
@@ -44,13 +46,15 @@ class Patience:
         self, response: Any = None, attempts: int = 1, caught_exception: Exception | None = None, **_: object
     ) -> float | None:
         """Seconds to wait before the next try; None leaves it to botocore. The parameter names are botocore's."""
-        if attempts >= self._most or not self._may_pass(response, caught_exception):
+        if attempts >= self._most or not self._may_pass(response, caught_exception, attempts):
             return None
         longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * _FACTOR ** (attempts - 1))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, no security purpose
 
-    def _may_pass(self, response: Any, caught: Exception | None) -> bool:
+    def _may_pass(self, response: Any, caught: Exception | None, attempts: int) -> bool:
         status = response[0].status_code if response is not None else None
+        if response is not None and (response[1].get("Error") or {}).get("Code") == _FOLDER_LOST:
+            return attempts < _FOLDER_TRIES
         # The standard mode decides by the error's code and does not retry a bare 429, which some services return.
         if status == _TOO_MANY:
             return True

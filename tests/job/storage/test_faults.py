@@ -322,3 +322,13 @@ def test_every_failure_is_one_line(opened: Opener) -> None:
         opened(keys=Keys("nobody", "nothing")).probe_write()
 
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_a_deletion_nearby_has_removed_is_made_again() -> None:
+    patience = Patience(most=10)
+    lost = (SimpleNamespace(status_code=409), {"Error": {"Code": "ExistingObjectIsDirectory"}})
+
+    assert [patience.pause_seconds(lost, attempts) is not None for attempts in (1, 2, 3, 4, 5)] == [True] * 3 + [
+        False
+    ] * 2
+    assert patience.pause_seconds((SimpleNamespace(status_code=409), {"Error": {"Code": "Conflict"}}), 1) is None
