@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from lmft_api.reasons import REASONS, Reason
 from lmft_api.status import Condition
+from lmft_api.text.wording import sentence
 from lmft_operator.decide import admission, scheduling
 from lmft_operator.decide.admission import CANNOT_CREATE_POD
+from lmft_operator.domain import kueue
 from lmft_operator.domain.facts import JobFacts, PodFacts, WarningEvent
 from lmft_operator.domain.plan import PodRequirements
 
@@ -37,6 +39,7 @@ _NO_CONTAINER = {
     "CrashLoopBackOff": "Look at that container: kubectl logs POD -c CONTAINER --previous.",
 }
 """What keeps a container from starting, by its waiting reason, and what to do about it."""
+_QUEUE = "The Job waits, suspended, for its queue to admit it"
 _CREATING = frozenset({"", "ContainerCreating", "PodInitializing"})
 MANAGED = (
     "The Job has no pod: a policy of the cluster has set its spec.managedBy to {}, so that Kubernetes' own controller "
@@ -83,10 +86,16 @@ def explain(
         said: condition of this attempt in the run's status; None where there is none yet.
     """
     if job is not None and job.suspended:
-        return at_creation(number, queued=True)
+        return _in_queue(warnings.get(kueue.workload_of(job)), said)
     if pod is None or pod.gone:
         return _of_job(job, warnings, said) or at_creation(number, queued=False)
     return _of_pod(pod, warnings.get(pod.uid), requirements, said) or at_creation(number, queued=False)
+
+
+def _in_queue(warning: WarningEvent | None, said: Condition | None) -> Wait:
+    if warning is not None and warning.reason == kueue.PENDING:
+        return Wait(Reason.QUEUED, f"{_QUEUE}: {sentence(warning.message)}")
+    return _held(said, (f"{_QUEUE}: ",)) or Wait(Reason.QUEUED, f"{_QUEUE}.")
 
 
 def _of_pod(
@@ -150,5 +159,5 @@ def with_remedy(reason: Reason, words: str) -> str:
 def at_creation(number: int, *, queued: bool) -> Wait:
     """What an attempt's Job waits for while nothing else is known."""
     if queued:
-        return Wait(Reason.QUEUED, "The Job waits, suspended, for its queue to admit it.")
+        return Wait(Reason.QUEUED, f"{_QUEUE}.")
     return Wait(Reason.PENDING, f"Waiting for the pod of attempt {number} to start.")

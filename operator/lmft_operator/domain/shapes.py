@@ -181,8 +181,8 @@ _EVENT = table(
     lastTimestamp=_time,
     eventTime=_time,
     series=table(lastObservedTime=_time),
-    involvedObject=table(uid=_name),
-    regarding=table(uid=_name),
+    involvedObject=table(uid=_name, apiVersion=_name, kind=_name, name=_name),
+    regarding=table(uid=_name, apiVersion=_name, kind=_name, name=_name),
 )
 _RUN = table(apiVersion=_name, kind=_name, unread=text(1024))
 

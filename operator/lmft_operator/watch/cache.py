@@ -17,7 +17,7 @@ from lmft_api.status.reading import read_status
 from lmft_api.text.times import seconds
 from lmft_operator.cluster.errors import RestoredError
 from lmft_operator.decide.waiting import TOLD
-from lmft_operator.domain import shapes
+from lmft_operator.domain import kueue, shapes
 from lmft_operator.domain.facts import (
     JobFacts,
     JsonObject,
@@ -162,12 +162,14 @@ class Cache:
         return key
 
     def warned(self, body: JsonObject) -> Key | None:
-        """Record a Warning Event; only those about our Jobs and Pods are kept."""
+        """Record a Warning Event; only those about our Jobs, their Workloads and Pods are kept."""
         body = shapes.event(body)
         about = body.get("involvedObject") or body.get("regarding") or {}
         uid, namespace = about.get("uid", ""), body["metadata"].get("namespace", "")
+        workload = kueue.about(about.get("kind", ""), about.get("apiVersion", ""), namespace, about.get("name", ""))
+        uid = workload or uid
         # Other Events, such as a node's about DNS, would replace the one that says what a run waits for.
-        if body.get("type") != "Warning" or body.get("reason") not in TOLD:
+        if body.get("type") != "Warning" or body.get("reason") not in ((kueue.PENDING,) if workload else TOLD):
             return None
         when = body.get("lastTimestamp") or (body.get("series") or {}).get("lastObservedTime") or body.get("eventTime")
         now = self._clock()
@@ -208,10 +210,11 @@ class Cache:
         if facts.run_uid in self._keys and self._key_in(facts) is None:
             return None
         children.setdefault(facts.run_uid, {})[facts.uid] = facts
-        self._child_of[facts.uid] = facts.run_uid
-        namespace, warning = self._early.pop(facts.uid, ("", None))
-        if warning is not None and namespace == facts.namespace:
-            self._warnings.setdefault(facts.uid, warning)
+        for uid in kueue.ids(facts):
+            self._child_of[uid] = facts.run_uid
+            namespace, warning = self._early.pop(uid, ("", None))
+            if warning is not None and namespace == facts.namespace:
+                self._warnings.setdefault(uid, warning)
         if before is not None and _alike(before, facts):
             return None
         return self._key_in(facts)
@@ -291,7 +294,7 @@ class Cache:
             if pod.namespace == run.key.namespace and self._owned(run, pod)
         )
         pods = tuple(by_our_clock(pod, now) for pod in pods)
-        uids = [*(job.uid for job in jobs), *(pod.uid for pod in pods)]
+        uids = [*(uid for job in jobs for uid in kueue.ids(job)), *(pod.uid for pod in pods)]
         warnings = {uid: self._warnings[uid] for uid in uids if uid in self._warnings}
         return Observed(run=run, status=read_status(run.status), now=now, jobs=jobs, pods=pods, warnings=warnings)
 
@@ -361,8 +364,10 @@ class Cache:
         self._keys.pop(run_uid, None)
         self.unseen.pop(run_uid, None)
         self._job_names.pop(run_uid, None)
-        for child in (*self._jobs.pop(run_uid, {}), *self._pods.pop(run_uid, {})):
-            self._drop_notes(child)
+        for job in self._jobs.pop(run_uid, {}).values():
+            self._drop_notes(job)
+        for pod in self._pods.pop(run_uid, {}).values():
+            self._drop_notes(pod)
 
     def _drop_child(self, children: dict[str, dict[str, Facts]], facts: Facts) -> None:
         """Remove a Job or a Pod; with the last one, also the run's entry."""
@@ -372,13 +377,14 @@ class Cache:
             children.pop(facts.run_uid, None)
         if facts.run_uid not in self._keys and facts.run_uid not in self._jobs:
             self._job_names.pop(facts.run_uid, None)
-        self._drop_notes(facts.uid)
+        self._drop_notes(facts)
 
-    def _drop_notes(self, uid: str) -> None:
+    def _drop_notes(self, facts: JobFacts | PodFacts) -> None:
         """Remove what is kept about a child besides its facts."""
-        self._child_of.pop(uid, None)
-        self._warnings.pop(uid, None)
-        self.unseen.pop(uid, None)
+        for uid in kueue.ids(facts):
+            self._child_of.pop(uid, None)
+            self._warnings.pop(uid, None)
+            self.unseen.pop(uid, None)
 
 
 def _newer(facts: RunFacts | JobFacts | PodFacts, before: RunFacts | JobFacts | PodFacts) -> bool:

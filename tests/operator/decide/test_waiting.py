@@ -7,6 +7,7 @@ import pytest
 from lmft_api.reasons import Reason
 from lmft_operator.decide.waiting import TOLD
 from lmft_operator.domain.facts import WarningEvent, job_facts
+from lmft_operator.domain.kueue import workload_of
 
 START = 1_800_000_000.0
 
@@ -179,6 +180,26 @@ def test_a_quota_that_stood_in_the_way_before_the_queue_admitted_the_job_anew_is
     world.close_job(started=START + 60)
     world.later(60)
     assert "exceeded quota" not in world.message
+
+
+def test_what_the_queue_lacks_is_said_and_stays_when_its_event_is_gone(World):
+    world = World(podTemplate={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
+    world.step()
+    world.jobs["eli5-1"] = replace(world.jobs["eli5-1"], suspended=True)
+    world.step()
+    assert (world.reason, world.message) == ("Queued", "The Job waits, suspended, for its queue to admit it.")
+    words = (
+        "couldn't assign flavors to pod set main: insufficient unused quota for pods in flavor default, 1 more needed"
+    )
+    workload = workload_of(world.jobs["eli5-1"])
+    world.warnings[workload] = WarningEvent("Pending", words, world.now)
+    for _ in range(2):
+        world.step()
+        assert world.message == f"The Job waits, suspended, for its queue to admit it: {words}."
+        world.warnings.clear()
+    world.jobs["eli5-1"] = replace(world.jobs["eli5-1"], suspended=False, started=world.now)
+    world.run_pod()
+    assert world.reason == "Training"
 
 
 def test_a_message_does_not_change_with_each_pod_that_was_not_made(World):

@@ -142,6 +142,48 @@ def test_a_warning_that_comes_before_its_object_is_kept_for_it(namespace, known)
     assert len(cache._early) == 1000
 
 
+WORKLOAD = "job-r-1-2fd95"
+"""What Kueue 0.17 calls the Workload of Job r-1 with the UID j1."""
+
+
+def of_workload(message: str, *, name: str = WORKLOAD, version: str = "kueue.x-k8s.io/v1beta2", **more: str) -> dict:
+    found = warning(message, "w1", **{"reason": "Pending"} | more)
+    found["involvedObject"] |= {"kind": "Workload", "apiVersion": version, "name": name}
+    return found
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_why_the_queue_holds_a_job_is_said_of_its_workload(early):
+    cache = Cache()
+    if early:
+        cache.warned(of_workload("1 more needed"))
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    assert early or cache.warned(of_workload("1 more needed")) == ("a", "r")
+    assert [found.message for found in cache.observe(("a", "r"), 0.0).warnings.values()] == ["1 more needed"]
+    cache.job_gone(job(3))
+    assert cache.observe(("a", "r"), 0.0).warnings == {}
+    assert cache._warnings == cache._child_of == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "job-r-1-00000"},
+        {"name": ""},
+        {"version": "example.com/v1"},
+        {"reason": "FailedCreate"},
+        {"namespace": "b"},
+    ],
+)
+def test_what_is_said_of_other_workloads_is_not_believed(other):
+    cache = Cache()
+    cache.run_seen(body(1))
+    cache.job_seen(job(2))
+    assert cache.warned(of_workload("1 more needed", **other)) is None
+    assert cache.observe(("a", "r"), 0.0).warnings == {}
+
+
 def changed(body: dict, **metadata: object) -> dict:
     found = deepcopy(body)
     found["metadata"] |= metadata

@@ -105,7 +105,7 @@ async def test_the_first_lists_wait_for_the_watches_but_not_forever(caplog: pyte
     caplog.clear()
     assert [page async for page in fetch("pods")] == [([], "40")]
     await asyncio.wait_for(watches.wait(60.0), 1.0)
-    assert not caplog.text
+    assert "no watch of" not in caplog.text  # other tests' connections may be collected, and asyncio says so
 
 
 def fetch(plural: str) -> AsyncIterator[Any]:
