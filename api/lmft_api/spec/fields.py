@@ -88,7 +88,8 @@ class LMFineTuneSpec(ApiModel):
     pod_template: PodTemplate | None = None
     """Scheduling, image, labels, environment and volumes of the pod."""
     preparation: Preparation | None = None
-    """Auto prepares on a CPU in a Job of its own before a GPU is taken. Default: Auto."""
+    """Auto prepares on a CPU in a Job of its own before a GPU is taken. Default: Auto. With several nodes one pod
+    prepares for all; Inline is heeded there only for an image of your own (podTemplate.image)."""
     resume_from: ResumeFrom | None = None
     """Start from the model, or else the newest checkpoint, of another run in this namespace."""
     suspend: bool | None = None

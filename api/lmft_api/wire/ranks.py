@@ -32,6 +32,9 @@ NODE_NAME_VARIABLE = "LMFT_NODE_NAME"
 RENDEZVOUS_VARIABLE = "LMFT_RENDEZVOUS_SECONDS"
 """Replaces :data:`RENDEZVOUS_SECONDS`."""
 
+TORCHRUN_NODE_RANK = "PET_NODE_RANK"
+"""Number of the pod, as a bare ``torchrun`` reads it."""
+
 DEFAULT_MASTER_PORT = 29500
 RENDEZVOUS_SECONDS = 600.0
 """Seconds from the start of its container for which a pod waits for the others."""
@@ -63,7 +66,7 @@ def torchrun_variables(nodes: int, index: int, per_node: int, address: str, port
     """
     return {
         "PET_NNODES": str(nodes),
-        "PET_NODE_RANK": str(index),
+        TORCHRUN_NODE_RANK: str(index),
         "PET_NPROC_PER_NODE": str(per_node),
         "PET_MASTER_ADDR": address,
         "PET_MASTER_PORT": str(port),

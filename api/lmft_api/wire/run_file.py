@@ -47,7 +47,7 @@ STAGE_LABEL = "lmfinetune.dev/stage"
 NODES_LABEL = "lmfinetune.dev/nodes"
 """Number of pods of an attempt that has several; without it an attempt is one pod."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-"""Kubernetes' label with the number of a pod in an Indexed Job, from 0."""
+"""Kubernetes' label and annotation with the number of a pod in an Indexed Job, from 0."""
 
 
 class Stage(StrEnum):

@@ -196,15 +196,22 @@ def _plan(draft: DecisionDraft, last: Attempt | None, model_uri: str | None) -> 
         last is not None and last.stage == Stage.PREPARE and last.reason == Reason.COMPLETED and not superseded(draft)
     )
     nodes = elastic.next_nodes(draft, last)
-    # Several pods would prepare the same several times: one of them does, whatever the manifest says.
-    separate = draft.spec.preparation == Preparation.SEPARATE or (
-        elastic.wanted(draft) > 1 or trained or (draft.spec.preparation in (None, Preparation.AUTO) and gpus > 0)
+    # Several pods would prepare the same several times: one does it for all. An image with an entry of its own may have
+    # nothing to prepare, and says so.
+    preparation = draft.spec.preparation or Preparation.AUTO
+    inline = preparation == Preparation.INLINE and (elastic.wanted(draft) == 1 or _own_image(draft))
+    separate = (
+        trained or preparation == Preparation.SEPARATE or (not inline and (elastic.wanted(draft) > 1 or gpus > 0))
     )
     stage = Stage.ALL if not separate else Stage.TRAIN if prepared else Stage.PREPARE
     if stage == Stage.PREPARE or (last is not None and _unread(last)):
         gpus, nodes = 0, 1  # nothing to compute: preparing needs no GPU, and a finished run answers from its report
     name = manifest.job_name(seen.run.key.name, number, stage, nodes=nodes)
     return Plan(name, number, stage, gpus, model_uri, nodes)
+
+
+def _own_image(draft: DecisionDraft) -> bool:
+    return draft.spec.pod_template is not None and draft.spec.pod_template.image is not None
 
 
 def _unread(attempt: Attempt) -> bool:

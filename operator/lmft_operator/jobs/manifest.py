@@ -193,7 +193,9 @@ def build(
         "spec": job,
     }
     if plan.nodes > 1:
-        peers.spread(made, plan.name, peers.service_name(run.uid, plan.attempt), plan.nodes)
+        peers.spread(made, plan.name, peers.service_name(run.uid, plan.attempt), plan.nodes, max(1, plan.gpus))
+    elif plan.gpus > 1:
+        peers.meet(made, 1, plan.gpus, "127.0.0.1")
     return made
 
 

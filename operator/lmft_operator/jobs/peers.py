@@ -1,9 +1,11 @@
 """What an attempt of several pods needs beside its Job: names that fit, and a headless Service by which they meet."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from lmft_api.wire import ranks
-from lmft_api.wire.run_file import ATTEMPT_LABEL, NODES_LABEL, RUN_LABEL
+from lmft_api.wire.run_file import ATTEMPT_LABEL, INDEX_LABEL, NODES_LABEL, RUN_LABEL
 
 _PORT = ranks.DEFAULT_MASTER_PORT
 _PORTS = (("rendezvous", _PORT), ("heartbeat", ranks.heartbeat_port(_PORT)), ("probe", ranks.probe_port(_PORT)))
@@ -40,19 +42,35 @@ def service(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def spread(job: dict[str, Any], name: str, service: str, nodes: int) -> None:
+def spread(job: dict[str, Any], name: str, service: str, nodes: int, per_node: int) -> None:
     """Make a Job of one pod one of ``nodes`` pods that find the first of them as ``<job>-0.<service>``."""
     template = job["spec"]["template"]
     job["spec"] |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
     for metadata in (job["metadata"], template["metadata"]):
         metadata["labels"] = metadata["labels"] | {NODES_LABEL: str(nodes)}
     template["spec"]["subdomain"] = service
-    fixed = {ranks.NODES_VARIABLE: nodes, ranks.MASTER_ADDR: f"{name}-0.{service}", ranks.MASTER_PORT: _PORT}
-    fields = {ranks.POD_NAME_VARIABLE: "metadata.name", ranks.NODE_NAME_VARIABLE: "spec.nodeName"}
-    for container in template["spec"]["containers"]:
-        kept = [variable for variable in container["env"] if variable["name"] not in fixed]
+    address = f"{name}-0.{service}"
+    meet(job, nodes, per_node, address)
+    fixed = {ranks.NODES_VARIABLE: nodes, ranks.MASTER_ADDR: address, ranks.MASTER_PORT: _PORT}
+    fields = {
+        ranks.POD_NAME_VARIABLE: "metadata.name",
+        ranks.NODE_NAME_VARIABLE: "spec.nodeName",
+        ranks.TORCHRUN_NODE_RANK: f"metadata.annotations['{INDEX_LABEL}']",
+    }
+    _set(job, fixed, fields)
+
+
+def meet(job: dict[str, Any], nodes: int, per_node: int, address: str) -> None:
+    """Set what a bare ``torchrun train.py`` reads, for an image with an entry of its own; the number of a pod apart."""
+    _set(job, ranks.torchrun_variables(nodes, 0, per_node, address, _PORT))
+
+
+def _set(job: dict[str, Any], values: Mapping[str, object], fields: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Set variables in the place of what a manifest says of them."""
+    for container in job["spec"]["template"]["spec"]["containers"]:
+        kept = [variable for variable in container["env"] if variable["name"] not in {*values, *fields}]
         container["env"] = [
             *kept,
-            *({"name": variable, "value": str(value)} for variable, value in fixed.items()),
+            *({"name": variable, "value": str(value)} for variable, value in values.items()),
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         ]

@@ -250,7 +250,7 @@ def local_node(targets: Iterable[str] = tuple(SOURCES)) -> Node:
         if tag in known or target not in targets:
             continue
         if target == "trainer":
-            settings = {"Entrypoint": ["python", "/train.py"], "Env": ["DISABLE_KUBEFLOW_INTEGRATION=FALSE"]}
+            settings = {"Entrypoint": ["torchrun", "/train.py"], "Env": ["DISABLE_KUBEFLOW_INTEGRATION=FALSE"]}
             add_layer(ctr, images["job"], tag, {"/train.py": ROOT / sources[0] / "train.py"}, settings)
             continue
         context = ROOT / "tests/cluster/node/stub" if target == "stub" else ROOT

@@ -54,10 +54,19 @@ def test_preparation_is_one_pod_on_a_cpu_and_training_several(World):
     assert [(a.nodes, a.gpus_per_node) for a in world.status.attempts] == [(None, None), (4, 2)]
 
 
-def test_a_pod_alone_prepares_whatever_the_manifest_says(World):
-    world = World(resources={"nodes": 2}, preparation="Inline")
+@pytest.mark.parametrize(
+    ("spec", "plan"),
+    [
+        ({}, ("Prepare", 1)),
+        ({"podTemplate": {"image": "own"}}, ("All", 2)),
+        ({"podTemplate": {"image": "own"}, "preparation": "Auto"}, ("Prepare", 1)),
+    ],
+)
+def test_one_pod_prepares_for_several_unless_an_image_of_its_own_has_nothing_to_prepare(World, spec, plan):
+    world = World(resources={"nodes": 2}, **{"preparation": "Inline"} | spec)
+    world.settings = parse("policy: {maxNodes: 2}")
     world.step()
-    assert [(plan.stage.value, plan.nodes) for plan in world.created] == [("Prepare", 1)]
+    assert [(made.stage.value, made.nodes) for made in world.created] == [plan]
 
 
 def test_a_run_on_one_node_is_as_it_was(World):

@@ -110,12 +110,33 @@ def test_the_pods_of_several_nodes_meet_at_a_headless_service_that_is_the_runs_o
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
     env = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert (env["MASTER_ADDR"], env["MASTER_PORT"], env["LMFT_NODES"]) == ("eli5-2-0.lmft-0f1e2d3c-2", "29500", "3")
+    assert {name: value for name, value in env.items() if name.startswith("PET_") and value} == {
+        "PET_NNODES": "3", "PET_NPROC_PER_NODE": "2", "PET_MASTER_ADDR": "eli5-2-0.lmft-0f1e2d3c-2",
+        "PET_MASTER_PORT": "29500",
+    }  # fmt: skip
+    (index,) = (variable["valueFrom"] for variable in container["env"] if variable["name"] == "PET_NODE_RANK")
+    assert index == {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
     run = RunFile.model_validate_json(job["spec"]["template"]["metadata"]["annotations"][RUN_ANNOTATION])
     assert (run.spec.resources.nodes, run.spec.resources.gpus_per_node) == (3, 2), "of this attempt"
 
 
+@pytest.mark.parametrize(
+    ("stage", "gpus", "variables"),
+    [
+        (Stage.TRAIN, 8, {"NNODES": "1", "NPROC_PER_NODE": "8", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}),
+        (Stage.TRAIN, 1, None),
+        (Stage.PREPARE, 0, None),
+    ],
+)
+def test_a_bare_torchrun_starts_a_process_for_each_gpu_of_a_pod(stage, gpus, variables):
+    job = build(PLAIN, parse("{}"), Plan("a-1", 1, stage, gpus))
+    env = {v["name"]: v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    found = {name.removeprefix("PET_"): value for name, value in env.items() if name.startswith("PET_")}
+    assert found == ({} if variables is None else variables | {"MASTER_PORT": "29500"})
+
+
 def test_a_manifest_cannot_change_where_the_pods_meet():
-    env = [{"name": name, "value": "evil"} for name in ("MASTER_ADDR", "MASTER_PORT", "LMFT_NODES")]
+    env = [{"name": name, "value": "evil"} for name in ("MASTER_ADDR", "MASTER_PORT", "LMFT_NODES", "PET_NODE_RANK")]
     spec = PLAIN | {"podTemplate": {"env": env}}
     job = build(spec, parse("policy: {envNames: ['*']}"), Plan("a-1", 1, Stage.TRAIN, 0, nodes=2))
     assert "evil" not in [v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]]

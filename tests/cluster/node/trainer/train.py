@@ -35,4 +35,6 @@ trainer.train()
 loss = trainer.evaluate()["eval_loss"]
 results = {"evalLoss": f"{loss:.4f}", "perplexity": f"{math.exp(loss):.2f}"}
 with open("/dev/termination-log", "w", encoding="utf-8") as file:
-    json.dump({"reason": "Completed", "message": "trained by a plain Trainer", "results": results}, file)
+    json.dump(
+        {"reason": "Completed", "message": f"trained by a world of {trainer.args.world_size}", "results": results}, file
+    )
