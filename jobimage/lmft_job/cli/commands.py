@@ -268,6 +268,25 @@ def watch(
     raise typer.Exit(0 if succeeded else 1)
 
 
+@app.command()
+def ui(
+    place: Annotated[
+        str, typer.Argument(help="Folder or s3:// address that runs were written to (spec.output.uri).")
+    ] = "runs",
+    namespace: runs_commands.Namespace = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Runs of all namespaces.")] = False,
+    context: runs_commands.Context = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1. Default: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
+) -> None:
+    """Show runs in a browser: a list, each run while it trains and after, and comparisons. Read-only, here alone."""
+    from lmft_job.cli.ui.command import serve_cluster, serve_place
+
+    if namespace or everywhere or context:
+        raise typer.Exit(serve_cluster(namespace, context, port, everywhere=everywhere, browser=browser))
+    raise typer.Exit(serve_place(place, port, browser=browser))
+
+
 for _command in (
     runs_commands.ls,
     runs_commands.logs,

@@ -48,7 +48,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         # Text written by a person or a model may contain characters that HTML forbids.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
-    style, script = _own("report.css"), _own("report.js")
+    style, script = own_file("report.css"), own_file("report.js")
     settings = tables.settings_rows(report)
     page = environment.get_template(
         "report.html.j2"
@@ -57,8 +57,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         words=formatting,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'",
+        policy=policy(style, script, "form-action 'none'"),
         task=tasks.of(report.task),
         outcome=formatting.outcome(report),
         verdict=formatting.verdict(report.results),
@@ -85,8 +84,14 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
     return page.encode("utf-8", errors="replace")
 
 
-def _own(name: str) -> str:
+def own_file(name: str) -> str:
+    """The text of one of the page's own files."""
     return resources.files("lmft_job.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def policy(style: str, script: str, forms: str) -> str:
+    """The content security policy of a page with this style and this script, and no others."""
+    return f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; {forms}"
 
 
 def _hash(text: str) -> str:

@@ -38,20 +38,35 @@ class Chart:
 def curves(report: Report, curve: Sequence[CurvePoint]) -> list[Chart]:
     """The charts that there is something to draw for; those that are folded away come last."""
     marks = _marks(report)
+    evaluated = _evaluation_points(report, EVAL_LOSS)
     own = [kind for kind in FIGURES if kind != EVAL_LOSS and kind.function_of is None]
-    drawn = [_losses(report, curve, marks), *(_of_figure(kind, report, marks) for kind in own)]
-    steps = [
+    drawn = [_losses(curve, marks, *evaluated), *(_of_figure(kind, report, marks) for kind in own)]
+    return [chart for chart in drawn if chart is not None] + _of_each_step(curve, marks)
+
+
+def curves_of_training(curve: Sequence[CurvePoint]) -> list[Chart]:
+    """The same of a run that still trains."""
+    losses = _losses(curve, [])
+    return ([] if losses is None else [losses]) + _of_each_step(curve, [])
+
+
+def _of_each_step(curve: Sequence[CurvePoint], marks: list[line.Mark]) -> list[Chart]:
+    drawn = [
         _of_steps("learning-rate", "Learning rate", [(p.step, p.learning_rate) for p in curve], marks),
         _of_steps("gradient-norm", "Gradient norm", [(p.step, p.gradient_norm) for p in curve], marks),
         _of_steps("speed", "Tokens per second", [(p.step, p.tokens_per_second) for p in curve], marks),
     ]
-    return [chart for chart in drawn + steps if chart is not None]
+    return [chart for chart in drawn if chart is not None]
 
 
-def _losses(report: Report, curve: Sequence[CurvePoint], marks: list[line.Mark]) -> Chart | None:
+def _losses(
+    curve: Sequence[CurvePoint],
+    marks: list[line.Mark],
+    evaluated: Sequence[line.Point] = (),
+    errors: Sequence[float | None] = (),
+) -> Chart | None:
     """Training loss and held-out loss."""
     training = [(float(point.step), point.loss) for point in curve]
-    evaluated, errors = _evaluation_points(report, EVAL_LOSS)
     series = [line.Series("training loss", training, "training")] if training else []
     if len(training) >= SMOOTH_FROM:
         window = max(5, len(training) // 30)
