@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.api_double import ended, resource, serving
 from support.report_samples import demo_report
 from typer.testing import CliRunner
 
 from lmft_api.wire.layout import METRICS, REPORT, RUN_MARKER
 from lmft_job.cli import commands
 from lmft_job.cli.ui.server import COOKIE, Server
-from lmft_job.cli.ui.source import StoredRuns, curve_of
+from lmft_job.cli.ui.source import ClusterRuns, StoredRuns, curve_of
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x \x1b[31m{{ 7*7 }}"
 STEP = {"step": 1, "epoch": 0.1, "loss": 7.5, "learningRate": 2e-5, "gradientNorm": 1.25, "tokensPerSecond": 900.0}
@@ -189,6 +190,33 @@ def test_a_storage_that_fails_is_told_in_words(tmp_path: Path) -> None:
 
     assert status == 502
     assert "the bucket does not exist" in text
+
+
+def test_runs_of_a_cluster_show_their_status_and_no_file_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    own = f"{(folder / 'default/runs/quickstart').as_uri()}/report.html"
+    samples = [{"prompt": HOSTILE, "before": "a", "after": HOSTILE}]
+    done = ended(True, "Completed", results={"perplexity": "49.61", "reportURI": own, "samples": samples})
+    with serving(tmp_path, monkeypatch) as api:
+        api.objects["/apis/lmfinetune.dev/v1alpha1/lmfinetunes"] = {"items": [resource("eli5", done), resource("new")]}
+        api.objects["/apis/lmfinetune.dev/v1alpha1/namespaces/team-a/lmfinetunes/eli5"] = resource("eli5", done)
+        with Server(ClusterRuns(None, None, everywhere=True)) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            listed, run = ask(server, "/")[2], ask(server, "/run/team-a/eli5")[2]
+            missing = ask(server, "/run/team-a/none")
+            server.shutdown()
+
+    assert 'href="/run/team-a/eli5"' in listed
+    assert "perplexity 49.61" in listed
+    assert "Pending" in listed
+    assert "49.61" in run
+    assert "what it says" in run
+    assert "on a volume of the cluster" in run
+    assert "7,912" not in run  # of the report at that path of this machine
+    assert "alert(1)</script>" not in run
+    assert missing[0] == 502
+    assert "there is no LMFineTune none in namespace team-a" in missing[2]
 
 
 def test_lines_of_metrics_that_cannot_be_read_are_passed_over() -> None:

@@ -53,13 +53,18 @@ def local_rows() -> list[Row]:
         except (OSError, ValidationError):
             rows.append(Row(NAMESPACE, run.name, "", "Unreadable", "", ""))
             continue
-        figures = [
-            f"{kind.word} {shown_within(kind, value, None)}"
-            for kind in FIGURES
-            if kind != EVAL_LOSS and (value := getattr(report.results, kind.name, None)) is not None
-        ]
-        rows.append(Row(NAMESPACE, report.name, report.model.name, "Completed", "100%", ", ".join(figures[:1])))
+        rows.append(finished_row(NAMESPACE, report.name, report))
     return rows
+
+
+def finished_row(namespace: str, name: str, report: Report) -> Row:
+    """The row of a run whose report there is."""
+    figures = [
+        f"{kind.word} {shown_within(kind, value, None)}"
+        for kind in FIGURES
+        if kind != EVAL_LOSS and (value := getattr(report.results, kind.name, None)) is not None
+    ]
+    return Row(namespace, name, report.model.name, "Completed", "100%", ", ".join(figures[:1]))
 
 
 def cluster_rows(runs: Sequence[dict[str, Any]]) -> list[Row]:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from lmft_api.figures import EVAL_LOSS, FIGURES, known
+from lmft_api.figures import known
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.wire.layout import METRICS, PAGE, REPORT, RUN_MARKER
 from lmft_api.wire.report import CurvePoint, Report
-from lmft_job.cli.runs.listing import Row, cluster_rows, status_of
+from lmft_job.cli.runs.listing import Row, cluster_rows, finished_row, status_of
 from lmft_job.errors import JobError
-from lmft_job.report.formatting import shown_within
 from lmft_job.storage import Store, open_store
 
 if TYPE_CHECKING:
@@ -93,12 +92,7 @@ class StoredRuns:
             report = Report.from_json(data)
         except ValidationError:
             return Run(Row(namespace, name, "", "Unreadable", "", ""), remark=f"{REPORT} is not a report of a run.")
-        figures = [
-            f"{kind.word} {shown_within(kind, value, None)}"
-            for kind in FIGURES
-            if kind != EVAL_LOSS and (value := getattr(report.results, kind.name, None)) is not None
-        ]
-        return Run(Row(namespace, name, report.model.name, "Completed", "100%", ", ".join(figures[:1])), report)
+        return Run(finished_row(namespace, name, report), report)
 
 
 class ClusterRuns:
@@ -128,6 +122,8 @@ class ClusterRuns:
         address = status.results.report_uri if status.results else None
         if address is None:
             return Run(row, status=status)
+        if not address.startswith("s3://"):  # a path of the pod's: here it would be some other file
+            return Run(row, status=status, remark=f"The report is at {address}, on a volume of the cluster.")
         try:
             folder = open_store(address.removesuffix(f"/{PAGE}"))
             data = folder.get_bytes(REPORT)
