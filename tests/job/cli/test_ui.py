@@ -74,8 +74,11 @@ def ask(
 def test_the_token_of_the_address_becomes_a_cookie_that_other_sites_do_not_send(server: Server) -> None:
     status, headers, _ = ask(server, server.address.partition(str(server.server_port))[2], cookie="")
 
-    assert status == 303
+    deep = ask(server, f"//evil.example/run?token={server.token}", cookie="")
+
+    assert status == deep[0] == 303
     assert headers["Location"] == "/"
+    assert deep[1]["Location"] == "/evil.example/run"
     assert headers["Set-Cookie"] == f"{COOKIE}={server.token}; HttpOnly; SameSite=Strict; Path=/"
     assert server.server_address[0] == "127.0.0.1"
 

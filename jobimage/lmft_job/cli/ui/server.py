@@ -67,7 +67,7 @@ class _Answer(BaseHTTPRequestHandler):
         if self._is_token(query.get("token", [""])[0]):
             # The token leaves the address bar, and with it the history and what is copied from there.
             self.send_response(HTTPStatus.SEE_OTHER)
-            self.send_header("Location", "/")
+            self.send_header("Location", "/" + address.path.lstrip("/"))  # two slashes would name another host
             self.send_header("Set-Cookie", f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/")
             self.send_header("Content-Length", "0")
             return self.end_headers()

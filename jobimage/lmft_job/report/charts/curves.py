@@ -53,7 +53,7 @@ def curves_of_training(curve: Sequence[CurvePoint]) -> list[Chart]:
 def _of_each_step(curve: Sequence[CurvePoint], marks: list[line.Mark]) -> list[Chart]:
     drawn = [
         _of_steps("learning-rate", "Learning rate", [(p.step, p.learning_rate) for p in curve], marks),
-        _of_steps("gradient-norm", "Gradient norm", [(p.step, p.gradient_norm) for p in curve], marks),
+        _of_steps("gradient-norm", "Gradient norm", [(p.step, p.gradient_norm) for p in curve], marks, linear=False),
         _of_steps("speed", "Tokens per second", [(p.step, p.tokens_per_second) for p in curve], marks),
     ]
     return [chart for chart in drawn if chart is not None]
@@ -98,7 +98,12 @@ def _of_figure(kind: Figure, report: Report, marks: list[line.Mark]) -> Chart | 
 
 
 def _of_steps(
-    identifier: str, title: str, values: Sequence[tuple[int, float | None]], marks: list[line.Mark]
+    identifier: str,
+    title: str,
+    values: Sequence[tuple[int, float | None]],
+    marks: list[line.Mark],
+    *,
+    linear: bool = True,
 ) -> Chart | None:
     """Something of each step beside its loss; its axis counts thousands, or a power of ten, of what is far from 1."""
     points = [(float(step), math.nan if value is None else value) for step, value in values]
@@ -113,7 +118,9 @@ def _of_steps(
 
     series = [line.Series(word, scaled, "training")]
     described = [_describe(title, scaled, show)]
-    chart = _chart(identifier, f"{title} while training", described, series, marks, y_label=word + unit, show=show)
+    chart = _chart(
+        identifier, f"{title} while training", described, series, marks, y_label=word + unit, show=show, linear=linear
+    )
     return None if chart is None else replace(chart, aside=True)
 
 
@@ -128,13 +135,16 @@ def _chart(
     y_label: str = "loss",
     percent: bool = False,
     show: Callable[[float], str] = formatting.figure,
+    linear: bool = False,
 ) -> Chart | None:
     """None if no series has a finite value."""
     if not any(math.isfinite(y) for one in series for _, y in one.points):
         return None
     description = " ".join(part for part in [*described, _describe_marks(marks)] if part)
     drawings = [
-        line.line_chart(identifier, size, title, description, series, marks, y_label=y_label, percent=percent)
+        line.line_chart(
+            identifier, size, title, description, series, marks, y_label=y_label, percent=percent, linear=linear
+        )
         for size in (line.WIDE, line.NARROW)
     ]
     # The XML writer has escaped the drawings; only control characters remain to be removed.

@@ -145,10 +145,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 class _Axes:
     """Maps values to pixels."""
 
-    def __init__(self, series: Sequence[Series], x_end: float, size: Size) -> None:
+    def __init__(self, series: Sequence[Series], x_end: float, size: Size, *, linear: bool = False) -> None:
         values = [y for one in series for y in one.reach()]
         low, high = min(values), max(values)
-        self.log = low > 0 and high / low >= LOG_SCALE_FROM
+        self.log = not linear and low > 0 and high / low >= LOG_SCALE_FROM
         self.y_ticks = log_ticks(low, high) if self.log else ticks(low, high, 5)
         self.x_end = max(1.0, x_end)
         self.x_ticks = [x for x in ticks(0, self.x_end, 8 if size.width > 500 else 4) if 0 <= x <= self.x_end]
@@ -180,12 +180,14 @@ def line_chart(
     x_label: str = "step",
     y_label: str = "loss",
     percent: bool = False,
+    linear: bool = False,
 ) -> str:
     """An ``<svg>`` element as text; every text in it is escaped.
 
     Args:
         identifier: unique in the page; prefix of the ids of title and description, for screen readers.
         percent: whether values are shares of 0 to 1, shown as percentages.
+        linear: no logarithmic axis, however far the values are apart.
 
     Raises:
         ValueError: no series has a finite value.
@@ -194,7 +196,7 @@ def line_chart(
         raise ValueError("a chart needs at least one finite value")
     thinned = [_thinned(one) for one in series]
     x_end = max([x for one in series for x, _ in one.points] + [mark.x for mark in marks])
-    axes = _Axes(thinned, x_end, size)
+    axes = _Axes(thinned, x_end, size, linear=linear)
     svg = ElementTree.Element(
         "svg",
         {
