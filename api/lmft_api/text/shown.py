@@ -1,6 +1,9 @@
 """Makes untrusted text safe to show: in a terminal, in a log, in a status that somebody prints."""
 
+import json
+import math
 import re
+from typing import Any
 
 from lmft_api.text.wording import shorten
 
@@ -23,6 +26,23 @@ def shown(text: str) -> str:
     commands to it and others, anywhere in a line. A space inserted into them keeps them readable.
     """
     return _COMMAND.sub("# ", _LINE_COMMAND.sub(r"\1: ", printable(text.replace("\r\n", "\n").replace("\r", "\n"))))
+
+
+def json_text(value: Any) -> str:
+    """Plain data as JSON for standard output: the same value to a reader, and commands to nobody who prints it.
+
+    Characters that command a terminal or a CI runner are escaped. JSON has no NaN and no infinity; they become null.
+    """
+    text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return _COMMAND.sub(r"\\u0023", _COMMANDS.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def one_line(text: str, limit: int | None = None) -> str:

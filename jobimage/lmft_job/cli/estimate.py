@@ -1,13 +1,12 @@
 """``lmft estimate``: what a run will take, before it takes it."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from lmft_api.reasons import ExitCode
 from lmft_api.schema.rules import amount
-from lmft_api.text.shown import one_line
+from lmft_api.text.shown import json_text, one_line, shown
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, with_output
@@ -71,7 +70,7 @@ def _print(context: RunContext, memory: int | None, as_json: bool) -> int:
         print(f"this model cannot be estimated: {one_line(str(error))}", file=sys.stderr)
         return ExitCode.INVALID
     if as_json:
-        print(json.dumps(as_plain(context.run.name, outlook), indent=1))
+        print(json_text(as_plain(context.run.name, outlook)))
     else:
-        print("\n".join(lines(context.run.name, outlook)))
+        print(shown("\n".join(lines(context.run.name, outlook))))
     return ExitCode.ACCELERATOR_MEMORY if outlook.refusal else ExitCode.DONE

@@ -161,7 +161,7 @@ def problems_of(document: Document) -> list[Problem]:
 
 def shown_path(path: Path) -> str:
     """The file, for people."""
-    return "standard input" if path == STDIN else str(path)
+    return "standard input" if path == STDIN else one_line(str(path))
 
 
 def title_of(path: Path, document: Document, alone: bool) -> str:

@@ -1,6 +1,5 @@
 """``lmft preview`` and ``lmft validate --data``: the data as the model would see it, without weights and training."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from lmft_api.reasons import ExitCode
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import Settings, resolve
-from lmft_api.text.shown import one_line, shown
+from lmft_api.text.shown import json_text, one_line, shown
 from lmft_api.wire.report import RowSegment
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.cli.manifest import Wishes, read_run, shown_path
@@ -115,7 +114,7 @@ def _print_json(data: Prepared, rows: int) -> None:
     ]
     figures = {to_camel(name): value for name, value in data.figures.model_dump(mode="json").items()}
     remarks = list(data_remarks(data.figures))
-    print(json.dumps({"rows": shown_rows, "data": figures, "remarks": remarks}, indent=1, ensure_ascii=False))
+    print(json_text({"rows": shown_rows, "data": figures, "remarks": remarks}))
 
 
 def row_segments(data: Prepared, number: int) -> Iterator[RowSegment]:
@@ -152,4 +151,4 @@ def _print_numbers(data: Prepared) -> None:
             label = f"≤ {count(longest)}" if longest is not None else f"> {count(chats.max_length)}"
             print(f"{label:>10} tokens  {'█' * round(_BAR * rows / max(1, most))} {count(rows)}")
     for remark in data_remarks(figures):
-        print(remark)
+        print(one_line(remark))

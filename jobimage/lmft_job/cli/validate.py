@@ -1,6 +1,5 @@
 """``lmft validate``: every problem of every document, in columns. Imports no training library."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from lmft_api.manifest.reader import Document, read_documents
 from lmft_api.manifest.validation import Problem, parse_spec
 from lmft_api.reasons import ExitCode
 from lmft_api.spec.resolved import resolve
+from lmft_api.text.shown import json_text, one_line
 from lmft_job import tasks
 from lmft_job.adapters.serving import serving_notes
 from lmft_job.cli.manifest import (
@@ -41,7 +41,7 @@ class _Verdict:
         if self.document is None:
             return f"{self.title}: {self.problems[0]}"
         verdict = words(self.title, self.problems) if self.problems else f"{self.title}: valid"
-        return "\n".join([verdict, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([verdict, *(f"  note: {one_line(note)}" for note in self.notes)])
 
     def to_json(self) -> dict[str, Any]:
         problems = [{"line": each.line, "path": each.path, "message": each.message} for each in self.problems]
@@ -53,7 +53,7 @@ def report_problems(paths: Iterable[Path], *, as_json: bool = False) -> int:
     """Print the problems, or that there are none; returns the exit code."""
     verdicts = [verdict for path in paths for verdict in _verdicts(path)]
     if as_json:
-        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False))
+        print(json_text([verdict.to_json() for verdict in verdicts]))
     else:
         for verdict in verdicts:
             print(verdict.words())

@@ -4,11 +4,17 @@ The effect would be a command that is still one.
 """
 
 import io
+import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
+from pathlib import Path
 
 from attacks.registry import Attack
-from lmft_api.text.shown import one_line, shown
+from lmft_api.text.shown import json_text, one_line, shown
+from lmft_job.cli.validate import report_problems
 from lmft_job.process.secrets import Scrubber
 
 COMMANDS = [
@@ -35,7 +41,39 @@ def logged(text: str) -> str:
     return out.getvalue()
 
 
-SHOWN: dict[str, Callable[[str], str]] = {"in a text": shown, "in a line": one_line, "in a pod's log": logged}
+def printed(text: str) -> str:
+    """JSON for scripts, which reads as what it was."""
+    said = json_text({text: [text, float("nan")]})
+    assert json.loads(said) == {text: [text, None]}
+    return said
+
+
+MANIFEST = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": "x"}}
+SPEC = {"model": {"name": "gpt2"}, "dataset": {"builtin": "PythonDocs"}}
+
+
+def validated(where: str, text: str, *, as_json: bool = False) -> str:
+    """What ``lmft validate`` says of a manifest with the text in a place."""
+    spec, name = dict(SPEC), "m.yaml"
+    if where == "an address":
+        spec |= {"output": {"uri": text}}
+    elif where == "a key":
+        spec |= {text: 1}
+    else:
+        name = text.replace("/", "").replace("\0", "") + ".yaml"
+    out = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(out):
+        path = Path(folder) / os.fsdecode(os.fsencode(name.encode("utf-8", "replace").decode()))
+        path.write_text(json.dumps(MANIFEST | {"spec": spec}))
+        report_problems([path, path.with_name(f"{path.name}.none")], as_json=as_json)
+    return out.getvalue()
+
+
+SHOWN: dict[str, Callable[[str], str]] = {
+    "in a text": shown, "in a line": one_line, "in a pod's log": logged, "in JSON": printed,
+    **{f"as {where} in what validate says": partial(validated, where) for where in ("an address", "a key", "a file")},
+    "as an address in validate's JSON": partial(validated, "an address", as_json=True),
+}  # fmt: skip
 
 
 def attacks() -> Iterator[Attack]:

@@ -1,12 +1,11 @@
 """``lmft compare``: read the reports, compare, print."""
 
-import json
 import sys
 
 from rich.console import Console
 
 from lmft_api.reasons import ExitCode
-from lmft_api.text.shown import one_line
+from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import PAGE
 from lmft_api.wire.report import Report
 from lmft_job.cli.compare.comparison import compare
@@ -57,7 +56,7 @@ def print_comparison(places: list[str], *, as_json: bool) -> int:
         return ExitCode.INVALID
     found = compare(reports, titles(reports))
     if as_json:
-        print(json.dumps(plain(found), indent=1, ensure_ascii=False))
+        print(json_text(plain(found)))
     else:
         Console(highlight=False).print(render(found))
     return ExitCode.DONE

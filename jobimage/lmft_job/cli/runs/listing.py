@@ -12,7 +12,7 @@ from rich.text import Text
 from lmft_api.figures import EVAL_LOSS, FIGURES, known
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.status.reading import read_status
-from lmft_api.text.shown import one_line
+from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_job.cli.compare.runs import RUNS
@@ -100,4 +100,4 @@ def table(rows: Sequence[Row], *, namespaces: bool) -> Table:
 
 def as_json(rows: Sequence[Row]) -> str:
     """The rows for scripts."""
-    return json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False)
+    return json_text([asdict(row) for row in rows])

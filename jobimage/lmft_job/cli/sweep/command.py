@@ -15,7 +15,7 @@ from lmft_api.manifest.reader import Document
 from lmft_api.reasons import ExitCode
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import resolve
-from lmft_api.text.shown import one_line
+from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import BEFORE, BEFORE_UNITS, REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_api.wire.run_file import spec_hash
@@ -100,7 +100,7 @@ def _run_all(runs: list[_Run], options: LocalOptions, interrupt: Interrupt, as_j
             failed[run.member.name] = code
     done = [(run.member, report) for run in runs if (report := run.report()) is not None]
     if as_json:
-        print(json.dumps(as_plain(done, failed), indent=1, ensure_ascii=False))
+        print(json_text(as_plain(done, failed)))
     else:
         for part in render(done, failed):
             out.print(part, soft_wrap=isinstance(part, Text))
