@@ -124,6 +124,23 @@ def _be_child(work: Callable[[], None], source: Path, results: Path, memory: int
         os._exit(code)
 
 
+@contextmanager
+def memory_within(more: int) -> Iterator[None]:
+    """Within it this process gets a MemoryError where it would take so many bytes more, unless it is limited already.
+
+    For short work on what strangers wrote: all threads share the limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        yield
+        return
+    _limit_memory(more)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def _limit_memory(more: int) -> None:
     """Without /proc, as on macOS, there is no limit."""
     try:

@@ -24,11 +24,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from lmft_api.text.wording import first_line
+from lmft_job.process.confined import memory_within
 
 SECONDS = 5.0
 """Time for one conversation; ordinary templates take less than a thousandth of it."""
 MOST_CHARACTERS = 1 << 24
+_MEMORY = 1 << 30
+"""Bytes that a template may fill while it writes a conversation."""
 _FORMAT_WIDTH = 10_000
+_MOST_BITS = 1 << 12
 _MARK = secrets.token_hex(8)
 _OPEN, _CLOSE = f"\ue000{_MARK}<\ue001", f"\ue000{_MARK}>\ue001"
 
@@ -83,8 +87,9 @@ class ChatTemplate:
             return _environment(date.fromisoformat(self.day)).from_string(self.text)
         except TemplateSyntaxError as error:
             raise TemplateBrokenError(f"line {error.lineno}: {error.message}") from error
-        except (TemplateError, RecursionError, ValueError, OverflowError) as error:
-            raise TemplateBrokenError(first_line(error)) from error
+        except (TemplateError, RecursionError, ValueError, OverflowError, SyntaxError, MemoryError) as error:
+            # The last two are Python's own, which compiles what Jinja writes: blocks nested too deeply.
+            raise TemplateBrokenError(first_line(error) or "it is nested too deeply") from error
 
     def require(self) -> None:
         """Raises TemplateBrokenError if it cannot be compiled."""
@@ -101,7 +106,7 @@ class ChatTemplate:
         """
         compiled = self._compiled
         try:
-            with _limited(SECONDS):
+            with _limited(SECONDS), memory_within(_MEMORY):
                 parts: list[str] = []
                 size = 0
                 for part in compiled.generate(
@@ -115,15 +120,7 @@ class ChatTemplate:
             raise
         except TemplateError as error:
             raise TemplateRefusedError(first_line(error)) from error
-        except (
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-            RecursionError,
-            MemoryError,
-            AttributeError,
-        ) as error:
+        except Exception as error:
             raise TemplateRefusedError(f"{type(error).__name__}: {first_line(error)}") from error
         return _without_marks("".join(parts))
 
@@ -142,6 +139,8 @@ def _without_marks(text: str) -> Rendered:
             marked.append((length, length + len(inner)))
         kept += [inner, after]
         length += len(inner) + len(after)
+    if any(_MARK in piece for piece in kept):
+        raise TemplateRefusedError("its generation blocks are within each other")
     return Rendered("".join(kept), tuple(marked))
 
 
@@ -165,11 +164,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "*":
             for one, other in ((left, right), (right, left)):
                 if (
-                    isinstance(one, str | list | tuple)
+                    isinstance(one, str | bytes | list | tuple)
                     and isinstance(other, int)
                     and len(one) * other > MOST_CHARACTERS
                 ):
                     raise SecurityError("a text or list is repeated too often")
+            if all(isinstance(one, int) and one.bit_length() > _MOST_BITS for one in (left, right)):
+                raise SecurityError("a number is too large")
         if operator == "**" and not (isinstance(right, int | float) and abs(right) <= 64 and abs(left) < 1e9):
             raise SecurityError("a power is too large")
         if operator == "%" and isinstance(left, str) and any(len(run) > 4 for run in _digits(left)):
@@ -188,7 +189,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             "to_bytes",
         ):
             text = getattr(function, "__self__", "")
-            wide = any(isinstance(value, int) and abs(value) > _FORMAT_WIDTH for value in args)
+            given = (*args, *options.values())
+            wide = any(isinstance(value, int) and abs(value) > _FORMAT_WIDTH for value in given)
             if wide or (isinstance(text, str) and any(len(run) > 4 for run in _digits(text))):
                 raise SecurityError("a width is too large")
         return super().call(context, function, *args, **options)
@@ -250,8 +252,11 @@ def _environment(day: date) -> ImmutableSandboxedEnvironment:
 
         return filtered
 
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters |= {name: bounded(name) for name in ("center", "indent")}
+    # Not optimized: constant parts of a template would run while it is compiled, outside of its limits.
+    environment = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], optimized=False
+    )
+    environment.filters |= {name: bounded(name) for name in ("center", "indent", "batch", "slice", "round")}
     environment.filters["tojson"] = tojson
     environment.filters.pop("format", None)
     environment.globals |= {
