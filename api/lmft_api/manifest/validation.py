@@ -27,6 +27,7 @@ from lmft_api.schema.rules import RULES_KEY
 from lmft_api.schema.structural import KEY_MESSAGE, MAX_KEY_LENGTH, normalised, schema_at, structural_schema, walk
 from lmft_api.schema.types import LIST_KEYS, MAX_JSON_DEPTH, levels
 from lmft_api.spec import LMFineTuneSpec
+from lmft_api.text.wording import shorten
 from lmft_api.wire.run_file import MUTABLE_FIELDS
 
 _METADATA_FIELDS = (
@@ -59,7 +60,7 @@ def document_problems(document: Any) -> list[Problem]:
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.get(key) != wanted:
             found = document.get(key)
-            problems.append(Problem(key, f"must be {wanted}" + (f", not {found}" if found else "")))
+            problems.append(Problem(key, f"must be {wanted}" + (f", not {shorten(str(found), 100)}" if found else "")))
     known = ("apiVersion", "kind", "metadata", "spec", "status")
     problems += [Problem(str(key), _unknown(str(key), known)) for key in document if key not in known]
     problems += _metadata_problems(document.get("metadata"))

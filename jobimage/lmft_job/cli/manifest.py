@@ -15,6 +15,7 @@ from lmft_api.manifest.reader import STDIN, Document, read_documents
 from lmft_api.manifest.validation import Problem, document_problems, parse_spec
 from lmft_api.spec import LMFineTuneSpec, Output
 from lmft_api.text.shown import one_line
+from lmft_api.text.wording import shorten
 
 NAMESPACE = "default"
 """Namespace of the runs of this machine."""
@@ -170,7 +171,8 @@ def title_of(path: Path, document: Document, alone: bool) -> str:
     if isinstance(document.content, dict):
         metadata = document.content.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
-        parts.append(f"{document.content.get('kind') or '?'}/{name or '?'}")
+        kind = shorten(str(document.content.get("kind") or "?"), 100)
+        parts.append(f"{kind}/{shorten(str(name or '?'), 253)}")
     return one_line(", ".join(parts))
 
 

@@ -47,6 +47,41 @@ def test_runs_of_a_cluster_are_listed_with_what_came_out(api_server: ApiServer) 
     assert [row["name"] for row in json.loads(plain.output)] == ["eli5", "new"]
 
 
+def test_runs_with_a_label_are_compared_by_their_reports_without_those_that_have_none(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    # given a sweep of the cluster of which two runs have a report, one has none yet, and one's is gone
+    report, addresses = demo_report(), {}
+    for name, loss in (("low", 3.0), ("high", 4.0)):
+        results = report.results.model_copy(update={"eval_loss": loss, "eval_loss_standard_error": 0.01})
+        (tmp_path / name).mkdir()
+        own = report.model_copy(update={"name": name, "results": results})
+        (tmp_path / name / "report.json").write_bytes(own.to_json())
+        addresses[name] = f"file://{tmp_path}/{name}/report.html"
+    done = [resource(name, ended(True, "Completed", results={"reportURI": uri})) for name, uri in addresses.items()]
+    api_server.objects[RUNS] = {"items": [*done, resource("new")]}
+
+    told = lmft("compare", "-l", "lmfinetune.dev/sweep=eli5")
+    plain = lmft("compare", "-l", "lmfinetune.dev/sweep=eli5", "-o", "json")
+
+    assert told.exit_code == 0, told.output
+    assert "labelSelector=lmfinetune.dev%2Fsweep%3Deli5" in api_server.asked[0][1]
+    assert "new has no report yet" in told.stderr
+    assert "low has the lowest loss" in " ".join(told.stdout.split())
+    assert json.loads(plain.stdout)["best"] == "low"
+    assert json.loads(plain.stdout)["runs"] == ["high", "low"]
+
+    # and one whose report is gone is named; fewer than two are nothing to compare
+    api_server.objects[RUNS]["items"].append(
+        resource("gone", ended(True, "Completed", results={"reportURI": f"file://{tmp_path}/gone/report.html"}))
+    )
+    gone = lmft("compare", "-l", "lmfinetune.dev/sweep=eli5")
+    assert (gone.exit_code, gone.stdout) == (2, "")
+    assert f"{tmp_path}/gone" in gone.stderr
+    api_server.objects[RUNS]["items"] = [resource("new")]
+    assert "name at least two runs" in lmft("compare", "-l", "x=y").stderr
+
+
 def test_kubectls_plugin_means_the_cluster(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     api_server.objects[RUNS] = {"items": [resource("eli5")]}
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kubectl-lmft", "ls"])

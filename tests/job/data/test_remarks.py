@@ -114,10 +114,23 @@ def test_labels_are_those_of_the_model_that_knows_them(tmp_path: Path) -> None:
         [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Yes."}],
         [{"role": "user", "parts": [{"text": "Hello?"}]}],
         [{"role": "user", "text": "Hello?"}],
+        [{"speaker": "A", "text": "Hello?"}, {"speaker": "B", "text": "Yes."}],
+        [{"sender": "A", "message": "Hello?", "id": 1}],
+        [{"user": "Hello?", "assistant": "Yes."}],
         json.dumps([{"role": "user", "content": "Hello?"}]),
         str([{"role": "user", "content": "Hello?"}]),
     ],
-    ids=["OpenAI's", "ShareGPT's", "Gemini's", "with texts", "as JSON in a text", "as Python shows it"],
+    ids=[
+        "OpenAI's",
+        "ShareGPT's",
+        "Gemini's",
+        "with texts",
+        "with speakers",
+        "with senders",
+        "by exchange",
+        "as JSON in a text",
+        "as Python shows it",
+    ],
 )
 @pytest.mark.parametrize("field", ["turns", "turns.content", "turns.value"])
 def test_conversations_are_refused_with_the_way_to_do_it(messages: Any, field: str, tmp_path: Path) -> None:
@@ -131,3 +144,11 @@ def test_conversations_are_refused_with_the_way_to_do_it(messages: Any, field: s
     else:
         assert f"spec.dataset.textField: {field!r} holds conversations" in str(caught.value)
         assert "spec.dataset.messagesField" in str(caught.value)
+        assert "each message as {role, content}" in str(caught.value)
+
+
+def test_lists_of_texts_that_are_no_turns_are_still_texts(tmp_path: Path) -> None:
+    answers = [{"author": "A", "text": "A river is wide."}, {"author": "B", "text": "It is cold.", "score": 3}]
+    address = write_lines(tmp_path / "a.jsonl", *[{"answers": answers}] * 60)
+
+    assert prepare_toy(json_data(address, textField="answers.text", blockSize=8), tmp_path / "cache").train

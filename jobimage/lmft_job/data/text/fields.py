@@ -7,9 +7,17 @@ from lmft_api.text.wording import did_you_mean
 
 MOST_SHOWN = 20
 _LONGEST_NAME = 60
-_TURNS = ({"role", "content"}, {"from", "value"}, {"role", "parts"}, {"role", "text"}, {"role", "value"})
+_SPEAKERS = ("role", "speaker", "sender")
+_SAID = ("content", "text", "value", "utterance", "message", "parts")
+_TURNS = (
+    *({speaker, said} for speaker in _SPEAKERS for said in _SAID),
+    {"from", "value"}, {"user", "assistant"}, {"human", "assistant"}, {"human", "gpt"}, {"user", "bot"},
+)  # fmt: skip
 """Fields of a turn of a conversation: those of OpenAI, ShareGPT, Gemini, and other common names."""
-CONVERT_CONVERSATIONS = "To train on conversations, name their field in spec.dataset.messagesField instead of textField"
+CONVERT_CONVERSATIONS = (
+    "To train on conversations, name their field in spec.dataset.messagesField instead of textField, each message as "
+    "{role, content} or {from, value}"
+)
 """What to do with conversations, for messages."""
 
 
