@@ -75,9 +75,9 @@ class TrainingAttempt:
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
-            smaller = self.adjustment.after_shortage(self._journal.step)
+            wanted = self.adjustment.after_shortage(self._journal.step)
             self.fence.require()
-            smaller.save_once(self._context.shared_run_store(), before=self.adjustment)
+            smaller = wanted.save_first(self._context.shared_run_store())
             self._context.progress.adjustments = list(smaller.notes)
             self._context.observer.note(f"{smaller.notes[-1]}; continuing in a new process")
             self.uploads.wait()

@@ -7,7 +7,7 @@ an allocator or a graph is only reliably freed in a fresh one.
 import json
 from dataclasses import dataclass
 
-from lmft_api.wire.layout import ADJUSTMENT_KEY
+from lmft_api.wire.layout import ADJUSTMENT_KEY, ADJUSTMENTS
 from lmft_job.distributed.shares import plan_step
 from lmft_job.distributed.world import World
 from lmft_job.errors import AcceleratorMemoryError
@@ -64,12 +64,17 @@ class Adjustment:
     @classmethod
     def load(cls, store: Store, planned: Batch) -> "Adjustment":
         """The adjustment of earlier attempts of the run, or the plan."""
-        found = read_note(
-            store,
-            ADJUSTMENT_KEY,
-            lambda note: cls(Batch(int(note["rows"]), int(note["accumulation"])), tuple(note["notes"])),
-        )
-        return found or cls(planned)
+
+        def read(key: str) -> Adjustment | None:
+            return read_note(
+                store, key, lambda note: cls(Batch(int(note["rows"]), int(note["accumulation"])), tuple(note["notes"]))
+            )
+
+        found = read(ADJUSTMENT_KEY) or cls(planned)
+        # Whoever wrote a later one may have ended before it said so in the file that releases before this one read.
+        while (later := read(_key(len(found.notes) + 1))) is not None and len(later.notes) > len(found.notes):
+            found = later
+        return found
 
     def after_shortage(self, step: int) -> "Adjustment":
         """The next adjustment to try."""
@@ -80,15 +85,24 @@ class Adjustment:
         )
         return Adjustment(batch, (*self.notes, note))
 
-    def save_once(self, store: Store, before: "Adjustment") -> None:
-        """Store it for the next process, unless another process of the run has stored one since ``before``."""
-        if len(Adjustment.load(store, before.batch).notes) <= len(before.notes):
-            self.save(store)
+    def save_first(self, store: Store) -> "Adjustment":
+        """Store it for the next process, unless another process of the run was first; returns the one that stands."""
+        if not store.put_if_absent(_key(len(self.notes)), self._body()):
+            return Adjustment.load(store, self.batch)
+        self.save(store)
+        return self
 
     def save(self, store: Store) -> None:
         """Store it for the next process."""
+        store.put_bytes(ADJUSTMENT_KEY, self._body())
+
+    def _body(self) -> bytes:
         body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
-        store.put_bytes(ADJUSTMENT_KEY, json.dumps(body).encode())
+        return json.dumps(body).encode()
+
+
+def _key(number: int) -> str:
+    return f"{ADJUSTMENTS}/{number:04d}.json"
 
 
 def planned_batch(rows: int, effective: int, world: World) -> Batch:

@@ -8,6 +8,8 @@ import pytest
 from support.forked import complete, outcome, run_folder, toy_spec
 from support.shortage import short_of_memory
 
+from lmft_job.storage import open_store
+from lmft_job.training.batch import Adjustment, Batch
 from lmft_job.training.history import LOSSES_FILE, TrainingHistory
 
 TASKS = ["CausalLM", "MaskedLM", "SequenceClassification"]
@@ -93,3 +95,23 @@ def test_a_batch_in_which_no_token_is_masked_does_no_harm(passes: int, tmp_path:
     curve = losses(tmp_path, "toy")
     assert 0 < curve.count(0.0) < 30, "some steps have no target at all"
     assert all(0 < loss < 10 for loss in curve if loss)
+
+
+def test_of_two_processes_short_of_memory_the_first_decides(tmp_path: Path) -> None:
+    # given two that start with the same batch
+    store = open_store(f"file://{tmp_path}")
+    planned = Batch(8, 1)
+    first, second = (Adjustment.load(store, planned).after_shortage(step) for step in (5, 6))
+
+    # when both store a smaller one, then the first one stands, for both
+    assert first.save_first(store) == first
+    assert second.save_first(store) == first
+    assert Adjustment.load(store, planned) == first
+
+    # and one whose process ended in between is known all the same, to this release and, without it, to older ones
+    again = first.after_shortage(9)
+    assert (tmp_path / "adjustments/0001.json").read_text() == (tmp_path / "adjustment.json").read_text()
+    assert again.save_first(store) == again
+    (tmp_path / "adjustment.json").unlink()
+    assert Adjustment.load(store, planned) == again
+    assert again.batch.rows == 2
