@@ -57,6 +57,7 @@ class RunContext:
         restart: replaces the process by a new one that resumes the run; called after running out of accelerator memory.
         overwrite: start from scratch even if the run exists.
         pod: UID of this pod; empty on a laptop, and where the operator does not set it.
+        pod_folder: scratch space that the processes of this pod share; None where there is one.
         world: which of the run's processes this is; the first alone writes, and is seen by people.
         group: what the processes tell each other, once all have come.
         interrupt: requests to stop.
@@ -75,6 +76,7 @@ class RunContext:
     restart: Callable[[], None]
     overwrite: bool = False
     pod: str = ""
+    pod_folder: Path | None = None
     world: World = ALONE
     group: Group = SOLO
     interrupt: Interrupt = field(default_factory=Interrupt)

@@ -155,6 +155,7 @@ def _context(
         interrupt=interrupt,
         restart=restart if world.alone else lambda: _leave_to_restart(context, end_now),
         pod=os.environ.get(POD_UID_VARIABLE, ""),
+        pod_folder=options.work / "shared" if world.local_size > 1 else None,
         world=world,
     )
     if grace := context.grace:

@@ -1,12 +1,14 @@
 """Fetches what a run starts from: the manifest's model and tokenizer, or what spec.resumeFrom names."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmft_api.wire.layout import STAGED
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.identity import RunIdentity
 from lmft_job.models.sources.source import SourceFolder, content_hash, fetch_source
+from lmft_job.stages.ranks.turns import once_in_pod
 from lmft_job.stages.sources.resumed import Beginning, resumed_sources
 from lmft_job.storage import DamagedFolderError, Store, fetch_verified
 
@@ -38,20 +40,23 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
     code = bool(spec.trust_remote_code)
 
     def fetch(name: str, source: str, revision: str | None, field: str, weights: bool) -> SourceFolder:
-        if context.run.stage == Stage.TRAIN and (staged := _staged(context, store, name)):
-            return staged
-        return fetch_source(
-            source,
-            context.folder / "sources" / name,
-            field=field,
-            revision=revision,
-            token=token,
-            credentials=credentials,
-            with_code=code,
-            weights=weights,
-            check=context.check,
-            paused=context.watchdog.paused,
-        )
+        def into(folder: Path) -> SourceFolder:
+            if context.run.stage == Stage.TRAIN and (staged := _staged(context, store, name, folder)):
+                return staged
+            return fetch_source(
+                source,
+                folder,
+                field=field,
+                revision=revision,
+                token=token,
+                credentials=credentials,
+                with_code=code,
+                weights=weights,
+                check=context.check,
+                paused=context.watchdog.paused,
+            )
+
+        return once_in_pod(context, name, into)
 
     model = tokenizer = None
 
@@ -82,8 +87,7 @@ def model_identity(context: RunContext, sources: Sources) -> str | None:
     return sources.revision or content_hash(sources.model.path)
 
 
-def _staged(context: RunContext, store: Store, name: str) -> SourceFolder | None:
-    folder = context.folder / "sources" / name
+def _staged(context: RunContext, store: Store, name: str, folder: Path) -> SourceFolder | None:
     try:
         manifest = fetch_verified(store, f"{STAGED}/{name}", folder, context.check)
     except DamagedFolderError as error:
