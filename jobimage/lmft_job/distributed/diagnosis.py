@@ -1,9 +1,11 @@
 """What an error or a stack of one rank says about the others. Imports nothing heavy."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lmft_api.reasons import Reason
 from lmft_api.text.wording import first_line
@@ -18,6 +20,7 @@ _UNREACHED_WORDS = re.compile(
     r"connectFullMesh|client socket has (timed out|failed)|failed to connect|No route to host|[Nn]ame or service|"
     r"Connection refused|socket.cpp.*(timed out|connect)"
 )
+_MOST_COLLECTIVES, _MOST_SIZES = 8, 4
 _WAITING_FILES = ("torch/distributed/", "torch/autograd/graph.py", "lmft_job/distributed/group.py")
 
 
@@ -76,3 +79,39 @@ def doing(frame: FrameType | None) -> str:
 def _place(frame: FrameType) -> str:
     path = Path(frame.f_code.co_filename)
     return f"{frame.f_code.co_name} ({'/'.join(path.parts[-2:])}:{frame.f_lineno})"
+
+
+def collectives(dump: bytes) -> list[str]:
+    """The collectives that torch's flight recorder saw begin and not end, and the last one that ended; one a line.
+
+    Args:
+        dump: ``_dump_nccl_trace_json`` or ``_dump_fr_trace_json`` of torch, format 2.
+    """
+    try:
+        entries = json.loads(dump).get("entries") or []
+        open_, ended = [e for e in entries if not _ended(e)], [e for e in entries if _ended(e)]
+        return [_collective(entry) for entry in (*ended[-1:], *open_[:_MOST_COLLECTIVES])]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return [f"the record of collectives is not understood ({type(error).__name__})"]
+
+
+def recorded_collectives(modules: Mapping[str, Any]) -> list[str]:
+    """The same of this process, for each backend that has a recorder; nothing where torch is not loaded."""
+    recorders = modules.get("torch._C._distributed_c10d")
+    lines = []
+    for name, options in (("_dump_nccl_trace_json", {}), ("_dump_fr_trace_json", {"backend": "gloo"})):
+        if (dump := getattr(recorders, name, None)) is not None:
+            lines += collectives(dump(includeCollectives=True, onlyActive=False, **options))
+    return lines
+
+
+def _ended(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("retired")) or entry.get("state") == "completed"
+
+
+def _collective(entry: dict[str, Any]) -> str:
+    sizes = " ".join("×".join(map(str, size)) or "1" for size in entry["input_sizes"][:_MOST_SIZES])
+    more = " …" if len(entry["input_sizes"]) > _MOST_SIZES else ""
+    group = entry["process_group"][-1]
+    state = "ended" if _ended(entry) else f"{entry['state']}, not ended"
+    return f"{entry['profiling_name']} {int(entry['collective_seq_id'])} of {group}, sizes {sizes}{more}: {state}"

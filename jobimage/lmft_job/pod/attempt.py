@@ -21,7 +21,7 @@ from lmft_api.wire.run_file import POD_UID_VARIABLE, RunFile
 from lmft_api.wire.versions import NewerFormatError
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import Ending, conclude, with_progress
-from lmft_job.distributed.diagnosis import doing, peers_error, waits_for_others
+from lmft_job.distributed.diagnosis import doing, peers_error, recorded_collectives, waits_for_others
 from lmft_job.distributed.member import PARENT, leave_stacks
 from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError, NewerReleaseError
@@ -176,6 +176,8 @@ def _hung_among_ranks(
     words: str, message: _TerminationMessage, say_hung: Callable[[], None], end_now: Callable[[Result, int], None]
 ) -> None:
     """End a rank that makes no progress: soon if it hangs itself, later if it waits for one that does."""
+    for line in recorded_collectives(sys.modules):
+        print(f"collective: {one_line(line)}", file=sys.stderr, flush=True)
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     what = f"It was in {doing(frame)}"
     if waits_for_others(frame):

@@ -17,13 +17,14 @@ from lmft_job.pod.verdict import Ended
 
 THREADS = "OMP_NUM_THREADS"
 CACHE = "LMFT_CACHE"
+_RECORDER = {"TORCH_FR_BUFFER_SIZE": "2000"}
+"""The recorder of the last collectives, of gloo and NCCL: a rank that hangs shows those that have not ended."""
 _NCCL = {
-    "TORCH_FR_BUFFER_SIZE": "2000",
     "TORCH_FR_DUMP_ON_TIMEOUT": "1",
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
 }
-"""The recorder of the last collectives; set where there is a GPU, unless the platform says otherwise."""
+"""Its whole record as a file, where there is a GPU."""
 RECORDER_FILE = "TORCH_FR_DUMP_TEMP_FILE"
 
 
@@ -72,9 +73,9 @@ def environment_of(
     found[wire.RENDEZVOUS_VARIABLE] = str(wire.PATIENT_RENDEZVOUS_SECONDS)
     found[PARENT] = str(os.getpid())
     found[STACKS] = str(stacks_file(work, plan.first_rank + local))
-    if gpus:
-        for name, value in (_NCCL | {RECORDER_FILE: str(recorder_prefix(work))}).items():
-            found.setdefault(name, value)
+    recorder = _RECORDER | (_NCCL | {RECORDER_FILE: str(recorder_prefix(work))} if gpus else {})
+    for name, value in recorder.items():  # unless the platform says otherwise
+        found.setdefault(name, value)
     return found
 
 

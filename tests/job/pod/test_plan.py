@@ -80,7 +80,8 @@ def test_a_rank_has_torchruns_variables_and_its_share_of_the_cpus() -> None:
     assert found.items() >= torchrun_variables(2, 1, 4, "toy-0.lmft", 29500).items()
     assert found.items() >= rank_variables(2, 1, 4, 3, "toy-0.lmft", 29500).items()
     assert (found["OMP_NUM_THREADS"], found["HOME"], found["LMFT_CACHE"]) == ("4", "/tmp", "/tmp/w/cache")
-    assert "TORCH_FR_BUFFER_SIZE" not in found
+    assert found["TORCH_FR_BUFFER_SIZE"] == "2000"
+    assert "TORCH_FR_DUMP_TEMP_FILE" not in found
     # What the platform has chosen stays; a pod never has less than one thread.
     chosen = environment_of(
         plan, 0, 1, Path("/tmp/w"), 2, {"OMP_NUM_THREADS": "3", "TORCH_FR_BUFFER_SIZE": "9"}, gpus=True
