@@ -1,9 +1,15 @@
-"""Options that commands share."""
+"""Forms of what commands print, and the option that chooses."""
 
+import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from lmft_job.process.streams import ShownStream
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 
 class Form(StrEnum):
@@ -14,3 +20,16 @@ class Form(StrEnum):
 
 
 Printed = Annotated[Form, typer.Option("-o", "--format", help="What to print.")]
+
+
+def console(*, stderr: bool = False, **options: Any) -> "Console":
+    """A console for tables and texts, whose words are plain text, and command nothing that prints them."""
+    from rich.console import Console
+
+    stream = ShownStream(sys.stderr if stderr else sys.stdout)
+    return Console(file=cast("Any", stream), highlight=False, markup=False, emoji=False, **options)
+
+
+def print_laid_out(what: "RenderableType", **options: Any) -> None:
+    """Print a table, or several things, on standard output."""
+    console(**options).print(what)

@@ -143,7 +143,8 @@ def _on_a_device(model: Any) -> Any:
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in moved:
-            there = torch.empty_like(tensor, device="cpu")
+            # Not empty_like, which would make a fake tensor of the one on the meta device first.
+            there = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
             kept = isinstance(tensor, torch.nn.Parameter)
             moved[id(tensor)] = torch.nn.Parameter(there, tensor.requires_grad) if kept else there
         return moved[id(tensor)]

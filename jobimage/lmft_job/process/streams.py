@@ -7,8 +7,11 @@ folder.
 import io
 import os
 import sys
+from typing import Any, TextIO
 
 from typing_extensions import override
+
+from lmft_api.text.shown import shown
 
 
 class ResilientStream(io.TextIOWrapper):
@@ -38,6 +41,23 @@ class ResilientStream(io.TextIOWrapper):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self.fileno())
         os.close(nothing)
+
+
+class ShownStream:
+    """A stream on which finished lines are shown: safe also where a table has broken a line before ``::``.
+
+    A terminal gets what is written, with its colours: texts have to be safe before they are laid out for it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return self._stream.write(text if self._stream.isatty() else shown(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def use_resilient_streams() -> None:

@@ -190,6 +190,33 @@ def test_every_run_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     ]
 
 
+@pytest.mark.parametrize("evil", ["[/]", "[bold]x[/bold]", "[link=file:///x]y[/]"])
+def test_brackets_in_a_report_are_text(evil: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        settings = {"training.optimizer": f"{evil} {name}", f"x{evil[:3]}": name}
+        (tmp_path / name / "report.json").write_bytes(report(name, settings=settings).to_json())
+
+    done = CliRunner().invoke(commands.app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+
+    assert done.exit_code == 0, done.output
+    assert evil in done.output
+
+
+@pytest.mark.parametrize("before", range(20, 80))
+def test_no_line_begins_a_command_to_a_ci_runner_wherever_a_table_breaks_it(before: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        settings = {"training.optimizer": f"{'x' * (before - 20)}::error::{name}"}
+        answers = {"p": f"{'x ' * (before // 2)}{'y' * (before % 2)} ::error::{name}"}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_bytes(report(name, settings=settings, answers=answers).to_json())
+
+    done = CliRunner().invoke(commands.app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.output.splitlines() if line.lstrip().startswith("::")] == []
+
+
 def test_nothing_in_a_report_steers_the_terminal(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.limits import within_seconds
 
 from lmft_api.spec import DataFormat
 from lmft_job.data.labels import number_labels
 from lmft_job.data.problems import Problems
 from lmft_job.data.sources.files import label_names, read
+from lmft_job.data.sources.json_rows import Repeats
 from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.sources.source import SourceRows
 from lmft_job.data.text.corpus import TextReader, collect
@@ -178,3 +180,10 @@ def test_unchanged_every_row_is_there(tmp_path: Path) -> None:
         assert problems.all() == []
         if kind != "text":
             assert [row["text"] or "" for row in rows] == [row["text"] for row in ROWS], name
+
+
+def test_a_row_of_very_many_fields_with_one_given_twice_takes_no_more_than_its_size() -> None:
+    row = '{"text": "a", ' + "".join(f'"{number}": 1, ' for number in range(100_000)) + '"text": "b"}'
+
+    with within_seconds(60):  # by the square of the fields it would take hours
+        assert Repeats(["text"]).find(row) == "text"

@@ -2,8 +2,6 @@
 
 import sys
 
-from rich.console import Console
-
 from lmft_api.reasons import ExitCode
 from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import PAGE
@@ -12,6 +10,7 @@ from lmft_job.cli.compare.comparison import compare
 from lmft_job.cli.compare.runs import read_report, titles
 from lmft_job.cli.compare.view import as_json as plain
 from lmft_job.cli.compare.view import render
+from lmft_job.cli.forms import print_laid_out
 from lmft_job.errors import InvalidError, JobError
 
 
@@ -58,5 +57,5 @@ def print_comparison(places: list[str], *, as_json: bool) -> int:
     if as_json:
         print(json_text(plain(found)))
     else:
-        Console(highlight=False).print(render(found))
+        print_laid_out(render(found))
     return ExitCode.DONE

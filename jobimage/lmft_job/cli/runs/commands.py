@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lmft_api import KIND, PLURAL
 from lmft_api.status import ConditionStatus
 from lmft_api.text.shown import one_line, shown
-from lmft_job.cli.forms import Form, Printed
+from lmft_job.cli.forms import Form, Printed, print_laid_out
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace in the cluster.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
@@ -64,9 +63,8 @@ def ls(
     if form == Form.JSON:
         typer.echo(listing.as_json(rows))
     elif rows:
-        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(
-            listing.table(rows, namespaces=everywhere)
-        )
+        wide = None if sys.stdout.isatty() else 200
+        print_laid_out(listing.table(rows, namespaces=everywhere), width=wide)
     else:
         typer.echo("no runs here; -n NAMESPACE or -A lists those of a cluster", err=True)
 

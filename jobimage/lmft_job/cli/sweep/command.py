@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from lmft_api.manifest.changes import Change
@@ -19,6 +18,7 @@ from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import BEFORE, BEFORE_UNITS, REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_api.wire.run_file import spec_hash
+from lmft_job.cli.forms import console
 from lmft_job.cli.manifest import NAMESPACE, run_of, with_output
 from lmft_job.cli.run import LocalOptions, run_spec
 from lmft_job.cli.sweep.manifests import planned
@@ -83,13 +83,13 @@ def run_sweep(
 
 def _run_all(runs: list[_Run], options: LocalOptions, interrupt: Interrupt, as_json: bool) -> int:
     failed: dict[str, int] = {}
-    out = Console(highlight=False, stderr=as_json)
+    out = console(stderr=as_json)
     for number, run in enumerate(runs, 1):
         head = f"{number}/{len(runs)}  {run.member.title}"
         if run.report() is not None:
-            out.print(f"{head}  finished before", markup=False, soft_wrap=True)
+            out.print(f"{head}  finished before", soft_wrap=True)
             continue
-        out.print(head, markup=False, soft_wrap=True, style="bold")
+        out.print(head, soft_wrap=True, style="bold")
         _share_baseline(run, runs)
         code = run_spec(run.member.name, run.member.name, run.spec, options, interrupt)
         gc.collect()  # a model of the run before must not stay beside the next
