@@ -23,6 +23,7 @@ from lmft_job.cli.manifest import Wishes
 from lmft_job.cli.run import LocalOptions
 from lmft_job.cli.sweep import command
 from lmft_job.cli.sweep.command import run_sweep
+from lmft_job.cli.sweep.manifests import planned
 from lmft_job.cli.sweep.plan import baseline_key, members, parse_sweep
 from lmft_job.observers.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt
@@ -151,9 +152,9 @@ def test_a_sweep_is_stopped_resumed_and_compared_and_its_runs_are_as_if_they_had
 @pytest.mark.parametrize(("change", "shared"), [("training.epochs=1,2", True), ("training.seed=1,2", False)])
 def test_a_member_takes_the_baseline_of_one_that_measured_the_same(change: str, shared: bool, tmp_path: Path) -> None:
     # given two members, the first of which has measured the model before training
-    planned = command._planned(manifest(tmp_path), parse_sweep([change]), None)
-    assert planned is not None
-    runs = [command._opened(member, document, str(tmp_path / "out")) for _, member, document in planned]
+    found = planned(manifest(tmp_path), parse_sweep([change]), None)
+    assert found is not None
+    runs = [command._opened(member, document, str(tmp_path / "out")) for _, member, document in found]
     runs[0].store.put_bytes(BEFORE, b"figures")
     runs[0].store.put_bytes(BEFORE_UNITS, b"units")
     # when the second is about to start
