@@ -9,6 +9,7 @@ Checkpoint = tuple[int, int]
 """Attempt and step."""
 
 RUN, ATTEMPT = "lmfinetune.dev/run-uid", "lmfinetune.dev/attempt"
+INDEX = "batch.kubernetes.io/job-completion-index"
 """Labels of Jobs and pods."""
 
 
@@ -21,12 +22,16 @@ class Live:
         uid: its own.
         pod: whether it is a pod.
         fenced: seconds past the end of its grace period, for a pod that is marked for deletion; else None.
+        job: UID of its Job, or its own.
+        index: number of the pod among those of an attempt on several nodes.
     """
 
     attempt: int
     uid: str
     pod: bool = True
     fenced: float | None = None
+    job: str = ""
+    index: int = 0
 
 
 def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[str, Any]], now: float) -> list[Live]:
@@ -50,12 +55,14 @@ def live_attempts(jobs: Collection[Mapping[str, Any]], pods: Collection[Mapping[
         )
         about = job["metadata"]
         if not over and not counted and "deletionTimestamp" not in about and about["uid"] not in with_pod:
-            live = Live(number_of(job), about["uid"], pod=False)
+            live = Live(number_of(job), about["uid"], pod=False, job=about["uid"])
             found.append((live.attempt, about["creationTimestamp"], live))
     for pod in pods:
         about, deadline = pod["metadata"], pod["metadata"].get("deletionTimestamp")
         if not _ended(pod):
-            live = Live(number_of(pod), about["uid"], True, now - unix(deadline) if deadline else None)
+            fenced = now - unix(deadline) if deadline else None
+            job = next((owner["uid"] for owner in about.get("ownerReferences", ())), "")
+            live = Live(number_of(pod), about["uid"], True, fenced, job, int(about["labels"].get(INDEX, 0)))
             found.append((live.attempt, about["creationTimestamp"], live))
     return [live for *_, live in sorted(found, key=lambda entry: entry[:2])]
 
@@ -79,8 +86,9 @@ def unix(timestamp: str) -> float:
 def two_at_once(live: Sequence[Live], before: Sequence[Live], margin: float) -> str | None:
     """What is wrong with the live Jobs and pods of a run, if anything.
 
-    One is allowed; and older pods that did not end though their grace period and a margin are over, as on a node
-    that nobody hears of. These are fenced: each attempt writes in a folder of its own.
+    One is allowed, or one for each number of an Indexed Job; and older pods that did not end though their grace period
+    and a margin are over, as on a node that nobody hears of. These are fenced: each attempt writes in a folder of its
+    own.
 
     Args:
         live: in this look.
@@ -88,9 +96,15 @@ def two_at_once(live: Sequence[Live], before: Sequence[Live], margin: float) -> 
             a pod counts when it is there beside something newer twice in a row.
         margin: seconds.
     """
-    twice = {a.uid for a in before[:-1]}
-    unfenced = [a for a in live[:-1] if (a.pod or a.uid in twice) and (a.fenced is None or a.fenced < margin)]
+    twice, peers = {a.uid for a in before[:-1]}, _peers(live)
+    older = [a for a in live[:-1] if a.uid not in peers]
+    unfenced = [a for a in older if (a.pod or a.uid in twice) and (a.fenced is None or a.fenced < margin)]
     return f"attempts {[a.attempt for a in live]} are live at once" if unfenced else None
+
+
+def _peers(live: Sequence[Live]) -> set[str]:
+    """The pods of the newest one's Job, the newest of each number."""
+    return set({a.index: a.uid for a in live if a.pod and a.job and a.job == live[-1].job}.values())
 
 
 @dataclass

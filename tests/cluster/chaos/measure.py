@@ -48,7 +48,7 @@ class Plan:
         steps: of each run.
         every: steps between two checkpoints.
         look: seconds between two samples.
-        tasks: the runs take turns.
+        tasks: the runs take turns; ``CausalLM/2`` is one on two nodes.
         spec: of a run by its task; default: :func:`small`.
     """
 
@@ -60,7 +60,7 @@ class Plan:
     steps: int = 2400
     every: int = 20
     look: float = 2.0
-    tasks: tuple[str, ...] = ("CausalLM", "MaskedLM")
+    tasks: tuple[str, ...] = ("CausalLM", "MaskedLM", "CausalLM/2")
     spec: Callable[[str, "Plan"], Json] | None = None
 
 
@@ -118,8 +118,12 @@ def small(task: str, plan: Plan) -> Json:
 
 def spec_of(task: str, plan: Plan) -> Json:
     """The spec of a run."""
+    task, _, nodes = task.partition("/")
+    spec = (plan.spec or small)(task, plan)
+    if nodes:
+        spec |= {"resources": {"nodes": int(nodes)}, "training": spec["training"] | {"batchSize": 8}}
     # A killed container counts as a failure; so many faults are no run's everyday.
-    return (plan.spec or small)(task, plan) | {"maxRetries": 100}
+    return spec | {"maxRetries": 100}
 
 
 def measure(team: Team, plan: Plan, say: Say, calm: Mapping[str, Run] | None = None) -> Outcome:
@@ -161,11 +165,14 @@ def margin(node: Node) -> float:
 
 def undisturbed(team: Team, plan: Plan, say: Say, calm: Mapping[str, Run] | None) -> dict[str, Json]:
     """What comes out of one run of each task that is left alone."""
-    runs = calm or {task: team.apply(f"calm-{task.lower()}", spec_of(task, plan)) for task in plan.tasks}
+    runs = calm or {
+        task: team.apply(f"calm-{task.lower().replace('/', '-')}", spec_of(task, plan)) for task in plan.tasks
+    }
     found = {}
     for task, run in runs.items():
         run.until("Completed", seconds=PATIENCE)
-        assert len(run.status["attempts"]) == 1, "the undisturbed run was disturbed"
+        trained = [attempt for attempt in run.status["attempts"] if attempt["stage"] != "Prepare"]
+        assert len(trained) == 1, "the undisturbed run was disturbed"
         observer = Observer(team, plan.every, 0.0, lambda pod: "", plan.look)
         observer.bodies[run.name] = run.body
         found[task] = observer.folder(run.name).outcome()

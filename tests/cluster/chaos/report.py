@@ -16,10 +16,10 @@ def table(outcome: Outcome) -> str:
     for kind in Kind:
         lasting = f", {plan.durations[kind]:g} s each" if kind in OUTAGES else ""
         lines.append(f"  {kind + lasting:<32}{outcome.done[kind]:>4}")
-    lines += ["", f"  {'run':<14}{'task':<10}{'phase':<11}{'attempts':<50}{'repeated':>9}{'equal':>7}"]
+    lines += ["", f"  {'run':<14}{'task':<12}{'phase':<11}{'attempts':<50}{'repeated':>9}{'equal':>7}"]
     for run in outcome.runs:
         lines.append(
-            f"  {run.name:<14}{run.task:<10}{run.status.get('phase', '–'):<11}{attempts(run):<50}"
+            f"  {run.name:<14}{run.task:<12}{run.status.get('phase', '–'):<11}{attempts(run):<50}"
             f"{run.repeated:>9}{'yes' if run.equal else 'NO':>7}"
         )
     done = sum(len(run.status.get("attempts", [])) for run in outcome.runs)

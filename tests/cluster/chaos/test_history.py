@@ -31,8 +31,10 @@ def pod(
     return {"metadata": about | metadata, "status": status}
 
 
-def live(attempt: int, uid: str = "", pod: bool = True, fenced: float | None = None) -> Live:
-    return Live(attempt, uid or str(attempt), pod, fenced)
+def live(
+    attempt: int, uid: str = "", pod: bool = True, fenced: float | None = None, job: str = "", index: int = 0
+) -> Live:
+    return Live(attempt, uid or str(attempt), pod, fenced, job, index)
 
 
 FAILED = {"conditions": [{"type": "Failed", "status": "True"}]}
@@ -86,6 +88,12 @@ def test_of_one_attempt_what_was_made_last_is_the_newest() -> None:
         ([], [live(1, "a", pod=False), live(1, "b", pod=False)], False),
         ([live(1, "a", pod=False), live(1, "b", pod=False)], [live(1, "a", pod=False), live(1, "b")], True),
         ([live(1, "o", pod=False), live(1, "a")], [live(1, "a", pod=False), live(1, "b")], False),
+        # The pods of an attempt on several nodes.
+        ([], [live(1, "a", job="j"), live(1, "b", job="j", index=1)], False),
+        ([], [live(1, "a", job="j"), live(1, "b", job="j")], True),
+        ([], [live(1, "a", job="j"), live(1, "b", job="i", index=1)], True),
+        ([], [live(1, "o", job="i", index=1), live(2, "a", job="j"), live(2, "b", job="j", index=1)], True),
+        ([], [live(1, "o", fenced=31.0, job="i"), live(2, "a", job="j"), live(2, "b", job="j", index=1)], False),
     ],
 )
 def test_only_a_pod_that_outlives_its_grace_period_may_live_beside_its_successor(before, now, wrong) -> None:
