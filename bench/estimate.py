@@ -129,7 +129,7 @@ class _Numbers(torch.utils.data.Dataset[int]):
 
 
 class _NoUploads:
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Nothing."""
 
     def check(self) -> None:

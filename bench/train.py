@@ -39,7 +39,7 @@ from lmft_job.training.trainer import build_trainer
 class NoUploads:
     """Checkpoints are another benchmark's."""
 
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Nothing."""
 
     def check(self) -> None:

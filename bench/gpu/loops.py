@@ -204,7 +204,7 @@ class Bench:
 class NoUploads:
     """Checkpoints are another benchmark's."""
 
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Nothing."""
 
     def check(self) -> None:

@@ -1,6 +1,5 @@
 """The whole run, from top to bottom; every helper does what its heading names."""
 
-import shutil
 from dataclasses import replace
 
 from lmft_api.wire.result import Result
@@ -15,7 +14,7 @@ from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
 from lmft_job.stages.inputs import gather, make_model, training_inputs
 from lmft_job.stages.preparation import finish_preparation
-from lmft_job.stages.ranks.meet import meet_and_claim
+from lmft_job.stages.ranks import finish, meet, place
 from lmft_job.stages.resume import find_checkpoint
 from lmft_job.stages.sources.find import find_sources, model_identity
 from lmft_job.training.trainer import train
@@ -49,20 +48,21 @@ def _run(context: RunContext) -> Result:
 
     # Load the model
     with context.phase("load"):
-        built = make_model(context, inputs, start.arithmetic)
+        built = make_model(context, inputs, start.arithmetic, device=place.begins_on(context, start.arithmetic))
         summary = announce(context, inputs, built, start.arithmetic)
-    start = meet_and_claim(context, start, inputs, model_identity(context, sources))
+    start = meet.meet_and_claim(context, start, inputs, model_identity(context, sources))
     if context.run.stage == Stage.PREPARE:
         with context.phase("stage"):
             return finish_preparation(context, store, inputs)
 
     # Resume
+    placed = place.place(context, built.model, start.arithmetic)
     with context.phase("resume"):
-        resumed = find_checkpoint(context, store, start.attempt, built.model)
+        resumed = find_checkpoint(context, store, start.attempt, placed.model)
 
-    with TrainingAttempt(context, store, start.attempt, start.rows) as attempt:
+    with TrainingAttempt(context, store, start.attempt, start.rows, placed.share) as attempt:
         with attempt.smaller_batch_on_shortage():
-            job = training_inputs(context, start, inputs, built.model, attempt)
+            job = training_inputs(context, start, inputs, placed.model, attempt)
 
             # Evaluate and sample before training
             with context.phase("baseline"):
@@ -75,20 +75,21 @@ def _run(context: RunContext) -> Result:
             # Evaluate and sample with the same held-out rows and the same prompts
             with context.phase("evaluation"):
                 figures = publish.final_figures(job, trained)
+            last = finish.finish_together(job, placed, trained, inputs.limit)
             if not context.world.main:
                 return publish.followed(job, trained)
             # Merge the adapter, if there is one, and evaluate what is published
             with context.phase("merging"):
-                settled = settle(context, job, inputs, built, figures, store, attempt.fence)
+                settled = settle(context, last.job, inputs, built, figures, store, attempt.fence)
             with context.phase("samples"):
-                answers = publish.answers_after(settled.job, trained, inputs.limit)
+                answers = last.answers or publish.answers_after(settled.job, trained, inputs.limit)
 
         # Save model, tokenizer, model card and report
         notes = (*built.notes, *attempt.adjustment.notes)
         outcome = publish.RunOutcome(start.attempt, resumed, inputs, summary, before, trained, settled, answers, notes)
-        report = publish.publish(context, job, outcome, store, attempt.fence)
+        report = publish.publish(context, last.job, outcome, store, attempt.fence)
         attempt.uploads.keep_last()
 
     context.observer.done(report)
-    shutil.rmtree(context.folder, ignore_errors=True)
+    context.remove_scratch()
     return completed(report, context.progress.checkpoint)

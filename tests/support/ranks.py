@@ -1,10 +1,13 @@
 """Attempts of several ranks, each a forked child that torchrun's variables make a rank."""
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from support.forked import Child, attempt
+from support.forked import TERM, Child, attempt, run_folder
+
+INTERRUPTED = 75
 
 
 def free_port() -> int:
@@ -50,3 +53,40 @@ def complete_ranks(home: Path, spec: dict[str, Any], size: int, number: int = 1,
     logs = "\n".join(child.log.read_text()[-2500:] + "\n".join(child.lines[-3:]) for child in children)
     assert codes == [0] * size, logs
     return children
+
+
+def stopped(
+    home: Path, spec: dict[str, Any], size: int, signalled: int, *, at: int, number: int = 1, name: str = "toy"
+) -> int:
+    """An attempt of which one rank is asked to stop at a step; the step that all of them have saved."""
+    options: dict[str, Any] = {"patch": _slow_steps, "name": name}
+    children = (
+        [attempt(home, spec, number, **options)]
+        if size == 1
+        else start_ranks(home, spec, size, number, pods=size, **options)
+    )
+    for line in children[0].events():
+        if line.startswith("step") and int(line.split()[1]) >= at:
+            break
+    children[signalled].signal(TERM)
+    codes = end_ranks(children)
+    assert codes == [INTERRUPTED] * size, "\n".join(child.log.read_text()[-2000:] for child in children)
+    # Rank 0 alone has stored the checkpoint, and all were at its step.
+    [newest] = {child.result["checkpoint"]["step"] for child in children if child.result.get("checkpoint")}
+    manifests = sorted((run_folder(home, name) / "checkpoints").glob("*/*/MANIFEST.json"))
+    assert manifests[-1].parent.name == f"step-{newest:08d}"
+    assert {child.result["counts"]["steps"] for child in children} == {newest}
+    return int(newest)
+
+
+def _slow_steps(teller: Any) -> None:
+    """A patch: a step takes long enough for a signal to arrive in it."""
+    from lmft_job.training.trainer import RecipeTrainer
+
+    original = RecipeTrainer.training_step
+
+    def step(self: Any, *args: Any, **options: Any) -> Any:
+        time.sleep(0.03)
+        return original(self, *args, **options)
+
+    RecipeTrainer.training_step = step  # type: ignore[method-assign]

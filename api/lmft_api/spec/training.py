@@ -126,8 +126,9 @@ class Training(ApiModel):
     """Rows per optimiser step, whatever the number of devices, instead of gradientAccumulationSteps; each pass takes at
     most perDeviceBatchSize of them."""
     parallelism: Parallelism | None = None
-    """DDP keeps a whole model on each device. FSDP, which divides it, is not supported yet: a run that asks for it on
-    several devices is refused before it takes a GPU. Auto takes DDP. Default: Auto."""
+    """DDP keeps a whole model on each device; FSDP (FSDP2) divides weights, gradients and optimiser state among them,
+    with an adapter the frozen weights. Auto takes FSDP where a whole model would take more than half of a GPU's memory.
+    Default: Auto."""
     warmup_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Share of the steps during which the learning rate rises. Default: 0."""
     scheduler: Scheduler | None = None

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from lmft_job.adapters.attach import ADAPTER, has_adapter
 from lmft_job.models import weights
+from lmft_job.sharding.divide import trains_divided
+from lmft_job.sharding.files import has_shards, load_weights, save_weights
 
 FILE = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -21,10 +23,13 @@ class UnfitAdapterError(Exception):
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a model's trained weights into a folder, with what it takes to load them.
+    """Write a model's trained weights into a folder, with what it takes to load them; of divided ones only the part.
 
     transformers' ``save_pretrained`` would ask the hub whether the base model's vocabulary had another size.
     """
+    if trains_divided(model):
+        save_weights(model, folder)
+        return
     if not has_adapter(model):
         model.save_pretrained(folder)
         return
@@ -43,6 +48,9 @@ def restore(model: Any, folder: Path) -> None:
         InvalidError: they belong to another model.
         UnfitAdapterError: an adapter's that do not fit.
     """
+    if has_shards(folder):
+        load_weights(model, folder)
+        return
     if not has_adapter(model):
         weights.restore(model, folder)
         return

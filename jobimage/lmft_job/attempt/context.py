@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,6 +158,10 @@ class RunContext:
     def watchdog(self) -> Watchdog:
         """Watches the attempt, from its first access to storage to its last."""
         return Watchdog(self.settings.training.watchdog_seconds, self.hung, PATIENCE_BEFORE_STEPS_SECONDS)
+
+    def remove_scratch(self) -> None:
+        """Remove the scratch folder, once all is stored."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self) -> None:
         """Report progress to the watchdog; for loops over batches and chunks. Raises if a stop was requested."""

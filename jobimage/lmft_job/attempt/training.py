@@ -10,6 +10,7 @@ from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
 from lmft_job.attempt.uploads import NoUploads, Uploads
+from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
 from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
 
@@ -22,6 +23,7 @@ class TrainingAttempt:
         store: rooted at the run's folder.
         attempt: this one.
         rows: of an optimiser step of all processes; None where one process trains, with its own batch and passes.
+        share: part of the trained weights that this process stores, where they are divided.
 
     Attributes:
         uploads: takes checkpoints.
@@ -29,7 +31,14 @@ class TrainingAttempt:
         adjustment: the batch, and how earlier attempts arrived at it.
     """
 
-    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        store: Store,
+        attempt: CurrentAttempt,
+        rows: int | None = None,
+        share: Share = WHOLE,
+    ) -> None:
         training = context.settings.training
         planned = Batch(training.per_device_batch_size, training.gradient_accumulation_steps)
         found = Adjustment.load(store, planned)
@@ -38,8 +47,7 @@ class TrainingAttempt:
             found = replace(found, batch=planned_batch(most, rows, context.world))
         self.adjustment = found
         context.progress.adjustments = list(found.notes)
-        writes = context.world.main
-        self.uploads = Uploads(context, store, attempt) if writes else NoUploads()
+        self.uploads = _uploads(context, store, attempt, share)
         self.fence = Fence(store, attempt.ours)
         self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
         self._open = ExitStack()
@@ -84,3 +92,12 @@ class TrainingAttempt:
             self._journal.write()
             self._context.restart()
             raise
+
+
+def _uploads(context: RunContext, store: Store, attempt: CurrentAttempt, share: Share) -> Uploads | NoUploads:
+    """What this process stores of checkpoints: all of them, its part, or nothing."""
+    if context.world.main:
+        return Uploads(context, store, attempt, share)
+    if share.parts > 1 and share.writes:
+        return Uploads(context, context.shared_run_store(), attempt, share)
+    return NoUploads()

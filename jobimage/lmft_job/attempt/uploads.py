@@ -10,6 +10,7 @@ from lmft_api.text.times import now
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.checkpoints import Checkpoint, CheckpointUploader, prune
+from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
 
 
@@ -22,7 +23,7 @@ class NoUploads:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Nothing is stored."""
 
     def check(self) -> None:
@@ -36,9 +37,16 @@ class NoUploads:
 
 
 class Uploads(CheckpointUploader):
-    """Takes finished checkpoint folders; leaving it waits for the one in flight, after a SIGTERM in bounded time."""
+    """Takes finished checkpoint folders; leaving it waits for the one in flight, after a SIGTERM in bounded time.
 
-    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> None:
+    Args:
+        context: context of the attempt.
+        store: rooted at the run's folder.
+        attempt: the one that stores them.
+        share: of this process, where several store a checkpoint together.
+    """
+
+    def __init__(self, context: RunContext, store: Store, attempt: CurrentAttempt, share: Share = WHOLE) -> None:
         def published(checkpoint: Checkpoint) -> None:
             context.progress.checkpoint = CheckpointStatus(step=checkpoint.step, uri=checkpoint.uri, time=now())
             context.observer.checkpoint(checkpoint.step)
@@ -52,15 +60,17 @@ class Uploads(CheckpointUploader):
             context.watchdog.beat,
             attempt.passed_over,
             attempt.ours.pod,
+            share.part,
+            share.parts,
         )
         if grace := context.grace:
             # An upload that storage never finishes must not keep the attempt from writing its result.
             context.interrupt.on_request(lambda: self.limit(grace.for_uploads))
 
     @override
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Upload a folder and remove it; waits for the previous upload, and raises its failure."""
-        super().submit(folder, step)
+        super().submit(folder, step, into)
         shutil.rmtree(folder)
 
     def keep_last(self) -> None:

@@ -6,18 +6,22 @@ A manifest proves that the files are those that were written. Anyone who may wri
 import json
 import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_job.adapters.attach import has_adapter, trained
 from lmft_job.adapters.state import UnfitAdapterError, require_fitting
+from lmft_job.sharding.divide import plain_class, share_of_model
+from lmft_job.sharding.files import FOLDER, UnfitShardsError, has_shards, needed, require_weights
+from lmft_job.sharding.optimizer import GROUPS, require_state
 from lmft_job.storage import DamagedFolderError
 from lmft_job.training.history import TrainingHistory
 
 _UNREAD = ("pytorch_model*", "adapter_model.bin", "adapter_config.json", "optimizer.bin", "training_args.bin")
 """Files that transformers would unpickle, or follow to another model, if they lie in a checkpoint. None is needed."""
-_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+_STATES = ("optimizer.pt", GROUPS, "scheduler.pt", "scaler.pt", "rng_state*.pth")
 
 
 def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
@@ -34,18 +38,37 @@ def require_loadable(folder: Path, model: Any, *, own_trainer: bool) -> None:
     for place in (folder, folder / BEST_FOLDER):
         _remove_unread(place)
     _require_history(folder)
+    if has_shards(folder) and (lacking := [name for name in (GROUPS, "scheduler.pt") if not (folder / name).is_file()]):
+        raise DamagedFolderError(f"{lacking[0]} is missing")
     for pattern in _STATES:
         for path in sorted(folder.glob(pattern)):
             state = _read_state(path)
             if path.name == "optimizer.pt" and not own_trainer:
                 _require_optimizer(state, model)
+            if path.name == GROUPS and not own_trainer:
+                _require_parts(state, model, folder)
     for place in (folder, folder / BEST_FOLDER):
         if place.is_dir():
             _require_weights(place, model)
 
 
+def needed_files(names: Iterable[str], model: Any) -> set[str]:
+    """Of the files of a checkpoint, those that this process reads: all but parts of weights that others hold."""
+    found, lengths = set(names), [weight.shape[0] for weight in trained(model) if weight.dim()]
+    for folder in (FOLDER, f"{BEST_FOLDER}/{FOLDER}"):
+        parts = {name.removeprefix(f"{folder}/") for name in found if name.startswith(f"{folder}/")}
+        found -= {f"{folder}/{name}" for name in parts - needed(parts, lengths, share_of_model(model))}
+    return found
+
+
 def _require_weights(folder: Path, model: Any) -> None:
     """All trained weights, with the right shapes, as :func:`lmft_job.adapters.state.restore` will read them."""
+    if has_shards(folder):
+        try:
+            require_weights(model, folder)
+        except UnfitShardsError as error:
+            raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({error})") from error
+        return
     if has_adapter(model):
         try:
             require_fitting(model, folder)
@@ -54,7 +77,7 @@ def _require_weights(folder: Path, model: Any) -> None:
         return
     _require_plain_names(folder)
     try:
-        _, about = type(model).from_pretrained(
+        _, about = plain_class(model).from_pretrained(
             folder,
             config=model.config,
             dtype=model.dtype,
@@ -119,6 +142,13 @@ def _read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DamagedFolderError(f"{path.name} does not load (it holds no state)")
     return state
+
+
+def _require_parts(state: dict[str, Any], model: Any, folder: Path) -> None:
+    try:
+        require_state(state, model, folder)
+    except UnfitShardsError as error:
+        raise DamagedFolderError(f"the optimizer's state is not of this model ({error})") from error
 
 
 def _require_optimizer(state: dict[str, Any], model: Any) -> None:

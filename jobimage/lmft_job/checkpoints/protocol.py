@@ -19,6 +19,7 @@ from lmft_job.storage import (
     UNNAMED_SECONDS,
     Check,
     DamagedFolderError,
+    Needs,
     ObjectInfo,
     Store,
     fetch_verified,
@@ -72,8 +73,9 @@ def newest_verified(
     check: Check | None = None,
     passed_over: set[str] | None = None,
     loads: Loads = lambda folder: None,
+    needs: Needs = frozenset,
 ) -> Checkpoint | None:
-    """Fetches the newest complete checkpoint into a folder, and compares every file with its SHA-256.
+    """Fetches the newest complete checkpoint into a folder, and compares every fetched file with its SHA-256.
 
     Damaged ones are skipped, each with a message that says why.
 
@@ -84,6 +86,7 @@ def newest_verified(
         check: called between chunks; an exception it raises ends the download (an interrupt, for instance).
         passed_over: receives the folders of damaged checkpoints, for :func:`prune`.
         loads: final check of the folder; a checkpoint that it rejects is skipped too.
+        needs: of the names of its files, those to fetch.
 
     Raises:
         UnavailableError: storage failed after its retries. That does not show that a checkpoint is damaged, so none is
@@ -97,7 +100,7 @@ def newest_verified(
             return None
         candidate = candidates[0]
         try:
-            if fetch_checkpoint(store, candidate, destination, check):
+            if fetch_checkpoint(store, candidate, destination, check, needs):
                 loads(destination)
                 return candidate
             problem = "it was being removed"
@@ -112,9 +115,11 @@ def newest_verified(
         say(f"checkpoint of step {candidate.step} (attempt {candidate.attempt}) skipped: {problem}; {follow}")
 
 
-def fetch_checkpoint(store: Store, wanted: Checkpoint, destination: Path, check: Check | None) -> bool:
+def fetch_checkpoint(
+    store: Store, wanted: Checkpoint, destination: Path, check: Check | None, needs: Needs = frozenset
+) -> bool:
     """Fetches one checkpoint into a folder; whether it was there. Raises DamagedFolderError if its files are not."""
-    manifest = fetch_verified(store, wanted.prefix, destination, check)
+    manifest = fetch_verified(store, wanted.prefix, destination, check, needs)
     if manifest is None:
         return False
     labels = {"attempt": wanted.attempt, "step": wanted.step}
@@ -148,16 +153,26 @@ def publish(
             attempt.
     """
     prefix = checkpoint_folder(attempt, step, pod)
+    make_way(store, prefix, passed_over)
+    if not publish_folder(store, prefix, folder, {"attempt": attempt, "step": step}, check):
+        raise refused(store, prefix, attempt)
+    return Checkpoint(attempt, step, prefix, store.url(prefix))
+
+
+def make_way(store: Store, prefix: str, passed_over: set[str] | None) -> None:
+    """Remove the manifest of a checkpoint that was found damaged, where another one of its step is to replace it."""
     if passed_over and prefix in passed_over:
         store.delete([f"{prefix}/{MANIFEST}"])
         passed_over.discard(prefix)
-    if not publish_folder(store, prefix, folder, {"attempt": attempt, "step": step}, check):
-        raise RefusedError(
-            store.purpose.denied,
-            f"{store.url(prefix)} was already written with other content: another process runs as attempt {attempt}. "
-            "Stop it, or start a new attempt.",
-        )
-    return Checkpoint(attempt, step, prefix, store.url(prefix))
+
+
+def refused(store: Store, prefix: str, attempt: int) -> RefusedError:
+    """The error where another process has stored what this one was to store."""
+    return RefusedError(
+        store.purpose.denied,
+        f"{store.url(prefix)} was already written with other content: another process runs as attempt {attempt}. "
+        "Stop it, or start a new attempt.",
+    )
 
 
 def prune(store: Store, keep: int, attempt: int, passed_over: Collection[str] = ()) -> int:

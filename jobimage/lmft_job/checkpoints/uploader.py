@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from lmft_job.checkpoints.protocol import Checkpoint, Say, prune, publish
+from lmft_api.wire.layout import checkpoint_folder
+from lmft_job.checkpoints.parts import PartOf, publish_parts, put_part
+from lmft_job.checkpoints.protocol import Checkpoint, Say, make_way, prune, publish
 from lmft_job.errors import InterruptedRunError, JobError, UnavailableError
 from lmft_job.storage import Store, disk_error
 
@@ -29,7 +31,9 @@ class CheckpointUploader:
         published: called in the upload's thread with each checkpoint that is complete.
         moved: called while waiting for an upload, as long as it makes progress.
         passed_over: folders of checkpoints found damaged, see :func:`prune`.
-        pod: UID of our pod, where it is known.
+        pod: UID of our pod, where it is known; of the first, where several store a checkpoint together.
+        index: number of the part that this process stores, from 0.
+        count: how many processes store a checkpoint together. Only the first completes it and removes old ones.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class CheckpointUploader:
         moved: Callable[[], None] = lambda: None,
         passed_over: set[str] | None = None,
         pod: str = "",
+        index: int = 0,
+        count: int = 1,
     ) -> None:
         self.newest: Checkpoint | None = None
         self._store = store
@@ -51,7 +57,7 @@ class CheckpointUploader:
         self._published = published
         self._moved = moved
         self._passed_over = set() if passed_over is None else passed_over
-        self._pod = pod
+        self._pod, self._index, self._count = pod, index, count
         self._moves = 0
         self._thread: threading.Thread | None = None
         self._step = 0
@@ -75,10 +81,15 @@ class CheckpointUploader:
             error.add_note(f"The checkpoint upload failed too: {failure}")
             self._say(str(failure))
 
-    def submit(self, folder: Path, step: int) -> None:
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
         """Publishes a checkpoint folder in the background, after the previous upload.
 
         The folder's files are hard-linked first, so the caller may remove it at once.
+
+        Args:
+            folder: with the files.
+            step: optimizer steps done.
+            into: name of the folder that all processes put their parts into; empty if this one has the whole.
 
         Raises:
             JobError: the failure of the previous upload.
@@ -91,7 +102,7 @@ class CheckpointUploader:
             raise disk_error(error, folder) from error
         self._step = step
         self._thread = threading.Thread(
-            target=self._upload, args=(snapshot, step), name=f"checkpoint-{step}", daemon=True
+            target=self._upload, args=(snapshot, step, into), name=f"checkpoint-{step}", daemon=True
         )
         self._thread.start()
 
@@ -128,11 +139,9 @@ class CheckpointUploader:
         """Limits all waiting from now on, current waits included, to this time in all. For a signal handler."""
         self._deadline = time.monotonic() + seconds
 
-    def _upload(self, snapshot: Path, step: int) -> None:
+    def _upload(self, snapshot: Path, step: int, into: str) -> None:
         try:
-            self.newest = publish(
-                self._store, snapshot, self._attempt, step, self._on_its_way, self._pod, self._passed_over
-            )
+            self.newest = self._publish(snapshot, step, into)
         except JobError as error:
             self._failure = _with_what_is_kept(error, step, self.newest)
             return
@@ -141,6 +150,8 @@ class CheckpointUploader:
             return
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
+        if self.newest is None:
+            return
         try:
             self._published(self.newest)
             prune(self._store, self._keep, self._attempt, self._passed_over)
@@ -150,8 +161,22 @@ class CheckpointUploader:
         except BaseException as error:  # noqa: BLE001 - as above
             self._failure = error
 
+    def _publish(self, snapshot: Path, step: int, into: str) -> Checkpoint | None:
+        """Store the files; the checkpoint that they complete, which is for the first process to say."""
+        if not into:
+            return publish(self._store, snapshot, self._attempt, step, self._on_its_way, self._pod, self._passed_over)
+        where = (self._store, snapshot, self._attempt, step, self._pod, PartOf(self._index, self._count, into))
+        if self._index == 0:
+            make_way(self._store, checkpoint_folder(self._attempt, step, self._pod), self._passed_over)
+            return publish_parts(*where, self._on_its_way, self._require_time)
+        put_part(*where, self._on_its_way)
+        return None
+
     def _on_its_way(self) -> None:
         self._moves += 1
+        self._require_time()
+
+    def _require_time(self) -> None:
         if self._stop.is_set():
             raise InterruptedRunError(self._abandoned())
 

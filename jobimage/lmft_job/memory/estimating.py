@@ -4,13 +4,16 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lmft_api.spec.resolved import Settings
 from lmft_api.text.wording import first_line, shorten
 from lmft_job import tasks
+from lmft_job.distributed.world import World
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, Verdict, priced, with_overhead
 from lmft_job.memory.parts import GIB, Parts
 from lmft_job.memory.plan import Plan
 from lmft_job.memory.trial import Trials
 from lmft_job.models.config import text_part
+from lmft_job.sharding.choose import Division, Weights, choose
 from lmft_job.training.acceleration.selection import logits_are_large
 from lmft_job.training.batch import Adjustment
 
@@ -57,6 +60,46 @@ def estimator(config: Any, device: Device | None) -> Peak:
         return known[plan]
 
     return peak
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a run's weights are held by its ranks.
+
+    Attributes:
+        division: whole in each, or divided.
+        ranks: how many hold one copy together.
+        each: bytes of a rank without activations.
+    """
+
+    division: Division
+    ranks: int
+    each: int
+
+
+def spread_of(settings: Settings, plan: Plan, peak: Peak, device: Device | None) -> Spread:
+    """How the weights of a plan are held, by its estimate; the run counts its weights again, and decides then."""
+    local = max(1, settings.gpus)
+    world = World(0, settings.nodes * local, 0, local, 0, settings.nodes)
+    parts, width = peak(plan), 2 if plan.on_gpu else 4
+    weights = Weights(parts.weights // 4)
+    if plan.adapter is not None:
+        weights = Weights(parts.adapter // 4, parts.weights // width, width)
+    memory = None if device is None else device.memory
+    division = Division.NONE if plan.quantized else choose(settings, weights, world, memory)
+    ranks = {Division.NONE: 1, Division.NODES: local, Division.ALL: world.size}[division]
+    return Spread(division, ranks, weights.bytes_in(ranks))
+
+
+def shared(settings: Settings, config: Any, peak: Peak, device: Device | None) -> Peak:
+    """The estimates of one rank, where several may divide the weights."""
+    layers = getattr(text_part(config), "num_hidden_layers", None) or 1
+
+    def mine(plan: Plan) -> Parts:
+        spread = spread_of(settings, plan, peak, device)
+        return peak(plan) if spread.ranks == 1 else peak(plan).divided(spread.ranks, layers)
+
+    return mine
 
 
 def size(count: int) -> str:

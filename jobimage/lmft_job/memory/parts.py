@@ -1,6 +1,6 @@
 """What a device's memory holds at the busiest moment of a step, by what it is for; plain arithmetic."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 GIB = 1 << 30
 
@@ -31,6 +31,23 @@ class Parts:
     def total(self) -> int:
         """All of it."""
         return sum(self.by_name().values())
+
+    def divided(self, ranks: int, layers: int) -> "Parts":
+        """What a rank holds where weights are divided among ranks (FSDP), by torch's own description of it.
+
+        Beside its share: two layers whole, the one in use and the next one on its way, and the gradients of one. With
+        an adapter the frozen weights are divided, and what is trained is not.
+
+        Args:
+            ranks: that divide the weights.
+            layers: of the model, taken as equally large.
+        """
+        gathered = self.weights // ranks + 2 * self.weights // max(1, layers)
+        weights = min(self.weights, gathered)
+        if self.adapter:
+            return replace(self, weights=weights)
+        gradients = min(self.gradients, self.gradients // ranks + self.gradients // max(1, layers))
+        return replace(self, weights=weights, gradients=gradients, optimiser=self.optimiser // ranks)
 
     def by_name(self) -> dict[str, int]:
         """Bytes by the name of the part."""

@@ -22,6 +22,7 @@ from lmft_job import tasks
 from lmft_job.errors import InvalidError
 from lmft_job.models.config import text_part
 from lmft_job.models.sources.parsing import weights_of
+from lmft_job.sharding.divide import fill, is_divided, plain_class
 
 _INDEX = "model.safetensors.index.json"
 # Prefixes that torch's wrappers (compile, DDP, FSDP, activation checkpointing) add to the names of what they wrap.
@@ -288,17 +289,17 @@ def restore(model: Any, checkpoint: Path) -> None:
         stored = set().union(*(_names(file) for file in files))
         if _are_its_own(model, stored):
             for file in files:
-                model.load_state_dict(load_file(file), strict=False)
+                _give(model, load_file(file), strict=False)
         else:
             # Temporarily needs memory for a second copy of the weights.
             with weights_of(checkpoint, "checkpoint") as guarded:
-                loaded, info = type(model).from_pretrained(
+                loaded, info = plain_class(model).from_pretrained(
                     str(guarded), config=model.config, dtype=torch.float32, output_loading_info=True
                 )
             odd = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
             if odd:
                 raise ValueError(f"{_some(odd)}: only one of both has it")
-            model.load_state_dict(loaded.state_dict())
+            _give(model, loaded.state_dict(), strict=True)
     except (RuntimeError, ValueError) as error:
         raise InvalidError(
             [
@@ -306,6 +307,13 @@ def restore(model: Any, checkpoint: Path) -> None:
                 "another run."
             ]
         ) from error
+
+
+def _give(model: Any, state: dict[str, torch.Tensor], *, strict: bool) -> None:
+    if is_divided(model):
+        fill(model, state)
+    else:
+        model.load_state_dict(state, strict=strict)
 
 
 def _names(file: Path) -> set[str]:
@@ -316,6 +324,10 @@ def _names(file: Path) -> set[str]:
 def _are_its_own(model: Any, stored: set[str]) -> bool:
     """Whether stored names are those in memory, except those that share their weights with one of them."""
     known = model.state_dict()
+    if is_divided(model):  # a process may hold no row of a weight, so where its memory lies says nothing
+        shared = {name: id(weight) for name, weight in model.named_parameters(remove_duplicate=False)}
+        same = {shared.get(name) for name in stored}
+        return stored <= known.keys() and all(shared.get(name) in same for name in known.keys() - stored)
     held = {known[name].data_ptr() for name in stored & known.keys()}
     return stored <= known.keys() and all(known[name].data_ptr() in held for name in known.keys() - stored)
 

@@ -11,6 +11,7 @@ from lmft_job.attempt.context import RunContext
 from lmft_job.distributed.group import SteadyCheck
 from lmft_job.evaluation.held_out import Beat, HeldOutFigures
 from lmft_job.evaluation.uncertainty import Units
+from lmft_job.sharding.divide import is_divided
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
 from lmft_job.training.history import EvaluationPoint
@@ -59,6 +60,9 @@ def _to_json(before: Before | None) -> dict[str, Any] | None:
 
 def answered(job: TrainingInputs, limit: int | None, beat: Beat) -> list[str]:
     """The model's answers to the prompts, which rank 0 gives; the others take part where they hold a part of it."""
+    if is_divided(job.model):
+        answers = job.answer(limit, beat)
+        return job.group.from_main(lambda: answers)
     return job.group.from_main(lambda: job.answer(limit, beat))
 
 

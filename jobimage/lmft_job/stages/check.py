@@ -17,6 +17,7 @@ from lmft_job.attempt.result import completed, stored_report
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.hub.push import check_push
 from lmft_job.models.device import Arithmetic, arithmetic_for, choose_device
+from lmft_job.sharding.choose import undividable
 from lmft_job.storage import Store
 from lmft_job.training.user_code import load_user_code, refuse_forbidden_code
 
@@ -57,7 +58,7 @@ def check(context: RunContext) -> Start | Result:
     refuse_forbidden_code(context.run, settings)
     if not context.in_pod:
         refuse_several_devices(settings)
-    refuse_divided_model(settings)
+    refuse_undividable(settings)
     store = context.run_store()
     store.probe_write()
     if done := finished_before(context, store):
@@ -93,16 +94,15 @@ def refuse_several_devices(settings: Settings) -> None:
         raise InvalidError(problems)
 
 
-def refuse_divided_model(settings: Settings) -> None:
-    """Every device holds the whole model so far.
+def refuse_undividable(settings: Settings) -> None:
+    """What does not go with a model divided among several devices.
 
     Raises:
-        InvalidError: the manifest wants it divided among several.
+        InvalidError: the manifest wants both.
     """
-    if settings.training.parallelism == Parallelism.FSDP and settings.nodes * max(1, settings.gpus) > 1:
-        raise InvalidError(
-            ["spec.training.parallelism: FSDP is not supported yet; DDP, and Auto, keep the whole model on each device"]
-        )
+    several = settings.nodes * max(1, settings.gpus) > 1
+    if several and settings.training.parallelism == Parallelism.FSDP and (problems := undividable(settings)):
+        raise InvalidError(problems)
 
 
 def finished_before(context: RunContext, store: Store) -> Result | None:

@@ -174,7 +174,11 @@ def _try_model(
 
 
 def make_model(
-    context: RunContext, ingredients: Ingredients, arithmetic: Arithmetic, adapter: Path | None = None
+    context: RunContext,
+    ingredients: Ingredients,
+    arithmetic: Arithmetic,
+    adapter: Path | None = None,
+    device: torch.device | None = None,
 ) -> Loaded:
     """The model on its device, with the adapter if it gets one; what is trained of it is in FP32.
 
@@ -183,6 +187,7 @@ def make_model(
         ingredients: with its sources.
         arithmetic: device and precision.
         adapter: folder of the adapter to put on it; None for that of the run that it resumes from, or a fresh one.
+        device: where it is put; None for that of the arithmetic.
 
     Raises:
         AcceleratorMemoryError: it does not fit there.
@@ -197,8 +202,8 @@ def make_model(
     try:
         if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
             resumed = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
-            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter or resumed)
-        model = model.to(arithmetic.device)
+            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter or resumed, device)
+        model = model.to(device or arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
             raise AcceleratorMemoryError(

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +36,8 @@ from lmft_job.storage.store import (
 )
 
 FORMAT = 2
+Needs = Callable[[Iterable[str]], Collection[str]]
+"""Chooses, of the names of a folder's files, those to fetch."""
 _SHOWN = 100  # characters of a name chosen by others
 _NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.EINVAL})
 UNNAMED_SECONDS = 86400.0
@@ -178,13 +180,16 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     return manifest
 
 
-def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | None = None) -> Manifest | None:
-    """Fetches a complete folder and verifies every file against the manifest.
+def fetch_verified(
+    store: Store, prefix: str, destination: Path, check: Check | None = None, needs: Needs = frozenset
+) -> Manifest | None:
+    """Fetches a complete folder, or what is needed of it, and verifies every fetched file against the manifest.
 
-    Sizes are compared before anything is fetched, so that a truncated checkpoint costs one listing.
+    Sizes are compared before anything is fetched, of all files, so that a truncated checkpoint costs one listing.
 
     Args:
         destination: replaced if all files match, absent or empty otherwise.
+        needs: of the names in the manifest, those to fetch; all by default.
 
     Returns:
         The manifest, or None if there is no complete folder.
@@ -206,7 +211,10 @@ def fetch_verified(store: Store, prefix: str, destination: Path, check: Check | 
             raise DamagedFolderError(f"{one_line(name, _SHOWN)} has {size:,} bytes, its manifest says {entry.size:,}")
     try:
         destination.mkdir(parents=True, exist_ok=True)
+        wanted = needs(manifest.files)
         for name, entry in manifest.files.items():
+            if name not in wanted:
+                continue
             digest = store.get_file(join_key(below, name), _inside(destination, name), check)
             if digest != entry.sha256:
                 raise DamagedFolderError(

@@ -19,7 +19,6 @@ from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.ranks import NODE_NAME_VARIABLE
 from lmft_job.adapters.attach import trained
-from lmft_job.adapters.state import save
 from lmft_job.data.chat.rows import real_tokens
 from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.rows import Rows
@@ -32,9 +31,11 @@ from lmft_job.evaluation.uncertainty import Units
 from lmft_job.models.device import Arithmetic
 from lmft_job.observers.events import Observer, StepDone
 from lmft_job.process.signals import Interrupt
+from lmft_job.sharding.divide import local
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration
 from lmft_job.training.batch import Batch
 from lmft_job.training.history import EvaluationPoint, TrainingHistory
+from lmft_job.training.sharded.parts import common_folder, keep_best, keep_part, stores_weights
 
 TRAINER_FOLDER = "trainer"
 _FLUSH_SECONDS = 0.25
@@ -43,8 +44,14 @@ _FLUSH_SECONDS = 0.25
 class CheckpointSink(Protocol):
     """Takes finished checkpoint folders, which belong to it from then on."""
 
-    def submit(self, folder: Path, step: int) -> None:
-        """Upload one; waits for the previous one."""
+    def submit(self, folder: Path, step: int, into: str = "") -> None:
+        """Upload one; waits for the previous one.
+
+        Args:
+            folder: with the files.
+            step: optimiser steps done.
+            into: name of the folder that several processes put their parts into; empty if this one has all of it.
+        """
 
     def check(self) -> None:
         """Raise the failure of an upload, if there was one."""
@@ -325,8 +332,8 @@ class TrainingLoop:
         measured = EvaluationPoint(step, epoch, self.state.train_loss_since_evaluation(), figures)
         self.state.evaluations.append(measured)
         best = job.settings.output.weights == Weights.BEST and self.state.best() is measured
-        if best and job.group.world.main:
-            save(job.model, job.folder / BEST_FOLDER)
+        if best:
+            keep_best(job.model, job.folder / BEST_FOLDER, job.group)
         job.observer.evaluation(measured.evaluation())
         job.observer.phase(JobPhase.TRAINING)
         self._mark = time.monotonic()
@@ -335,21 +342,32 @@ class TrainingLoop:
     def ready_to_save(self, step: int) -> None:
         """Raises DivergedError so that no checkpoint contains weights that are NaN or infinite."""
         self.flush()
-        finite = all(bool(torch.isfinite(weight).all()) for weight in trained(self.job.model))
+        finite = all(bool(torch.isfinite(local(weight)).all()) for weight in trained(self.job.model))
         if not self.job.group.all(finite):
             raise self.diverged(f"weights became NaN or infinite by step {step}")
 
     def saved(self, folder: Path, step: int) -> None:
         """A checkpoint was saved in a folder; complete it and upload it."""
         job, best = self.job, self.job.folder / BEST_FOLDER
+        into = common_folder(job.model, job.group)
 
         def submit() -> None:
-            self.state.save(folder)
             if best.is_dir():
                 shutil.copytree(best, folder / BEST_FOLDER)
-            job.uploads.submit(folder, step)
+            job.uploads.submit(folder, step, into) if into else job.uploads.submit(folder, step)
 
-        job.group.from_main(submit, lambda: shutil.rmtree(folder))
+        def submit_all() -> None:
+            self.state.save(folder)
+            submit()
+
+        def submit_part() -> None:
+            if into and stores_weights(job.model, job.group):
+                keep_part(folder)
+                submit()
+            else:
+                shutil.rmtree(folder)
+
+        job.group.from_main(submit_all, submit_part)
         self.saved_step = step
         self._mark = self._saved = time.monotonic()
 
@@ -364,7 +382,7 @@ class TrainingLoop:
         def wait() -> None:
             uploads.wait()
 
-        self.job.group.from_main(wait)
+        self.job.group.from_main(wait, wait)
         if self.job.group.any(self.job.interrupt.requested):
             self.job.interrupt.adopt()
         self.job.interrupt.check()

@@ -29,11 +29,14 @@ from lmft_job.data.rows import EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import uses_item_count
+from lmft_job.sharding.divide import is_divided, trains_divided
 from lmft_job.storage import disk_error
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
 from lmft_job.training.random_state import draw_as_trainer_does, draw_in_checkpoint, restore_state
 from lmft_job.training.ranked import RankedTrainer
+from lmft_job.training.sharded.parts import adopt_best
+from lmft_job.training.sharded.trainer import DividedTrainer, load_optimizer
 
 LOG_EVERY = 50
 _FULL_BELOW_BYTES = 1 << 20
@@ -167,12 +170,15 @@ class RecipeTrainer(Trainer):
             raise
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not has_adapter(self.model):
+        divided, folder = trains_divided(self.model), output_dir or str(self.args.output_dir)
+        if not has_adapter(self.model) and not divided:
             super()._save(output_dir, state_dict)
-            return
-        folder = output_dir or str(self.args.output_dir)
-        save(self.model, Path(folder))
-        self.run.job.tokenizer.save_pretrained(folder)
+        elif self.args.should_save:
+            if divided:
+                self.run.job.model.config.save_pretrained(folder)  # weights go into parts, with the optimizer's state
+            else:
+                save(self.model, Path(folder))
+            self.run.job.tokenizer.save_pretrained(folder)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -181,6 +187,10 @@ class RecipeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         restore(model or self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not load_optimizer(self, Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -258,7 +268,8 @@ def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
     """Trainer, or the user's subclass, with our behaviour mixed in."""
     base = job.trainer_class
     ranked = () if job.batch.step is None else (RankedTrainer,)
-    bases = (RecipeTrainer, *ranked, *(() if base is Trainer else (base,)))
+    divided = (DividedTrainer,) if is_divided(job.model) else ()
+    bases = (RecipeTrainer, *ranked, *divided, *(() if base is Trainer else (base,)))
     kind: Any = RecipeTrainer if len(bases) == 1 else type(f"Run{base.__name__}", bases, {})
     flow = Flow(run)
     trainer: RecipeTrainer = kind(
@@ -357,7 +368,7 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
             step, epoch = int(position["global_step"]), float(position["epoch"])
             run.resumed(step)
             if (checkpoint / BEST_FOLDER).is_dir():
-                shutil.copytree(checkpoint / BEST_FOLDER, job.folder / BEST_FOLDER, dirs_exist_ok=True)
+                adopt_best(job.model, checkpoint / BEST_FOLDER, job.folder / BEST_FOLDER)
             trainer._load_from_checkpoint(str(checkpoint))
             if run.evaluation_due(step, epoch):
                 # The run was stopped between this step and its evaluation.

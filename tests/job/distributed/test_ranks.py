@@ -2,40 +2,15 @@
 
 import functools
 import json
-from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.chats import chat
-from support.forked import complete, run_folder, toy_spec
+from support.comparing import losses, report, sure
+from support.forked import complete, toy_spec
 from support.ranks import complete_ranks
 from support.tiny_bases import save_base
-
-
-def losses(home: Path, name: str = "toy") -> "array[float]":
-    """The loss of every step."""
-    [file] = (run_folder(home, name) / "checkpoints").glob("*/*/*/lmft_losses.f64")
-    found = array("d")
-    found.frombytes(file.read_bytes())
-    return found
-
-
-def report(home: Path, name: str = "toy") -> dict[str, Any]:
-    return dict(json.loads((run_folder(home, name) / "report.json").read_text()))
-
-
-def sure(home: Path, *, task: str, **sections: Any) -> dict[str, Any]:
-    """A toy run without dropout, whose masks no two numbers of ranks would draw alike."""
-    spec = toy_spec(home, task, **sections)
-    config = spec["model"]["fromConfig"]
-    names = (
-        ("resid_pdrop", "embd_pdrop", "attn_pdrop")
-        if task == "CausalLM"
-        else ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    )
-    config |= dict.fromkeys(names, 0.0)
-    return spec
 
 
 def conversations(home: Path, **sections: Any) -> dict[str, Any]:
@@ -91,5 +66,7 @@ def test_ranks_train_as_one_process_does(kind: str, tmp_path: Path) -> None:
         assert list(losses(tmp_path, name)) == pytest.approx(list(losses(tmp_path, "one")), abs=1e-5)
         found = report(tmp_path, name)
         assert found["training"]["tokens"] == expected["training"]["tokens"]
-        for figure in ("evalLoss", "baselineEvalLoss", "accuracy"):
-            assert found["results"].get(figure) == pytest.approx(expected["results"].get(figure), abs=1e-5)
+        assert found["results"].get("accuracy") == expected["results"].get("accuracy")
+        # the same weights give the same figure, to the rounding of a product; trained ones have drifted by a step's
+        for figure, within in (("baselineEvalLoss", 1e-6), ("evalLoss", 1e-5)):
+            assert found["results"][figure] == pytest.approx(expected["results"][figure], abs=within)

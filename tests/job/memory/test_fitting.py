@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import transformers
 
+from lmft_api.spec import LMFineTuneSpec
+from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.tasks import Task
+from lmft_job.memory.estimating import Device, shared, spread_of
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, judge, priced, with_overhead
 from lmft_job.memory.parts import Moments, Parts, extended
-from lmft_job.memory.plan import Plan
+from lmft_job.memory.plan import Plan, plan_of
 from lmft_job.training.batch import Batch
 
 PLAN = Plan(Task.CAUSAL_LM, length=1000, batch=Batch(8), on_gpu=True)
@@ -95,3 +99,55 @@ def test_layers_are_added_to_each_part() -> None:
 
 def test_what_a_driver_and_an_allocator_take_is_a_part_of_its_own() -> None:
     assert with_overhead(Parts(weights=1000, activations=10**10)).overhead > 5 * 10**8
+
+
+GPU = Device(80 * 10**9, "by hand")
+FOUR_ON_EACH = {"nodes": 2, "gpusPerNode": 4, "gpuMemory": "80G"}
+
+
+def several(**training: object) -> Settings:
+    model = {"name": "org/model"}
+    return resolve(LMFineTuneSpec.parse({"model": model, "dataset": {"builtin": "PythonDocs"}, "training": training,
+                                         "resources": FOUR_ON_EACH}))  # fmt: skip
+
+
+def of_weights(billions: float) -> Peak:
+    """Weights in FP32 as many as that, their gradients and AdamW's averages; an adapter of a hundredth beside BF16."""
+    count = int(billions * 1e9)
+
+    def estimate(plan: Plan) -> Parts:
+        if plan.adapter is not None:
+            return Parts(weights=2 * count, adapter=count // 25, gradients=count // 25, optimiser=count // 12)
+        return Parts(weights=4 * count, gradients=4 * count, optimiser=8 * count, activations=10**9)
+
+    return estimate
+
+
+@pytest.mark.parametrize(
+    ("training", "billions", "division", "ranks"),
+    [
+        ({}, 2, "DDP", 1),
+        ({}, 3, "FSDP within each node", 4),
+        ({}, 10, "FSDP", 8),
+        ({"parallelism": "FSDP"}, 1, "FSDP within each node", 4),
+        ({"parallelism": "DDP"}, 10, "DDP", 1),
+        ({"adapter": {}}, 15, "DDP", 1),
+        ({"adapter": {}}, 40, "FSDP within each node", 4),
+    ],
+)
+def test_what_a_rank_holds_of_a_model_is_estimated_by_how_it_is_divided(
+    training: dict[str, object], billions: float, division: str, ranks: int
+) -> None:
+    settings, whole = several(**training), of_weights(billions)
+    plan = plan_of(settings, 1000)
+    config = transformers.GPT2Config(n_layer=40)
+
+    spread = spread_of(settings, plan, whole, GPU)
+    each = shared(settings, config, whole, GPU)(plan)
+
+    assert (str(spread.division), spread.ranks) == (division, ranks)
+    assert each.optimiser == whole(plan).optimiser // (1 if plan.adapter else ranks)
+    # beside its share a rank holds two of the forty layers
+    expected = whole(plan).weights * (1 if ranks == 1 else 1 / ranks + 2 / 40)
+    assert each.weights == pytest.approx(expected, rel=1e-6)
+    assert each.activations == whole(plan).activations

@@ -67,9 +67,9 @@ def slow(rank: int) -> None:
     TrainingLoop.step_done = step_done  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("signalled", [0, 1])
-def test_a_stop_of_one_pod_saves_one_checkpoint_of_one_step(signalled: int, tmp_path: Path) -> None:
-    attempt = start(tmp_path, slow)
+@pytest.mark.parametrize(("signalled", "parallelism"), [(0, "DDP"), (1, "DDP"), (1, "FSDP")])
+def test_a_stop_of_one_pod_saves_one_checkpoint_of_one_step(signalled: int, parallelism: str, tmp_path: Path) -> None:
+    attempt = start(tmp_path, slow, parallelism=parallelism)
     attempt.until("trains-0", "trains-1")
 
     os.kill(attempt.pods[signalled].pid, signal.SIGTERM)
@@ -81,6 +81,44 @@ def test_a_stop_of_one_pod_saves_one_checkpoint_of_one_step(signalled: int, tmp_
     assert 3 <= saved < WITH_STEPS
     assert manifest.parent.name == f"step-{saved:08d}"
     assert ends[1][1].checkpoint is None
+    # of divided weights every pod has stored its part, and said so, before the manifest
+    parts = {"parts/0.json", "parts/1.json"} if parallelism == "FSDP" else set()
+    found = {
+        note.relative_to(manifest.parent).as_posix().partition("/")[2] for note in manifest.parent.glob("*/parts/*")
+    }
+    assert found == parts
+    shards = {name for name in json.loads(manifest.read_text())["files"] if name.startswith("shards/")}
+    assert len(shards) == len(parts)
+
+
+def test_a_pod_gone_before_its_part_is_stored_leaves_no_manifest(tmp_path: Path) -> None:
+    # given two pods that store parts of a checkpoint, of which one takes for ever
+    def held(rank: int) -> None:
+        from lmft_job.storage.local import FileStore
+
+        whole = FileStore.put_file
+
+        def put_file(self: Any, key: str, *args: Any) -> str:
+            stored = whole(self, key, *args)
+            if "/shards/" in key:
+                (Path(os.environ["MARKS"]) / f"stores-{rank}").write_text("now")
+                while rank == 1:
+                    time.sleep(0.1)
+            return stored
+
+        FileStore.put_file = put_file  # type: ignore[method-assign]
+
+    attempt = start(tmp_path, held, parallelism="FSDP", maxSteps=10)
+    attempt.until("stores-0", "stores-1")
+    rank = attempt.pid(1)
+
+    os.kill(rank, signal.SIGKILL)
+    ends = attempt.end()
+
+    # then the other has waited for it, and there is no checkpoint
+    assert ends[0][0] == 8, attempt.pods[0].log
+    assert list((run_folder(tmp_path) / "checkpoints").glob("*/*/*/parts/0.json"))
+    assert manifests(tmp_path) == []
 
 
 def test_a_killed_rank_ends_all_at_once_and_leaves_no_checkpoint(tmp_path: Path) -> None:

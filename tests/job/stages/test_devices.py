@@ -5,16 +5,16 @@ import pytest
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import Settings, resolve
 from lmft_job.errors import InvalidError
-from lmft_job.stages.check import refuse_divided_model
+from lmft_job.stages.check import refuse_undividable
 
 
-def asking(parallelism: str, **resources: int) -> Settings:
+def asking(parallelism: str, resources: dict[str, int], **training: str) -> Settings:
     return resolve(
         LMFineTuneSpec.parse(
             {
                 "model": {"name": "gpt2"},
                 "dataset": {"builtin": "PythonDocs"},
-                "training": {"parallelism": parallelism},
+                "training": {"parallelism": parallelism, **training},
                 "resources": resources,
             }
         )
@@ -22,13 +22,16 @@ def asking(parallelism: str, **resources: int) -> Settings:
 
 
 @pytest.mark.parametrize("resources", [{"nodes": 2}, {"gpusPerNode": 2}, {"nodes": 4, "gpusPerNode": 8}])
-def test_a_model_that_is_to_be_divided_among_devices_is_refused(resources: dict[str, int]) -> None:
-    with pytest.raises(InvalidError, match=r"spec\.training\.parallelism: FSDP is not supported yet; DDP, and Auto"):
-        refuse_divided_model(asking("FSDP", **resources))
+def test_what_cannot_be_divided_among_devices_is_refused_all_at_once(resources: dict[str, int]) -> None:
+    with pytest.raises(InvalidError) as refused:
+        refuse_undividable(asking("FSDP", resources, optimizer="Adafactor", precision="FP16"))
+
+    assert "spec.training.optimizer: Adafactor" in str(refused.value)
+    assert "spec.training.precision: " in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("parallelism", "resources"), [("FSDP", {"gpusPerNode": 1}), ("DDP", {"nodes": 2}), ("Auto", {"gpusPerNode": 8})]
 )
 def test_one_device_holds_all_and_several_may_hold_copies(parallelism: str, resources: dict[str, int]) -> None:
-    refuse_divided_model(asking(parallelism, **resources))
+    refuse_undividable(asking(parallelism, resources, optimizer="Adafactor", precision="FP16"))

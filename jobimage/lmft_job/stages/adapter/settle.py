@@ -35,6 +35,12 @@ MOST_DRIFT = 0.005
 rounding to BF16 costs a tenth of it."""
 
 
+_UNMEASURED = (
+    "The merged model was not measured, since it does not fit on one GPU; the figures are those of the divided model "
+    "with its adapter."
+)
+
+
 @dataclass(frozen=True)
 class Settled:
     """What a run publishes.
@@ -109,6 +115,9 @@ def settle(
         release(beside)
     try:
         published = _merge(context, job, inputs, built.dtype)
+        if not context.world.alone and not _fits(published, job.arithmetic.device):
+            unmeasured = told.model_copy(update={"merged": True})
+            return Settled(replace(job, model=published), figures, job.arithmetic, MODEL, unmeasured, (_UNMEASURED,))
         after = _measured(job, published)
     except (DivergedError, InvalidError, ValueError) as error:
         return _withheld(
@@ -194,6 +203,15 @@ def _merge(context: RunContext, job: TrainingInputs, inputs: Ingredients, dtype:
     return factory.from_pretrained(
         str(folder), dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trusted
     )
+
+
+def _fits(model: Any, device: torch.device) -> bool:
+    """Whether a model that several devices held together fits on one of them, with room for an evaluation's batch."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    taken: int = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return 1.25 * taken <= int(free)
 
 
 def _measured(job: TrainingInputs, model: Any) -> HeldOutFigures:

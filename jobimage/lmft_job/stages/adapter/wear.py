@@ -43,7 +43,14 @@ def require_adaptable(built: Loaded, settings: Settings) -> None:
     _targets(built, settings)
 
 
-def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic, continued: Path | None = None) -> None:
+def wear(
+    context: RunContext,
+    built: Loaded,
+    base: Base,
+    arithmetic: Arithmetic,
+    continued: Path | None = None,
+    device: torch.device | None = None,
+) -> None:
     """Freeze the model, narrow it where its device computes in fewer bits, and put an adapter on it.
 
     Args:
@@ -52,6 +59,7 @@ def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic,
         base: what its adapter's configuration names.
         arithmetic: device and precision.
         continued: folder of an adapter to begin with; None for a fresh one.
+        device: where the model is put; None for that of the arithmetic.
 
     Raises:
         InvalidError: the weights of that adapter do not fit.
@@ -70,7 +78,7 @@ def wear(context: RunContext, built: Loaded, base: Base, arithmetic: Arithmetic,
                 "blocks of 64"
             )
     narrow_base(model, dtype)
-    model.to(arithmetic.device)
+    model.to(device or arithmetic.device)
     attach(
         model,
         targets,

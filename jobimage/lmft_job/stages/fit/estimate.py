@@ -8,7 +8,7 @@ import torch
 from lmft_job.attempt.context import RunContext, quiet_transformers
 from lmft_job.data.build import trained_size
 from lmft_job.memory.duration import Rate, rate_for, span
-from lmft_job.memory.estimating import Device, estimator, refusal, size
+from lmft_job.memory.estimating import Device, Spread, estimator, refusal, shared, size, spread_of
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Verdict, judge
 from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
@@ -34,6 +34,7 @@ class Outlook:
         refusal: why the run would be refused; empty if it would not.
         steps: planned optimiser steps; None where the data decides.
         rate: tokens a second; None where neither measured nor in a table.
+        spread: how several ranks hold the weights; None for one.
     """
 
     config: Any
@@ -44,6 +45,7 @@ class Outlook:
     refusal: str
     steps: int | None
     rate: Rate | None
+    spread: Spread | None = None
 
 
 def estimate(context: RunContext, device: Device | None = None) -> Outlook:
@@ -63,14 +65,16 @@ def estimate(context: RunContext, device: Device | None = None) -> Outlook:
     device = device or device_of(context)
     limit = position_limit(config, tokenizer)
     length = fixed_length(settings) or settings.dataset.max_length or min(LONGEST_ASSUMED, limit or LONGEST_ASSUMED)
-    plan, peak = plan_of(settings, length), estimator(config, device)
+    plan, whole = plan_of(settings, length), estimator(config, device)
+    spread, peak = spread_of(settings, plan, whole, device), shared(settings, config, whole, device)
     parts = peak(plan)
     verdict = None if device is None or not plan.on_gpu else judge(plan, device.memory, peak)
     refused = ""
     if device is not None and verdict is not None and verdict.outcome == Outcome.TOO_LARGE:
         refused = refusal(plan, verdict, device, peak, length_field(context))
     rate = rate_for(flops_per_token(config, plan), plan, _gpu_name())
-    return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate)
+    several = spread if settings.nodes * settings.gpus > 1 else None
+    return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, several)
 
 
 def _gpu_name() -> str | None:
@@ -104,6 +108,8 @@ def lines(name: str, outlook: Outlook) -> list[str]:
     where = "one GPU" if plan.on_gpu else "CPU"
     told = [f"  {name} · {plan.task} · {outlook.config.model_type} · {where}, {plan.precision}"]
     told.append(f"  {'batch':<12}{_batch(plan.batch)} of up to {plan.length:,} tokens")
+    if outlook.spread is not None:
+        told.append(f"  {'ranks':<12}{_spread(outlook.spread)}")
     told += [f"  {part:<12}{size(count):>10}" for part, count in outlook.parts.by_name().items() if count]
     error = f" (within {GPU_ERROR:.0%}: unverified for GPUs)" if plan.on_gpu else ""
     told.append(f"  {'peak':<12}{size(outlook.parts.total):>10}{error}")
@@ -117,6 +123,11 @@ def lines(name: str, outlook: Outlook) -> list[str]:
 def _batch(batch: Batch) -> str:
     passes = f", {batch.accumulation} passes a step" if batch.accumulation > 1 else ""
     return f"{batch.rows} row{'s' * (batch.rows != 1)}{passes}"
+
+
+def _spread(spread: Spread) -> str:
+    holds = f"a share of 1/{spread.ranks}" if spread.ranks > 1 else "all weights"
+    return f"{spread.division}: each holds {holds}, {size(spread.each)} without activations"
 
 
 def _fits(outlook: Outlook, verdict: Verdict) -> str:
@@ -161,6 +172,9 @@ def as_plain(name: str, outlook: Outlook) -> dict[str, Any]:
         "startsWith": None
         if verdict is None
         else {"rows": verdict.batch.rows, "accumulation": verdict.batch.accumulation},
+        "ranks": None
+        if outlook.spread is None
+        else {"parallelism": str(outlook.spread.division), "share": outlook.spread.ranks, "bytes": outlook.spread.each},
         "steps": outlook.steps,
         "tokensPerSecond": None if rate is None else {"least": rate.least, "most": rate.most, "source": rate.source},
         "refusal": outlook.refusal or None,

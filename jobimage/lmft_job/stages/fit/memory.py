@@ -13,7 +13,7 @@ from lmft_api.wire.report import DatasetFigures
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import AcceleratorMemoryError
-from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal
+from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal, shared
 from lmft_job.memory.fitting import Outcome, judge
 from lmft_job.memory.plan import LONGEST_ASSUMED, plan_of
 from lmft_job.models.config import complete_config, text_part
@@ -76,7 +76,8 @@ def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: 
     device = device_of(context)
     if device is None:
         return
-    plan, peak = plan_of(context.settings, length), estimator(completed(config, context, tokenizer), device)
+    plan, whole = plan_of(context.settings, length), completed(config, context, tokenizer)
+    peak = shared(context.settings, whole, estimator(whole, device), device)
     try:
         verdict = judge(plan, device.memory, peak)
         if verdict.outcome == Outcome.TOO_LARGE:

@@ -16,6 +16,7 @@ from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
+from lmft_job.sharding.divide import is_divided
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss
 from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
@@ -118,6 +119,9 @@ def choose_acceleration(
     if arithmetic.device.type != "cuda":
         return PLAIN
     packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
+    if is_divided(model):
+        # The others read the head's weights or compile layers: not tried with weights that come and go.
+        return Acceleration(packed=packed)
     kind = tasks.of(task)
     language = not kind.has_labels and not own_loss
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
