@@ -36,8 +36,8 @@ class Rendered:
     @property
     def config(self) -> str:
         """The operator's settings file."""
-        text: str = self.one("ConfigMap")["data"]["config.yaml"]
-        return text
+        (text,) = [item["data"]["config.yaml"] for item in self.all("ConfigMap") if "config.yaml" in item["data"]]
+        return str(text)
 
     @property
     def pod(self) -> Manifest:

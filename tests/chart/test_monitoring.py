@@ -1,14 +1,17 @@
 """Who reaches the operator's metrics, and how Prometheus is pointed at them."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
 import pytest
-from chart.helm import FULL, HELMS, render, sets
+from chart.helm import FULL, HELMS, ROOT, render, sets
 from chart.rights import CLUSTER_RULES, NAMESPACED_RULES, SECURE_RULES, rules
 from chart.tls import handshake
 
+from lmft_api.reasons import Phase, Reason
+from lmft_operator.process import metrics
 from lmft_operator.settings import parse
 
 SECURE = sets("metrics.secure=true", "metrics.serviceMonitor.enabled=true")
@@ -81,17 +84,72 @@ def test_prometheus_may_show_the_token_of_a_secret() -> None:
     assert "bearerTokenFile" not in endpoint
 
 
-def test_alerts_ask_for_metrics_that_the_operator_has() -> None:
-    from prometheus_client import generate_latest
+def offered() -> dict[str, set[str]]:
+    """The labels of every sample that the operator can offer, by its name."""
+    names = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
+    [runs] = metrics.RunsCollector(lambda: [("team-a", "Training", "Stalled")]).collect()
+    found = {sample.name: set(sample.labels) for sample in runs.samples}
+    for metric in vars(metrics).values():
+        for ending in names.get(type(metric).__name__, ()):
+            name = next(iter(metric.describe())).name.removesuffix("_total")
+            found[name + ending] = {*metric._labelnames, *(("le",) if ending == "_bucket" else ())}
+    return found
 
-    from lmft_operator.process import metrics
 
-    metrics.REQUESTS.labels("GET", "pods", "200")
-    metrics.register_runs(lambda: [("team-a", "Training", "Stalled")])
-    offered = generate_latest().decode()
+def require_offered(expressions: list[str]) -> None:
+    """Metrics and labels are those of the operator; a target has ``job``, and ``namespace`` if a metric has none."""
+    known = offered()
+    for expression in expressions:
+        asked = re.findall(r"(lmft_\w+)(?:\{(.*?)\})?", expression)
+        for name, selector in asked:
+            assert name in known, expression
+            assert set(re.findall(r"(\w+)=", selector)) <= known[name] | {"job", "namespace"}, expression
+        grouped = {label.strip() for group in re.findall(r"by \((.*?)\)", expression) for label in group.split(",")}
+        assert grouped <= set.union(*(known[name] for name, _ in asked)) if asked else True, expression
+        for label, values in re.findall(r'(phase|reason)=~?"([^"$]+)"', expression):
+            assert set(values.split("|")) <= set({"phase": Phase, "reason": Reason}[label]), expression
+
+
+def test_alerts_ask_for_metrics_that_the_operator_has_and_link_to_what_to_do() -> None:
     (group,) = render("--values", str(FULL)).one("PrometheusRule")["spec"]["groups"]
+    rules = [rule for rule in group["rules"] if rule["alert"] != "Example"]
 
-    asked = {name for rule in group["rules"] for name in re.findall(r"lmft_\w+", rule["expr"])}
+    require_offered([rule["expr"] for rule in rules])
+    page = (ROOT / "docs" / "operations.md").read_text()
+    headings = {line.lstrip("# ").lower() for line in page.splitlines() if line.startswith("#")}
+    for rule in rules:
+        address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert (address, anchor in headings) == ("https://wiki.example.com/lmfinetune", True)
+    (plain,) = render(*sets("metrics.prometheusRule.enabled=true", "metrics.prometheusRule.runbookURL=")).one(
+        "PrometheusRule"
+    )["spec"]["groups"]
+    assert not any("runbook_url" in rule["annotations"] for rule in plain["rules"])
 
-    assert asked
-    assert [name for name in asked if not re.search(rf"\n{name}[{{ ]", offered)] == []
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_dashboard_is_there_on_request_and_asks_for_metrics_that_the_operator_has(helm: str) -> None:
+    assert [item["metadata"]["name"] for item in render(helm=helm).all("ConfigMap")] == ["lmfinetune-config"]
+    found = render("--values", str(FULL), helm=helm).one("ConfigMap", "lmfinetune-dashboard")
+
+    assert found["metadata"]["labels"]["grafana"] == "training"
+    assert found["metadata"]["annotations"] == {"grafana_folder": "Training"}
+    dashboard = json.loads(found["data"]["lmfinetune.json"])
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    require_offered([target["expr"] for panel in panels for target in panel["targets"]])
+    assert all(panel["title"] and panel["description"] for panel in panels)
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    asked = set(re.findall(r"\$\{?([a-z]+)", json.dumps(dashboard["panels"])))
+    assert asked == set(variables)
+    for variable in ("namespace", "job"):
+        metric, label = re.findall(r"\((\w+), (\w+)\)", variables[variable]["definition"])[0]
+        assert metric in offered()
+        assert label in offered()[metric] | {"job"}
+    # no panel lies on another, and all are as wide as the page at most
+    cells = [
+        (column, line)
+        for panel in dashboard["panels"]
+        for column in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for line in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(column for column, _ in cells) < 24

@@ -147,11 +147,13 @@ class RunContext:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure the time of a phase of the recipe, for the report."""
+        """Measure the time of a phase of the recipe, for the report; observers hear of it."""
         began = time.monotonic()
+        self.observer.working(name)
         try:
             yield
         finally:
+            self.observer.working("")
             self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - began, 3)
 
     @cached_property

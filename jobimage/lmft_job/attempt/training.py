@@ -10,6 +10,7 @@ from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
 from lmft_job.attempt.uploads import NoUploads, Uploads
+from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
 from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
@@ -29,6 +30,7 @@ class TrainingAttempt:
         uploads: takes checkpoints.
         fence: detects that a later attempt has begun.
         adjustment: the batch, and how earlier attempts arrived at it.
+        metrics: stores the lines of steps and evaluations; None in processes that store nothing.
     """
 
     def __init__(
@@ -49,6 +51,9 @@ class TrainingAttempt:
         context.progress.adjustments = list(found.notes)
         self.uploads = _uploads(context, store, attempt, share)
         self.fence = Fence(store, attempt.ours)
+        # Its thread asks storage for itself.
+        require = Fence(store, attempt.ours).require
+        self.metrics = LiveMetrics(store, context.folder, require) if context.world.main else None
         self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
         self._open = ExitStack()
 
@@ -58,6 +63,8 @@ class TrainingAttempt:
             self._open.enter_context(self._context.interrupt.deferred())
         self._open.enter_context(self._journal)
         self._open.enter_context(self.uploads)
+        if self.metrics is not None:
+            self._open.enter_context(self.metrics)
         self._context.watchdog.steps_begin("measuring the model before training")
         return self
 

@@ -31,6 +31,11 @@ class Broadcast(Observer):
             observer.phase(phase)
 
     @override
+    def working(self, on: str) -> None:
+        for observer in self._observers:
+            observer.working(on)
+
+    @override
     def resumed(self, point: ResumePoint, saved_by: int) -> None:
         for observer in self._observers:
             observer.resumed(point, saved_by)

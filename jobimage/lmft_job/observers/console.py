@@ -9,12 +9,22 @@ from typing import TextIO
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 from typing_extensions import override
 
 from lmft_api.text.shown import one_line
+from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
@@ -32,6 +42,20 @@ from lmft_job.report.formatting import (
 )
 
 LABEL_WIDTH = 10
+WORKING = {
+    "imports": "loading libraries",
+    "check": "checking storage",
+    "load": "loading the model",
+    "data": "reading and tokenising the data",
+    "resume": "looking for a checkpoint",
+    "baseline": "measuring the model before training",
+    "training": "beginning to train",
+    "evaluation": "evaluating",
+    "merging": "preparing what is published",
+    "samples": "sampling",
+    "saving": "saving the model",
+}
+"""What a terminal says while a phase of the recipe takes its time; others are silent."""
 SAMPLE_LENGTH = 280
 """Characters of a sample that are shown; the report has the whole text."""
 PLAIN_EVERY_SECONDS = 15.0
@@ -41,7 +65,8 @@ PLAIN_EVERY_SECONDS = 15.0
 class ConsoleObserver(Observer):
     """Prints a run's events; use it as a context manager, so that the bar is removed before an error is printed.
 
-    On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run. Anywhere else every
+    On a terminal a bar with loss, tokens/s, time left and the newest checkpoint follows the run; before it, a spinner
+    with the seconds says what is done. Anywhere else every
     line is plain text: no colours, no cursor movement, nothing that wraps.
 
     Args:
@@ -67,6 +92,7 @@ class ConsoleObserver(Observer):
         self._stopping = stopping
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
+        self._spinner: Progress | None = None
         self._pace = StepTimer()
         self._epochs = 0
         self._checkpoint: int | None = None
@@ -81,7 +107,8 @@ class ConsoleObserver(Observer):
         self.close()
 
     def close(self) -> None:
-        """Remove the bar, if there is one."""
+        """Remove the bar or the spinner, if there is one."""
+        self._stop_spinner()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -115,6 +142,35 @@ class ConsoleObserver(Observer):
     def baseline(self, figures: EvaluationRow) -> None:
         self._line("before", quality(figures))
         self._pace.pause(self._now())
+
+    @override
+    def working(self, on: str) -> None:
+        self._stop_spinner()
+        if not self._live or on not in WORKING:
+            return
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, shown=WORKING[on])
+            return
+        self._spinner = Progress(
+            TextColumn(" "),
+            SpinnerColumn(),
+            TextColumn("{task.description}", style="dim"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._spinner.add_task(WORKING[on], total=None)
+        self._spinner.start()
+
+    def _stop_spinner(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+    @override
+    def phase(self, phase: JobPhase) -> None:
+        if self._progress is not None and self._bar is not None and phase != JobPhase.TRAINING:
+            self._progress.update(self._bar, shown=phase.value.lower())
 
     @override
     def step(self, done: StepDone) -> None:
@@ -213,6 +269,7 @@ class ConsoleObserver(Observer):
 
     def _show_bar(self, place: str, step: int, total: int, shown: str) -> None:
         if self._progress is None:
+            self._stop_spinner()
             self._progress = Progress(
                 TextColumn("  {task.fields[place]}"),
                 BarColumn(bar_width=28),

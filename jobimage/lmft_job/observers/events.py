@@ -85,6 +85,9 @@ class Observer:
     def phase(self, phase: JobPhase) -> None:
         """The job begins a new phase."""
 
+    def working(self, on: str) -> None:
+        """A phase of the recipe begins, by its name in the report's timings; empty: it has ended."""
+
     def resumed(self, point: ResumePoint, saved_by: int) -> None:
         """The attempt resumes from a checkpoint that attempt ``saved_by`` wrote."""
 

@@ -4,11 +4,14 @@ A line of a step has ``step``, ``epoch``, ``loss``, ``learningRate`` (with which
 (before clipping) and ``tokensPerSecond`` (smoothed); steps that an older release trained have ``step`` and ``loss``. A
 line of an evaluation has ``step``, ``epoch`` and its figures in ``evaluation``; step 0 is the model before training.
 What is not finite is null. The steps are those of the history in checkpoints: a resumed run repeats none of them.
+:mod:`lmft_job.observers.live_metrics` stores it while the run trains.
 """
 
 import json
 import math
 from array import array
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,34 +60,57 @@ class StepLog:
             values.frombytes(data[: len(data) // (8 * len(_COLUMNS)) * 8 * len(_COLUMNS)])
         return cls(values)
 
-    def by_step(self) -> dict[int, dict[str, Any]]:
-        """Each step's row, by its number."""
+    @property
+    def last(self) -> int:
+        """The newest step; 0 if none is known."""
+        return int(self.values[-len(_COLUMNS)]) if self.values else 0
+
+    def row(self, step: int) -> dict[str, Any]:
+        """What is known of a step; its number alone if an older release trained it. Steps have no gap."""
         width = len(_COLUMNS)
-        rows = (self.values[at : at + width] for at in range(0, len(self.values), width))
-        return {int(row[0]): dict(zip(_COLUMNS, row, strict=True)) | {"step": int(row[0])} for row in rows}
+        at = (step - int(self.values[0])) * width if self.values else -1
+        if not 0 <= at <= len(self.values) - width:
+            return {"step": step}
+        return dict(zip(_COLUMNS, self.values[at : at + width], strict=True)) | {"step": step}
 
 
-def metrics_lines(losses: "array[float]", steps: StepLog, evaluations: list[EvaluationRow]) -> bytes:
-    """The file: steps in order, and each evaluation after its step.
+@dataclass
+class Lines:
+    """The file's lines, as far as they are known; each call of ``more`` continues where the last one ended.
 
-    Args:
-        losses: training loss of every step; step n has index n - 1.
-        steps: what else is known of them.
-        evaluations: with step 0 for the model before training.
+    Attributes:
+        steps: written.
+        evaluations: written.
     """
-    known = steps.by_step()
-    after: dict[int, list[EvaluationRow]] = {}
-    for evaluation in evaluations:
-        after.setdefault(evaluation.step, []).append(evaluation)
-    lines = []
-    for step in range(len(losses) + 1):
-        if step:
-            row = known.get(step, {"step": step})
-            lines.append({"step": step, "epoch": row.get("epoch"), "loss": losses[step - 1], **row})
-        for evaluation in after.get(step, ()):
-            figures = evaluation.model_dump(by_alias=True, exclude_none=True, exclude={"step", "epoch"})
-            lines.append({"step": step, "epoch": evaluation.epoch, "evaluation": figures})
-    return "".join(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in lines).encode()
+
+    steps: int = 0
+    evaluations: int = 0
+
+    def more(self, losses: "array[float]", log: StepLog, evaluations: Sequence[EvaluationRow]) -> bytes:
+        """Lines that were not written yet: steps in order, and each evaluation after its step.
+
+        Args:
+            losses: training loss of every step; step n has index n - 1. All of them were written to ``log`` too.
+            log: what else is known of them.
+            evaluations: those that were not written, oldest first; step 0 is the model before training.
+        """
+        lines: list[dict[str, Any]] = []
+        left = deque(evaluations)
+
+        def evaluated(step: int) -> None:
+            while left and left[0].step <= step:
+                row = left.popleft()
+                figures = row.model_dump(by_alias=True, exclude_none=True, exclude={"step", "epoch"})
+                lines.append({"step": row.step, "epoch": row.epoch, "evaluation": figures})
+                self.evaluations += 1
+
+        evaluated(self.steps)
+        while self.steps < len(losses):
+            self.steps += 1
+            row = log.row(self.steps)
+            lines.append({"step": self.steps, "epoch": row.get("epoch"), "loss": losses[self.steps - 1], **row})
+            evaluated(self.steps)
+        return "".join(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in lines).encode()
 
 
 def _finite(value: Any) -> Any:

@@ -48,7 +48,10 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
         if not store.put_if_absent(BEFORE, json.dumps(note).encode()):
             # An attempt believed dead was first; all attempts use one baseline.
             before = read_note(store, BEFORE, Before.from_json) or before
-    job.observer.baseline(EvaluationPoint(0, 0.0, None, before.figures).evaluation())
+    row = EvaluationPoint(0, 0.0, None, before.figures).evaluation()
+    job.observer.baseline(row)
+    if job.metrics is not None:
+        job.metrics.before = row
     return replace(before, units=_units_before(store))
 
 

@@ -265,6 +265,7 @@ def training_inputs(
         acceleration=acceleration,
         chat=inputs.chat,
         group=context.group,
+        metrics=attempt.metrics,
     )
 
 

@@ -21,13 +21,14 @@ from lmft_job.evaluation.held_out import HeldOutFigures
 from lmft_job.hub.push import push_to_hub
 from lmft_job.models.device import device_name, precision_name
 from lmft_job.models.published import save_tokenizer
+from lmft_job.observers.metrics import Lines
 from lmft_job.report.card import render_card
 from lmft_job.report.page import render_page
 from lmft_job.stages.adapter.settle import Settled
 from lmft_job.stages.baseline import Before
 from lmft_job.stages.inputs import Ingredients
 from lmft_job.storage import Store, put_folder
-from lmft_job.training.history import Resumed
+from lmft_job.training.history import EvaluationPoint, Resumed
 from lmft_job.training.loop import TrainingInputs
 from lmft_job.training.trainer import Trained
 
@@ -139,6 +140,8 @@ def publish(context: RunContext, job: TrainingInputs, outcome: RunOutcome, store
     with context.phase("saving"):
         save_model(context, job, store, report, fence, outcome.settled)
         push(context, job, fence, outcome.settled.folder)
+    if job.metrics is not None:
+        job.metrics.end()
     return publish_report(context, store, report, outcome, fence)
 
 
@@ -195,7 +198,8 @@ def publish_report(context: RunContext, store: Store, report: Report, outcome: R
     if theirs := stored_report(store):
         return theirs
     final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
-    store.put_bytes(METRICS, outcome.trained.state.metrics(outcome.before.figures))
+    before = EvaluationPoint(0, 0.0, None, outcome.before.figures).evaluation()
+    store.put_bytes(METRICS, outcome.trained.state.metrics(Lines(), before))
     store.put_bytes(PAGE, render_page(final, outcome.trained.state.curve()))
     if store.put_if_absent(REPORT, final.to_json()):
         return final

@@ -12,7 +12,7 @@ from lmft_api.wire.report import CurvePoint, EvaluationRow, ResumePoint
 from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
 from lmft_job.errors import NewerReleaseError
 from lmft_job.evaluation.held_out import HeldOutFigures
-from lmft_job.observers.metrics import StepLog, metrics_lines
+from lmft_job.observers.metrics import Lines, StepLog
 
 LOSSES_FILE = "lmft_losses.f64"
 
@@ -126,10 +126,19 @@ class TrainingHistory:
             return False
         return len(self.evaluations) - 1 - self.evaluations.index(best) >= patience
 
-    def metrics(self, before: HeldOutFigures) -> bytes:
-        """``metrics.jsonl``; ``before`` are the figures of the model before training."""
-        rows = [EvaluationPoint(0, 0.0, None, before), *self.evaluations]
-        return metrics_lines(self.losses, self.steps, [row.evaluation() for row in rows])
+    def metrics(self, lines: Lines, before: EvaluationRow | None) -> bytes:
+        """The next lines of ``metrics.jsonl``, also from another thread while it trains.
+
+        Args:
+            lines: what was written before.
+            before: figures of the model before training.
+        """
+        # A step's loss is known before the rest of it (an older release knew no rest), and its evaluation after both.
+        losses = self.losses[: self.steps.last or None]
+        first = [] if before is None else [before]
+        measured = self.evaluations[max(0, lines.evaluations - len(first)) :]
+        evaluations = [*first[lines.evaluations :], *(point.evaluation() for point in measured)]
+        return lines.more(losses, self.steps, evaluations)
 
     def curve(self) -> list[CurvePoint]:
         """Every step's loss, and what else is known of it."""

@@ -30,6 +30,7 @@ from lmft_job.evaluation.samples import answer_prompts
 from lmft_job.evaluation.uncertainty import Units
 from lmft_job.models.device import Arithmetic
 from lmft_job.observers.events import Observer, StepDone
+from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.process.signals import Interrupt
 from lmft_job.sharding.divide import local
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration
@@ -84,6 +85,7 @@ class TrainingInputs:
         acceleration: accelerations of its steps.
         chat: template of the conversations that the model answers; None where it continues text.
         group: the processes of the run.
+        metrics: stores the lines of steps and evaluations; None in processes that store nothing.
     """
 
     settings: Settings
@@ -105,6 +107,7 @@ class TrainingInputs:
     acceleration: Acceleration = PLAIN
     chat: ChatTemplate | None = None
     group: Group = SOLO
+    metrics: LiveMetrics | None = None
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the current model."""

@@ -356,6 +356,8 @@ def train(job: TrainingInputs, resumed: Resumed | None = None) -> Trained:
     if resumed is not None:
         state.resumes.append(resumed.point)
     run = TrainingLoop(job, state)
+    if job.metrics is not None:
+        job.metrics.follow(state.metrics)
     job.observer.phase(JobPhase.TRAINING)
     with job.interrupt.deferred(), job.acceleration.training(job.model):
         trainer = build_trainer(job, run)

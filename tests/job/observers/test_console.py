@@ -10,7 +10,7 @@ from lmft_api.tasks import Task
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.broadcast import Broadcast
-from lmft_job.observers.console import ConsoleObserver, epochs_in_all
+from lmft_job.observers.console import WORKING, ConsoleObserver, epochs_in_all
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 
@@ -131,6 +131,30 @@ def test_a_terminal_shows_a_bar_with_the_newest_checkpoint(clock: Clock, monkeyp
     assert "runs/default/quickstart/report.html" in text
 
 
+def test_a_terminal_says_what_takes_its_time_and_a_file_does_not(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for stream in (Terminal(), io.StringIO()):
+        with ConsoleObserver(stream, now=clock) as observer:
+            for phase in ("imports", "data", "stage", "baseline"):
+                observer.working(phase)
+                observer.note(f"within {phase}")
+                observer.working("")
+            observer.working("training")
+            observer.step(StepDone(1, 10, 0.1, 4.0, 1e-4))
+            observer.phase(JobPhase.EVALUATING)
+            observer.working("")
+            observer.working("samples")
+        text = without_codes(stream.getvalue())
+        shown = [words for words in WORKING.values() if words in text]
+        assert all(f"within {phase}" in text for phase in ("imports", "data", "stage", "baseline"))
+        if stream.isatty():
+            assert shown == [WORKING[phase] for phase in ("imports", "data", "baseline", "training", "samples")]
+            assert stream.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in stream.getvalue()[-40:]
+        else:
+            assert shown == []
+            assert not CONTROL.search(stream.getvalue())
+
+
 def test_the_bar_is_gone_and_the_cursor_back_when_a_run_fails(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
@@ -245,6 +269,7 @@ def test_all_observers_hear_every_event_in_order(clock: Clock) -> None:
     observer = Broadcast([Listener("first"), Listener("second")])
     play(observer, clock, demo_report())
     observer.phase(JobPhase.SAVING)
+    observer.working("data")
     observer.note("a note")
     observer.straggler("rank 3")
     observer.interrupted(None, "again")
