@@ -60,6 +60,7 @@ format: setup ## Format the code
 generate: setup ## Write again what is generated from the types
 	$(BIN)/python -m lmft_api.crd > charts/lmfinetune/files/crd.yaml
 	$(BIN)/python -m lmft_api.reference docs
+	$(BIN)/python charts/release.py charts/lmfinetune --version "$$($(BIN)/python release/version.py)"
 	$(BIN)/python -m lmft_operator.values_schema charts/lmfinetune/values.yaml > charts/lmfinetune/values.schema.json
 
 .PHONY: bench

@@ -1,7 +1,8 @@
 """Writes a release into the chart: its version, and the images by the digests that the registry gave them.
 
 Usage: release.py CHART --version 1.2.3 operator=FILE job=FILE. Each file is what ``docker buildx build`` has written as
-its metadata file. Only the release workflow runs this; in the tree the digests are empty.
+its metadata file, or the same key alone. Only the release workflow names images; in the tree the digests are empty, and
+``make generate`` writes the version.
 """
 
 import argparse
@@ -42,8 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("chart", type=Path)
     parser.add_argument("--version", required=True)
-    parser.add_argument("images", nargs="+", metavar="IMAGE=FILE")
-    arguments = parser.parse_args()
+    parser.add_argument("images", nargs="*", metavar="IMAGE=FILE")
+    arguments = parser.parse_intermixed_args()
     values, chart = arguments.chart / "values.yaml", arguments.chart / "Chart.yaml"
     text = values.read_text(encoding="utf-8")
     for pair in arguments.images:

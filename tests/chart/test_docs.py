@@ -34,7 +34,7 @@ def test_the_rights_that_a_page_lists_are_those_of_the_roles(page: Path) -> None
 
 
 def test_the_alerts_that_operations_lists_are_those_of_the_rule() -> None:
-    listed = re.findall(r"^\| `(LMFineTune\w+)` \|", prose(ROOT / "docs/operations.md"), re.MULTILINE)
+    listed = re.findall(r"^#### (LMFineTune\w+)$", prose(ROOT / "docs/operations.md"), re.MULTILINE)
 
     (group,) = render("--values", str(FULL)).one("PrometheusRule")["spec"]["groups"]
 
