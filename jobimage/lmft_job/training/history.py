@@ -142,9 +142,8 @@ class TrainingHistory:
 
     def curve(self) -> list[CurvePoint]:
         """Every step's loss, and what else is known of it."""
-        known = self.steps.by_step()
         return [
-            CurvePoint.model_validate({**known.get(step, {}), "step": step, "loss": loss})
+            CurvePoint.model_validate({**self.steps.row(step), "loss": loss})
             for step, loss in enumerate(self.losses, start=1)
         ]
 
