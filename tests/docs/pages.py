@@ -28,6 +28,7 @@ CHART_README = ROOT / "charts/lmfinetune/README.md"
 # In the order in which a newcomer reads them.
 PAGES = (
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "docs/laptop.md",
     ROOT / "docs/install.md",
     ROOT / "docs/manifest.md",

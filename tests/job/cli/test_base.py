@@ -27,6 +27,8 @@ SERVED = {
     "cancel quickstart": 2,
     "compare one other": 2,
     "open quickstart": 2,
+    "ui nowhere": 2,
+    "ui -n team-a": 2,
     "open quickstart -n team-a": 2,
 }
 TRAINS = (
