@@ -8,16 +8,20 @@ import urllib.error
 import urllib.request
 
 DEADLINE = time.monotonic() + 120
+UNAVAILABLE = 503
 
 
 def answer(url: str, context: ssl.SSLContext | None = None, body: bytes | None = None) -> tuple[int, str]:
-    """Status and body; asks again while nothing listens yet. An untrusted certificate ends the test at once."""
+    """Status and body; asks again while nothing listens yet, or what listens is starting. An untrusted certificate ends
+    the test at once."""
     while True:
         try:
             with urllib.request.urlopen(url, body, timeout=10, context=context) as response:  # noqa: S310 - our URLs
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as refusal:
-            return refusal.code, refusal.read().decode()
+            if refusal.code != UNAVAILABLE or time.monotonic() > DEADLINE:
+                return refusal.code, refusal.read().decode()
+            time.sleep(2)
         except OSError as problem:
             untrusted = isinstance(getattr(problem, "reason", None), ssl.SSLCertVerificationError)
             if untrusted or time.monotonic() > DEADLINE:

@@ -8,16 +8,20 @@ import urllib.error
 import urllib.request
 
 DEADLINE = time.monotonic() + 120
+UNAVAILABLE = 503
 
 
 def refusal(url: str, context: ssl.SSLContext, body: bytes | None) -> int:
-    """Status without a token; asks again while nothing listens yet. An untrusted certificate ends the test at once."""
+    """Status without a token; asks again while nothing listens yet, or what listens is starting. An untrusted
+    certificate ends the test at once."""
     while True:
         try:
             with urllib.request.urlopen(url, body, timeout=10, context=context) as response:  # noqa: S310 - our URLs
                 return response.status
         except urllib.error.HTTPError as answer:
-            return answer.code
+            if answer.code != UNAVAILABLE or time.monotonic() > DEADLINE:
+                return answer.code
+            time.sleep(2)
         except OSError as problem:
             untrusted = isinstance(getattr(problem, "reason", None), ssl.SSLCertVerificationError)
             if untrusted or time.monotonic() > DEADLINE:

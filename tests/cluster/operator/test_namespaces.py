@@ -82,12 +82,12 @@ def test_namespaces_come_and_go_and_the_others_are_served_all_the_while(api: Api
 
     come(api, there)
     Run(api, there, "one").create().job()
-    assert "lmft_namespaces_unserved 0.0" in served.metrics()
+    eventually(lambda: "lmft_namespaces_unserved 0.0" in served.metrics(), "a namespace that is served")
 
     # What a namespace's deletion takes away last: all that the operator sees of it (one with pods takes minutes here).
     api.call("DELETE", f"{RBAC}/namespaces/{there}/rolebindings/limited")
     eventually(lambda: "lmft_namespaces_unserved 1.0" in served.metrics(), "a namespace that is given up")
-    assert f'lmft_runs{{namespace="{there}"' not in served.metrics()
+    eventually(lambda: f'lmft_runs{{namespace="{there}"' not in served.metrics(), "its runs no longer counted")
     time.sleep(2 * WATCH["serverTimeoutSeconds"])  # every watch there is refused by now
     assert served.alive()
     assert (served.ask("/healthz"), served.ask("/readyz")) == (200, 200)
