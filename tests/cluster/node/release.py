@@ -60,8 +60,8 @@ def install(node: Node, **changes: Any) -> None:
             "serviceAccounts": ["default", "trainer"],
             "volumes": ["corpus"],
             "maxNodes": 4,
-            "envNames": ["TZ", "AWS_MAX_ATTEMPTS"],
-            "labelKeys": ["kueue.x-k8s.io/queue-name", "example.com/*"],
+            "envNames": ["TZ", "AWS_MAX_ATTEMPTS", "LMFT_RENDEZVOUS_SECONDS"],
+            "labelKeys": ["kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class", "example.com/*"],
             "annotationKeys": ["example.com/*"],
             "gpuResourceNames": ["example.com/*"],
             # Each namespace has its own folder of the bucket, and all may look into one that is empty.

@@ -23,6 +23,10 @@ TEXTS = [
 
 
 STEPS = 500
+SURE = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0)
+"""Without dropout, whose masks no two numbers of processes draw alike: the figures are the same only then."""
+PAIR: Json = {"resources": {"nodes": 2}, "training": {"batchSize": 8}}
+"""Two pods; the rows of an optimiser step are those of one process."""
 
 
 def toy(steps: int = STEPS, **sections: Any) -> Json:
@@ -40,6 +44,13 @@ def toy(steps: int = STEPS, **sections: Any) -> Json:
     }
     for name, section in sections.items():
         spec[name] = {**spec.get(name, {}), **section} if isinstance(section, dict) else section
+    return spec
+
+
+def sure(steps: int = STEPS, **sections: Any) -> Json:
+    """A run of the toy model without dropout."""
+    spec = toy(steps, **sections)
+    spec["model"]["fromConfig"] |= SURE
     return spec
 
 
