@@ -69,7 +69,8 @@ def manifest_of(report: Report) -> str | None:
 def _quoted(value: Any) -> Any:
     """Decimals as text, as manifests want them, except in a model's own configuration."""
     plain = json.loads(json.dumps(value, default=str))
-    configuration = plain.get("model", {}).get("fromConfig")
+    model = plain.get("model")
+    configuration = model.get("fromConfig") if isinstance(model, dict) else None
     quoted = _texts(plain)
     if configuration is not None:
         quoted["model"]["fromConfig"] = configuration

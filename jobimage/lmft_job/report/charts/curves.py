@@ -178,7 +178,7 @@ def _evaluation_points(report: Report, kind: Figure) -> tuple[list[line.Point], 
 def _marks(report: Report) -> list[line.Mark]:
     marks = []
     epochs, steps = report.training.epochs or 0.0, report.training.steps
-    if epochs > 0 and steps > 0:
+    if 0 < epochs < math.inf and steps > 0:
         whole = math.floor(epochs + 1e-6)
         stride = max(1, math.ceil(whole / 20))
         marks = [
