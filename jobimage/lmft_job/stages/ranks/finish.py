@@ -7,7 +7,6 @@ from lmft_job.distributed.group import SOLO
 from lmft_job.sharding.divide import assemble
 from lmft_job.stages.publish import answers_after
 from lmft_job.stages.ranks.place import Placed
-from lmft_job.training.acceleration.selection import PLAIN
 from lmft_job.training.loop import TrainingInputs
 from lmft_job.training.trainer import Trained
 
@@ -34,4 +33,4 @@ def finish_together(job: TrainingInputs, placed: Placed, trained: Trained, limit
     release(job.model)
     if not world.main:
         return Last(job, answers)
-    return Last(replace(job, model=whole, acceleration=PLAIN, group=SOLO), answers)
+    return Last(replace(job, model=whole, group=SOLO), answers)
