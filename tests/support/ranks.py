@@ -1,5 +1,6 @@
 """Attempts of several ranks, each a forked child that torchrun's variables make a rank."""
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def stopped(
     home: Path, spec: dict[str, Any], size: int, signalled: int, *, at: int, number: int = 1, name: str = "toy"
 ) -> int:
     """An attempt of which one rank is asked to stop at a step; the step that all of them have saved."""
-    options: dict[str, Any] = {"patch": _slow_steps, "name": name}
+    options: dict[str, Any] = {"patch": _held_from(at, signalled), "name": name}
     children = (
         [attempt(home, spec, number, **options)]
         if size == 1
@@ -79,14 +80,21 @@ def stopped(
     return int(newest)
 
 
-def _slow_steps(teller: Any) -> None:
-    """A patch: a step takes long enough for a signal to arrive in it."""
-    from lmft_job.training.trainer import RecipeTrainer
+def _held_from(at: int, signalled: int) -> Any:
+    """A patch: after a step one rank goes no further before it is asked to stop, and so does no other."""
 
-    original = RecipeTrainer.training_step
+    def patch(teller: Any) -> None:
+        from lmft_job.training.trainer import RecipeTrainer
 
-    def step(self: Any, *args: Any, **options: Any) -> Any:
-        time.sleep(0.03)
-        return original(self, *args, **options)
+        original, waits = RecipeTrainer.training_step, int(os.environ.get("RANK", 0)) == signalled
 
-    RecipeTrainer.training_step = step  # type: ignore[method-assign]
+        def step(self: Any, *args: Any, **options: Any) -> Any:
+            until = time.monotonic() + 200
+            while waits and self.state.global_step >= at and not self.run.job.interrupt.requested:
+                assert time.monotonic() < until, "nobody asked it to stop"
+                time.sleep(0.01)
+            return original(self, *args, **options)
+
+        RecipeTrainer.training_step = step  # type: ignore[method-assign]
+
+    return patch

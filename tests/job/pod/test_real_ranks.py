@@ -96,20 +96,26 @@ def test_a_pod_gone_before_its_part_is_stored_leaves_no_manifest(tmp_path: Path)
     def held(rank: int) -> None:
         from lmft_job.storage.local import FileStore
 
-        whole = FileStore.put_file
+        put_file, put_if_absent = FileStore.put_file, FileStore.put_if_absent
 
-        def put_file(self: Any, key: str, *args: Any) -> str:
-            stored = whole(self, key, *args)
-            if "/shards/" in key:
-                (Path(os.environ["MARKS"]) / f"stores-{rank}").write_text("now")
-                while rank == 1:
+        def holds(self: Any, key: str, *args: Any) -> str:
+            stored = put_file(self, key, *args)
+            if "/shards/" in key and rank == 1:
+                (Path(os.environ["MARKS"]) / "holds-1").write_text("now")
+                while True:
                     time.sleep(0.1)
             return stored
 
-        FileStore.put_file = put_file  # type: ignore[method-assign]
+        def notes(self: Any, key: str, data: bytes) -> bool:
+            stored = put_if_absent(self, key, data)
+            if key.endswith("/parts/0.json"):
+                (Path(os.environ["MARKS"]) / "noted-0").write_text("now")
+            return stored
+
+        FileStore.put_file, FileStore.put_if_absent = holds, notes  # type: ignore[method-assign]
 
     attempt = start(tmp_path, held, parallelism="FSDP", maxSteps=10)
-    attempt.until("stores-0", "stores-1")
+    attempt.until("noted-0", "holds-1")
     rank = attempt.pid(1)
 
     os.kill(rank, signal.SIGKILL)
