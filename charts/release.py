@@ -32,10 +32,11 @@ def with_digest(values: str, image: str, digest: str) -> str:
 
 
 def with_version(chart: str, version: str) -> str:
-    """The text of Chart.yaml with version and appVersion of the release."""
+    """The text of Chart.yaml with version, appVersion and tags of the images of the release."""
     if not VERSION.fullmatch(version):
         raise ValueError(f"{version!r} is no version such as 1.2.3")
-    return re.sub(r"^(version|appVersion): .*$", rf"\g<1>: {version}", chart, flags=re.MULTILINE)
+    chart = re.sub(r"^(version|appVersion): .*$", rf"\g<1>: {version}", chart, flags=re.MULTILINE)
+    return re.sub(r"^(      image: \S+:)\S+$", rf"\g<1>{version}", chart, flags=re.MULTILINE)
 
 
 def main() -> None:

@@ -38,6 +38,8 @@ def test_the_chart_of_a_release_names_its_images_by_digest(chart: Path) -> None:
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == f"ghcr.io/lmfinetune/operator@{OPERATOR}"
     assert yaml.safe_load(settings)["job"]["image"] == f"ghcr.io/lmfinetune/job@{JOB}"
     assert deployment["metadata"]["labels"]["app.kubernetes.io/version"] == "1.2.3"
+    chart_file = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert chart_file["annotations"]["artifacthub.io/images"].count(":1.2.3\n") == 2
     # and a second time there is nothing to fill in
     assert release(chart, "--version", "1.2.3", *files).returncode != 0
 

@@ -43,6 +43,13 @@ def test_the_version_is_the_same_wherever_it_is_written() -> None:
     page = (ROOT / "docs/install.md").read_text()
 
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+    images = yaml.safe_load(chart["annotations"]["artifacthub.io/images"])
+    assert [entry["image"] for entry in images] == [
+        f"ghcr.io/lmfinetune/{name}:{__version__}" for name in ("operator", "job")
+    ]
+    [screenshot] = yaml.safe_load(chart["annotations"]["artifacthub.io/screenshots"])
+    for address in (chart["icon"], screenshot["url"]):
+        assert (ROOT / address.partition("/main/")[2]).is_file()
     assert set(re.findall(r"/(?:operator|job):([0-9.]+[0-9])", page)) == {__version__}
 
 
