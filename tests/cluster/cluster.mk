@@ -20,6 +20,11 @@ network-policies: setup ## The chart's NetworkPolicies, enforced on a local node
 	@tests/cluster/local/cluster build network-policies
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/network
 
+.PHONY: e2e-kueue
+e2e-kueue: setup ## Runs in the queues of Kueue itself, on a local node; builds its manager first, minutes once
+	@tests/cluster/local/cluster build kueue
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/kueue
+
 # Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… KUBELET_SECONDS=60 S3_SECONDS=30 API_SECONDS=120; LMFT_E2E_KEEP=1
 # leaves the node up.
 CHAOS_OPTIONS := seed:SEED faults:FAULTS runs:RUNS pause:PAUSE steps:STEPS kubelet-seconds:KUBELET_SECONDS \

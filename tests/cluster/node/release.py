@@ -60,7 +60,7 @@ def install(node: Node, **changes: Any) -> None:
             "serviceAccounts": ["default", "trainer"],
             "volumes": ["corpus"],
             "maxNodes": 4,
-            "envNames": ["TZ", "AWS_MAX_ATTEMPTS", "LMFT_RENDEZVOUS_SECONDS"],
+            "envNames": ["TZ", "AWS_MAX_ATTEMPTS"],
             "labelKeys": ["kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class", "example.com/*"],
             "annotationKeys": ["example.com/*"],
             "gpuResourceNames": ["example.com/*"],
