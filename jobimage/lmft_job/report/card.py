@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from yaml import SafeDumper
 
-from lmft_api.figures import known
+from lmft_api.figures import EVAL_LOSS, known, of_task
 from lmft_api.schema.patterns import HUB_ID_PATTERN
 from lmft_api.text.shown import one_line, printable
 from lmft_api.wire.report import Report
 from lmft_job import tasks
 from lmft_job.report import formatting
 from lmft_job.report.snippet import adapter_usage, usage
-from lmft_job.report.tables import data_rows, origin_rows, remarks, settings_rows
+from lmft_job.report.tables import data_rows, evaluation_rows, origin_rows, remarks, settings_rows
 
 ANSWER_LENGTH = 1_500
 """Characters of an answer on the card; the report has the whole text."""
@@ -53,41 +54,36 @@ def render_card(report: Report, *, of_adapter: bool = False) -> str:
 
 def metadata(report: Report, *, of_adapter: bool = False) -> dict[str, Any]:
     """The front matter; unknown values (above all the licence) are left out rather than guessed."""
-    library = "peft" if of_adapter else "transformers"
-    front: dict[str, Any] = {"library_name": library, "pipeline_tag": tasks.of(report.task).pipeline}
-    if report.model.base_model and _is_hub_id(report.model.base_model):
-        front["base_model"] = report.model.base_model
-        front["base_model_relation"] = "adapter" if of_adapter else "finetune"
-    data_name = report.settings.get("dataset.name")
-    on_hub = isinstance(data_name, str) and _is_hub_id(data_name)
-    if on_hub:
-        front["datasets"] = [data_name]
-    front["tags"] = ["lmfinetune", "generated_from_trainer"]
-    metrics = [
-        {
-            "type": kind.word.replace(" ", "_"),
-            "name": kind.word[:1].upper() + kind.word[1:],
-            "value": round(getattr(report.results, kind.name), 6),
-        }
+    base, data = report.model.base_model, report.settings.get("dataset.name")
+    base = base if base and _is_hub_id(base) else None
+    on_hub = data if isinstance(data, str) and _is_hub_id(data) else None
+    task = tasks.of(report.task)
+    results = [
+        EvalResult(
+            task_type=task.pipeline,
+            dataset_type=on_hub or "custom",
+            dataset_name=one_line(report.dataset.name or "held-out data"),
+            dataset_split="held out",
+            metric_type=kind.word.replace(" ", "_"),
+            metric_name=kind.word[:1].upper() + kind.word[1:],
+            metric_value=round(getattr(report.results, kind.name), 6),
+        )
         for kind in known(report.results)
     ]
-    if not metrics:
-        return front
-    front["metrics"] = [metric["type"] for metric in metrics]
-    shown_name = one_line(report.dataset.name or "held-out data")
-    front["model-index"] = [
-        {
-            "name": one_line(report.name),
-            "results": [
-                {
-                    "task": {"type": tasks.of(report.task).pipeline},
-                    "dataset": {"name": shown_name, "type": data_name if on_hub else "custom", "split": "held out"},
-                    "metrics": metrics,
-                }
-            ],
-        }
-    ]
-    return front
+    data_of_card = ModelCardData(
+        library_name="peft" if of_adapter else "transformers",
+        pipeline_tag=task.pipeline,
+        base_model=base,
+        base_model_relation=None if base is None else "adapter" if of_adapter else "finetune",
+        datasets=None if on_hub is None else [on_hub],
+        tags=["lmfinetune", "generated_from_trainer"],
+        metrics=[result.metric_type for result in results] or None,
+        widget=[{"text": one_line(sample.prompt)} for sample in report.results.samples] or None,
+        eval_results=results or None,
+        model_name=one_line(report.name),
+    )
+    written: dict[str, Any] = data_of_card.to_dict()  # type: ignore[no-untyped-call]
+    return written
 
 
 def _introduction(report: Report) -> str:
@@ -108,7 +104,21 @@ def _figures(report: Report) -> str:
     if not rows:
         return "The run was not evaluated.\n"
     off = ", ± the standard error over them" if results.eval_loss_standard_error is not None else ""
-    return f"Measured on {formatting.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), rows)
+    text = f"Measured on {formatting.held_out(report)}{off}:\n\n" + _table(("", "before training", "after"), rows)
+    if len(report.evaluations) < 2:
+        return text
+    columns = [EVAL_LOSS, *(kind for kind in of_task(report.task) if kind != EVAL_LOSS)]
+    header = ("step", "epoch", "training loss", *(kind.word for kind in columns))
+    evaluations = [
+        (
+            formatting.count(row.step),
+            f"{row.epoch:.4g}",
+            formatting.figure(row.train_loss),
+            *(formatting.evaluated(kind, row) for kind in columns),
+        )
+        for row in evaluation_rows(report)
+    ]
+    return f"{text}\nWhile training:\n\n{_table(header, evaluations)}"
 
 
 def _samples(report: Report) -> str:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from support.report_samples import bare_report, causal_report, classification_report, demo_report
+from support.report_samples import PROMPT, bare_report, causal_report, classification_report, demo_report
 
 from lmft_api.wire.report import Report, SampleOutcome
 from lmft_job.report.card import metadata, render_card
@@ -29,6 +29,8 @@ def test_the_front_matter_names_base_model_data_and_figures() -> None:
     result = front["model-index"][0]["results"][0]  # type: ignore[index]
     assert result["dataset"]["type"] == "dany0407/eli5_category"
     assert {metric["type"] for metric in result["metrics"]} == {"perplexity", "loss"}
+    assert front["base_model_relation"] == "finetune"
+    assert front["widget"] == [{"text": PROMPT}]
 
 
 def test_a_licence_that_nobody_stated_is_not_guessed() -> None:
@@ -63,6 +65,8 @@ def test_the_card_tells_figures_samples_use_and_limits() -> None:
         "Figures", "Samples", "How to use", "Training data", "Training", "Limitations", "Provenance",
     ]  # fmt: skip
     assert "| Perplexity | 62.30 | 49.60 |" in card
+    assert "| step | epoch | training loss | loss | perplexity |" in card
+    assert len(re.findall(r"^\| [\d,]+ \| [123] \| ", card, re.MULTILINE)) == 3
     assert "recognise a virus" in card
     assert "pipeline('text-generation', model='path/to/this/folder')" in card
     assert "attention can reach from one text into the one before it" in card
