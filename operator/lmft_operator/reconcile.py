@@ -140,7 +140,13 @@ class Reconciler:
         except NotFoundError:
             # The run or a Job was deleted meanwhile; the watch will show it.
             logger.info("deleted while it was reconciled", **about(key))
-            return 5.0 if key in self._cache.runs else None
+            if await self._cluster.has_run(key, seen.run.uid):
+                return 5.0 if key in self._cache.runs else None
+            # No watch shows it where the database was restored to a time before the run; its Jobs are collected as soon
+            # as they are made, and each would be followed by the next. Full lists will show whether it is so.
+            self._cache.run_vanished(seen.run)
+            self._suspicious()
+            return None
         except ConflictError:
             fresh = await self._cluster.get_run(key)
             if self._cache.newer_than(fresh):

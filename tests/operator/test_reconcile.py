@@ -11,7 +11,7 @@ from lmft_api.text.times import timestamp
 from lmft_api.wire.progress import Metric, TrainerStatus
 from lmft_api.wire.run_file import Stage
 from lmft_operator.cluster.client import Cluster
-from lmft_operator.cluster.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError
+from lmft_operator.cluster.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
 from lmft_operator.domain.facts import Key
 from lmft_operator.jobs.manifest import job_name
 from lmft_operator.reconcile import REFUSED_SECONDS, Reconciler
@@ -37,7 +37,11 @@ class Api:
         self.without_owners = False
         """A policy removes the owners of each Job, and the garbage collector is slow to remove what is deleted."""
         self.stuck: dict[str, dict[str, Any]] = {}
+        self.restored = False
+        """The database was restored to a time before the run, and the watch does not show it."""
+        self.suspected = 0
         self.created: list[str] = []
+        self.jobs: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.events: list[str] = []
         self.cache = Cache()
@@ -52,9 +56,12 @@ class Api:
             parse("progress: {url: 'https://progress'}"),
             progress_ca=lambda: None,
             enqueue=lambda key: None,
-            suspicious=lambda: None,
+            suspicious=self._suspect,
             clock=lambda: time.time() + self.ahead,
         )
+
+    def _suspect(self) -> None:
+        self.suspected += 1
 
     async def look(self) -> LMFineTuneStatus:
         self.cache.run_seen(self.run)
@@ -93,13 +100,17 @@ class Api:
             raise ConflictError(409, "exists")
         self.created.append(name)
         if not self.without_owners:
-            return self._named(job, name, f"job-{len(self.created)}")
+            self.jobs.append(self._named(job, name, f"job-{len(self.created)}"))
+            return self.jobs[-1]
         metadata = {field: value for field, value in job["metadata"].items() if field != "ownerReferences"}
         self.stuck[name] = self._named(job | {"metadata": metadata}, name, f"job-{len(self.created)}")
         return self.stuck[name]
 
     async def get_job(self, namespace: str, name: str) -> dict[str, Any]:
         return self.stuck.get(name) or self._named({"spec": {}, "status": {}}, name, f"foreign-{name}")
+
+    async def has_run(self, key: Key, uid: str) -> bool:
+        return not self.restored
 
     async def delete_run(self, key: Key, uid: str) -> None:
         self.deleted.append(key.name)
@@ -110,6 +121,8 @@ class Api:
             self.stuck[name]["metadata"]["deletionTimestamp"] = timestamp(time.time())
 
     async def patch_status(self, key: Key, version: str, patch: dict[str, Any]) -> dict[str, Any]:
+        if self.restored:
+            raise NotFoundError(404, "not found")
         merged = _merge(self.run["status"], patch)
         self.run = self._named({"spec": self.run["spec"], "status": merged}, "eli5", UID)
         return self.run
@@ -323,3 +336,19 @@ async def test_a_run_that_is_done_stays_so_when_a_newer_operator_cannot_read_its
     api.run = api._named(api.run, "eli5", UID)
     status = await api.look()
     assert (status.phase, status.reason) == ("Succeeded", "Completed")
+
+
+async def test_a_run_that_a_restored_database_does_not_have_gets_no_job_after_job() -> None:
+    # given a run in training, and a database from before it: its Jobs are collected as soon as they are made
+    api = Api()
+    await api.runs()
+    api.restored = True
+    # when each of them is seen to go
+    for _ in range(5):
+        api.cache.job_gone(api.jobs[-1])
+        await api.reconciler(KEY)
+        api.cache.run_seen(api.run)  # a watch that was late
+    # then one more was made at most, and full lists were asked for
+    assert len(api.created) <= 2
+    assert api.suspected >= 1
+    assert KEY not in api.cache.runs

@@ -24,7 +24,7 @@ from lmft_operator.cluster.errors import (
     NotFoundError,
     SilentError,
 )
-from lmft_operator.domain.facts import Key
+from lmft_operator.domain.facts import Key, run_facts
 from lmft_operator.process import metrics
 from lmft_operator.settings import ApiSettings
 
@@ -118,6 +118,14 @@ class Cluster:
     async def get_run(self, key: Key) -> JsonDict:
         """One LMFineTune."""
         return await self._call("GET", f"{RUNS}/namespaces/{key.namespace}/{PLURAL}/{key.name}", PLURAL)
+
+    async def has_run(self, key: Key, uid: str) -> bool:
+        """Whether there is this LMFineTune, and not another one of its name."""
+        try:
+            found = await self.get_run(key)
+        except NotFoundError:
+            return False
+        return run_facts(found).uid == uid
 
     async def patch_status(self, key: Key, version: str, patch: JsonDict) -> JsonDict:
         """Merge-patch the status of one version of a run; :class:`ConflictError` when another version is there."""

@@ -116,13 +116,16 @@ class Cache:
 
     def run_gone(self, body: JsonObject) -> Key | None:
         """Record that a run was deleted."""
-        facts = run_facts(body)
-        self._bury(facts.uid)
-        current = self.runs.get(facts.key)
-        if current is not None and current.uid == facts.uid:
-            del self.runs[facts.key]
-        self._forget(facts.uid)
+        self.run_vanished(run_facts(body))
         return None
+
+    def run_vanished(self, run: RunFacts) -> None:
+        """Forget a run that no longer exists, whether the watch has shown it or not."""
+        self._bury(run.uid)
+        current = self.runs.get(run.key)
+        if current is not None and current.uid == run.uid:
+            del self.runs[run.key]
+        self._forget(run.uid)
 
     def job_seen(self, body: JsonObject, *, watched: bool = True) -> Key | None:
         """Record the current state of a Job."""
