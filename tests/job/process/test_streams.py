@@ -57,7 +57,8 @@ def test_what_is_read_comes_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_terminal_that_is_closed_saves_the_run_and_nohup_goes_on(nohup: bool, tmp_path: Path) -> None:
-    path = manifest(tmp_path, training={"epochs": 6})
+    # Steps take milliseconds: the one that is to be stopped must not end by itself before that.
+    path = manifest(tmp_path, training={"epochs": 6 if nohup else 500})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LMFT_CACHE": str(tmp_path / "cache")}
     command = [*(["nohup"] if nohup else []), sys.executable, "-m", "lmft_job.cli", "run", str(path)]
     process = subprocess.Popen(
