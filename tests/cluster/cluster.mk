@@ -13,7 +13,8 @@ cluster-down: ## Stop it and delete its state
 e2e: setup ## Tests against a real cluster, with the real images
 	$(BIN)/python -m pytest --timeout 1800 --numprocesses 2 --dist loadfile --ignore tests/cluster/operator/test_leader.py \
 	  tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart
-	$(BIN)/python -m pytest --timeout 1800 tests/cluster/operator/test_leader.py tests/cluster/node
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/operator/test_leader.py
+	$(BIN)/python -m pytest --timeout 1800 tests/cluster/node
 
 .PHONY: network-policies
 network-policies: setup ## The chart's NetworkPolicies, enforced on a local node; builds an enforcer first, minutes once
