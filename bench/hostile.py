@@ -7,10 +7,10 @@ makes; its etcd has to hold a gigabyte and a half. Beside them lies one run of a
 There are a thousand of each kind, but for two of which the API server itself keeps 30 MiB each and takes a second to
 take one: a hundred of those.
 
-On two processors under a load of 17 by others, 2026-11-27: 1,000 of text, ready after 40 s (5.3 s of the operator's own
-CPU), 73 MiB at most, the calm run's Job after 1.7 s; 100 of depth, 56 s (7.0 s), 66 MiB, 2.2 s. Under a load of 5,
-2026-11-28: 1,000 of jobs, 11 s (4.5 s), 68 MiB, 0.2 s; 100 of objects, 26 s (2.0 s), 69 MiB, 31 s, for the API server
-takes that long to answer at all (150 s before namespaces took turns).
+On two processors, 2026-11-28: 1,000 of text, ready after 9.5 s (3.9 s of the operator's own CPU), 80 MiB at most, the
+calm run's Job after 1.1 s. Under a load of 17 by others, the day before: 100 of depth, 56 s (7.0 s), 66 MiB, 2.2 s.
+Under a load of 5: 1,000 of jobs, 11 s (4.5 s), 68 MiB, 0.2 s; 100 of objects, 26 s (2.0 s), 69 MiB, 31 s, for the API
+server takes that long to answer at all (150 s before namespaces took turns).
 """
 
 import argparse
