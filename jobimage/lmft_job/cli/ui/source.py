@@ -69,30 +69,21 @@ class StoredRuns:
             if place := _place(entry.key):
                 newest[place] = max(newest.get(place, 0.0), entry.modified)
         places = sorted(newest, key=lambda place: (-newest[place], place))[:_MOST_RUNS]
-        return [self._read(*place).row for place in places]
+        return [_read(*place, self._folder(*place).get_bytes(REPORT)).row for place in places]
 
     def run(self, namespace: str, name: str) -> Run | None:
         """See Source."""
         if not _plain(namespace) or not _plain(name):
             return None
         folder = self._folder(namespace, name)
-        if not any(folder.get_bytes(file) is not None for file in (REPORT, RUN_MARKER)):
+        data = folder.get_bytes(REPORT)
+        if data is None and folder.get_bytes(RUN_MARKER) is None:
             return None
-        found = self._read(namespace, name)
+        found = _read(namespace, name, data)
         return Run(found.row, found.report, curve_of(folder.get_bytes(METRICS) or b""), remark=found.remark)
 
     def _folder(self, namespace: str, name: str) -> Store:
         return self._store.child(f"{namespace}/runs/{name}")
-
-    def _read(self, namespace: str, name: str) -> Run:
-        data = self._folder(namespace, name).get_bytes(REPORT)
-        if data is None:
-            return Run(Row(namespace, name, "", "Unfinished", "", ""))
-        try:
-            report = Report.from_json(data)
-        except ValidationError:
-            return Run(Row(namespace, name, "", "Unreadable", "", ""), remark=f"{REPORT} is not a report of a run.")
-        return Run(finished_row(namespace, name, report), report)
 
 
 class ClusterRuns:
@@ -155,6 +146,17 @@ def curve_of(metrics: bytes) -> list[CurvePoint]:
         except (ValueError, TypeError, KeyError, RecursionError):
             continue  # an evaluation, half a line, or something else
     return points
+
+
+def _read(namespace: str, name: str, data: bytes | None) -> Run:
+    """A run by the bytes of its report, which an unfinished one does not have."""
+    if data is None:
+        return Run(Row(namespace, name, "", "Unfinished", "", ""))
+    try:
+        report = Report.from_json(data)
+    except ValidationError:
+        return Run(Row(namespace, name, "", "Unreadable", "", ""), remark=f"{REPORT} is not a report of a run.")
+    return Run(finished_row(namespace, name, report), report)
 
 
 def _place(key: str) -> tuple[str, str] | None:
