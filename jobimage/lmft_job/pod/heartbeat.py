@@ -9,6 +9,7 @@ import selectors
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -75,7 +76,7 @@ class _Link:
         self.socket.close()
 
 
-class _Post:
+class _Post(ABC):
     """A thread that owns the connections; the rest of the process leaves and takes messages."""
 
     def __init__(self, plan: PodPlan, clock: Callable[[], float] = time.monotonic) -> None:
@@ -106,8 +107,9 @@ class _Post:
         except queue.Empty:
             return None
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Send and take messages until the process leaves."""
 
     def _told(self) -> list[Message]:
         told = []
