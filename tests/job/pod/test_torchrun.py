@@ -17,6 +17,7 @@ dist.init_process_group("gloo")
 total = torch.ones(1)
 dist.all_reduce(total)
 print(f"rank {dist.get_rank()} of {int(total.item())}", flush=True)
+dist.destroy_process_group()
 """
 
 
