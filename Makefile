@@ -46,10 +46,15 @@ attacks: setup ## Try hostile input of every kind and print how much of it had a
 .PHONY: lint
 lint: setup lint-chart ## Style, types, import contracts, charts, locks
 	requirements/lock --check
+	$(MAKE) site
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+
+.PHONY: site
+site: setup ## The documentation as a site, in build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file site/mkdocs.yml
 
 .PHONY: format
 format: setup ## Format the code

@@ -34,6 +34,8 @@ PAGES = (
     ROOT / "docs/manifest.md",
     ROOT / "docs/data.md",
     ROOT / "docs/your-own-data.md",
+    ROOT / "docs/first-gpu-run.md",
+    ROOT / "docs/ci.md",
     ROOT / "docs/adapters.md",
     ROOT / "docs/estimate.md",
     ROOT / "docs/figures.md",
