@@ -42,6 +42,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/lmft/bin/pip install --quiet --require-hashes -r /app/requirements.txt \
     && mkdir /cache && chown 65532:65532 /cache
 COPY api/lmft_api /app/lmft_api
+COPY client/lmft /app/lmft
 COPY jobimage/lmft_job /app/lmft_job
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 # An image with classes of its own puts them into /opt/lmft/user. Nothing is imported from the folder that a process stands

@@ -236,10 +236,12 @@ def test_the_file_map_of_contributing_names_what_is_there() -> None:
 
             listed |= {folder / name for name in words}
 
-    sides = {path.parent for side in ("api", "operator", "jobimage") for path in ROOT.glob(f"{side}/*/__init__.py")}
+    sides = {
+        path.parent for side in ("api", "client", "operator", "jobimage") for path in ROOT.glob(f"{side}/*/__init__.py")
+    }
     packages = {path.parent for side in sides for path in side.glob("*/__init__.py")}
     assert missing == []
-    assert len(sides) == 3
+    assert len(sides) == 4
     assert sides <= named
     assert packages <= listed
 

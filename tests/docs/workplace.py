@@ -28,7 +28,7 @@ class Workplace:
         (folder / "charts").symlink_to(ROOT / "charts")
         (folder / ".venv").mkdir()
         (folder / ".venv/bin").symlink_to(self.programs)
-        python = os.pathsep.join(str(ROOT / part) for part in ("api", "jobimage"))
+        python = os.pathsep.join(str(ROOT / part) for part in ("api", "client", "jobimage"))
         self.program("lmft", f'PYTHONPATH="{python}" exec "{sys.executable}" -m lmft_job.cli "$@"')
 
     def program(self, name: str, script: str) -> None:

@@ -48,7 +48,7 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer
     with ApiServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         (folder / "config").write_text(kubeconfig(f"http://127.0.0.1:{server.server_port}"))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(folder / "config"))
+        monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
         yield server
         server.shutdown()
 

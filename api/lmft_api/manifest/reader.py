@@ -10,14 +10,15 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
 
+from lmft_api import GROUP, KIND
 from lmft_api.manifest.positions import item, line_of
-from lmft_api.manifest.validation import Problem
+from lmft_api.manifest.validation import Problem, document_problems
 
 STDIN = Path("-")
 """Stands for standard input."""
@@ -149,6 +150,11 @@ def read_documents(path: Path) -> Iterator[Document]:
     except UnicodeDecodeError as error:
         yield Document(1, None, (Problem("", f"is not UTF-8 text (byte {error.start})"),))
         return
+    yield from read_text(text)
+
+
+def read_text(text: str) -> Iterator[Document]:
+    """The documents of a text, as :func:`read_documents` reads those of a file."""
     number = 0
     try:
         for node, content in _loaded(text):
@@ -158,6 +164,21 @@ def read_documents(path: Path) -> Iterator[Document]:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
     except (RecursionError, ValueError) as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
+
+
+def is_foreign(content: Any) -> bool:
+    """Whether a document is of another kind, such as a Secret beside the run."""
+    if not isinstance(content, dict):
+        return False
+    group, kind = str(content.get("apiVersion") or "").partition("/")[0], content.get("kind")
+    return bool(group and kind) and group != GROUP and str(kind).lower() != KIND.lower()
+
+
+def problems_of(document: Document) -> list[Problem]:
+    """Why a document cannot be read, or what is invalid in it, and in which lines, from top to bottom."""
+    found = document_problems(document.content) if not document.problems else document.problems
+    located = [replace(problem, line=document.line(problem.path)) for problem in found]
+    return sorted(located, key=lambda problem: problem.line or 0)
 
 
 def standard_input() -> BinaryIO:

@@ -31,7 +31,7 @@ def main() -> None:
     except StopNow:
         sys.exit(ExitCode.INTERRUPTED)
     except ModuleNotFoundError as problem:
-        if problem.name is None or problem.name.partition(".")[0].startswith("lmft_"):
+        if problem.name is None or _is_ours(problem.name):
             raise
         sys.stderr.write(
             f"lmft: the Python package {problem.name} is not installed; pip install 'lmfinetune[job]' installs all "
@@ -44,6 +44,11 @@ def main() -> None:
         # A full disk under ``lmft validate … > file``: the exit code must show that output was lost.
         sys.stderr.write(f"lmft: {problem.strerror or problem}\n")
         os._exit(1)  # without another attempt to flush
+
+
+def _is_ours(module: str) -> bool:
+    top = module.partition(".")[0]
+    return top == "lmft" or top.startswith("lmft_")
 
 
 def require_training_libraries() -> None:

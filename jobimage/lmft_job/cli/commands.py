@@ -9,7 +9,7 @@ import typer
 
 from lmft_api import __version__
 from lmft_api.manifest.changes import Change
-from lmft_api.text.shown import one_line
+from lmft_api.text.shown import one_line, shown
 from lmft_job.cli.forms import Form, Printed, console
 from lmft_job.cli.manifest import Wishes
 from lmft_job.cli.runs import commands as runs_commands
@@ -253,12 +253,13 @@ def watch(
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
     """Follow a run in the cluster until it ends."""
-    from lmft_job.cli.watch.follow import WatchError, follow
+    from lmft import LMFineTuneError
+    from lmft_job.cli.watch.follow import follow
 
     try:
         succeeded = follow(runs_commands.plain_name(name), namespace, context, console())
-    except WatchError as error:
-        typer.echo(one_line(str(error)), err=True)
+    except LMFineTuneError as error:
+        typer.echo(shown(str(error)), err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         typer.echo("Stopped watching; the run continues in the cluster.", err=True)

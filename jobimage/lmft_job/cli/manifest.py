@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lmft_api import GROUP, KIND
 from lmft_api.addresses import WILDCARDS
 from lmft_api.manifest.changes import Change, changed, parse_change
-from lmft_api.manifest.reader import STDIN, Document, read_documents
-from lmft_api.manifest.validation import Problem, document_problems, parse_spec
+from lmft_api.manifest.reader import STDIN, Document, is_foreign, problems_of, read_documents
+from lmft_api.manifest.validation import Problem, parse_spec
 from lmft_api.spec import LMFineTuneSpec, Output
 from lmft_api.text.shown import one_line
 from lmft_api.text.wording import shorten
@@ -143,21 +142,6 @@ def with_output(spec: LMFineTuneSpec, output: str | None) -> LMFineTuneSpec:
     wanted = output or "runs"
     uri = wanted if "://" in wanted else Path(wanted).absolute().as_uri()
     return spec.model_copy(update={"output": (spec.output or Output()).model_copy(update={"uri": uri})})
-
-
-def is_foreign(content: Any) -> bool:
-    """Whether a document is of another kind, such as a Secret beside the run."""
-    if not isinstance(content, dict):
-        return False
-    group, kind = str(content.get("apiVersion") or "").partition("/")[0], content.get("kind")
-    return bool(group and kind) and group != GROUP and str(kind).lower() != KIND.lower()
-
-
-def problems_of(document: Document) -> list[Problem]:
-    """Why a document cannot be read, or what is invalid in it, and in which lines, from top to bottom."""
-    found = document_problems(document.content) if not document.problems else document.problems
-    located = [replace(problem, line=document.line(problem.path)) for problem in found]
-    return sorted(located, key=lambda problem: problem.line or 0)
 
 
 def shown_path(path: Path) -> str:

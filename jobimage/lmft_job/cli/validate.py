@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmft_api.manifest.reader import Document, read_documents
+from lmft_api.manifest.reader import Document, is_foreign, problems_of, read_documents
 from lmft_api.manifest.validation import Problem, parse_spec
 from lmft_api.reasons import ExitCode
 from lmft_api.spec.resolved import resolve
@@ -14,9 +14,7 @@ from lmft_job import tasks
 from lmft_job.adapters.serving import serving_notes
 from lmft_job.cli.manifest import (
     folder_of,
-    is_foreign,
     local_paths,
-    problems_of,
     shown_path,
     title_of,
     with_addresses,

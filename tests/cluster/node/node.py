@@ -24,7 +24,7 @@ BIN = Path(
 )
 SOURCES = {
     "operator": ("Dockerfile", "requirements/operator.txt", "api", "operator"),
-    "job": ("Dockerfile", "requirements/job.txt", "api", "jobimage"),
+    "job": ("Dockerfile", "requirements/job.txt", "api", "client", "jobimage"),
     "stub": ("tests/cluster/node/stub",),
     "trainer": ("tests/cluster/node/trainer", "requirements/job.txt"),
 }

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "lmft_job.cli", "watch"]
 
 
 def environment(team: Team) -> dict[str, str]:
-    path = os.pathsep.join(str(ROOT / part) for part in ("api", "jobimage"))
+    path = os.pathsep.join(str(ROOT / part) for part in ("api", "client", "jobimage"))
     return os.environ | {"KUBECONFIG": team.node.kubeconfig, "PYTHONPATH": path, "TERM": "xterm-256color"}
 
 

@@ -4,8 +4,11 @@ import io
 
 from rich.console import Console
 
+from lmft import Event
+from lmft.display.history import History
+from lmft.display.text import line
 from lmft_api.status import LMFineTuneStatus
-from lmft_job.cli.watch.view import EventLine, History, line, picture, sparkline
+from lmft_job.cli.watch.view import picture, sparkline
 
 RUNNING = {
     "model": "distilbert/distilgpt2",
@@ -38,7 +41,7 @@ def shown(document, events=(), width=100) -> str:
 
 
 def test_a_running_run_shows_phase_bar_figures_resume_curve_and_events():
-    text = shown(RUNNING, [EventLine("2026-01-01T10:11:12+00:00", "Warning", "Interrupted", "evicted")])
+    text = shown(RUNNING, [Event("2026-01-01T10:11:12+00:00", "Warning", "Interrupted", "evicted")])
     for part in ("eli5", "Training", "42%", "step 420/1000", "loss 3.71", "1,630 tok/s", "3m10s left", "62.30", "54.60",
                  "resumed from step 400; 12 steps repeated", "10:11:12 Interrupted evicted", "3.90"):  # fmt: skip
         assert part in text

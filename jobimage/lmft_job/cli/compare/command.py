@@ -16,20 +16,18 @@ from lmft_job.errors import InvalidError, JobError
 
 def print_members(selector: str, namespace: str | None, context: str | None, *, as_json: bool) -> int:
     """Compare the runs of the cluster that have labels, without those that have no report; returns the exit code."""
-    from lmft_job.cli.runs.cluster import Cluster
-    from lmft_job.cli.runs.listing import status_of
-    from lmft_job.cli.watch.follow import WatchError
+    from lmft import Client, LMFineTuneError
 
     try:
-        found = Cluster(namespace, context).runs(selector)
-    except WatchError as error:
+        found = Client(namespace, context=context).list(selector=selector)
+    except LMFineTuneError as error:
         print(one_line(str(error)), file=sys.stderr)
         return ExitCode.INVALID
     places = []
     for run in found:
-        results = status_of(run).results
+        results = run.results
         if results is None or results.report_uri is None:
-            print(one_line(f"{run['metadata']['name']} has no report yet"), file=sys.stderr)
+            print(one_line(f"{run.name} has no report yet"), file=sys.stderr)
         else:
             places.append(results.report_uri.removesuffix(f"/{PAGE}"))
     return print_comparison(places, as_json=as_json)

@@ -1,7 +1,6 @@
 """``lmft ls``, ``logs``, ``suspend``, ``resume``, ``cancel``, ``wait`` and ``open``."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Annotated
 import typer
 
 from lmft_api import KIND, PLURAL
-from lmft_api.status import ConditionStatus
 from lmft_api.text.shown import one_line, shown
 from lmft_job.cli.forms import Form, Printed, print_laid_out
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace in the cluster.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 Name = Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")]
-_POLL_SECONDS = 2.0
 
 
 def plain_name(name: str) -> str:
@@ -34,12 +31,12 @@ def _is_plugin() -> bool:
 @contextmanager
 def _told() -> Iterator[None]:
     """Say what is wrong with the cluster in one line, and end with exit code 2."""
-    from lmft_job.cli.watch.follow import WatchError
+    from lmft import LMFineTuneError
 
     try:
         yield
-    except WatchError as error:
-        typer.echo(one_line(str(error)), err=True)
+    except LMFineTuneError as error:
+        typer.echo(shown(str(error)), err=True)
         raise typer.Exit(2) from error
 
 
@@ -54,10 +51,11 @@ def ls(
     from lmft_job.cli.runs import listing
 
     if namespace or everywhere or selector or context or _is_plugin():
-        from lmft_job.cli.runs.cluster import Cluster
+        from lmft import Client
 
         with _told():
-            rows = listing.cluster_rows(Cluster(namespace, context).runs(selector, everywhere=everywhere))
+            client = Client(namespace, context=context)
+            rows = listing.cluster_rows(client.list(selector=selector, everywhere=everywhere))
     else:
         rows = listing.local_rows()
     if form == Form.JSON:
@@ -77,10 +75,10 @@ def logs(
     tail: Annotated[int | None, typer.Option(min=0, help="Lines from the end. Default: all.")] = None,
 ) -> None:
     """Print what the newest attempt of a run in the cluster says."""
-    from lmft_job.cli.runs.cluster import Cluster
+    from lmft import Client
 
     with _told():
-        for line in Cluster(namespace, context).log(plain_name(name), follow=follow, tail=tail):
+        for line in Client(namespace, context=context).logs(plain_name(name), follow=follow, tail=tail):
             typer.echo(shown(line))
 
 
@@ -95,12 +93,12 @@ def resume(name: Name, namespace: Namespace = None, context: Context = None) -> 
 
 
 def _set_suspended(name: str, namespace: str | None, context: str | None, *, suspended: bool) -> None:
-    from lmft_job.cli.runs.cluster import Cluster
+    from lmft import Client
 
     with _told():
-        cluster = Cluster(namespace, context)
-        cluster.suspend(plain_name(name), suspended)
-        typer.echo(f"{cluster.namespace}/{plain_name(name)} {'suspended' if suspended else 'resumed'}")
+        client = Client(namespace, context=context)
+        run = client.suspend(plain_name(name)) if suspended else client.resume(plain_name(name))
+        typer.echo(f"{run.namespace}/{run.name} {'suspended' if suspended else 'resumed'}")
 
 
 def cancel(
@@ -110,15 +108,15 @@ def cancel(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a run of the cluster with its Jobs and pods; its checkpoints and results stay in storage."""
-    from lmft_job.cli.runs.cluster import Cluster
+    from lmft import Client
 
     with _told():
-        cluster = Cluster(namespace, context)
-        cluster.run(plain_name(name))
+        client = Client(namespace, context=context)
+        run = client.get(plain_name(name))
         if not yes:
-            typer.confirm(f"delete {KIND} {cluster.namespace}/{plain_name(name)}?", abort=True)
-        cluster.delete(plain_name(name))
-        typer.echo(f"{cluster.namespace}/{plain_name(name)} deleted; what is in storage stays")
+            typer.confirm(f"delete {KIND} {run.namespace}/{run.name}?", abort=True)
+        client.delete(run)
+        typer.echo(f"{run.namespace}/{run.name} deleted; what is in storage stays")
 
 
 def wait(
@@ -128,23 +126,19 @@ def wait(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most. Default: no limit.")] = None,
 ) -> None:
     """Wait until a run in the cluster has ended. Exit code 0: it succeeded; 1: it failed; 124: the time was over."""
-    from lmft_job.cli.runs.cluster import Cluster
-    from lmft_job.cli.runs.listing import status_of
+    from lmft import Client, WaitTimeout
 
-    until = None if timeout is None else time.monotonic() + timeout
     with _told():
-        cluster = Cluster(namespace, context)
-        while True:
-            status = status_of(cluster.run(plain_name(name)))
-            if status.ended:
-                outcome = status.succeeded
-                words = f": {outcome.message}" if outcome and outcome.message else ""
-                typer.echo(one_line(f"{cluster.namespace}/{plain_name(name)} {status.reason}{words}"))
-                raise typer.Exit(0 if outcome is not None and outcome.status == ConditionStatus.TRUE else 1)
-            if until is not None and time.monotonic() >= until:
-                typer.echo(f"{cluster.namespace}/{plain_name(name)} is {status.reason or 'Pending'}", err=True)
-                raise typer.Exit(124)
-            time.sleep(_POLL_SECONDS)
+        try:
+            run = Client(namespace, context=context).wait(plain_name(name), timeout=timeout, check=False)
+        except WaitTimeout as error:
+            typer.echo(f"{error.run.namespace}/{error.run.name} is {one_line(error.run.reason)}", err=True)
+            raise typer.Exit(124) from None
+        words = f": {run.message}" if run.message else ""
+        typer.echo(one_line(f"{run.namespace}/{run.name} {run.reason}{words}"))
+        if not run.succeeded and run.remedy:
+            typer.echo(one_line(f"What to do: {run.remedy}"), err=True)
+        raise typer.Exit(0 if run.succeeded else 1)
 
 
 def open_page(
@@ -159,11 +153,10 @@ def open_page(
     from lmft_job.errors import JobError
 
     if namespace or context or _is_plugin():
-        from lmft_job.cli.runs.cluster import Cluster
-        from lmft_job.cli.runs.listing import status_of
+        from lmft import Client
 
         with _told():
-            results = status_of(Cluster(namespace, context).run(plain_name(place))).results
+            results = Client(namespace, context=context).get(plain_name(place)).results
         if results is None or results.report_uri is None:
             typer.echo(f"{plain_name(place)} has no report yet", err=True)
             raise typer.Exit(2)

@@ -1,28 +1,21 @@
 """``lmft ls``: the runs of a folder or a cluster, newest news of each in one row."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from lmft_api.figures import EVAL_LOSS, FIGURES, known
-from lmft_api.status import LMFineTuneStatus
-from lmft_api.status.reading import read_status
+from lmft.display.card import short_result
+from lmft.runs import Run
+from lmft_api.figures import EVAL_LOSS, FIGURES
 from lmft_api.text.shown import json_text, one_line
 from lmft_api.wire.layout import REPORT, RUN_MARKER
 from lmft_api.wire.report import Report
 from lmft_job.cli.compare.runs import RUNS
 from lmft_job.cli.manifest import NAMESPACE
 from lmft_job.report.formatting import shown_within
-
-
-def status_of(run: dict[str, Any]) -> LMFineTuneStatus:
-    """The status of a resource, as far as it can be read."""
-    return read_status(json.dumps(run.get("status") or {}))
 
 
 @dataclass(frozen=True)
@@ -67,24 +60,19 @@ def finished_row(namespace: str, name: str, report: Report) -> Row:
     return Row(namespace, name, report.model.name, "Completed", "100%", ", ".join(figures[:1]))
 
 
-def cluster_rows(runs: Sequence[dict[str, Any]]) -> list[Row]:
-    """Rows of resources."""
-    rows = []
-    for run in runs:
-        status = status_of(run)
-        results = status.results
-        figures = [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
-        rows.append(
-            Row(
-                run["metadata"]["namespace"],
-                run["metadata"]["name"],
-                status.model or "",
-                status.reason or "Pending",
-                (status.progress.display if status.progress else None) or "",
-                ", ".join(figures[:1]),
-            )
+def cluster_rows(runs: Sequence[Run]) -> list[Row]:
+    """Rows of runs of a cluster."""
+    return [
+        Row(
+            run.namespace,
+            run.name,
+            run.status.model or "",
+            run.reason,
+            (run.progress.display if run.progress else None) or "",
+            short_result(run.status),
         )
-    return rows
+        for run in runs
+    ]
 
 
 def table(rows: Sequence[Row], *, namespaces: bool) -> Table:

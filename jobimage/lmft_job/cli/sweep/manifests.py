@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from lmft_api.manifest.changes import Change, changed
-from lmft_api.manifest.reader import Document
+from lmft_api.manifest.reader import Document, problems_of
 from lmft_api.reasons import ExitCode
 from lmft_api.text.shown import one_line
-from lmft_job.cli.manifest import Wishes, problems_of, read_one, shown_path, words
+from lmft_job.cli.manifest import Wishes, read_one, shown_path, words
 from lmft_job.cli.sweep.plan import LABEL, VALUES, Member, members
 
 

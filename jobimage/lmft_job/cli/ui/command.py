@@ -59,12 +59,12 @@ def serve_place(place: str, port: int, *, browser: bool) -> int:
 
 def serve_cluster(namespace: str | None, context: str | None, port: int, *, everywhere: bool, browser: bool) -> int:
     """Serve the runs of a cluster; returns the exit code."""
+    from lmft import LMFineTuneError
     from lmft_job.cli.ui.source import ClusterRuns
-    from lmft_job.cli.watch.follow import WatchError
 
     try:
         source = ClusterRuns(namespace, context, everywhere=everywhere)
-    except WatchError as error:
+    except LMFineTuneError as error:
         print(one_line(str(error)), file=sys.stderr)
         return ExitCode.INVALID
     return serve(source, port, browser=browser)

@@ -12,10 +12,10 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from lmft import LMFineTuneError
 from lmft_api.text.shown import one_line
 from lmft_job.cli.ui import pages
 from lmft_job.cli.ui.source import Source, chosen
-from lmft_job.cli.watch.follow import WatchError
 from lmft_job.errors import JobError
 from lmft_job.report.page import render_page
 
@@ -75,7 +75,7 @@ class _Answer(BaseHTTPRequestHandler):
             return self._say(HTTPStatus.FORBIDDEN, "No token", "Open the address that lmft ui printed.")
         try:
             status, page = self._page([unquote(part) for part in address.path.split("/")[1:]], query)
-        except (JobError, WatchError) as error:
+        except (JobError, LMFineTuneError) as error:
             return self._say(HTTPStatus.BAD_GATEWAY, "The runs cannot be read", str(error))
         return self._send(status, page)
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -12,12 +12,9 @@ from lmft_api.figures import known
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.wire.layout import METRICS, PAGE, REPORT, RUN_MARKER
 from lmft_api.wire.report import CurvePoint, Report
-from lmft_job.cli.runs.listing import Row, cluster_rows, finished_row, status_of
+from lmft_job.cli.runs.listing import Row, cluster_rows, finished_row
 from lmft_job.errors import JobError
 from lmft_job.storage import Store, open_store
-
-if TYPE_CHECKING:
-    from lmft_job.cli.runs.cluster import Cluster
 
 _MOST_RUNS = 1_000
 """Newest runs of a folder or bucket whose reports are read."""
@@ -42,7 +39,7 @@ class Run:
 
 
 class Source(Protocol):
-    """Where runs are read; every method raises JobError or WatchError when the place refuses or does not answer."""
+    """Where runs are read; methods raise JobError or LMFineTuneError when the place refuses or does not answer."""
 
     @property
     def where(self) -> str:
@@ -90,26 +87,22 @@ class ClusterRuns:
     """The runs of a cluster, read with the user's kubeconfig; reports with their own settings for storage."""
 
     def __init__(self, namespace: str | None, context: str | None, *, everywhere: bool) -> None:
-        self._context, self._everywhere = context, everywhere
-        self._own = self._cluster(namespace)
-        self.where = "the cluster" if everywhere else f"namespace {self._own.namespace}"
+        from lmft import Client
 
-    def _cluster(self, namespace: str | None) -> "Cluster":
-        from lmft_job.cli.runs.cluster import Cluster
-
-        return Cluster(namespace, self._context)
+        self._client, self._everywhere = Client(namespace, context=context), everywhere
+        self.where = "the cluster" if everywhere else f"namespace {self._client.namespace}"
 
     def rows(self) -> list[Row]:
         """See Source."""
-        found = self._own.runs(everywhere=self._everywhere)
-        return cluster_rows(sorted(found, key=lambda run: str(run["metadata"].get("creationTimestamp")), reverse=True))
+        found = self._client.list(everywhere=self._everywhere)
+        return cluster_rows(sorted(found, key=lambda run: run.created, reverse=True))
 
     def run(self, namespace: str, name: str) -> Run | None:
         """See Source."""
-        if not self._everywhere and namespace != self._own.namespace:
+        if not self._everywhere and namespace != self._client.namespace:
             return None
-        resource = self._cluster(namespace).run(name)
-        (row,), status = cluster_rows([resource]), status_of(resource)
+        found = self._client.get(name, namespace=namespace)
+        (row,), status = cluster_rows([found]), found.status
         address = status.results.report_uri if status.results else None
         if address is None:
             return Run(row, status=status)

@@ -1,7 +1,6 @@
-"""What ``lmft watch`` shows: a run's status as lines and terminal pages. No I/O."""
+"""What ``lmft watch`` shows: a run's status as a terminal page. No I/O."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from rich.console import Group, RenderableType
@@ -9,42 +8,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lmft_api.figures import EVAL_LOSS, FIGURES, known
-from lmft_api.status import ConditionStatus, LMFineTuneStatus, finite
-from lmft_api.text.shown import one_line, shown
+from lmft.display.history import History
+from lmft.runs import Event
+from lmft_api.figures import FIGURES
+from lmft_api.status import ConditionStatus, LMFineTuneStatus
+from lmft_api.text.shown import shown
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {ConditionStatus.TRUE: "green", ConditionStatus.FALSE: "red", ConditionStatus.UNKNOWN: "yellow"}
-
-
-@dataclass(frozen=True)
-class EventLine:
-    """An Event about the run: its time (RFC 3339), type, reason and message."""
-
-    time: str
-    kind: str
-    reason: str
-    message: str
-
-
-@dataclass
-class History:
-    """Losses seen while watching, by step; evaluations fill in what came before."""
-
-    losses: dict[int, float] = field(default_factory=dict)
-
-    def add(self, status: LMFineTuneStatus) -> None:
-        """Add what a status contains; a resumed run overwrites the steps that it repeats."""
-        for evaluation in status.evaluations or ():
-            if (loss := finite(evaluation.train_loss)) is not None:
-                self.losses.setdefault(evaluation.step, loss)
-        progress = status.progress
-        if progress is not None and progress.step is not None and (loss := finite(progress.loss)) is not None:
-            self.losses[progress.step] = loss
-
-    def curve(self) -> list[float]:
-        """Losses in the order of steps."""
-        return [self.losses[step] for step in sorted(self.losses)]
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -59,24 +30,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BLOCKS[1 + round((mean - low) / span * (len(_BLOCKS) - 2))] for mean in means)
 
 
-def line(name: str, status: LMFineTuneStatus) -> str:
-    """The run in one plain line, for pipes and logs."""
-    condition, progress, results = status.succeeded, status.progress, status.results
-    parts = [name, condition.reason if condition else "Pending"]
-    if progress is not None:
-        if progress.step is not None and progress.total_steps is not None:
-            parts.append(f"step {progress.step}/{progress.total_steps}")
-        parts += [f"loss {progress.loss}"] if progress.loss else []
-        parts += [f"{progress.eta} left"] if progress.eta and not status.ended else []
-    # The loss in this line is the training loss.
-    parts += [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
-    if condition and condition.message:
-        parts.append(condition.message)
-    return one_line(" · ".join(parts))
-
-
 def picture(
-    name: str, status: LMFineTuneStatus, history: History, events: Sequence[EventLine], width: int
+    name: str, status: LMFineTuneStatus, history: History, events: Sequence[Event], width: int
 ) -> RenderableType:
     """The run as a terminal page: phase, bar, curve, attempts, last events, and the outcome when there is one."""
     condition = status.succeeded
@@ -165,7 +120,7 @@ def _within(figure: str | None, error: str | None) -> str:
     return f"{figure} ± {error}" if figure and error else figure or ""
 
 
-def _events(events: Sequence[EventLine]) -> Table:
+def _events(events: Sequence[Event]) -> Table:
     table = Table.grid(padding=(0, 1))
     for event in list(events)[-5:]:
         style = "yellow" if event.kind == "Warning" else "dim"

@@ -1,0 +1,46 @@
+"""LMFineTune from Python: create runs in a cluster, follow them, and read what came out.
+
+    from lmft import Client
+
+    client = Client(namespace="team-a")
+    run = client.create("examples/quickstart.yaml")
+    print(client.wait(run).results.perplexity)
+
+Everything is done with the user's own kubeconfig and rights, or with the service account of the pod it runs in.
+"""
+
+from lmft.client import Client
+from lmft.errors import (
+    Conflict,
+    Forbidden,
+    InvalidManifest,
+    LMFineTuneError,
+    NoCluster,
+    NotFound,
+    Refused,
+    Rule,
+    RunFailed,
+    Unauthorized,
+    Unreachable,
+    WaitTimeout,
+)
+from lmft.runs import Event, Run, Runs
+
+__all__ = [
+    "Client",
+    "Conflict",
+    "Event",
+    "Forbidden",
+    "InvalidManifest",
+    "LMFineTuneError",
+    "NoCluster",
+    "NotFound",
+    "Refused",
+    "Rule",
+    "Run",
+    "RunFailed",
+    "Runs",
+    "Unauthorized",
+    "Unreachable",
+    "WaitTimeout",
+]

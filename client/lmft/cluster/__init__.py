@@ -1,0 +1,1 @@
+"""The cluster: the only package that talks to the API server."""
