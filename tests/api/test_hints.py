@@ -88,7 +88,7 @@ def test_a_value_of_another_tool_is_answered_with_ours(field: str, value: str, m
     ("name", "why"),
     [
         ("logging_steps", "every step is logged, to metrics.jsonl in the run's folder"),
-        ("report_to", "no tracker is reported to; metrics.jsonl in the run's folder has every step"),
+        ("wandb_name", "a tracker's run is named by the run itself, and gets its metrics (spec.reportTo)"),
         ("deepspeed", "devices are set in spec.resources, and how they share the work is chosen by itself"),
         ("run_name", "a run is named by metadata.name"),
         ("adam_beta1", "the optimizer keeps the defaults of torch"),

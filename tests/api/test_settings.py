@@ -100,6 +100,7 @@ def test_the_report_lists_where_the_data_comes_from():
 
 def test_the_hash_of_a_spec_ignores_what_may_change_and_sees_what_may_not():
     changes = {"suspend": True, "ttlSecondsAfterFinished": 1, "activeDeadlineSeconds": 1, "maxRetries": 1}
+    changes["reportTo"] = {"tensorBoard": True}
 
     assert set(changes) == set(MUTABLE_FIELDS)
     assert spec_hash(spec(**changes)) == spec_hash(spec())

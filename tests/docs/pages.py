@@ -39,6 +39,7 @@ PAGES = (
     ROOT / "docs/adapters.md",
     ROOT / "docs/estimate.md",
     ROOT / "docs/figures.md",
+    ROOT / "docs/trackers.md",
     ROOT / "docs/model-types.md",
     ROOT / "docs/operations.md",
     ROOT / "docs/how-resume-works.md",

@@ -82,6 +82,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "output.weights": ("load_best_model_at_end", "save_best", "metric_for_best_model"),
     "output.pushToHub.repository": ("hub_model_id", "push_to_hub_model_id", "repo_id"),
     "output.pushToHub.private": ("hub_private_repo",),
+    "reportTo": ("report_to", "trackers"),
+    "reportTo.tensorBoard": ("use_tensorboard", "tensorboard"),
     "hubTokenSecretRef": ("hub_token", "hf_token", "token", "use_auth_token"),
     "resumeFrom.name": ("resume_from_checkpoint", "resume", "lora_model_dir", "ignore_data_skip"),
     # Kubernetes' pods, Jobs and other operators of training
@@ -108,10 +110,11 @@ _ABSENT: dict[str, tuple[str, ...]] = {
         "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica", "disable_tqdm",
         "logging_nan_inf_filter", "log_on_each_node",
     ),
-    "no tracker is reported to; metrics.jsonl in the run's folder has every step": (
-        "report_to", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "project",
-        "wandb_run_id", "mlflow_tracking_uri", "mlflow_experiment_name", "trackio_space_id", "trackio_bucket_id",
-        "trackio_static_space_id", "use_tensorboard",
+    "a tracker's run is named by the run itself, and gets its metrics (spec.reportTo)": (
+        "wandb_watch", "wandb_name", "wandb_log_model", "wandb_run_id", "hf_mlflow_log_artifacts",
+    ),
+    "it is not among the trackers of spec.reportTo; metrics.jsonl in the run's folder has every step": (
+        "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "use_comet", "comet_project_name",
     ),
     "a run is named by metadata.name": ("run_name", "experiment_name", "job_name"),
     "devices are set in spec.resources, and how they share the work is chosen by itself": (

@@ -13,7 +13,7 @@ from lmft_api.schema.rules import Rule
 from lmft_api.schema.types import ApiModel, DnsSubdomain
 from lmft_api.spec.dataset import Dataset, has_conversations
 from lmft_api.spec.model import HubTokenRef, Model
-from lmft_api.spec.output import Output, Sample
+from lmft_api.spec.output import Output, ReportTo, Sample
 from lmft_api.spec.pod import PodTemplate, Resources
 from lmft_api.spec.training import CheckpointPolicy, Evaluation, Training
 from lmft_api.tasks import DEFAULT_TASK, TASKS, Task, takes
@@ -81,6 +81,9 @@ class LMFineTuneSpec(ApiModel):
     """Prompts answered before and after."""
     output: Output | None = None
     """Where the result goes."""
+    report_to: ReportTo | None = None
+    """Trackers that the metrics go to, beside metrics.jsonl in the run's folder; a change takes effect with the next
+    attempt."""
     hub_token_secret_ref: HubTokenRef | None = None
     """Token for the model, the data set and the push."""
     resources: Resources | None = None

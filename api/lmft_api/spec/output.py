@@ -1,4 +1,4 @@
-"""``spec.sample`` and ``spec.output``: what to show and where the result goes."""
+"""``spec.sample``, ``spec.output`` and ``spec.reportTo``: what to show, and where result and metrics go."""
 
 from typing import Annotated, ClassVar
 
@@ -87,3 +87,10 @@ class Output(ApiModel):
     """Upload the model to the hub too."""
     merge: bool | None = None
     """Merge a trained adapter into the model's weights and publish both; false publishes only it. Default: true."""
+
+
+class ReportTo(ApiModel):
+    """Trackers; each gets one run for the resource, over all its attempts."""
+
+    tensor_board: bool | None = None
+    """Event files for TensorBoard in the run's folder, below tensorboard/."""

@@ -146,7 +146,7 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "maxRetries")
+MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "maxRetries", "reportTo")
 """Fields of the spec that may change after the first attempt."""
 MUTABLE_RESOURCES = ("nodes", "gpusPerNode", "elastic")
 """Fields of ``spec.resources`` that may: the next attempt takes them, on the same figures."""

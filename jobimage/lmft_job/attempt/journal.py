@@ -6,14 +6,16 @@ It also records that a later attempt has begun; an earlier one that sees this st
 import json
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from types import TracebackType
+from typing import Self
+
+from typing_extensions import override
 
 from lmft_api.wire.layout import ATTEMPTS_FOLDER, attempt_folder, attempt_name, short_uid
 from lmft_job.errors import InterruptedRunError, JobError
+from lmft_job.observers.background import Background
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
 
@@ -144,30 +146,24 @@ class Fence:
         return self._ours.pod in (_noted_before(self._store, other) or ()) or other.pod > self._ours.pod
 
 
-class Journal:
+class Journal(Background):
     """Writes the attempt's step from a thread, so that slow or unreachable storage does not delay the run."""
 
     def __init__(self, store: Store, ours: Begun, pause: float = _PAUSE_SECONDS) -> None:
+        super().__init__("journal", 1.0)
         self.step = 0
         self._store = store
         self._ours = ours
         self._pause = pause
         self._written = -1
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="journal", daemon=True)
 
-    def __enter__(self) -> "Journal":
+    @override
+    def __enter__(self) -> Self:
         self.write()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(timeout=1.0)
-
-    def _keep(self) -> None:
+    @override
+    def _run(self) -> None:
         while not self._stop.wait(self._pause):
             try:
                 self.write()

@@ -1,18 +1,23 @@
 """What an attempt runs beside training: its journal, uploads, fence, and smaller batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from lmft_api.wire.layout import METRICS
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
 from lmft_job.attempt.uploads import NoUploads, Uploads
+from lmft_job.observers.background import Followers
 from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
+from lmft_job.trackers.sender import Sender
+from lmft_job.trackers.tensorboard import TensorBoard
+from lmft_job.trackers.tracker import Tracker
 from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
 
 
@@ -30,7 +35,8 @@ class TrainingAttempt:
         uploads: takes checkpoints.
         fence: detects that a later attempt has begun.
         adjustment: the batch, and how earlier attempts arrived at it.
-        metrics: stores the lines of steps and evaluations; None in processes that store nothing.
+        metrics: what takes the lines of steps and evaluations: the file, and trackers; None in processes that store
+            nothing.
     """
 
     def __init__(
@@ -51,9 +57,7 @@ class TrainingAttempt:
         context.progress.adjustments = list(found.notes)
         self.uploads = _uploads(context, store, attempt, share)
         self.fence = Fence(store, attempt.ours)
-        # Its thread asks storage for itself.
-        require = Fence(store, attempt.ours).require
-        self.metrics = LiveMetrics(store, context.folder, require) if context.world.main else None
+        self.metrics = _followers(context, store, attempt) if context.world.main else None
         self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
         self._open = ExitStack()
 
@@ -108,3 +112,22 @@ def _uploads(context: RunContext, store: Store, attempt: CurrentAttempt, share: 
     if share.parts > 1 and share.writes:
         return Uploads(context, context.shared_run_store(), attempt, share)
     return NoUploads()
+
+
+def _followers(context: RunContext, store: Store, attempt: CurrentAttempt) -> Followers:
+    """``metrics.jsonl``, and the trackers of ``spec.reportTo``."""
+
+    def require() -> Callable[[], None]:
+        # Each thread asks storage for itself.
+        return Fence(store, attempt.ours).require
+
+    wanted, trackers = context.run.spec.report_to, list[Tracker]()
+    if wanted is not None and wanted.tensor_board:
+        trackers.append(TensorBoard(store, context.folder, attempt.number, require()))
+    later = f"all is in {store.url(METRICS)}"
+    return Followers(
+        [
+            LiveMetrics(store, context.folder, require()),
+            *(Sender(tracker, context.observer.note, later) for tracker in trackers),
+        ]
+    )

@@ -81,10 +81,12 @@ class Lines:
     Attributes:
         steps: written.
         evaluations: written.
+        most: steps of a call; None for all.
     """
 
     steps: int = 0
     evaluations: int = 0
+    most: int | None = None
 
     def more(self, losses: "array[float]", log: StepLog, evaluations: Sequence[EvaluationRow]) -> bytes:
         """Lines that were not written yet: steps in order, and each evaluation after its step.
@@ -105,7 +107,8 @@ class Lines:
                 self.evaluations += 1
 
         evaluated(self.steps)
-        while self.steps < len(losses):
+        last = len(losses) if self.most is None else min(len(losses), self.steps + self.most)
+        while self.steps < last:
             self.steps += 1
             row = log.row(self.steps)
             lines.append({"step": self.steps, "epoch": row.get("epoch"), "loss": losses[self.steps - 1], **row})

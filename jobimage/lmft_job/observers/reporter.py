@@ -10,10 +10,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -32,6 +30,7 @@ from lmft_api.wire.progress import (
     TrainerStatus,
 )
 from lmft_api.wire.report import EvaluationRow, ResumePoint
+from lmft_job.observers.background import Background
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
 
@@ -128,7 +127,7 @@ class Endpoint:
             return str(error) or type(error).__name__
 
 
-class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
+class ProgressReporter(Observer, Background):
     """An observer that posts; every method only stores figures and returns at once.
 
     Args:
@@ -140,25 +139,12 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
     def __init__(
         self, endpoint: Endpoint, interval: float = INTERVAL_SECONDS, say: Callable[[str], None] = lambda text: None
     ) -> None:
+        super().__init__("progress", TIMEOUT_SECONDS + LAST_TIMEOUT_SECONDS)
         self._endpoint, self._interval, self._say = endpoint, interval, say
         self._state = ProgressState()
         self._lock = threading.Lock()
-        self._wake, self._stop = threading.Event(), threading.Event()
         self._silent = False
         self._posted = 0.0
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-
-    def __enter__(self) -> "ProgressReporter":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Send the last report, within a bounded time."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(TIMEOUT_SECONDS + LAST_TIMEOUT_SECONDS)
 
     @override
     def headline(self, headline: Headline) -> None:
@@ -221,6 +207,7 @@ class ProgressReporter(Observer, AbstractContextManager["ProgressReporter"]):
         with self._lock:
             self._state.put(**figures)
 
+    @override
     def _run(self) -> None:
         pause = self._interval
         while not self._stop.is_set():

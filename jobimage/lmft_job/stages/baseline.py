@@ -51,7 +51,7 @@ def measure_before(context: RunContext, job: TrainingInputs, store: Store, limit
     row = EvaluationPoint(0, 0.0, None, before.figures).evaluation()
     job.observer.baseline(row)
     if job.metrics is not None:
-        job.metrics.before = row
+        job.metrics.measured(row)
     return replace(before, units=_units_before(store))
 
 

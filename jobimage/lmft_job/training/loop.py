@@ -29,8 +29,8 @@ from lmft_job.evaluation.held_out import Beat, Collate, HeldOutFigures, Measurem
 from lmft_job.evaluation.samples import answer_prompts
 from lmft_job.evaluation.uncertainty import Units
 from lmft_job.models.device import Arithmetic
+from lmft_job.observers.background import Followers
 from lmft_job.observers.events import Observer, StepDone
-from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.process.signals import Interrupt
 from lmft_job.sharding.divide import local
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration
@@ -107,7 +107,7 @@ class TrainingInputs:
     acceleration: Acceleration = PLAIN
     chat: ChatTemplate | None = None
     group: Group = SOLO
-    metrics: LiveMetrics | None = None
+    metrics: Followers | None = None
 
     def evaluate(self, beat: Beat, trainer_loss_of: TrainerLoss = lambda batch, summed: None) -> Measurement:
         """Figures of the current model."""
