@@ -32,7 +32,7 @@ from lmft_job.training.batch import Adjustment, Batch
 from lmft_job.training.history import TrainingHistory
 
 RELEASES = pytest.mark.parametrize("left", release.RELEASES, ids=[one.name for one in release.RELEASES])
-FREE = {"files", "labels", "timings", "versions"}
+FREE = {"files", "labels", "peakMemory", "timings", "versions"}
 """Keys whose values have keys that somebody chose."""
 ANYTHING = {"settings"}
 """Keys whose values are kept as they are."""

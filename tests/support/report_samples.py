@@ -135,6 +135,7 @@ def causal_report() -> Report:
             "evaluate": 11.7,
             "upload": 6.4,
         },
+        peak_memory={"process": 3_435_973_836, "device": 9_234_179_686},
         provenance=ReportProvenance(
             versions={"lmfinetune": "0.1.0", "torch": "2.15.0", "transformers": "5.23.0", "datasets": "5.2.0"},
             seed=42,

@@ -37,3 +37,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = {other.lower(): other for other in list(known)[:_MOST_COMPARED]}
     near = difflib.get_close_matches(name.lower(), names, n=1)
     return f"; did you mean {names[near[0]]}?" if near else ""
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``14.2 GiB``, ``310 MiB``."""
+    return f"{count / (1 << 30):,.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):,.0f} MiB"

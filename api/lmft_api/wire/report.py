@@ -368,6 +368,8 @@ class Report(ReportModel):
     """What people must know before they use the model."""
     timings: dict[str, float] = {}
     """Seconds by phase, in the order of the phases."""
+    peak_memory: dict[str, int] = {}
+    """Most bytes that the last attempt held: ``process``, its resident memory; ``device``, tensors on its GPU."""
     provenance: ReportProvenance = ReportProvenance()
     """Where it came from."""
     redactions: int = 0

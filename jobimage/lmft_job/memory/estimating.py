@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmft_api.spec.resolved import Settings
-from lmft_api.text.wording import first_line, shorten
+from lmft_api.text.wording import first_line, shorten, size
 from lmft_job import tasks
 from lmft_job.distributed.world import World
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, Verdict, priced, with_overhead
-from lmft_job.memory.parts import GIB, Parts
+from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import Plan
 from lmft_job.memory.trial import Trials
 from lmft_job.models.config import text_part
@@ -100,11 +100,6 @@ def shared(settings: Settings, config: Any, peak: Peak, device: Device | None) -
         return peak(plan) if spread.ranks == 1 else peak(plan).divided(spread.ranks, layers)
 
     return mine
-
-
-def size(count: int) -> str:
-    """``14.2 GiB``, ``310 MiB``."""
-    return f"{count / GIB:,.1f} GiB" if count >= GIB else f"{count / (GIB >> 10):,.0f} MiB"
 
 
 def told(plan: Plan, verdict: Verdict) -> str:

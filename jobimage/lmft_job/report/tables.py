@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from lmft_api.figures import EVAL_LOSS, Figure, Scale, known, of_task
 from lmft_api.spec import Adapter, Builtin, Dataset, LMFineTuneSpec, Model, Training, Weights
 from lmft_api.spec.resolved import resolve
+from lmft_api.text.wording import size
 from lmft_api.wire.report import EvaluationRow, Report
 from lmft_job import tasks
 from lmft_job.report import formatting
@@ -259,6 +260,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
         ("Tokens seen", formatting.count(training.tokens) if training.tokens else ""),
         ("Resumed from step", formatting.count(training.resumed_from_step) if training.resumed_from_step else ""),
         ("Steps repeated", formatting.count(training.lost_steps) if training.lost_steps is not None else ""),
+        ("Memory at most", " · ".join(f"{size(peak)} of the {of}" for of, peak in report.peak_memory.items())),
         ("Adjusted", "\n".join(training.adjustments)),
     ]
     return [(name, value) for name, value in rows if value]

@@ -1,8 +1,12 @@
 """The end of a run: final figures, sample answers, and the files in storage. ``report.json`` is written last."""
 
+import resource
 import shutil
+import sys
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from lmft_api.figures import FIGURES
 from lmft_api.reasons import Reason
@@ -197,10 +201,19 @@ def publish_report(context: RunContext, store: Store, report: Report, outcome: R
     fence.require()
     if theirs := stored_report(store):
         return theirs
-    final = report.model_copy(update={"timings": dict(context.timings), "finished": now()})
+    measured = {"timings": dict(context.timings), "peak_memory": _peak_memory()}
+    final = report.model_copy(update={**measured, "finished": now()})
     before = EvaluationPoint(0, 0.0, None, outcome.before.figures).evaluation()
     store.put_bytes(METRICS, outcome.trained.state.metrics(Lines(), before))
     store.put_bytes(PAGE, render_page(final, outcome.trained.state.curve()))
     if store.put_if_absent(REPORT, final.to_json()):
         return final
     return stored_report(store) or final
+
+
+def _peak_memory() -> dict[str, int]:
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): KiB on Linux, bytes on macOS
+    peaks = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peaks["device"] = torch.cuda.max_memory_allocated()
+    return peaks

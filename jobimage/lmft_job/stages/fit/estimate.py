@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from lmft_api.text.wording import size
 from lmft_job.attempt.context import RunContext, quiet_transformers
 from lmft_job.data.build import trained_size
 from lmft_job.memory.duration import Rate, rate_for, span
-from lmft_job.memory.estimating import Device, Spread, estimator, refusal, shared, size, spread_of
+from lmft_job.memory.estimating import Device, Spread, estimator, refusal, shared, spread_of
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Verdict, judge
 from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
