@@ -31,6 +31,7 @@ class TaskDefaults:
         weight_decay: decoupled weight decay.
         top_k: tokens to sample from, or fills to show.
         block_size: tokens in a block; None where each text is a row of its own, padded to the longest in its batch.
+        isolate_documents: whether documents of a block do not see each other.
         mask_probability: share of the tokens to mask.
         label_field: dotted path to the label.
         conversations: whether rows may be conversations (``messagesField``, ``promptField``).
@@ -43,6 +44,7 @@ class TaskDefaults:
     weight_decay: float
     top_k: int
     block_size: int | None = None
+    isolate_documents: bool | None = None
     mask_probability: float | None = None
     label_field: str | None = None
     conversations: bool = False
@@ -57,6 +59,7 @@ TASKS = {
         weight_decay=0.01,
         top_k=50,
         block_size=128,
+        isolate_documents=False,
         conversations=True,
     ),
     Task.MASKED_LM: TaskDefaults(

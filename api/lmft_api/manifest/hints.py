@@ -35,6 +35,9 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     ),
     "dataset.longRows": ("excess_length_strategy", "truncation_mode"),
     "dataset.packing": ("sample_packing", "multipack"),
+    "dataset.isolateDocuments": (
+        "reset_attention_mask", "reset_position_ids", "document_mask", "intra_document_masking", "padding_free",
+    ),
     "dataset.maskProbability": ("mlm_probability", "mask_prob", "masking_probability"),
     "training.epochs": ("num_train_epochs", "num_epochs", "n_epochs", "max_epochs", "epoch"),
     "training.maxSteps": ("max_train_steps", "num_steps", "iterations", "max_iters"),

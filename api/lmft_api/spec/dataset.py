@@ -111,6 +111,8 @@ class Dataset(ApiModel):
     """A split to evaluate on instead of testPercent, slices allowed."""
     block_size: Annotated[int, Field(ge=8, le=131_072)] | None = None
     """Tokens in a block, for CausalLM and MaskedLM. Default: 128."""
+    isolate_documents: bool | None = None
+    """Attention does not cross from one document to the next within a block, for CausalLM. Default: false."""
     mask_probability: Decimal | None = None
     """Share of the tokens to mask, for MaskedLM. Default: "0.15"."""
     credentials_secret_ref: SecretRef | None = None
@@ -167,6 +169,12 @@ class Dataset(ApiModel):
             f"!({_HAS_CONVERSATIONS})",
             lambda d: not has_conversations(d),
             "goes with textField; set maxLength for conversations",
+        ),
+        only_with(
+            "isolateDocuments",
+            f"!({_HAS_CONVERSATIONS})",
+            lambda d: not has_conversations(d),
+            "goes with textField; conversations never see each other, remove it",
         ),
         decimal_rule("maskProbability", "mask_probability", 0.0, 0.9, above=True),
     )

@@ -108,6 +108,11 @@ class LMFineTuneSpec(ApiModel):
         _by_task("maskProbability", "mask_probability", "goes with task {takers}; remove it or change task"),
         _by_task("labelField", "label_field", "goes with task {takers}; remove it or change task"),
         _by_task("blockSize", "block_size", "goes with {takers}; {others} pads rows instead, remove it"),
+        _by_task(
+            "isolateDocuments",
+            "isolate_documents",
+            "goes with task {takers}, whose attention sees only what is before a token; remove it or change task",
+        ),
         Rule(
             f"self.task in {_CONVERSING} || !({_HAS_CONVERSATIONS})",
             f"conversations (messagesField, promptField) go with task {in_words(_CONVERSING)}; change task",

@@ -54,6 +54,7 @@ class DatasetSettings:
     packing: Packing | None = None
     chat_template: ChatTemplate | None = None
     bad_rows: BadRows | None = None
+    isolate_documents: bool | None = None
 
     @property
     def has_conversations(self) -> bool:
@@ -263,6 +264,7 @@ def _dataset(spec: LMFineTuneSpec) -> DatasetSettings:
         eval_split=given.eval_split,
         block_size=default.block_size and (given.block_size or default.block_size),
         mask_probability=share,
+        isolate_documents=given.isolate_documents,
     )
     if not has_conversations(given):
         return settings

@@ -4,31 +4,13 @@ Keys are camelCase. A non-finite number is written as the text "NaN" or "Infinit
 reads back unchanged.
 """
 
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from lmft_api.tasks import Task
+from lmft_api.wire.model import ReportModel
 from lmft_api.wire.versions import FIRST_FORMAT
-
-
-class ReportModel(BaseModel):
-    """Base: camelCase outside, snake_case inside; unknown keys of a later version are passed over."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore", frozen=True,
-        use_attribute_docstrings=True, ser_json_inf_nan="strings", protected_namespaces=(),
-    )  # fmt: skip
-
-    @model_validator(mode="after")
-    def _countable(self) -> Self:
-        """Whole numbers count things; a stranger's report may have one that no float holds."""
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if isinstance(value, int) and abs(value) >= 1 << 63:
-                raise ValueError(f"{to_camel(name)} is larger than any count")
-        return self
 
 
 class ModelSummary(ReportModel):
@@ -240,6 +222,10 @@ class DatasetFigures(ReportModel):
     """Tokens trained on in one epoch."""
     eval_tokens: int | None = None
     """Tokens held out."""
+    train_targets: int | None = None
+    """Tokens predicted in one epoch, where documents are isolated: all but the first of each in a block."""
+    eval_targets: int | None = None
+    """Tokens held out that are predicted, where documents are isolated."""
     dropped_tokens: int | None = None
     """Tokens of the remainders that filled no block."""
     lengths: TextLengths | None = None

@@ -148,7 +148,7 @@ def _writer(
             bad=bad, check=check,
         )  # fmt: skip
     if chosen.block_size is not None:
-        return BlockTexts(tokenizer, chosen.block_size, check)
+        return BlockTexts(tokenizer, chosen.block_size, check, isolated=bool(chosen.isolate_documents))
     field = chosen.label_field or ""
     return LabelledTexts(tokenizer, sides, field, making.model_labels, limit, problems, check)
 

@@ -21,9 +21,11 @@ from lmft_api.wire.report import DatasetFigures
 from lmft_api.wire.versions import FIRST_FORMAT, NewerFormatError, require_format
 from lmft_job.data.build import HELD_OUT, TOKENIZER, TRAIN, Making, make, problems_of_spec, trained_size
 from lmft_job.data.chat.asking import settle, today
-from lmft_job.data.chat.rows import ConversationRows, PadConversations
+from lmft_job.data.chat.rows import ConversationRows
 from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.chat.template.settled import template_of
+from lmft_job.data.isolated.blocks import DocumentBlocks
+from lmft_job.data.isolated.collate import PadShared
 from lmft_job.data.masking import MaskedBlocks, Masker
 from lmft_job.data.rows import BlockRows, Item, LabelledRows, PadRows, Rows, stack_blocks
 from lmft_job.data.sources.source import open_source
@@ -264,6 +266,8 @@ def fingerprint_of(
         "max_positions": max_positions if tokenizer is None else None,
         "model_labels": list(model_labels) if chosen.block_size is None else None,
     }
+    if chosen.isolate_documents:
+        parts["isolate_documents"] = True
     if chosen.has_conversations:
         given = chosen.chat_template
         text = template_of(tokenizer, day).text if tokenizer is not None else (given and given.text) or ""
@@ -351,7 +355,9 @@ def _views(
         )
         return MaskedBlocks(train, masker, fixed=False), MaskedBlocks(held_out, masker, fixed=True), stack_blocks
     if settings.dataset.has_conversations:
-        return ConversationRows(train), ConversationRows(held_out), PadConversations(tokenizer.pad_token_id or 0)
+        return ConversationRows(train), ConversationRows(held_out), PadShared(tokenizer.pad_token_id or 0)
+    if settings.dataset.isolate_documents:
+        return DocumentBlocks(train), DocumentBlocks(held_out), PadShared(tokenizer.pad_token_id or 0)
     if settings.dataset.block_size is not None:
         return BlockRows(train), BlockRows(held_out), stack_blocks
     pad = PadRows(tokenizer.pad_token_id, left=tokenizer.padding_side == "left")

@@ -46,15 +46,14 @@ class BlockWriter:
         self.tokens = 0
         self._size = block_size
         self._dtype = narrowest(bound)
-        kind = pa.list_(pa.from_numpy_dtype(self._dtype), block_size)
-        self._schema = pa.schema([("input_ids", kind)])
+        self._schema = pa.schema(self._fields())
         self._file = pa.OSFile(str(path), "wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._pending: list[Ids] = []
         self._held = 0
 
-    def add(self, ids: Ids) -> None:
-        """Append the ids of some texts, 1-D."""
+    def add(self, ids: Ids, lengths: Ids | None = None) -> None:
+        """Append the ids of some texts, 1-D; how long each is does not matter."""
         self.tokens += len(ids)
         self._pending.append(ids.astype(self._dtype, copy=False))
         self._held += len(ids)
@@ -76,10 +75,15 @@ class BlockWriter:
         self._file.close()
 
     def _write(self, flat: Ids) -> None:
-        values = arrow_of(flat)
-        lists = pa.FixedSizeListArray.from_arrays(values, self._size)
-        self._stream.write_batch(pa.record_batch([lists], schema=self._schema))
-        self.blocks += len(lists)
+        self._stream.write_batch(pa.record_batch(self._columns(flat), schema=self._schema))
+        self.blocks += len(flat) // self._size
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        return [("input_ids", pa.list_(pa.from_numpy_dtype(self._dtype), self._size))]
+
+    def _columns(self, flat: Ids) -> list[pa.Array]:
+        """The columns of some whole blocks."""
+        return [pa.FixedSizeListArray.from_arrays(arrow_of(flat), self._size)]
 
     def __enter__(self) -> "BlockWriter":
         return self
@@ -129,6 +133,10 @@ class RowWriter:
         self.close()
 
 
+_OF_THE_FILE = ("_batches", "_views", "_labels", "_lengths")
+"""Attributes of rows that are read from their file again after unpickling."""
+
+
 class Rows(ABC):
     """Base of the data sets that a Trainer takes.
 
@@ -153,7 +161,7 @@ class Rows(ABC):
         """The row at an index."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_batches", "_views", "_labels")}
+        return {key: value for key, value in self.__dict__.items() if key not in _OF_THE_FILE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

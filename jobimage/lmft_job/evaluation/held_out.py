@@ -23,6 +23,7 @@ from lmft_job.evaluation.divided import BatchFigures, dealt, together
 from lmft_job.evaluation.likelihood import recorded
 from lmft_job.evaluation.metrics import load_metric
 from lmft_job.evaluation.uncertainty import Units
+from lmft_job.models.config import without_cache
 from lmft_job.models.device import Arithmetic
 
 _ADDED = 1e-4
@@ -158,7 +159,7 @@ def evaluate_held_out(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), arithmetic.context(), recorded(model, task) as rows_of_batch:
+        with torch.no_grad(), arithmetic.context(), without_cache(model), recorded(model, task) as rows_of_batch:
             for batch in _batches(rows, collate, batch_size, arithmetic.device, group.world):
                 labels = batch["labels"]
                 outputs = model(**batch)

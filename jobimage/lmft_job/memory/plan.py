@@ -19,7 +19,7 @@ class Plan:
         task: decides head and labels.
         length: tokens of a row.
         batch: rows in a forward pass, and passes in a step.
-        masked_padding: whether rows come with a mask of their padding, as classifiers' do.
+        masked_padding: whether rows come with a mask, of their padding as classifiers' do, or of other documents.
         optimizer: its state and temporary results differ.
         weight_decay: SGD on a GPU copies the gradients to add it.
         precision: of matrix products: FP32, BF16 or FP16.
@@ -61,7 +61,7 @@ def plan_of(settings: Settings, length: int) -> Plan:
         task=settings.task,
         length=length,
         batch=Batch(training.per_device_batch_size, training.gradient_accumulation_steps),
-        masked_padding=settings.dataset.block_size is None,
+        masked_padding=settings.dataset.block_size is None or bool(settings.dataset.isolate_documents),
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
         precision=precision,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import transformers
@@ -35,6 +36,24 @@ def text_part(config: Any) -> Any:
         return config.get_text_config()
     except ValueError:  # it has several
         return getattr(config, "decoder", config)
+
+
+@contextmanager
+def without_cache(model: Any) -> Iterator[None]:
+    """Within it, forward passes keep no keys and values for generation, as in training.
+
+    With a cache, transformers does not look for texts that share a row, and they would see each other.
+    """
+    config = getattr(model, "config", None)
+    parts = {} if config is None else {id(part): part for part in (config, text_part(config))}
+    before = [(part, part.use_cache) for part in parts.values() if hasattr(part, "use_cache")]
+    for part, _ in before:
+        part.use_cache = False
+    try:
+        yield
+    finally:
+        for part, wanted in before:
+            part.use_cache = wanted
 
 
 def fresh_config(

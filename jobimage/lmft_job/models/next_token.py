@@ -47,11 +47,11 @@ def uses_item_count(trainer: Trainer, batch: dict[str, torch.Tensor], task: Task
     Args:
         trainer: its ``compute_loss`` is tried, including a user's own.
         batch: one row is enough.
-        task: if it masks tokens, every token of the row becomes a target, since the row may have none otherwise.
+        task: if it masks tokens, every token of the row becomes a target; so it does in a row that has none.
         arithmetic: device and precision.
     """
     model: Any = trainer.model
-    if tasks.of(task).masked:
+    if tasks.of(task).masked or not bool((batch["labels"] != IGNORED).any()):
         batch = {**batch, "labels": batch["input_ids"]}
     batch = {name: value.to(arithmetic.device) for name, value in batch.items()}
     losses = []

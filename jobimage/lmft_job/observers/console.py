@@ -135,6 +135,8 @@ class ConsoleObserver(Observer):
             parts.append(f"{quantity(data.conversations.packs, 'packs')} of {data.conversations.max_length}")
         if data.train_blocks is not None and prepared.block_size is not None:
             parts.append(f"{quantity(data.train_blocks + (data.eval_blocks or 0), 'blocks')} of {prepared.block_size}")
+        if data.train_targets is not None:
+            parts.append("documents isolated")
         parts.append("prepared before, reused" if prepared.reused else duration(prepared.seconds))
         self._line("data", " · ".join(parts))
 

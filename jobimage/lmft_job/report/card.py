@@ -152,13 +152,22 @@ def _data(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    wanted = ("training.", "dataset.blockSize", "dataset.maskProbability", "dataset.trainOn", "dataset.maxLength")
+    wanted = (
+        "training.",
+        "dataset.blockSize",
+        "dataset.isolateDocuments",
+        "dataset.maskProbability",
+        "dataset.trainOn",
+        "dataset.maxLength",
+    )
     rows = [
         (f"`{row.name}`", _plain(row.value))
         for row in settings_rows(report)
         if row.name.startswith(wanted) and row.value != "not set"
     ]
     device = f"{formatting.quantity(report.training.steps, 'steps')} on {_plain(report.device)} in {report.precision}"
+    if report.dataset.train_targets is not None:
+        device += ", documents isolated"
     saved = f"weights saved as {report.saved_dtype}, evaluated in {report.evaluation_dtype}"
     return f"{device}; {saved}.\n\n" + _table(("setting", "value"), rows)
 

@@ -15,6 +15,12 @@ def data_remarks(data: DatasetFigures) -> list[str]:
         )
     if data.conversations is not None:
         said += _of_conversations(data, data.conversations)
+    if data.train_targets is not None:
+        said.append(
+            "Documents are isolated: attention does not cross from one to the next within a block, positions begin "
+            "again with each, and the first token of each is not predicted. The perplexity is another figure than that "
+            "of blocks without isolation."
+        )
     if data.eval_rows_in_train:
         said.append(
             f"{count(data.eval_rows_in_train)} of the {quantity(data.eval_rows, 'held-out texts')} also appear in the "

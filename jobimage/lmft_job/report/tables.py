@@ -61,7 +61,7 @@ def remarks(report: Report) -> list[str]:
     task, said = tasks.of(report.task), [*report.warnings, *_of_change(report), *data_remarks(report.dataset)]
     said += adapter_remarks(report)
     said += [kind.remark for kind in known(report.results) if kind.remark]
-    said += task.remarks if report.dataset.conversations is None else ()
+    said += task.remarks if report.dataset.conversations is None and report.dataset.train_targets is None else ()
     if report.model.base_model is None:
         said.append(
             "The model was trained from scratch: before training it guesses nearly evenly among all tokens, so a large "
@@ -212,6 +212,8 @@ def data_rows(report: Report) -> list[tuple[str, str, str]]:
     rows = [("Rows", cell(data.train_rows), cell(data.eval_rows))]
     if data.train_blocks is not None:
         rows.append(("Blocks", cell(data.train_blocks), cell(data.eval_blocks)))
+    if data.train_targets is not None:
+        rows.append(("Predicted tokens", cell(data.train_targets), cell(data.eval_targets)))
     chats = data.conversations
     if chats is not None and chats.packs is not None:
         rows.append(("Packs", cell(chats.packs), "–"))
@@ -254,6 +256,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
             "Precision",
             f"{report.precision} in training, {report.evaluation_dtype} in evaluation, {report.saved_dtype} saved",
         ),
+        ("Attention", "documents isolated" if report.dataset.train_targets is not None else ""),
         ("Computed with", ", ".join(report.acceleration)),
         ("Steps", steps),
         ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),

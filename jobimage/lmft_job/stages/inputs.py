@@ -240,6 +240,7 @@ def training_inputs(
         settings.task,
         start.arithmetic,
         block_size=settings.dataset.block_size,
+        isolated=bool(settings.dataset.isolate_documents),
         tokens=batch.rows * inputs.data.row_tokens,
         steps=steps_of(settings, len(inputs.data.train), batch),
         # Layers in 4 bits call kernels that the compiler cannot see into.

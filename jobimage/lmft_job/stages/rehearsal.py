@@ -13,7 +13,7 @@ import torch
 from lmft_api.spec.resolved import Settings
 from lmft_api.text.wording import first_line
 from lmft_job import tasks
-from lmft_job.data.chat.isolation import keeps_apart
+from lmft_job.data.isolated.trial import keeps_apart
 from lmft_job.data.rows import PadRows
 from lmft_job.errors import Findings, InvalidError
 from lmft_job.models.config import position_limit, positions_of, text_part
@@ -36,7 +36,7 @@ class Rehearsed:
 
     Attributes:
         limit: tokens that fit into one input; None for no limit.
-        packs: conversations that share a row do not see each other.
+        packs: texts that share a row do not see each other; not tried where none do.
         one_end: rows must have the same number of end-of-text tokens: the head reads the state at the last one.
     """
 
@@ -82,9 +82,17 @@ def rehearse(model: Any, tokenizer: Any, settings: Settings, field: str) -> Rehe
         )
     if not findings.problems and task.causal and settings.sample.shown:
         findings.of(lambda: _try_answer(model, ordinary, tokenizer, settings))
+    packs = True
+    if not findings.problems and (settings.dataset.has_conversations or settings.dataset.isolate_documents):
+        packs = keeps_apart(model, ordinary, limit)
+    if settings.dataset.isolate_documents and not packs:
+        findings.problems.append(
+            f"spec.dataset.isolateDocuments: a model of type {kind} does not keep documents apart that share a block: "
+            "tried on a few tokens, the second one's logits differ from those of it alone. Remove it, or choose a "
+            "decoder whose attention reads positions, such as gpt2 or llama"
+        )
     if findings.problems:
         raise InvalidError(findings.problems)
-    packs = not settings.dataset.has_conversations or keeps_apart(model, ordinary, limit)
     return Rehearsed(limit, one_end, packs)
 
 

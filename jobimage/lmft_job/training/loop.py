@@ -19,8 +19,8 @@ from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.ranks import NODE_NAME_VARIABLE
 from lmft_job.adapters.attach import trained
-from lmft_job.data.chat.rows import real_tokens
 from lmft_job.data.chat.template.rendering import ChatTemplate
+from lmft_job.data.isolated.collate import real_tokens
 from lmft_job.data.rows import Rows
 from lmft_job.distributed.group import SOLO, Group, SteadyCheck
 from lmft_job.distributed.pace import Pace, Stragglers, device_pace

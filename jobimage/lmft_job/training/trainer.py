@@ -126,12 +126,13 @@ class RecipeTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """Trainer's or the user's own; in training, a micro-batch is weighted by its number of targets.
 
-        One without any, as is possible with few masked tokens or in a process without rows, has weight 0: its mean is
-        NaN.
+        One without any, as is possible with few masked tokens, documents of one token or in a process without rows,
+        has weight 0: its mean is NaN.
         """
         task, labels, world = tasks.of(self.run.job.settings.task), inputs["labels"], self.run.job.group.world
         loss = super().compute_loss(model, inputs, *args, **options)
-        may_lack = task.masked or self.run.job.batch.step is not None
+        job = self.run.job
+        may_lack = task.masked or bool(job.settings.dataset.isolate_documents) or job.batch.step is not None
         counted = self.weighs or may_lack
         if not counted or not model.training or not isinstance(loss, torch.Tensor):
             return loss

@@ -41,12 +41,18 @@ def adapter(home: Path, *, training: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def isolated(home: Path, **sections: Any) -> dict[str, Any]:
+    """Documents that do not see each other: targets differ by block."""
+    return sure(home, task="CausalLM", dataset={"isolateDocuments": True}, **sections)
+
+
 KINDS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "causal": (functools.partial(sure, task="CausalLM"), (2, 3)),
     "masked": (functools.partial(sure, task="MaskedLM"), (3,)),
     "classes": (functools.partial(sure, task="SequenceClassification"), (2, 3)),
     "padded conversations": (padded, (2,)),
     "packed conversations": (conversations, (3,)),
+    "isolated documents": (isolated, (3,)),
     "adapter": (adapter, (2,)),
 }
 

@@ -81,6 +81,17 @@ REFUSED: list[tuple[Task, str, dict[str, Any], dict[str, Any], str]] = [
     (
         Task.SEQUENCE_CLASSIFICATION, "layoutlmv2", SMALL, {}, "the model cannot be built",
     ),
+    *(
+        (
+            Task.CAUSAL_LM, kind, given, {"dataset": {"builtin": "PythonDocs", "isolateDocuments": True}},
+            f"spec.dataset.isolateDocuments: a model of type {kind} does not keep documents apart",
+        )
+        for kind, given in (
+            ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}),
+            ("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
+            ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+        )
+    ),
 ]  # fmt: skip
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from lmft_job.data.chat.masks import MarkedRow
+from lmft_job.data.isolated.collate import starts_of
 from lmft_job.data.rows import BATCH_ROWS, Ids, Item, Rows, arrow_of, narrowest, numpy_of
 from lmft_job.tasks.base import IGNORED
 
@@ -79,7 +78,7 @@ class ConversationRows(Rows):
     def __getitem__(self, index: int) -> Item:
         ids, trained, lengths = self._columns(index % len(self))
         labels = np.where(trained == 1, ids, IGNORED)
-        labels[np.cumsum([0, *lengths[:-1].tolist()])] = IGNORED
+        labels[starts_of(lengths)] = IGNORED
         return {"input_ids": ids, "labels": labels, "lengths": lengths}
 
     def lengths(self) -> Ids:
@@ -105,38 +104,3 @@ def repacked(rows: ConversationRows, packs: Iterable[list[int]], path: Path, bou
         for pack in packs:
             writer.add([rows.marked(number) for number in pack])
     return writer.packs
-
-
-class PadConversations:
-    """Collator of conversations: rows padded after their end to the longest of the batch.
-
-    Where every row of a batch is one conversation, the padding is masked. Packs have positions instead, which begin
-    again with every conversation and with every padding token: transformers then lets none see another.
-    """
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        """Pad and stack."""
-        longest = max(len(item["input_ids"]) for item in items)
-        shape = (len(items), longest)
-        ids, labels = np.full(shape, self.pad_id, np.int64), np.full(shape, IGNORED, np.int64)
-        mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, item in enumerate(items):
-            length = len(item["input_ids"])
-            ids[row, :length], labels[row, :length], mask[row, :length] = item["input_ids"], item["labels"], 1
-            positions[row, :length] = np.concatenate([np.arange(part) for part in item["lengths"].tolist()])
-        packed = any(len(item["lengths"]) > 1 for item in items)
-        more: dict[str, Any] = {"position_ids": positions} if packed else {"attention_mask": mask}
-        return {
-            name: torch.from_numpy(values) for name, values in ({"input_ids": ids, "labels": labels} | more).items()
-        }
-
-
-def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
-    """Tokens of a batch of packs that are not padding: those after a conversation's first, and one first for each.
-
-    A conversation has at least two tokens, hence one at position 1; padding is at position 0.
-    """
-    return (position_ids > 0).sum() + (position_ids == 1).sum()

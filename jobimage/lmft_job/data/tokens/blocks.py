@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft_api.reasons import Reason
+from lmft_job.data.isolated.blocks import DocumentBlockWriter
 from lmft_job.data.rows import BlockWriter
 from lmft_job.data.sides import Side
 from lmft_job.data.tokens.packing import Check, pack
@@ -14,35 +15,46 @@ from lmft_job.models import tokenizers
 
 
 class BlockTexts:
-    """Packs the texts of a side into blocks of ``size`` tokens."""
+    """Packs the texts of a side into blocks of ``size`` tokens; ``isolated`` keeps where each text begins."""
 
-    def __init__(self, tokenizer: Any, size: int, check: Check) -> None:
+    def __init__(self, tokenizer: Any, size: int, check: Check, *, isolated: bool) -> None:
         self._tokenizer = tokenizer
         self._size = size
         self._check = check
+        self._isolated = isolated
 
     def write(self, path: Path, side: Side, texts: Iterator[list[str]]) -> Written:
         """Tokenise and pack."""
-        with BlockWriter(path, self._size, tokenizers.id_count(self._tokenizer)) as writer:
+        kind = DocumentBlockWriter if self._isolated else BlockWriter
+        with kind(path, self._size, tokenizers.id_count(self._tokenizer)) as writer:
             lengths = pack(self._tokenizer, texts, writer, self._check)
-        return Written(len(side.kept), writer.blocks * self._size, lengths, writer.blocks)
+        targets = writer.targets if isinstance(writer, DocumentBlockWriter) else None
+        return Written(len(side.kept), writer.blocks * self._size, lengths, writer.blocks, more=targets)
 
     def refuse(self, train: Written, held_out: Written) -> None:
-        """Raises InvalidError for a side that fills no block."""
-        problems = [
-            f"spec.dataset.blockSize: the {name} texts have {int(side.lengths.sum()):,} tokens, fewer than one block "
-            f"of {self._size}; use more data or a smaller block"
-            for name, side in (("training", train), ("held-out", held_out))
-            if side.blocks == 0
-        ]
+        """Raises InvalidError for a side that fills no block, or whose documents have nothing to predict."""
+        problems = []
+        for name, side in (("training", train), ("held-out", held_out)):
+            if side.blocks == 0:
+                problems.append(
+                    f"spec.dataset.blockSize: the {name} texts have {int(side.lengths.sum()):,} tokens, fewer than one "
+                    f"block of {self._size}; use more data or a smaller block"
+                )
+            elif side.more == 0:
+                problems.append(
+                    f"spec.dataset.isolateDocuments: every one of the {name} documents is a single token, with none "
+                    "before it to predict it from; remove it, or choose a field with longer texts"
+                )
         if problems:
             raise InvalidError(problems, Reason.DATASET_INVALID)
 
     def figures(self, train: Written, held_out: Written) -> dict[str, Any]:
-        """Blocks, and tokens that filled none."""
+        """Blocks, tokens that filled none, and the targets of isolated documents."""
         tokens = int(train.lengths.sum() + held_out.lengths.sum())
         return {
             "train_blocks": train.blocks,
             "eval_blocks": held_out.blocks,
             "dropped_tokens": tokens - train.tokens - held_out.tokens,
+            "train_targets": train.more,
+            "eval_targets": held_out.more,
         }

@@ -109,7 +109,7 @@ def pack(tokenizer: Any, batches: Iterator[list[str]], writer: BlockWriter, chec
     """Tokenise texts and write them as blocks; returns the length of each text in tokens."""
     lengths = []
     for ids, counts, _ in encoded(tokenizer, batches, check):
-        writer.add(ids)
+        writer.add(ids, counts)
         lengths.append(counts)
     return np.concatenate(lengths) if lengths else np.empty(0, np.int64)
 

@@ -99,6 +99,7 @@ def choose_acceleration(
     arithmetic: Arithmetic,
     *,
     block_size: int | None,
+    isolated: bool = False,
     tokens: int,
     steps: int,
     wanted: Compile,
@@ -111,6 +112,7 @@ def choose_acceleration(
         task: only language models have packed blocks.
         arithmetic: device and precision.
         block_size: tokens of a row, if all rows are packed blocks of the same length; None for padded rows.
+        isolated: whether documents of a block do not see each other, which takes a mask.
         tokens: most tokens in a forward pass; 0 if they are not bounded.
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
@@ -118,7 +120,7 @@ def choose_acceleration(
     """
     if arithmetic.device.type != "cuda":
         return PLAIN
-    packed = block_size is not None and admits_packed_attention(model, block_size, arithmetic)
+    packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
     if is_divided(model):
         # The others read the head's weights or compile layers: not tried with weights that come and go.
         return Acceleration(packed=packed)

@@ -11,9 +11,10 @@ import transformers
 from support.chats import drawn_chat
 from support.data_helpers import json_data, prepare_toy, write_lines
 
-from lmft_job.data.chat.isolation import keeps_apart
 from lmft_job.data.chat.packs import best_fit
-from lmft_job.data.chat.rows import ConversationRows, PadConversations, real_tokens
+from lmft_job.data.chat.rows import ConversationRows
+from lmft_job.data.isolated.collate import PadShared, real_tokens
+from lmft_job.data.isolated.trial import keeps_apart
 from lmft_job.data.prepared import Prepared
 from lmft_job.errors import InvalidError
 from lmft_job.tasks.base import IGNORED
@@ -122,7 +123,7 @@ def test_a_batch_of_packs_counts_its_tokens_without_padding(tmp_path: Path) -> N
     data = prepared(tmp_path)
     items = [data.train[index] for index in range(4)]
 
-    batch = PadConversations(0)(items)
+    batch = PadShared(0)(items)
 
     assert int(real_tokens(batch["position_ids"])) == sum(len(item["input_ids"]) for item in items)
     assert batch["input_ids"].shape[1] == max(len(item["input_ids"]) for item in items)
