@@ -16,7 +16,7 @@ from lmft_api import API_VERSION, KIND
 from lmft_api.manifest.validation import Problem, parse_readable, parse_spec, spec_problems
 from lmft_api.reasons import Reason
 from lmft_api.spec import LMFineTuneSpec
-from lmft_api.status import Attempt, LMFineTuneStatus
+from lmft_api.status import LMFineTuneStatus
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
 from lmft_operator.cluster import services
@@ -30,7 +30,8 @@ from lmft_operator.cluster.errors import (
     NotFoundError,
     SilentError,
 )
-from lmft_operator.decide import admission
+from lmft_operator.cluster.nodes import SpareNodes
+from lmft_operator.decide import admission, elastic
 from lmft_operator.decide.admission import CANNOT_CREATE_JOB
 from lmft_operator.decide.draft import Decision, DecisionDraft, Notice, notices
 from lmft_operator.decide.run import decide
@@ -41,7 +42,7 @@ from lmft_operator.jobs import manifest, peers, policy
 from lmft_operator.process import metrics
 from lmft_operator.process.logs import about
 from lmft_operator.settings import OperatorSettings
-from lmft_operator.status import edit
+from lmft_operator.status import counting, edit
 from lmft_operator.status.change import change
 from lmft_operator.status.progress import ProgressReport, merged
 from lmft_operator.status.throttle import ReceivedReports, overlay
@@ -85,6 +86,7 @@ class Reconciler:
     ) -> None:
         self._clock = clock
         self._cluster, self._cache, self._settings = cluster, cache, settings
+        self._spare = SpareNodes(cluster)
         self._progress_ca, self._enqueue, self._suspicious = progress_ca, enqueue, suspicious
         self._posting: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque(maxlen=BURST)
@@ -124,16 +126,18 @@ class Reconciler:
             metrics.RECONCILES.labels("ok").inc()
             return delay
 
-    async def _look(self, key: Key) -> float | None:
+    async def _look(self, key: Key, room: int | None = None) -> float | None:
         self._first_look()
         seen = self._cache.observe(key, self._clock())
         if seen is None:
             self._received.pop(key, None)
             return None
+        seen = replace(seen, room=room)
         spec, problems = read_spec(seen.run, self._settings)
         if spec.resume_from is not None:
-            source = self._cache.source(key, spec.resume_from.name)
-            seen = replace(seen, source=source)
+            seen = replace(seen, source=self._cache.source(key, spec.resume_from.name))
+        if seen.room is None and (asked := elastic.asks(seen, spec, self._settings)) is not None:
+            return await self._look(key, await self._spare.room_for(*asked))  # time has passed: observe again
         decision = self._with_progress(seen, spec, self._decide(seen, spec, problems))
         try:
             return await self._apply(seen, spec, decision)
@@ -163,7 +167,7 @@ class Reconciler:
         folder = manifest.folder_of(seen.run, spec)
         if report is None or report.run_uid != seen.run.uid or folder is None:
             return decision
-        if all(attempt.number != report.attempt for attempt in _ended_since(before, decision.status)):
+        if all(attempt.number != report.attempt for attempt in counting.ended_since(before, decision.status)):
             return decision
         return decide(replace(seen, status=merged(before, report, folder)), spec, problems, self._settings)
 
@@ -295,7 +299,7 @@ class Reconciler:
         if patch:
             answer = await self._cluster.patch_status(run.key, run.version, patch)
             self._cache.run_written(answer)
-            self._count(run.key, before, after)
+            counting.count(run.key, before, after)
             for waiting in self._cache.dependants(run.key):
                 self._enqueue(waiting)
             for notice in notices(before, after, decision.closed):
@@ -309,15 +313,6 @@ class Reconciler:
             change(a, job=names[a.number]) if names.get(a.number, a.job) != a.job else a for a in after.attempts or ()
         ]
         return change(after, attempts=attempts) if attempts else after
-
-    @staticmethod
-    def _count(key: Key, before: LMFineTuneStatus, after: LMFineTuneStatus) -> None:
-        for attempt in _ended_since(before, after):
-            metrics.ATTEMPTS.labels(key.namespace, attempt.reason or "").inc()
-        if after.usage is not None:
-            seconds, gpu = (before.usage.seconds, before.usage.gpu_seconds) if before.usage else (0, 0)
-            metrics.SECONDS.labels(key.namespace).inc(max(0, after.usage.seconds - seconds))
-            metrics.GPU_SECONDS.labels(key.namespace).inc(max(0, after.usage.gpu_seconds - gpu))
 
     def _post(self, run: RunFacts, notice: Notice) -> None:
         """Post an Event in the background: losing one is acceptable, delaying a run for one is not."""
@@ -351,12 +346,6 @@ class Reconciler:
             await self._cluster.post_event(run.key.namespace, event)
         except ClusterError as problem:
             logger.warning("an Event was lost: %s", problem, **about(run.key))
-
-
-def _ended_since(before: LMFineTuneStatus, after: LMFineTuneStatus) -> list[Attempt]:
-    """The attempts that ended between two statuses."""
-    ended_before = {a.number for a in before.attempts or () if a.end_time is not None}
-    return [a for a in after.attempts or () if a.end_time is not None and a.number not in ended_before]
 
 
 def read_spec(run: RunFacts, settings: OperatorSettings) -> tuple[LMFineTuneSpec, tuple[str, ...]]:

@@ -29,6 +29,26 @@ def test_with_a_list_of_namespaces_its_rights_are_roles_there() -> None:
     assert all(binding["subjects"] == [account] for binding in rendered.all("RoleBinding"))
 
 
+@pytest.mark.parametrize(
+    ("values", "granted"),
+    [
+        (("policy.maxNodes=2",), True),
+        (("policy.perNamespace.team-a.maxNodes=2",), True),
+        (("policy.maxNodes=1",), False),
+        (("policy.maxNodes=2", "rbac.listNodes=false"), False),
+        (("policy.maxNodes=2", "watchNamespaces={team-a}"), False),
+    ],
+)
+def test_nodes_are_listed_only_where_runs_may_take_several_in_any_namespace(
+    values: tuple[str, ...], granted: bool
+) -> None:
+    rendered = render(*sets(*values))
+
+    assert rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")).get(("", "nodes")) == (
+        {"list"} if granted else None
+    )
+
+
 @pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])
 def test_no_role_has_a_wildcard_or_sees_secrets_logs_or_shells(arguments: list[str]) -> None:
     rendered = render(*arguments)

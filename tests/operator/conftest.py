@@ -41,6 +41,7 @@ class World:
         self.pods: dict[str, PodFacts] = {}
         self.warnings: dict[str, WarningEvent] = {}
         self.source: ResumeSource | None = None
+        self.room: int | None = None
         self.problems: tuple[str, ...] = ()
         self.created: list[Plan] = []
         self.events: list[tuple[str, str]] = []
@@ -55,7 +56,7 @@ class World:
         jobs, pods = tuple(self.jobs.values()), tuple(self.pods.values())
         return Observed(
             run=run, status=read_status(run.status), now=self.now, jobs=jobs, pods=pods, warnings=self.warnings,
-            source=self.source,
+            source=self.source, room=self.room,
         )  # fmt: skip
 
     def decide(self) -> Decision:

@@ -201,7 +201,7 @@ class Attempt(ApiModel):
     gpus_per_node: Count | None = None
     """GPUs of each, where the manifest says how many."""
     placed_nodes: Count | None = None
-    """Nodes of the next attempt, where this one ended because there was no room for all of its pods."""
+    """Nodes of the next attempt, where this one was ended for want of room for its pods, or for room for more again."""
     start_time: Timestamp | None = None
     """When its pod started."""
     end_time: Timestamp | None = None

@@ -106,6 +106,15 @@ Deployment's checksum must see the same one, and a certificate made twice is two
 {{- toYaml $tls.made }}
 {{- end }}
 
+{{/* Not empty where a policy allows runs on more than one node. */}}
+{{- define "lmfinetune.severalNodes" -}}
+{{- $most := int .Values.policy.maxNodes }}
+{{- range .Values.policy.perNamespace }}
+{{- $most = max $most (int (default 0 .maxNodes)) }}
+{{- end }}
+{{- if gt $most 1 }}true{{ end }}
+{{- end }}
+
 {{/* Rules over the custom resource and its children: the same in a Role and in a ClusterRole. */}}
 {{- define "lmfinetune.rules" -}}
 - apiGroups: [lmfinetune.dev]

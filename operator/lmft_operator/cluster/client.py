@@ -25,6 +25,7 @@ from lmft_operator.cluster.errors import (
     SilentError,
 )
 from lmft_operator.domain.facts import Key, run_facts
+from lmft_operator.domain.shapes import OCCUPANT
 from lmft_operator.process import metrics
 from lmft_operator.settings import ApiSettings
 
@@ -51,6 +52,7 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "jobs": (JOBS, "Job", {"labelSelector": RUN_LABEL}),
     "pods": (CORE, "Pod", {"labelSelector": RUN_LABEL}),
     "events": (CORE, "Event", {"fieldSelector": "type=Warning"}),
+    "nodes": (CORE, "Node", {}),
 }
 """By resource: path, kind of an item, and label or field selector."""
 JsonDict = dict[str, Any]
@@ -192,10 +194,16 @@ class Cluster:
             return version
         return 0
 
+    async def occupants(self, node: str) -> AsyncIterator[list[JsonDict]]:
+        """The pods of anybody's that take room on a node, page by page."""
+        query = {"fieldSelector": f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"}
+        async for items, _ in self._pages(f"{CORE}/pods", "pods", OCCUPANT, query, PAGE):
+            yield items
+
     async def pages(
         self, kind: str, namespace: str | None, limit: int = PAGE
     ) -> AsyncIterator[tuple[list[JsonDict], int]]:
-        """All runs (``lmfinetunes``), our ``jobs`` or ``pods``, or all warning ``events``, page by page.
+        """All runs (``lmfinetunes``), our ``jobs`` or ``pods``, all warning ``events`` or all ``nodes``, page by page.
 
         Yields each page with the list's resourceVersion.
 
@@ -204,6 +212,12 @@ class Cluster:
         """
         base, singular, query = _LISTS[kind]
         path = f"{base}/namespaces/{namespace}/{kind}" if namespace else f"{base}/{kind}"
+        async for page in self._pages(path, kind, singular, query, limit):
+            yield page
+
+    async def _pages(
+        self, path: str, kind: str, singular: str, query: Mapping[str, str], limit: int
+    ) -> AsyncIterator[tuple[list[JsonDict], int]]:
         query, size = dict(query), reading.PageSize(limit)
         while True:
             most = MAX_ANSWER_BYTES if size.single else reading.MAX_PAGE_BYTES

@@ -143,9 +143,9 @@ def follow(draft: DecisionDraft, attempt: Attempt) -> Attempt:
     if job is not None and pod is None and _withdrawn(draft, attempt, job):
         return attempt
     draft.look(left)
-    fewer = elastic.fewer(draft, pods, nodes) if attempt.placed_nodes is None else attempt.placed_nodes
-    if fewer is not None:
-        return _with_fewer(draft, attempt, job, nodes, fewer)
+    other = attempt.placed_nodes or elastic.fewer(draft, pods, nodes) or elastic.grown(draft)
+    if other is not None:
+        return _with_others(draft, attempt, job, nodes, other)
     _describe(draft, attempt, job, pods)
     return attempt
 
@@ -166,13 +166,17 @@ def _judged(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, pods: 
     return _overdue(draft, attempt, job, None) if outcome.kind == Kind.OPEN and not pods else outcome
 
 
-def _with_fewer(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, nodes: int, fewer: int) -> Attempt:
-    """Stop an attempt that the cluster has no room for; the next one takes fewer nodes."""
+def _with_others(draft: DecisionDraft, attempt: Attempt, job: JobFacts | None, nodes: int, others: int) -> Attempt:
+    """Stop an attempt that the cluster has no room for, or that was to go on until it has; the next takes others."""
     draft.stop(job)
-    attempt = change(attempt, placed_nodes=fewer)
+    attempt = change(attempt, placed_nodes=others)
     draft.status = edit.with_attempt(draft.status, attempt)
-    words = f"There is no room for {nodes} nodes: the run goes on with {fewer} (spec.resources.elastic)."
-    draft.wait(Reason.UNSCHEDULABLE, words)
+    if others > nodes:
+        words = f"There is room for {others} nodes again: the run saves a checkpoint, and goes on with them."
+        draft.wait(Reason.INTERRUPTED, words, Phase.TRAINING)
+    else:
+        words = f"There is no room for {nodes} nodes: the run goes on with {others} (spec.resources.elastic)."
+        draft.wait(Reason.UNSCHEDULABLE, words)
     return attempt
 
 

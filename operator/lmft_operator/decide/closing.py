@@ -30,7 +30,8 @@ def close(draft: DecisionDraft, attempt: Attempt, outcome: Verdict, job: JobFact
     run, nodes = draft.seen.run, peers.size(job, attempt)
     if nodes > 1:
         draft.services.append(attempt.number)
-        outcome, attempt = _of_several(draft, attempt, outcome, pods, nodes)
+    if nodes > 1 or attempt.placed_nodes is not None:
+        outcome, attempt = _with_next_nodes(draft, attempt, outcome, pods, nodes)
     outcome = screened(
         outcome, acceptance_rules(run.key, manifest.folder_of(run, draft.spec), draft.spec, draft.settings)
     )
@@ -79,12 +80,14 @@ def close(draft: DecisionDraft, attempt: Attempt, outcome: Verdict, job: JobFact
     return attempt
 
 
-def _of_several(
+def _with_next_nodes(
     draft: DecisionDraft, attempt: Attempt, outcome: Verdict, pods: peers.Pods, nodes: int
 ) -> tuple[Verdict, Attempt]:
-    """What the end of an attempt on several nodes means for the number of nodes of the next."""
+    """What the end of an attempt means for the number of nodes of the next."""
     if attempt.placed_nodes is not None and outcome.kind == Kind.INTERRUPTED:
         words = f"There was no room for {nodes} nodes; the next attempt takes {attempt.placed_nodes}."
+        if attempt.placed_nodes > nodes:
+            words = f"There is room for {attempt.placed_nodes} nodes again; the next attempt takes them."
         return replace(outcome, message=words), attempt
     if outcome.reason == Reason.PEERS_MISSING and not outcome.counted:
         return outcome, change(attempt, placed_nodes=elastic.with_room(draft, pods, nodes))

@@ -224,6 +224,8 @@ class Observed:
     warnings: Mapping[str, WarningEvent] = field(default_factory=dict)
     """By the UID of the Job or Pod that they are about."""
     source: ResumeSource | None = None
+    room: int | None = None
+    """How many more pods of the run the nodes could take, counted up to what it misses; None if nobody looked."""
 
 
 def run_facts(body: JsonObject) -> RunFacts:

@@ -30,6 +30,8 @@ MAX_STATUS_BYTES = 256 * 1024
 MAX_TEXT = 4096
 MAX_ITEMS = 256
 MAX_INTEGER = 2**53
+OCCUPANT = "Occupant"
+"""Kind under which a Pod of anybody's is read: what it takes of its node."""
 UNREAD = "unread"
 """Key in a run's shape: why its spec was not read, with the hash of the spec."""
 
@@ -171,6 +173,17 @@ _POD = table(
         initContainerStatuses=_CONTAINER_STATUSES,
     ),
 )
+_REQUESTING = table(restartPolicy=_name, resources=table(requests=by_name(scalar)))
+_OCCUPANT = table(
+    unread=text(1024),
+    spec=table(
+        containers=each(_REQUESTING), initContainers=each(_REQUESTING), overhead=by_name(scalar), nodeName=_name
+    ),
+)
+_NODE = table(
+    spec=table(unschedulable=truth, taints=each(table(key=_name, value=_name, effect=_name))),
+    status=table(allocatable=by_name(scalar), conditions=_CONDITIONS),
+)
 _EVENT = table(
     apiVersion=_name,
     kind=_name,
@@ -197,6 +210,18 @@ def pod(body: JsonObject) -> dict[str, Any]:
     return _with_identity(_POD, body)
 
 
+def occupant(body: JsonObject) -> dict[str, Any]:
+    """A Pod of anybody's, as far as it takes room on its node."""
+    return _with_identity(_OCCUPANT, body)
+
+
+def node(body: JsonObject) -> dict[str, Any]:
+    """A Node, with all of its ``labels``."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    labels = by_name(_name)(metadata.get("labels") if isinstance(metadata, Mapping) else None)
+    return {**_with_identity(_NODE, body), "labels": labels or {}}
+
+
 def event(body: JsonObject) -> dict[str, Any]:
     """An Event in its shape."""
     return _with_identity(_EVENT, body)
@@ -217,7 +242,9 @@ def run(body: JsonObject) -> dict[str, Any]:
     return shaped
 
 
-SHAPES: dict[str, Callable[[JsonObject], dict[str, Any]]] = {KIND: run, "Job": job, "Pod": pod, "Event": event}
+SHAPES: dict[str, Callable[[JsonObject], dict[str, Any]]] = {
+    KIND: run, "Job": job, "Pod": pod, "Event": event, "Node": node, OCCUPANT: occupant,
+}  # fmt: skip
 """Shape by kind."""
 
 

@@ -15,14 +15,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmft_operator.cluster.reading import UnreadableError, read_event, read_object
+from lmft_operator.domain import shapes
 from lmft_operator.domain.facts import job_facts, pod_facts, run_facts
+from lmft_operator.domain.room import node_facts, requested
 
+NODE = {
+    "metadata": {"name": "n", "uid": "u", "labels": {"pool": "a"}},
+    "spec": {"unschedulable": False, "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]},
+    "status": {"allocatable": {"cpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
+}
+_ASKING = {"name": "c", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}}
+OCCUPANT = {
+    "metadata": {"name": "p", "uid": "u"},
+    "spec": {"containers": [_ASKING], "initContainers": [_ASKING], "overhead": {"cpu": "1m"}},
+}
 EXAMPLES = int(os.environ.get("LMFT_FUZZ_EXAMPLES", "500"))
 READERS: dict[str, tuple[Any, Callable[[Any], object]]] = {
     "run_facts": (run("team", "own", "run-1"), run_facts),
     "job_facts": (job("team", "own-1", "job-1", "run-1"), job_facts),
     "pod_facts": (pod("team", "own-1-x", "pod-1", "run-1", "own-1", "job-1"), pod_facts),
     "pod_facts of one that is gone": (pod("a", "b", "c", "d", "e", "f"), lambda body: pod_facts(body, gone_at=1.0)),
+    "node_facts": (NODE, lambda body: node_facts(shapes.node(body))),
+    "requested": (OCCUPANT, lambda body: requested(shapes.occupant(body))),
     "warned": (event("team", "job-1"), lambda body: peaceful().warned(body)),
 }
 _TEXTS = st.text(max_size=20) | st.sampled_from(["Failed", "True", "job", "2026-11-01T10:00:00Z", "LMFineTune", "Job"])
