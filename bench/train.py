@@ -90,8 +90,14 @@ def model_of(options: argparse.Namespace) -> Any:
     return transformers.GPT2LMHeadModel(config)
 
 
-def ours(options: argparse.Namespace, path: Path, folder: Path, observer: Observer = Observer()) -> float:  # noqa: B008
-    """Seconds of our loop."""
+def ours(
+    options: argparse.Namespace,
+    path: Path,
+    folder: Path,
+    observer: Observer = Observer(),  # noqa: B008
+    adjust: Callable[[TrainingInputs], TrainingInputs] = lambda job: job,
+) -> float:
+    """Seconds of our loop; ``adjust`` may change its inputs."""
     spec = {
         "model": {"fromConfig": {"model_type": "gpt2"}, "tokenizer": {"trainVocabSize": 256}},
         "dataset": {"builtin": "PythonDocs", "blockSize": options.block},
@@ -105,20 +111,28 @@ def ours(options: argparse.Namespace, path: Path, folder: Path, observer: Observ
         batch=Batch(options.batch), folder=folder, uploads=NoUploads(), interrupt=Interrupt(),
         observer=observer, callbacks=[NoSaves()],
     )  # fmt: skip
+    job = adjust(job)
     trainer = build_trainer(job, TrainingLoop(job, TrainingHistory()))
     return timed(trainer, options.clock)
 
 
-def tutorial(options: argparse.Namespace, path: Path, folder: Path, report_to: str = "none") -> float:
+def tutorial(
+    options: argparse.Namespace,
+    path: Path,
+    folder: Path,
+    report_to: str = "none",
+    make_model: Callable[[argparse.Namespace], Any] = model_of,
+) -> float:
     """Seconds of the tutorial's loop."""
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch,
         learning_rate=2e-5, weight_decay=0.01, save_strategy="no", report_to=report_to, disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),  # without it Trainer's processes on CPUs do not exchange gradients
     )  # fmt: skip
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=_empty_tokenizer(), pad_token="<p>")  # noqa: S106
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
     trainer = transformers.Trainer(
-        model=model_of(options), args=arguments, train_dataset=PlainRows(path), data_collator=collator
+        model=make_model(options), args=arguments, train_dataset=PlainRows(path), data_collator=collator
     )
     trainer.remove_callback(PrinterCallback)
     return timed(trainer, options.clock)
