@@ -9,6 +9,7 @@
 Everything is done with the user's own kubeconfig and rights, or with the service account of the pod it runs in.
 """
 
+from lmft.asynchronous import AsyncClient
 from lmft.client import Client
 from lmft.errors import (
     Conflict,
@@ -18,15 +19,18 @@ from lmft.errors import (
     NoCluster,
     NotFound,
     Refused,
+    ReportUnavailable,
     Rule,
     RunFailed,
     Unauthorized,
     Unreachable,
     WaitTimeout,
 )
+from lmft.reports import RunReport
 from lmft.runs import Event, Run, Runs
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "Conflict",
     "Event",
@@ -36,9 +40,11 @@ __all__ = [
     "NoCluster",
     "NotFound",
     "Refused",
+    "ReportUnavailable",
     "Rule",
     "Run",
     "RunFailed",
+    "RunReport",
     "Runs",
     "Unauthorized",
     "Unreachable",

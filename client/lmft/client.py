@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +10,9 @@ from lmft.cluster.connection import Connection, Stop
 from lmft.cluster.requests import Request
 from lmft.cluster.watching import follow
 from lmft.errors import InvalidManifest, NotFound, Refused, RunFailed, WaitTimeout
+from lmft.live import showing
 from lmft.manifests import Manifest, resource_of
+from lmft.reports import RunReport, read_report
 from lmft.runs import Event, Run, Runs
 from lmft_api import KIND
 from lmft_api.manifest.validation import Problem
@@ -148,7 +149,7 @@ class Client:
             NotFound: it was deleted.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        return self._follow(run, namespace, until, on_lost)
+        return self.follow(run, namespace, until, on_lost)
 
     def wait(
         self,
@@ -157,6 +158,7 @@ class Client:
         namespace: str | None = None,
         timeout: float | None = None,
         check: bool = True,
+        progress: bool | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> Run:
         """Wait until a run has ended, on success or failure; returns it as it ended.
@@ -164,6 +166,8 @@ class Client:
         Args:
             timeout: seconds. Default: no limit.
             check: raise RunFailed if it failed, instead of returning it.
+            progress: show how far it is meanwhile: a notebook's cell, a terminal's bar, or lines on standard error.
+                Default: in a notebook only.
 
         Raises:
             RunFailed: with the reason, and what to do.
@@ -171,9 +175,12 @@ class Client:
             NotFound: it was deleted.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        seen = deque(self._follow(run, namespace, until, on_lost), maxlen=1)
-        last = seen[0] if seen else self.get(run, namespace=namespace)  # without any time it is looked at once
-        return outcome(last, timeout or 0.0, check=check)
+        last = None
+        with showing(progress) as show:
+            for last in self.follow(run, namespace, until, on_lost):
+                show(last)
+        # Without any time to wait it is looked at once.
+        return outcome(last or self.get(run, namespace=namespace), timeout or 0.0, check=check)
 
     def suspend(self, run: str | Run, *, namespace: str | None = None) -> Run:
         """Stop a run: it saves a checkpoint and frees its GPUs; :meth:`resume` lets it continue from there."""
@@ -205,7 +212,7 @@ class Client:
         Raises:
             NotFound: there is no attempt yet, or its pod is gone.
         """
-        return self._log(run, namespace, follow=follow, tail=tail)
+        return self.log(run, namespace, follow=follow, tail=tail)
 
     def events(self, run: str | Run, *, namespace: str | None = None) -> Sequence[Event]:
         """The Events about a run, oldest first."""
@@ -215,6 +222,16 @@ class Client:
         found = self._connection.call(request, {"fieldSelector": f"involvedObject.uid={uid}"})
         return sorted(map(Event.from_manifest, found.get("items") or ()), key=lambda event: event.time)
 
+    def report(self, run: str | Run, *, namespace: str | None = None) -> RunReport:
+        """The report of a run that has finished: every figure, with its standard error.
+
+        It is read from S3 with the user's own AWS settings, which takes boto3; the cluster is asked for its address.
+
+        Raises:
+            ReportUnavailable: there is none yet, or it cannot be read from here.
+        """
+        return read_report(self.get(run, namespace=namespace))
+
     def _set_suspended(self, run: str | Run, namespace: str | None, *, suspended: bool) -> Run:
         place, name, uid = self._named(run, namespace)
         if uid:
@@ -222,7 +239,7 @@ class Client:
         body = {"spec": {"suspend": suspended}}
         return Run.from_manifest(self._connection.call(Request("patch", place, name), body=body))
 
-    def _follow(
+    def follow(
         self,
         run: str | Run,
         namespace: str | None,
@@ -230,12 +247,14 @@ class Client:
         on_lost: Callable[[str], None] | None,
         stop: Stop | None = None,
     ) -> Iterator[Run]:
+        """:meth:`watch` until a time of time.monotonic(), which another thread may stop."""
         place, name, uid = self._named(run, namespace)
         return follow(self._connection, place, name, uid=uid, say=on_lost or _LOG.warning, until=until, stop=stop)
 
-    def _log(
+    def log(
         self, run: str | Run, namespace: str | None, *, follow: bool, tail: int | None, stop: Stop | None = None
     ) -> Iterator[str]:
+        """:meth:`logs` that another thread may stop."""
         found = self.get(run, namespace=namespace)
         attempts = found.status.attempts
         if not attempts:

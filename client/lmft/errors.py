@@ -125,6 +125,10 @@ class RunFailed(LMFineTuneError):
         super().__init__(f"{KIND} {run.namespace}/{run.name} failed, {run.reason}{said}{todo}")
 
 
+class ReportUnavailable(LMFineTuneError):
+    """The run has no report yet, or it cannot be read from here."""
+
+
 class WaitTimeout(LMFineTuneError, TimeoutError):
     """The run has not ended within the given time; it continues.
 

@@ -8,6 +8,8 @@ What a fenced block is stands after its language, where a reader of the page doe
     console local       a transcript: each command after a $, and what it prints, word for word
     console cluster     the same, where it needs a cluster
     console unrun: …    a transcript of something that no test repeats
+    python cluster      statements; tests/cluster/operator/test_client.py runs those of a page as one program
+    python unrun: …     the same, where no test runs them
     yaml manifest       must be a valid LMFineTune
     yaml values         values that the chart must take; tests/chart renders them
     yaml mistaken       a manifest whose mistakes are the point
@@ -42,6 +44,7 @@ PAGES = (
     ROOT / "docs/trackers.md",
     ROOT / "docs/model-types.md",
     ROOT / "docs/operations.md",
+    ROOT / "docs/python-client.md",
     ROOT / "docs/how-resume-works.md",
     ROOT / "docs/scaling.md",
     ROOT / "docs/security.md",
@@ -53,7 +56,7 @@ PAGES = (
 )
 KINDS = frozenset(
     {"sh local", "sh cluster", "sh unrun", "console local", "console cluster", "console unrun"}
-    | {"yaml manifest", "yaml values", "yaml mistaken", "yaml object", "text"}
+    | {"python cluster", "python unrun", "yaml manifest", "yaml values", "yaml mistaken", "yaml object", "text"}
 )
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>.*)$")

@@ -10,6 +10,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
 from lmft.cluster.lines import split_lines
 from lmft.cluster.requests import Request, error_of
@@ -21,6 +22,8 @@ ANSWER_SECONDS = 10
 _NAMESPACE_OF_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PATCH = "application/merge-patch+json"
 _CHUNK = 1 << 16
+_CONNECTIONS = 64
+"""That are kept; more are made and closed again."""
 _NO_ANSWER = "does not answer as an API server does; is it the right address?"
 
 
@@ -38,8 +41,8 @@ class Stop:
         if answer is not None:
             try:
                 answer.shutdown()  # a read in another thread returns
-            except (ValueError, RuntimeError, OSError):
-                return  # it has ended by itself
+            except (AttributeError, ValueError, RuntimeError, OSError):
+                return  # it has ended by itself; or urllib3 is older than 2.3, and it ends with its time
 
     def opened(self, answer: Any) -> None:
         """This is the one that is open; None for none."""
@@ -58,7 +61,7 @@ class Connection:
     def __init__(self, namespace: str | None, context: str | None, kubeconfig: str | Path | None) -> None:
         try:
             configuration, own = _configuration(context, kubeconfig)
-        except (ConfigException, OSError, KeyError, TypeError, ValueError) as error:
+        except (ConfigException, YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             why = str(error).rstrip(".") or type(error).__name__
             raise NoCluster(f"no cluster to talk to: {why}. Set KUBECONFIG or choose a context.") from error
         configuration.retries = False  # the library would retry silently
@@ -145,6 +148,7 @@ class Connection:
 def _configuration(context: str | None, kubeconfig: str | Path | None) -> tuple[Any, str | None]:
     """How to reach the API server, and the namespace that goes with it."""
     configuration = client.Configuration()
+    configuration.connection_pool_maxsize = _CONNECTIONS
     file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
     default = config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
     chosen_here = file is not None or context is not None or Path(default).expanduser().exists()

@@ -58,6 +58,8 @@ def follow(
             # The watch timed out as requested or expired, which is no failure; but a proxy may end every watch at once.
             failures = 0
         except Unreachable as error:
+            if stop is not None and stop.wanted:
+                return
             failures += 1
             if failures >= (PATIENCE if answered else FIRST_PATIENCE):
                 raise Unreachable(f"{error} The run does not need it for training; watch again later.") from error

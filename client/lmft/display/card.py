@@ -4,18 +4,15 @@ Without scripts, style sheets and addresses of others, so that it looks the same
 """
 
 from collections.abc import Sequence
-from html import escape
 
 from lmft.display.curve import curve
 from lmft.display.history import History
+from lmft.display.html import details, rows_of, text
 from lmft_api.figures import EVAL_LOSS, FIGURES, known
 from lmft_api.status import ConditionStatus, LMFineTuneStatus
-from lmft_api.text.shown import one_line, printable
 
 _COLOURS = {ConditionStatus.TRUE: "#2e7d32", ConditionStatus.FALSE: "#c62828", ConditionStatus.UNKNOWN: "#8a6d00"}
-_LONGEST = 600
 _MOST_ROWS = 1000
-_CELL = 'style="text-align:left;padding:2px 12px 2px 0"'
 
 
 def card(namespace: str, name: str, status: LMFineTuneStatus, history: History | None = None) -> str:
@@ -28,26 +25,25 @@ def card(namespace: str, name: str, status: LMFineTuneStatus, history: History |
     state = condition.status if condition else ConditionStatus.UNKNOWN
     reason = condition.reason if condition else "Pending"
     parts = [
-        f"<div><b>{_text(f'{namespace}/{name}')}</b> {_text(status.model or '')} "
-        f'<b style="color:{_COLOURS[state]}">{_text(reason)}</b></div>'
+        f"<div><b>{text(f'{namespace}/{name}')}</b> {text(status.model or '')} "
+        f'<b style="color:{_COLOURS[state]}">{text(reason)}</b></div>'
     ]
     if condition is not None and condition.message:
-        parts.append(f"<div>{_text(condition.message)}</div>")
+        parts.append(f"<div>{text(condition.message)}</div>")
     parts += [_bar(status), _curve(status, history), _figures(status), _samples(status), _places(status)]
     return f'<div style="font-family:sans-serif;max-width:56em">{"".join(parts)}</div>'
 
 
 def table(runs: Sequence[tuple[str, str, LMFineTuneStatus]]) -> str:
     """Runs as a table, as ``lmft ls`` has them."""
-    head = "".join(f"<th {_CELL}>{name}</th>" for name in ("run", "model", "state", "progress", "result"))
     rows = []
     for namespace, name, status in runs[:_MOST_ROWS]:
-        progress = status.progress.display if status.progress else None
-        cells = (f"{namespace}/{name}", status.model, status.reason or "Pending", progress, short_result(status))
-        rows.append("<tr>" + "".join(f"<td {_CELL}>{_text(cell or '')}</td>" for cell in cells) + "</tr>")
+        progress = (status.progress.display if status.progress else None) or ""
+        result = short_result(status)
+        rows.append((f"{namespace}/{name}", status.model or "", status.reason or "Pending", progress, result))
     left = len(runs) - len(rows)
     more = f"<div>and {left} more</div>" if left > 0 else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+    return rows_of(("run", "model", "state", "progress", "result"), rows) + more
 
 
 def short_result(status: LMFineTuneStatus) -> str:
@@ -55,10 +51,6 @@ def short_result(status: LMFineTuneStatus) -> str:
     results = status.results
     figures = [f"{kind.word} {getattr(results, kind.name)}" for kind in known(results) if kind != EVAL_LOSS]
     return figures[0] if figures else ""
-
-
-def _text(text: str) -> str:
-    return escape(one_line(text, _LONGEST))
 
 
 def _bar(status: LMFineTuneStatus) -> str:
@@ -70,13 +62,13 @@ def _bar(status: LMFineTuneStatus) -> str:
     said += [f"loss {progress.loss}"] if progress.loss else []
     said += [f"{progress.eta} left"] if progress.eta and not status.ended else []
     percent = min(100, max(0, progress.percent))
-    return f'<div><progress max="100" value="{percent}" style="width:20em"></progress> {_text(" · ".join(said))}</div>'
+    return f'<div><progress max="100" value="{percent}" style="width:20em"></progress> {text(" · ".join(said))}</div>'
 
 
 def _curve(status: LMFineTuneStatus, history: History | None) -> str:
     seen = history or History()
     seen.add(status)
-    return curve(seen.points())
+    return curve(seen.points(), "training loss")
 
 
 def _figures(status: LMFineTuneStatus) -> str:
@@ -85,10 +77,8 @@ def _figures(status: LMFineTuneStatus) -> str:
         figure, baseline, error, baseline_error = (getattr(status.results, name) for name in kind.fields)
         before, now = _within(baseline, baseline_error), _within(figure, error)
         if before or now:
-            cells = (kind.label or kind.word, before, now)
-            rows.append("<tr>" + "".join(f"<td {_CELL}>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th {_CELL}>{name}</th>" for name in ("", "before", "now"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+            rows.append((kind.label or kind.word, before, now))
+    return rows_of(("", "before", "now"), rows) if rows else ""
 
 
 def _within(figure: str | None, error: str | None) -> str:
@@ -99,15 +89,7 @@ def _samples(status: LMFineTuneStatus) -> str:
     results = status.results
     if results is None or not status.ended:
         return ""
-    return "".join(
-        f"<details><summary>{_text(f'“{sample.prompt}”')}</summary>"
-        f"<div>before: {_whole(sample.before or '')}</div><div>after: {_whole(sample.after or '')}</div></details>"
-        for sample in results.samples or ()
-    )
-
-
-def _whole(text: str) -> str:
-    return f'<span style="white-space:pre-wrap">{escape(printable(text))}</span>'
+    return "".join(details(each.prompt, each.before or "", each.after or "") for each in results.samples or ())
 
 
 def _places(status: LMFineTuneStatus) -> str:
@@ -116,4 +98,4 @@ def _places(status: LMFineTuneStatus) -> str:
         return ""
     # As text: what a status calls an address may be anything, and a link would invite a click.
     places = (("model", results.model_uri), ("report", results.report_uri))
-    return "".join(f"<div>{name}: <code>{_text(uri)}</code></div>" for name, uri in places if uri)
+    return "".join(f"<div>{name}: <code>{text(uri)}</code></div>" for name, uri in places if uri)

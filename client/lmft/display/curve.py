@@ -7,11 +7,12 @@ _WIDTH, _HEIGHT, _EDGE = 480, 120, 4
 _MOST = 1000
 
 
-def curve(points: Sequence[tuple[int, float]]) -> str:
-    """The losses over their steps, or nothing where there are fewer than two.
+def curve(points: Sequence[tuple[int, float]], of: str) -> str:
+    """Losses over their steps, or nothing where there are fewer than two.
 
     Args:
-        points: step and loss, in the order of steps; finite. More than a thousand are thinned evenly.
+        points: step and loss, in the order of steps. More than a thousand are thinned evenly.
+        of: what they are, for people.
     """
     points = [point for point in points if math.isfinite(point[1])]
     if len(points) < 2:
@@ -26,7 +27,7 @@ def curve(points: Sequence[tuple[int, float]]) -> str:
         f"{_HEIGHT - _EDGE - (_HEIGHT - 2 * _EDGE) * ((loss / 2 - low / 2) / span):.1f}"
         for step, loss in points
     )
-    label = f"training loss from {points[0][1]:.4g} at step {first} to {points[-1][1]:.4g} at step {last}"
+    label = f"{of} from {points[0][1]:.4g} at step {first} to {points[-1][1]:.4g} at step {last}"
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}">'
         f"<title>{label}</title>"

@@ -1,16 +1,34 @@
 """The Python client on a real API server: what it does, what it says of refusals, and what it outlives."""
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import yaml
 from cluster.eventually import eventually
-from cluster.operator.plane import RUNS, SPEC, Api
+from cluster.operator.plane import ROOT, RUNS, SPEC, Api
+from docs.pages import blocks
+from support import s3server
+from support.report_samples import demo_report
 
-from lmft import Client, Conflict, Forbidden, InvalidManifest, NotFound, RunFailed, Unauthorized, WaitTimeout
+from lmft import (
+    AsyncClient,
+    Client,
+    Conflict,
+    Forbidden,
+    InvalidManifest,
+    NotFound,
+    Run,
+    RunFailed,
+    Unauthorized,
+    WaitTimeout,
+)
 from lmft.cluster.watching import _changes
 
 Component = Callable[[str, str], None]
@@ -179,3 +197,79 @@ def test_a_watch_ends_with_its_run(client: Client) -> None:
     client.delete(run)
     with pytest.raises(NotFound, match="was deleted"):
         list(seen)
+
+
+def test_the_page_about_the_client_does_what_it_says(
+    api: Api, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a cluster whose runs train at once, and the storage to which they report
+    page = blocks("python cluster")
+    program = "\n".join(block.text for block in page).replace("team-a", namespace)
+    with s3server.running(tmp_path) as s3, runs_that_train(api, namespace, s3):
+        for name, value in (s3.environment() | {"KUBECONFIG": str(api.kubeconfig)}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(ROOT)
+
+        # when all of the page is typed into one session
+        exec(compile(program, page[0].page.name, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own page
+
+    # then it prints what its comments say
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "perplexity 98.43"
+    assert printed[1].startswith("spec.task must be one of")
+    assert printed[2] == "spec.training.lerningRate unknown field; did you mean learningRate?"
+    assert any(line.startswith("rate-1e-5 · Completed") for line in printed)
+    assert "rate-1e-5 Completed 98.43 4.5" in printed
+    assert "1e-5" in printed
+    assert f"{demo_report().results.perplexity} ± {demo_report().results.perplexity_standard_error}" in printed
+    assert "['Completed']" in printed
+    assert printed[-1] == f"there is no LMFineTune no-such-run in namespace {namespace}. Look with: lmft ls -A"
+
+
+@contextmanager
+def runs_that_train(api: Api, namespace: str, s3: s3server.S3Server) -> Iterator[None]:
+    """Every run of a namespace trains, and is done when it is looked at again."""
+    report = f"s3://{s3server.BUCKET}/docs"
+    s3.client().put_object(Bucket=s3server.BUCKET, Key="docs/report.json", Body=demo_report().to_json())
+    figures = {"display": "perplexity 98.43", "perplexity": "98.43", "perplexityStandardError": "4.5"}
+    over = threading.Event()
+
+    def train() -> None:
+        while not over.wait(0.2):
+            for run in api.items(RUNS.format(namespace)):
+                reason = next((c["reason"] for c in run.get("status", {}).get("conditions", [])), "")
+                after = {"": "Training", "Training": "Completed"}.get(reason)
+                if after is None:
+                    continue
+                done = after == "Completed"
+                condition = {"type": "Succeeded", "status": "True" if done else "Unknown", "reason": after}
+                since = {"message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+                status: dict[str, Any] = {"conditions": [condition | since]}
+                if done:
+                    status["results"] = figures | {"reportURI": f"{report}/report.html"}
+                with suppress(HTTPError):  # deleted meanwhile
+                    api.patch(f"{RUNS.format(namespace)}/{run['metadata']['name']}/status", {"status": status})
+
+    thread = threading.Thread(target=train, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+
+
+async def test_asyncio_watches_many_runs_beside_each_other_and_stops_when_asked(
+    api: Api, client: Client, namespace: str, write: Write
+) -> None:
+    for number in range(20):
+        client.create(SPEC, name=f"many-{number}")
+    async with AsyncClient(namespace, kubeconfig=api.kubeconfig) as many:
+        waiting = [asyncio.create_task(many.wait(f"many-{number}", timeout=120)) for number in range(20)]
+        waiting[0].cancel()
+        for number in range(1, 20):
+            await asyncio.to_thread(write, f"many-{number}", "True", "Completed")
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert [run.reason for run in ended[1:] if isinstance(run, Run)] == ["Completed"] * 19
