@@ -136,7 +136,7 @@ class Reconciler:
         spec, problems = read_spec(seen.run, self._settings)
         if spec.resume_from is not None:
             seen = replace(seen, source=self._cache.source(key, spec.resume_from.name))
-        if seen.room is None and (asked := elastic.asks(seen, spec, self._settings)) is not None:
+        if not problems and room is None and (asked := elastic.asks(seen, spec, self._settings)) is not None:
             return await self._look(key, await self._spare.room_for(*asked))  # time has passed: observe again
         decision = self._with_progress(seen, spec, self._decide(seen, spec, problems))
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmft_job.checkpoints import complete, newest_verified, prune
+from lmft_job.checkpoints import CheckpointUploader, complete, newest_verified, prune
 from lmft_job.checkpoints.parts import PartOf, publish_parts, put_part
 from lmft_job.errors import InterruptedRunError, RefusedError, UnavailableError
 from lmft_job.storage import Store, open_store
@@ -62,6 +62,23 @@ def test_the_first_process_waits_for_the_parts_of_all_and_lists_their_files(stor
     # and any process may fetch what it needs alone
     newest_verified(store, tmp_path / "fetched", print, needs=lambda names: {"shards/2.bin"} & set(names))
     assert [path.name for path in (tmp_path / "fetched").rglob("*.*")] == ["2.bin"]
+
+
+def test_training_goes_on_in_every_process_until_the_slowest_has_stored_its_part(store: Store, tmp_path: Path) -> None:
+    main, peer = (CheckpointUploader(store, 3, 2, print, pod="pod", index=index, count=2) for index in range(2))
+    with main, peer:
+        # given a first process that has handed its part over, and one whose part is not stored yet
+        main.submit(folder(tmp_path, 0), 40, NAME)
+        # when the first goes on: nothing is awaited, and there is no checkpoint
+        for _ in range(3):
+            main.check()
+        assert (main.newest, complete(store)) == (None, [])
+        # then it is complete once the other has stored its part, of which that one says nothing
+        peer.submit(folder(tmp_path, 1), 40, NAME)
+        found = main.wait()
+
+    assert found is not None
+    assert (found.step, len(complete(store)), peer.newest) == (40, 1, None)
 
 
 def test_without_every_part_there_is_no_checkpoint(store: Store, tmp_path: Path) -> None:
