@@ -12,6 +12,7 @@ from lmft_api.wire.progress import Metric, TrainerStatus
 from lmft_api.wire.run_file import Stage
 from lmft_operator.cluster.client import Cluster
 from lmft_operator.cluster.errors import ClusterError, ConflictError, ForbiddenError, InvalidObjectError, NotFoundError
+from lmft_operator.domain import shapes
 from lmft_operator.domain.facts import Key
 from lmft_operator.jobs.manifest import job_name
 from lmft_operator.reconcile import REFUSED_SECONDS, Reconciler
@@ -40,6 +41,8 @@ class Api:
         self.restored = False
         """The database was restored to a time before the run, and the watch does not show it."""
         self.suspected = 0
+        self.nodes: list[dict[str, Any]] = []
+        self.nodes_listed = 0
         self.created: list[str] = []
         self.jobs: list[dict[str, Any]] = []
         self.deleted: list[str] = []
@@ -53,7 +56,7 @@ class Api:
         self.reconciler = Reconciler(
             cast(Cluster, self),
             self.cache,
-            parse("progress: {url: 'https://progress'}"),
+            parse("{progress: {url: 'https://progress'}, policy: {maxNodes: 2}}"),
             progress_ca=lambda: None,
             enqueue=lambda key: None,
             suspicious=self._suspect,
@@ -126,6 +129,14 @@ class Api:
         merged = _merge(self.run["status"], patch)
         self.run = self._named({"spec": self.run["spec"], "status": merged}, "eli5", UID)
         return self.run
+
+    async def pages(self, kind: str, namespace: str | None, limit: int) -> Any:
+        assert (kind, namespace) == ("nodes", None)
+        self.nodes_listed += 1
+        yield [shapes.node(node) for node in self.nodes], self.version
+
+    async def occupants(self, node: str) -> Any:
+        yield []
 
     async def post_event(self, namespace: str, event: dict[str, Any]) -> None:
         self.events.append(event["message"])
@@ -308,6 +319,41 @@ async def test_what_a_pod_reported_last_is_not_lost_when_it_fails() -> None:
     assert status.checkpoint.uri == "s3://models/team-a/runs/eli5-01234567/checkpoints/attempt-0001/step-00000060"
     [attempt] = status.attempts or []
     assert attempt.checkpoint_step == 60
+
+
+async def test_a_run_on_fewer_nodes_grows_at_a_checkpoint_once_a_node_has_room() -> None:
+    # given a run that wants two nodes and has trained on one for an hour
+    began = timestamp(time.time() - 3600)
+    api = Api(resources={"nodes": 2, "elastic": {}, "cpu": "1", "memory": "2Gi"})
+    squeezed = {"number": 2, "job": "eli5-2", "stage": "Train", "nodes": 2, "placedNodes": 1, "endTime": began}
+    open_now = {"number": 3, "job": "eli5-3", "stage": "Train", "nodes": 1, "startTime": began}
+    api.run["status"] = {"phase": "Training", "attempts": [squeezed | {"reason": "Interrupted"}, open_now]}
+    api.cache.run_seen(api.run)
+    labels = {"lmfinetune.dev/run-uid": UID, "lmfinetune.dev/attempt": "3", "lmfinetune.dev/stage": "Train"}
+    run = {"kind": "LMFineTune", "uid": UID, "controller": True}
+    api.cache.job_seen(api._named({"spec": {}}, "eli5-3", "job-3", labels=labels, ownerReferences=[run]))
+    job = {"kind": "Job", "name": "eli5-3", "uid": "job-3", "controller": True}
+    running = [{"name": "job", "state": {"running": {"startedAt": began}}}]
+    pod = {"status": {"phase": "Running", "containerStatuses": running}}
+    api.cache.pod_seen(api._named(pod, "eli5-3-x", "pod-3", labels=labels, ownerReferences=[job]))
+    await api.look()
+    assert (api.deleted, api.nodes_listed) == ([], 0)
+
+    # when it has just saved a checkpoint, and no node has room
+    saved = {"step": 7, "uri": "s3://models/c", "time": timestamp(time.time())}
+    api.run = api._named(api.run | {"status": api.run["status"] | {"checkpoint": saved}}, "eli5", UID)
+    await api.look()
+    assert (api.deleted, api.nodes_listed) == ([], 1)
+
+    # then it goes on; and once one has, it is stopped for two
+    free = {"cpu": "8", "memory": "64Gi", "ephemeral-storage": "1Ti", "pods": "110"}
+    ready = [{"type": "Ready", "status": "True"}]
+    api.nodes = [{"metadata": {"name": "n", "uid": "n"}, "status": {"allocatable": free, "conditions": ready}}]
+    api.start()
+    status = await api.look()
+    assert api.deleted == ["eli5-3"]
+    assert (status.attempts or [])[-1].placed_nodes == 2
+    assert "There is room for 2 nodes again" in str(status.succeeded)
 
 
 async def test_a_spec_that_a_newer_operator_cannot_read_does_not_stop_the_attempt_under_way() -> None:
