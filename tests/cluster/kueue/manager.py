@@ -49,7 +49,11 @@ class Kueue:
         )  # fmt: skip
         for file in sorted((module() / "config/components/crd/bases").glob("*.yaml")):
             self.node.kubectl("apply", "--server-side", "-f", str(file))
+        eventually(self._is_served, "Kueue's definitions", 180)
         self.apply("v1", "Namespace", "kueue-system")
+
+    def _is_served(self) -> bool:
+        return self.node.run("kubectl", "get", f"workloads.v1beta2.{GROUP}", "-A", check=False).returncode == 0
 
     @contextmanager
     def running(self, **settings: Any) -> Iterator[None]:
