@@ -17,9 +17,13 @@ class RowLosses:
     """Replaces transformers' loss of causal models: the same mean, of losses that are kept row by row.
 
     Over a vocabulary of 50,000 a second cross entropy costs as much as several layers of a small model.
+
+    Args:
+        has_logits: whether the model's outputs have logits, from which losses that were not kept can be computed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_logits: bool = True) -> None:
+        self._has_logits = has_logits
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def loss(
@@ -41,20 +45,28 @@ class RowLosses:
             return own
         targets = pad(labels, (0, 1), value=ignore_index)[:, 1:].to(logits.device)
         losses = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        self._kept.append((labels, losses.view(targets.shape).sum(1)))
+        self.keep(labels, losses.view(targets.shape).sum(1))
         return losses.sum() / (targets != ignore_index).sum()
+
+    def keep(self, labels: torch.Tensor, sums: torch.Tensor) -> None:
+        """Keep the summed losses of the rows that have these labels."""
+        self._kept.append((labels, sums))
 
     def of(self, logits: Any, labels: torch.Tensor, task: Task) -> list[float] | None:
         """Summed loss of each row of the last batch; None if its logits do not allow it."""
         kept, self._kept = self._kept, []
         if len(kept) == 1 and kept[0][0] is labels:  # several come from several heads
             return kept[0][1].tolist()
-        return row_losses(logits, labels, task)
+        return row_losses(logits, labels, task) if self._has_logits else None
 
 
 @contextmanager
 def recorded(model: Any, task: Task) -> Iterator[RowLosses]:
     """Within it, a causal model with transformers' loss records the losses of its rows."""
+    known = getattr(getattr(model, "loss_function", None), "__self__", None)
+    if isinstance(known, RowLosses):
+        yield known  # losses without logits are kept as they are computed
+        return
     rows = RowLosses()
     if not tasks.of(task).causal or getattr(model, "loss_function", None) is not ForCausalLMLoss:
         yield rows

@@ -30,7 +30,7 @@ from lmft_job.memory.plan import Plan
 from lmft_job.memory.quantized import pack
 from lmft_job.memory.tracking import LiveBytes
 from lmft_job.models.config import text_part
-from lmft_job.training.acceleration.fused_loss import fused_loss
+from lmft_job.training.acceleration.fused_loss import fused_evaluation, fused_loss
 
 _FEW = 2
 """Least layers of a trial: the first and the last of them are then different ones."""
@@ -340,7 +340,7 @@ def _evaluate(model: Any, plan: Plan, in_use: LiveBytes) -> Any:
     model.eval()
     with torch.no_grad():
         batch = _batch(model, plan)
-        with _autocast(plan):
+        with _autocast(plan), fused_evaluation(model) if plan.fused_loss else nullcontext():
             outputs = model(**batch)
         del outputs, batch
     return in_use.take_peak()

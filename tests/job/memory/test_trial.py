@@ -95,6 +95,22 @@ def test_an_adapter_of_one_layer_is_tried_with_all_layers(bench: ModuleType) -> 
     assert found.adapter == 2 * 8 * config.hidden_size * 4
 
 
+def test_an_evaluation_without_logits_takes_less_than_training_with_a_large_vocabulary() -> None:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(
+        "llama", vocab_size=128_000, hidden_size=512, intermediate_size=1024, num_hidden_layers=2,
+        num_attention_heads=8, max_position_embeddings=8192,
+    )  # fmt: skip
+    plan = Plan(Task.CAUSAL_LM, 8192, Batch(2), on_gpu=True, precision=Precision.BF16)
+
+    with_logits, without = (Trials(config).moments(replace(plan, fused_loss=fused)) for fused in (False, True))
+
+    training = max(without.forward.total, without.backward.total)
+    assert without.evaluation.total < training < with_logits.evaluation.total
+    assert without.evaluation.logits == 0 < with_logits.evaluation.logits
+
+
 def test_the_estimate_agrees_with_the_one_figure_measured_on_a_gpu() -> None:
     """bench/results: GPT-2, 16 rows of 1,024 tokens, plain loop on an H100: 22.8 GiB allocated at most."""
     import transformers

@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmft_api.spec import Compile
 from lmft_api.tasks import Task
+from lmft_job.evaluation.held_out import evaluate_held_out
 from lmft_job.models.device import Arithmetic
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
-from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
 from lmft_job.training.acceleration.packed_attention import NAME, admits_packed_attention, packed_attention
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration, choose_acceleration
 
@@ -133,8 +134,58 @@ def test_logits_are_never_made_in_a_fused_step() -> None:
 
     with fused_loss(model), Largest():
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    with fused_evaluation(model.eval()), torch.no_grad(), Largest():
+        model(input_ids=ids, labels=ids, use_cache=False)
 
-    assert 0 < Largest.seen < ids.numel() * 5_000
+    assert 0 < Largest.seen < ids.numel() * 5_000 / 4
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("model_type", ["gpt2", "phi"])
+def test_figures_without_logits_are_those_with_them_within_training_too(
+    model_type: str, autocast: torch.dtype | None
+) -> None:
+    model, ids = made(model_type, CAUSAL[model_type]), blocks(7)
+    rows: Any = [{"input_ids": row, "labels": row.where(torch.arange(BLOCK) % 5 > 0, -100)} for row in ids]
+    names = dict(model.__dict__)
+
+    def measured() -> Any:
+        return evaluate_held_out(
+            model, rows, lambda some: {name: torch.stack([row[name] for row in some]) for name in some[0]},
+            Task.CAUSAL_LM, batch_size=3, arithmetic=Arithmetic(torch.device("cpu"), autocast),
+        )  # fmt: skip
+
+    fast = Acceleration(fused=True)
+    plain = measured()
+    with fast.training(model):
+        with fast.evaluating(model):
+            fused = measured()
+        within = measured()
+
+    assert within.figures.loss == pytest.approx(plain.figures.loss, rel=1e-6)
+    assert fused.figures.loss == pytest.approx(plain.figures.loss, rel=1e-6)
+    assert fused.figures.loss_error == pytest.approx(plain.figures.loss_error, rel=1e-5)
+    assert fused.units.losses.tolist() == pytest.approx(plain.units.losses.tolist(), rel=1e-6)
+    assert dict(model.__dict__) == names
+
+
+def test_in_16_bits_a_loss_without_logits_and_its_gradients_are_those_with_them() -> None:
+    model, ids = made("llama", GROUPED | {"vocab_size": 5_000}), blocks(12)
+    model.get_output_embeddings().weight.data.mul_(20)
+
+    def step() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
+
+    expected = step()
+    with fused_loss(model):
+        fused = step()
+
+    assert fused[0].dtype == torch.float32
+    assert float(fused[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    for mine, theirs in zip(fused, expected, strict=True):
+        assert float((mine - theirs).detach().norm()) <= 1e-2 * float(theirs.detach().norm())
 
 
 def test_outside_of_training_and_afterwards_the_model_is_as_it_was() -> None:

@@ -1,11 +1,13 @@
-"""The loss of a causal language model without the logits of a whole batch.
+"""The loss of a causal language model without the logits of a whole batch, in training and in evaluation.
 
 Logits are rows x tokens x vocabulary: 8 rows of 1,024 tokens and 128k words take 4 GB in FP32, more than the weights
-of a small model, and as much again for their gradient. ``torch.nn.functional.linear_cross_entropy`` multiplies with
-the head's weight and sums the loss in chunks. In training the model's head passes its input on, and the model's loss
-function multiplies; outside of training nothing changes, so that generation and evaluation see logits as usual.
+of a small model, and as much again for their gradient. Here the model's head passes its input on, and the model's loss
+function multiplies it with the head's weight, some tokens at a time; the backward pass computes their logits again.
+Products are in 16 bits under autocast, losses and sums in FP32, as with logits. (``torch``'s ``linear_cross_entropy``
+computes them in the operands' type: on a CPU in BF16 a loss of 11.3 came out as 11.7.)
 
-Whether a head is only a product (no soft cap, no scale, no shift of its own) is determined by trying.
+Generation sees logits as usual. Whether a head is only a product (no soft cap, no scale, no shift of its own) is
+determined by trying.
 """
 
 import types
@@ -15,8 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lmft_job.adapters.attach import trained
+from lmft_job.evaluation.likelihood import RowLosses
 from lmft_job.models.device import Arithmetic
 from lmft_job.tasks.base import IGNORED
 
@@ -24,27 +28,55 @@ _TOLERANCE = 1e-5
 _TOKENS = 32
 _LARGE_LOGIT = 30.0
 _COUNT = 40
+_MOST_LOGITS = 1 << 27
+"""Logits that exist at a time: 512 MiB in FP32."""
+_FEWEST_PARTS = 8
 
 
-def available() -> bool:
-    """Whether this torch version has it (2.13 and later)."""
-    return hasattr(F, "linear_cross_entropy") and hasattr(torch.nn, "LinearCrossEntropyOptions")
+def token_losses(hidden: torch.Tensor, head: Any, targets: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:
+    """Cross entropy of each token in FP32, 0 where it is ignored; (tokens,).
+
+    Args:
+        hidden: input of the head, (tokens, width).
+        head: a linear layer.
+        targets: (tokens,).
+        ignored: target of tokens that are not predicted.
+    """
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+    def part(some: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        # The weight is converted in each part, so that the parts' gradients are added in the weight's own type.
+        logits = F.linear(some.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        return F.cross_entropy(logits.float(), wanted, ignore_index=ignored, reduction="none")
+
+    size = max(1, min(_MOST_LOGITS // head.weight.shape[0], -(-len(hidden) // _FEWEST_PARTS)))
+    with torch.autocast(kind, enabled=False):
+        losses = [
+            checkpoint(part, some, wanted, head.weight, head.bias, use_reentrant=False, preserve_rng_state=False)
+            for some, wanted in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+        ]
+    return torch.cat(losses)
 
 
-class _Fused:
-    """Replacements for the head's forward and the loss function of one model."""
+class _WithoutLogits(RowLosses):
+    """Replacements for the head's forward and the loss function of one model.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: whose head is one linear layer.
+        always: whether the head always passes its input on; otherwise only in training.
+    """
+
+    def __init__(self, model: Any, *, always: bool) -> None:
+        super().__init__(has_logits=False)
         self.head = model.get_output_embeddings()
         self.plain_head = self.head.forward
         self.plain_loss = model.loss_function
-        self.handed_on = False
-        # Without options torch takes a path that computes all logits.
-        self.options = torch.nn.LinearCrossEntropyOptions()
+        self.handed_on = self.always = always
 
     def forward(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
-        """The head in training: returns its input."""
-        self.handed_on = head.training and torch.is_grad_enabled()
+        """The head: returns its input where no logits are wanted."""
+        self.handed_on = self.always or (head.training and torch.is_grad_enabled())
         result: torch.Tensor = hidden if self.handed_on else self.plain_head(hidden)
         return result
 
@@ -67,48 +99,53 @@ class _Fused:
             return plain
         if shift_labels is None:
             shift_labels = F.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-        hidden, weight, bias = logits, self.head.weight, self.head.bias
-        targets = shift_labels.reshape(-1).to(hidden.device)
-        kind = hidden.device.type
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-            hidden, weight = hidden.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
-        with torch.autocast(kind, enabled=False):
-            summed: torch.Tensor = F.linear_cross_entropy(
-                hidden.reshape(-1, hidden.shape[-1]), weight, targets, linear_bias=bias,
-                reduction="sum", ignore_index=ignore_index, options=self.options,
-            )  # fmt: skip
-        if num_items_in_batch is None:
-            return summed / (targets != ignore_index).sum()
-        return summed / num_items_in_batch
+        targets = shift_labels.reshape(-1).to(logits.device)
+        losses = token_losses(logits.reshape(-1, logits.shape[-1]), self.head, targets, ignore_index)
+        if self.always:
+            self.keep(labels, losses.view(labels.shape).sum(1))
+        return losses.sum() / ((targets != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 @contextmanager
 def fused_loss(model: Any) -> Iterator[None]:
     """Within it, forward passes in training return a loss and, in place of logits, the head's input."""
-    fused = _Fused(model)
-    had_loss = model.__dict__.get("_loss_function")
-    fused.head.forward = types.MethodType(fused.forward, fused.head)
-    model.loss_function = fused.loss
-    try:
+    with _replaced(model, always=False):
         yield
+
+
+@contextmanager
+def fused_evaluation(model: Any) -> Iterator[RowLosses]:
+    """Within it, all forward passes do so, and :func:`lmft_job.evaluation.likelihood.recorded` has their losses."""
+    with _replaced(model, always=True) as replacement:
+        yield replacement
+
+
+@contextmanager
+def _replaced(model: Any, *, always: bool) -> Iterator[RowLosses]:
+    replacement = _WithoutLogits(model, always=always)
+    head, had_head = replacement.head, replacement.head.__dict__.get("forward")
+    had_loss = model.__dict__.get("_loss_function")
+    head.forward = types.MethodType(replacement.forward, head)
+    model.loss_function = replacement.loss
+    try:
+        yield replacement
     finally:
-        del fused.head.forward
-        if had_loss is None:
-            model.__dict__.pop("_loss_function", None)
-        else:
+        del head.forward
+        if had_head is not None:
+            head.forward = had_head
+        model.__dict__.pop("_loss_function", None)
+        if had_loss is not None:
             model.loss_function = had_loss
 
 
 def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
-    """Whether loss and gradients equal the plain ones to 1e-5, tried on random ids with dropout off, in FP32.
+    """Whether losses and gradients equal the plain ones to 1e-5, tried on random ids with dropout off, in FP32.
 
     The head's input is scaled until the logits are as large as a trained model's: a soft cap changes nothing near 0,
     where those of fresh weights are. Does not change the global random state, the weights or their gradients.
     """
     head = model.get_output_embeddings()
-    if not available() or not isinstance(head, torch.nn.Linear) or not hasattr(model, "loss_function"):
+    if not isinstance(head, torch.nn.Linear) or not hasattr(model, "loss_function"):
         return False
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(head.out_features, (2, _TOKENS), generator=generator).to(arithmetic.device)
@@ -125,6 +162,10 @@ def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
             with fused_loss(model):
                 head.training = True  # the head in training mode, and no dropout elsewhere
                 fused = _loss_and_gradients(model, ids, labels)
+            with torch.no_grad():
+                plain.append(model(input_ids=ids, labels=labels, use_cache=False).loss)
+                with fused_evaluation(model):
+                    fused.append(model(input_ids=ids, labels=labels, use_cache=False).loss)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # noqa: BLE001 - a model whose code does not support this keeps its own way

@@ -18,7 +18,7 @@ from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
 from lmft_job.sharding.divide import is_divided
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
-from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_loss
+from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
 from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
 
 COMPILING_PAYS_STEPS = 500
@@ -35,7 +35,7 @@ class Acceleration:
         packed: blocks need no mask (:mod:`lmft_job.training.acceleration.packed_attention`).
         aligned: the head computes with a width that suits matrix units
             (:mod:`lmft_job.training.acceleration.aligned_head`).
-        fused: training computes its loss without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
+        fused: losses are computed without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
         compiled: the model's layers are compiled in place; names of weights do not change.
     """
 
@@ -69,6 +69,11 @@ class Acceleration:
     @contextmanager
     def evaluating(self, model: Any) -> Iterator[None]:
         """Context for forward passes over held-out rows."""
+        with self._passing(model), fused_evaluation(model) if self.fused else ExitStack():
+            yield
+
+    @contextmanager
+    def _passing(self, model: Any) -> Iterator[None]:
         with ExitStack() as used:
             if self.packed:
                 used.enter_context(packed_attention(model))
@@ -79,7 +84,7 @@ class Acceleration:
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
         """Context for training."""
-        with self.evaluating(model), fused_loss(model) if self.fused else ExitStack():
+        with self._passing(model), fused_loss(model) if self.fused else ExitStack():
             yield
 
     @contextmanager
