@@ -87,6 +87,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "output.pushToHub.private": ("hub_private_repo",),
     "reportTo": ("report_to", "trackers"),
     "reportTo.tensorBoard": ("use_tensorboard", "tensorboard"),
+    "reportTo.mlflow.uri": ("mlflow_tracking_uri", "tracking_uri"),
+    "reportTo.mlflow.experiment": ("mlflow_experiment_name",),
     "hubTokenSecretRef": ("hub_token", "hf_token", "token", "use_auth_token"),
     "resumeFrom.name": ("resume_from_checkpoint", "resume", "lora_model_dir", "ignore_data_skip"),
     # Kubernetes' pods, Jobs and other operators of training

@@ -27,6 +27,10 @@ REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 STORAGE_URI_PATTERN = rf"^({_BUCKET}(/({_KEY})?)?|file:///({_KEY})?)$"
 FILE_URI_PATTERN = rf"^({_BUCKET}/{_KEY}|file://{_KEY})$"
 SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 - the name of a key
+# No user, password, query or fragment: keys come from Secrets, and these parts of an address are where they leak.
+TRACKER_URI_PATTERN = (
+    r"^https?://([a-z0-9]([-a-z0-9.]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9~_-][A-Za-z0-9.~_-]*)*/?$"
+)
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MODULE_PATTERN = r"^(all-linear|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)$"
 IMAGE_PATTERN = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
@@ -47,6 +51,10 @@ PATTERN_HINTS: dict[str, str] = {
     FIELD_PATH_PATTERN: "must be a dotted path such as answers.text",
     MOUNT_PATH_PATTERN: "must be an absolute path such as /data, without '.' or '..' or a final '/'",
     SECRET_KEY_PATTERN: "must be a key of a Secret: letters, digits, '-', '_' and '.'",
+    TRACKER_URI_PATTERN: (
+        "must be an address such as https://mlflow.example.com, with a host in lower case and without user, password "
+        "or query; keys come from the Secret"
+    ),
     VARIABLE_PATTERN: "must be a name such as MY_VARIABLE: letters, digits and '_'",
     MODULE_PATTERN: "must be all-linear, or the name of a module such as q_proj or self_attn.q_proj",
     IMAGE_PATTERN: "must be an image name such as registry.example.com/team/image:tag",

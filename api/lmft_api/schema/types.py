@@ -20,6 +20,7 @@ from lmft_api.schema.patterns import (
     QUANTITY_PATTERN,
     SOURCE_PATTERN,
     STORAGE_URI_PATTERN,
+    TRACKER_URI_PATTERN,
 )
 from lmft_api.schema.rules import RULES_KEY, Rule
 
@@ -80,6 +81,7 @@ StorageUri = Annotated[str, StringConstraints(pattern=STORAGE_URI_PATTERN, max_l
 HubId = Annotated[str, StringConstraints(pattern=HUB_ID_PATTERN, max_length=200)]
 FieldPath = Annotated[str, StringConstraints(pattern=FIELD_PATH_PATTERN, max_length=253)]
 FileUri = Annotated[str, StringConstraints(pattern=FILE_URI_PATTERN, max_length=1024)]
+TrackerUri = Annotated[str, StringConstraints(pattern=TRACKER_URI_PATTERN, max_length=1024)]
 MAX_JSON_BYTES, MAX_JSON_DEPTH = 16 * 1024, 8
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from lmft_api.schema.patterns import REPOSITORY_PATTERN
 from lmft_api.schema.rules import Rule, decimal_rule, total
-from lmft_api.schema.types import ApiModel, Decimal, StorageUri
+from lmft_api.schema.types import ApiModel, Decimal, StorageUri, TrackerUri
 from lmft_api.spec.conversations import Turn, TurnRole
 from lmft_api.spec.pod import SecretRef
 from lmft_api.spec.training import Weights
@@ -89,8 +89,32 @@ class Output(ApiModel):
     """Merge a trained adapter into the model's weights and publish both; false publishes only it. Default: true."""
 
 
+class Mlflow(ApiModel):
+    """An MLflow tracking server."""
+
+    uri: TrackerUri
+    """Its tracking URI, such as https://mlflow.example.com; policy.trackers must allow it."""
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
+    """Experiment, created if it does not exist. Default: the namespace of the run."""
+    credentials_secret_ref: SecretRef | None = None
+    """Secret with MLFLOW_TRACKING_TOKEN, or with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Default: no
+    credentials; on a laptop variables of these names."""
+
+
 class ReportTo(ApiModel):
     """Trackers; each gets one run for the resource, over all its attempts."""
 
     tensor_board: bool | None = None
     """Event files for TensorBoard in the run's folder, below tensorboard/."""
+    mlflow: Mlflow | None = None
+    """An MLflow tracking server."""
+
+
+def tracker_secrets(wanted: ReportTo | None) -> list[tuple[str, SecretRef]]:
+    """Names of the trackers, as fields of ``spec.reportTo``, and the Secrets with their keys."""
+    if wanted is None:
+        return []
+    named = (("mlflow", wanted.mlflow),)
+    return [
+        (name, tracker.credentials_secret_ref) for name, tracker in named if tracker and tracker.credentials_secret_ref
+    ]

@@ -1,12 +1,15 @@
 """What an attempt runs beside training: its journal, uploads, fence, and smaller batches."""
 
+import json
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from lmft_api.wire.layout import METRICS
+from lmft_api.spec import ReportTo
+from lmft_api.wire.layout import METRICS, TRACKED_AS
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
@@ -15,9 +18,12 @@ from lmft_job.observers.background import Followers
 from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
+from lmft_job.storage.notes import read_note
+from lmft_job.trackers.keys import keys_in
+from lmft_job.trackers.mlflow import Mlflow
 from lmft_job.trackers.sender import Sender
 from lmft_job.trackers.tensorboard import TensorBoard
-from lmft_job.trackers.tracker import Tracker
+from lmft_job.trackers.tracker import RunCard, Tracker
 from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
 
 
@@ -121,13 +127,31 @@ def _followers(context: RunContext, store: Store, attempt: CurrentAttempt) -> Fo
         # Each thread asks storage for itself.
         return Fence(store, attempt.ours).require
 
-    wanted, trackers = context.run.spec.report_to, list[Tracker]()
-    if wanted is not None and wanted.tensor_board:
+    wanted, trackers = context.run.spec.report_to or ReportTo(), list[Tracker]()
+    if wanted.tensor_board:
         trackers.append(TensorBoard(store, context.folder, attempt.number, require()))
-    later = f"all is in {store.url(METRICS)}"
-    return Followers(
-        [
-            LiveMetrics(store, context.folder, require()),
-            *(Sender(tracker, context.observer.note, later) for tracker in trackers),
-        ]
+    if wanted.mlflow is not None:
+        experiment = wanted.mlflow.experiment or context.run.namespace
+        keys = keys_in(context.secret("mlflow"), in_pod=context.in_pod)
+        trackers.append(Mlflow(wanted.mlflow.uri, experiment, _card(context, store), keys))
+    later = f"all of it is in {store.url(METRICS)}"
+    senders = [Sender(tracker, context.observer.note, later) for tracker in trackers]
+    return Followers([LiveMetrics(store, context.folder, require()), *senders])
+
+
+def _card(context: RunContext, store: Store) -> RunCard:
+    """What trackers show of the run: its settings without texts of its data, and where its files are."""
+    if context.in_pod:
+        identity = context.run.uid
+    else:
+        fresh = str(uuid.uuid4())
+        store.put_if_absent(TRACKED_AS, json.dumps({"id": fresh}).encode())
+        identity = read_note(store, TRACKED_AS, lambda note: str(uuid.UUID(note["id"]))) or fresh
+    flat = {name: value for name, value in context.settings.flat().items() if not name.startswith("sample.")}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
+    return RunCard(
+        id=identity,
+        name=context.run.name,
+        params={name: context.scrubber.scrub(text) for name, text in texts.items()},
+        tags={"lmfinetune.dev/namespace": context.run.namespace, "lmfinetune.dev/folder": store.url("")},
     )

@@ -1,6 +1,7 @@
 """What every tracker is to the thread that sends to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from lmft_job.trackers.points import Point, Position
@@ -8,6 +9,23 @@ from lmft_job.trackers.points import Point, Position
 
 class TrackerError(Exception):
     """A tracker did not take something; its message is short, for people, and shows no credentials."""
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What trackers show of a run beside its metrics.
+
+    Attributes:
+        id: unique, the same in all attempts; letters, digits and '-'.
+        name: for people.
+        params: settings.
+        tags: namespace, and where its files are.
+    """
+
+    id: str
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
 
 
 class Tracker(Protocol):

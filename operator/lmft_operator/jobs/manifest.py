@@ -8,6 +8,7 @@ from lmft_api import API_VERSION, KIND
 from lmft_api.addresses import SCHEMES
 from lmft_api.spec import HubTokenRef, LMFineTuneSpec, Output
 from lmft_api.spec.fields import QUEUE_LABEL
+from lmft_api.spec.output import tracker_secrets
 from lmft_api.spec.pod import PodTemplate, Resources, SecretRef
 from lmft_api.wire.layout import run_folder
 from lmft_api.wire.progress import CA_VARIABLE, SERVER_URL_VARIABLE, TOKEN_VARIABLE
@@ -221,7 +222,7 @@ def _pod(
     job, template = settings.job, spec.pod_template or PodTemplate()
     asks = demand(spec.resources or Resources(), plan.gpus, job, rules)
     node = requirements(spec, settings, rules, plan.gpus)
-    volumes, mounts = _volumes(spec, settings, asks, progress)
+    volumes, mounts = _volumes(plan.stage, spec, settings, asks, progress)
     pull = [*job.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets or ())]
     user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), job.user_id)  # None: the platform assigns IDs itself
     security = {
@@ -302,7 +303,7 @@ def _env(settings: OperatorSettings, template: PodTemplate, progress: bool) -> l
 
 
 def _volumes(
-    spec: LMFineTuneSpec, settings: OperatorSettings, asks: Demand, progress: bool
+    stage: Stage, spec: LMFineTuneSpec, settings: OperatorSettings, asks: Demand, progress: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     job, template = settings.job, spec.pod_template or PodTemplate()
     scratch: dict[str, Any] = {"emptyDir": {"sizeLimit": asks.scratch} if asks.scratch else {}}
@@ -322,7 +323,7 @@ def _volumes(
         # By subPath: a volume over the whole folder would leave nowhere to mount the Secrets below it.
         {"name": "lmft-run", "mountPath": str(RUN_FILE), "subPath": RUN_FILE.name, "readOnly": True},
     ]
-    for folder, name, key in _secrets(spec):
+    for folder, name, key in _secrets(stage, spec):
         source: dict[str, Any] = {"secretName": name, "defaultMode": 0o440}
         if key is not None:
             source["items"] = [{"key": key, "path": key}]
@@ -346,7 +347,7 @@ def _volumes(
     return volumes, mounts
 
 
-def _secrets(spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
+def _secrets(stage: Stage, spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
     """Folder, Secret and, if only one key is wanted, the key."""
     named: list[tuple[str, SecretRef | None]] = [
         ("output", spec.output.credentials_secret_ref if spec.output else None),
@@ -356,6 +357,8 @@ def _secrets(spec: LMFineTuneSpec) -> list[tuple[str, str, str | None]]:
     secrets: list[tuple[str, str, str | None]] = [(folder, ref.name, None) for folder, ref in named if ref is not None]
     if spec.hub_token_secret_ref is not None:
         secrets.append(("hub", spec.hub_token_secret_ref.name, spec.hub_token_secret_ref.key))
+    if stage != Stage.PREPARE:  # which has nothing to send
+        secrets += [(name, reference.name, None) for name, reference in tracker_secrets(spec.report_to)]
     return secrets
 
 

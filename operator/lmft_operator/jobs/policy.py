@@ -14,6 +14,7 @@ from lmft_api.manifest.validation import Problem
 from lmft_api.schema.rules import amount
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.fields import QUEUE_LABEL
+from lmft_api.spec.output import tracker_secrets
 from lmft_api.spec.pod import EnvVar
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
 
@@ -36,6 +37,7 @@ def refusals(spec: LMFineTuneSpec, settings: OperatorSettings, namespace: str) -
         *_code(spec, rules),
         *_deadline(spec, rules),
         *_sources(spec, rules, settings.defaults.output_uri, namespace),
+        *_trackers(spec, rules),
         *_secrets(spec, rules),
         *_resources(spec, rules, job),
         *_pod(spec, rules, job),
@@ -168,12 +170,28 @@ def _file(path: str, uri: str, mounts: Iterable[str]) -> Iterator[Problem]:
         )
 
 
+def _trackers(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
+    mlflow = spec.report_to.mlflow if spec.report_to else None
+    if mlflow is not None and not _tracker_allowed(mlflow.uri, rules.trackers):
+        yield _refused("spec.reportTo.mlflow.uri", f'tracker "{mlflow.uri}"', "policy.trackers")
+
+
+def _tracker_allowed(address: str, patterns: Iterable[str]) -> bool:
+    """An address with and without its final slash is the same; a pattern may be written either way."""
+    plain = address.rstrip("/")
+    return _allowed(plain, patterns) or _allowed(f"{plain}/", patterns)
+
+
 def _secrets(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
     references = [
         ("spec.model.credentialsSecretRef.name", spec.model.credentials_secret_ref),
         ("spec.dataset.credentialsSecretRef.name", spec.dataset.credentials_secret_ref),
         ("spec.output.credentialsSecretRef.name", spec.output.credentials_secret_ref if spec.output else None),
         ("spec.hubTokenSecretRef.name", spec.hub_token_secret_ref),
+        *(
+            (f"spec.reportTo.{name}.credentialsSecretRef.name", reference)
+            for name, reference in tracker_secrets(spec.report_to)
+        ),
     ]
     names = [(path, reference.name) for path, reference in references if reference is not None]
     pull = (spec.pod_template.image_pull_secrets if spec.pod_template else None) or ()

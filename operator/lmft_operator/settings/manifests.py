@@ -115,6 +115,9 @@ class PolicyRules(Section):
     """Whether ``spec.training.callbacks`` and ``trainerClass`` may be set."""
     push_to_hub: tuple[str, ...] = ("*",)
     """Repositories that ``spec.output.pushToHub`` may name."""
+    trackers: tuple[str, ...] = ()
+    """Addresses that ``spec.reportTo`` may name, such as ``https://mlflow.example.com/*``; event files for TensorBoard
+    are in the run's own folder, and always allowed."""
     max_gpus: Annotated[int, Field(ge=0)] | None = None
     """Most GPUs of a run: nodes times GPUs of each."""
     max_nodes: Annotated[int, Field(ge=1, le=1024)] = 1
