@@ -9,8 +9,8 @@
 Everything is done with the user's own kubeconfig and rights, or with the service account of the pod it runs in.
 """
 
-from lmft.asynchronous import AsyncClient
-from lmft.client import Client
+from typing import TYPE_CHECKING, Any
+
 from lmft.errors import (
     Conflict,
     Forbidden,
@@ -28,6 +28,10 @@ from lmft.errors import (
 )
 from lmft.reports import RunReport
 from lmft.runs import Event, Run, Runs
+
+if TYPE_CHECKING:
+    from lmft.asynchronous import AsyncClient
+    from lmft.client import Client
 
 __all__ = [
     "AsyncClient",
@@ -50,3 +54,16 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients, once they are asked for: the library for Kubernetes takes half a second to import."""
+    if name == "Client":
+        from lmft.client import Client
+
+        return Client
+    if name == "AsyncClient":
+        from lmft.asynchronous import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -142,8 +142,8 @@ class Event:
         """An Event of the API server."""
         made = (manifest.get("metadata") or {}).get("creationTimestamp")
         return cls(
-            str(manifest.get("lastTimestamp") or manifest.get("eventTime") or made or ""),
-            str(manifest.get("type") or "Normal"),
+            one_line(str(manifest.get("lastTimestamp") or manifest.get("eventTime") or made or "")),
+            one_line(str(manifest.get("type") or "Normal")),
             one_line(str(manifest.get("reason") or "")),
             one_line(str(manifest.get("message") or "")),
         )

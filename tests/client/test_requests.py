@@ -91,14 +91,19 @@ def test_every_problem_that_the_server_finds_is_listed_with_its_field() -> None:
     ]
     error = error_of(CREATE, 422, "", said("all in one", reason="Invalid", details={"causes": causes}), "")
     alone = error_of(CREATE, 422, "", said("the policy lmft denied it\x1b[2J", reason="Invalid"), "")
+    strict = error_of(
+        CREATE, 400, "", said('strict decoding error: unknown field "spec.x", unknown field "spec.y.z"'), ""
+    )
 
     assert isinstance(error, InvalidManifest)
+    assert isinstance(strict, InvalidManifest)
     assert [(problem.path, problem.message) for problem in error.problems] == [
         ("spec.task", "Unsupported value"),
         ("", "some validation rules were not checked"),
     ]
     assert str(error).splitlines()[:2] == ["LMFineTune: 2 problems", "  spec.task: Unsupported value"]
     assert "the policy lmft denied it" in str(alone)
+    assert [str(problem) for problem in strict.problems] == ["spec.x: unknown field", "spec.y.z: unknown field"]
     assert "\x1b" not in str(alone)
 
 

@@ -22,7 +22,9 @@ from lmft_api import GROUP, KIND, PLURAL, VERSION
 from lmft_api.manifest.validation import Problem
 
 _METHODS = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
-_UNREADABLE_RULE = re.compile(r"\bcannot \w+ resource\b")
+_BY_RBAC = re.compile(r"\bcannot \w+ resource\b")
+_STRICT = "strict decoding error"
+_UNKNOWN_FIELD = re.compile(r'unknown field "([^"]{1,500})"')
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def error_of(request: Request, code: int, reason: str, body: str, server: str) -
         return NotFound(_absent(request, status, said), code)
     if code == 409:
         return Conflict(_conflict(request, status, said), code)
-    if code == 422 or status.get("reason") == "Invalid":
+    if code == 422 or status.get("reason") == "Invalid" or (code == 400 and _STRICT in said):
         return InvalidManifest(f"{KIND} {request.name or ''}".rstrip(), _problems(status, said))
     if code == 0 or code == 429 or code >= 500:
         return Unreachable(
@@ -97,7 +99,7 @@ def error_of(request: Request, code: int, reason: str, body: str, server: str) -
 
 
 def _forbidden(request: Request, said: str) -> Forbidden:
-    if not _UNREADABLE_RULE.search(said) and said != "Forbidden":
+    if not _BY_RBAC.search(said) and said != "Forbidden":
         return Forbidden(f"the API server refuses: {said}")
     rule = request.rule
     kind = "Role" if rule.namespace else "ClusterRole"
@@ -131,6 +133,7 @@ def _problems(status: Mapping[str, Any], said: str) -> list[Problem]:
         Problem(str(cause.get("field") or "").replace("<nil>", ""), str(cause.get("message") or "is invalid"))
         for cause in entries
     ]
+    found += [Problem(path, "unknown field") for path in _UNKNOWN_FIELD.findall(said)]
     return list(dict.fromkeys(found)) or [Problem("", said)]
 
 

@@ -114,6 +114,8 @@ def test_mistakes_are_all_told_by_us_or_by_the_server_and_a_name_is_taken_once(c
     assert [problem.path for problem in ours.value.problems] == [
         "spec.task", "spec.training.epochs", "spec.training.lerningRate",
     ]  # fmt: skip
+    with pytest.raises(InvalidManifest, match=r"spec\.training\.lerningRate: unknown field"):
+        client.create(SPEC | {"training": {"lerningRate": "1"}}, name="wrong", validate=False)
     assert {"spec.task", "spec.training.epochs"} <= {problem.path for problem in theirs.value.problems}
     client.create(SPEC, name="taken")
     with pytest.raises(Conflict, match=r"there is a LMFineTune taken in namespace .* already"):
