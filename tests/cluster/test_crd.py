@@ -51,14 +51,14 @@ CHANGES: dict[str, Any] = {
     "checkpoint": {"keep": 5},
     "sample": {"prompts": ["Once"]},
     "output": {"uri": "s3://other"},
+    "reportTo": {"tensorBoard": True},
     "hubTokenSecretRef": {"name": "hub"},
     "resources": {"cpu": "2"},
     "podTemplate": {"labels": {"team": "b"}},
     "preparation": "Inline",
     "resumeFrom": {"name": "other"},
     "suspend": True,
-    "ttlSecondsAfterFinished": 5,
-    "activeDeadlineSeconds": 500,
+    **dict.fromkeys(("ttlSecondsAfterFinished", "activeDeadlineSeconds"), 500),
     "maxRetries": 5,
 }
 """Another value for every field of the spec, as merge patch."""
