@@ -81,11 +81,9 @@ class Connection:
         except (HTTPError, OSError) as error:
             raise self._lost(error) from error
         except (ValueError, RecursionError) as error:
-            raise Unreachable(
-                f"{self.server} does not answer as an API server does; is it the right address?"
-            ) from error
+            raise Unreachable(f"{self.server} {_NO_ANSWER}") from error
         if not isinstance(found, dict):
-            raise Unreachable(f"{self.server} does not answer as an API server does; is it the right address?")
+            raise Unreachable(f"{self.server} {_NO_ANSWER}")
         return found
 
     def stream(
