@@ -2,6 +2,7 @@
 
     python bench/estimate.py            # the 20 configurations, on the CPU; minutes
     python bench/estimate.py gpt2       # those whose name contains it
+    python bench/estimate.py --seconds  # how long the refusal of an 8B model takes, with all the changes that it names
 
 The prediction is ``lmft estimate``'s: fake tensors, from the configuration alone. Measured is the run's own Trainer
 with real weights and rows: two optimiser steps under ``torch.distributed._tools.mem_tracker.MemTracker``, which counts
@@ -11,6 +12,7 @@ allocator keeps. For each configuration a line, at the end the largest deviation
 
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,16 @@ import transformers
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from lmft_api.manifest.validation import parse_spec
+from lmft_api.spec import Precision
 from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.tasks import Task
 from lmft_job import tasks
 from lmft_job.attempt.context import quiet_transformers
-from lmft_job.memory.plan import plan_of
-from lmft_job.memory.trial import Trials
+from lmft_job.memory.estimating import Device, estimator, refusal
+from lmft_job.memory.fitting import judge
+from lmft_job.memory.parts import GIB
+from lmft_job.memory.plan import Plan, plan_of
+from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.device import Arithmetic
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
@@ -40,6 +46,10 @@ _GPT2 = {"n_embd": 128, "n_layer": 6, "n_head": 4, "vocab_size": 1000}
 _LLAMA: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 1000,
+}  # fmt: skip
+_LLAMA_8B = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256,
 }  # fmt: skip
 _BERT: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4, "vocab_size": 1000,
@@ -109,6 +119,21 @@ def predicted(case: Case) -> int:
     """Bytes at the peak, from the configuration alone."""
     found = Trials(case.config).moments(plan_of(case.resolved, case.length))
     return max(found.forward.total, found.backward.total)
+
+
+def seconds_of_refusal() -> None:
+    """Print the processor's seconds for a run of Llama's 8B shape that 24 GiB do not hold, imports left out."""
+    config = transformers.AutoConfig.for_model("llama", **_LLAMA_8B)
+    plan = Plan(
+        Task.CAUSAL_LM, 2048, Batch(8), on_gpu=True, precision=Precision.BF16, pretrained=True, masked_padding=True
+    )
+    device = Device(24 * GIB, "--gpu-memory")
+    for attempt in ("first", "second"):
+        began = time.process_time()
+        peak = estimator(Trials(config), device)
+        words = refusal(plan, judge(plan, device.memory, peak), device, peak, "spec.dataset.maxLength")
+        print(f"{attempt}: {time.process_time() - began:.2f} s")
+    print(words)
 
 
 def _autocast(precision: str) -> torch.dtype | None:
@@ -194,6 +219,9 @@ class _OnlySteps(transformers.TrainerCallback):
 def main() -> None:
     """Print the table."""
     quiet_transformers()
+    if "--seconds" in sys.argv[1:]:
+        seconds_of_refusal()
+        return
     print(f"{'configuration':<32}{'predicted':>12}{'measured':>12}{'deviation':>11}")
     deviations = []
     for case in CASES:

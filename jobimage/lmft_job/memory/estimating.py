@@ -11,7 +11,7 @@ from lmft_job.distributed.world import World
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Peak, Verdict, priced, with_overhead
 from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import Plan
-from lmft_job.memory.trial import Trials
+from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.config import text_part
 from lmft_job.sharding.choose import Division, Weights, choose
 from lmft_job.training.acceleration.selection import logits_are_large
@@ -37,15 +37,14 @@ class Device:
     source: str
 
 
-def estimator(config: Any, device: Device | None) -> Peak:
+def estimator(trials: Trials, device: Device | None) -> Peak:
     """Estimates plans for a model and a device; each once.
 
     Raises, when called:
         UnknownShapesError: the model's code cannot run on fake tensors.
     """
     known: dict[Plan, Parts] = {}
-    trials = Trials(config)
-    vocabulary = getattr(text_part(config), "vocab_size", 0) or 0
+    vocabulary = getattr(text_part(trials.config), "vocab_size", 0) or 0
 
     def peak(plan: Plan) -> Parts:
         if plan not in known:

@@ -14,7 +14,10 @@ from lmft_api.spec import AdapterType, Precision
 from lmft_api.spec.resolved import AdapterSettings
 from lmft_api.tasks import Task
 from lmft_job.memory.plan import Plan
-from lmft_job.memory.trial import Trials
+from lmft_job.memory.trial.hollow import Rules
+from lmft_job.memory.trial.models import built
+from lmft_job.memory.trial.step import step
+from lmft_job.memory.trial.trials import Trials
 from lmft_job.training.batch import Batch
 
 _FILE = Path(__file__).parents[3] / "bench/estimate.py"
@@ -52,9 +55,9 @@ def test_a_few_layers_stand_for_all_of_them(bench: ModuleType) -> None:
 
     extrapolated = Trials(config).moments(plan).peak.total
     config.layer_types = None
-    from lmft_job.memory import trial
+    whole = step(built(config, plan), Rules(), plan, 40)
 
-    assert trial._step(trial._built(config, plan), config, plan, 40).peak.total == pytest.approx(extrapolated, rel=0.01)
+    assert whole.peak.total == pytest.approx(extrapolated, rel=0.01)
 
 
 def test_a_gpu_keeps_no_attention_scores_and_recomputes_with_the_same_kernels(bench: ModuleType) -> None:
@@ -126,7 +129,7 @@ def test_a_process_that_is_forked_after_an_estimate_can_train() -> None:
         "import os, sys, torch, transformers\n"
         "from lmft_api.tasks import Task\n"
         "from lmft_job.memory.plan import Plan\n"
-        "from lmft_job.memory.trial import Trials\n"
+        "from lmft_job.memory.trial.trials import Trials\n"
         "from lmft_job.training.batch import Batch\n"
         "config = transformers.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)\n"
         "Trials(config).moments(Plan(Task.CAUSAL_LM, 8, Batch(1)))\n"

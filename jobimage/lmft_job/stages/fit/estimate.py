@@ -13,7 +13,7 @@ from lmft_job.memory.estimating import Device, Spread, estimator, refusal, share
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Verdict, judge
 from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
-from lmft_job.memory.trial import flops_per_token
+from lmft_job.memory.trial.trials import Trials
 from lmft_job.models import tokenizers
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit, require_head
@@ -66,14 +66,15 @@ def estimate(context: RunContext, device: Device | None = None) -> Outlook:
     device = device or device_of(context)
     limit = position_limit(config, tokenizer)
     length = fixed_length(settings) or settings.dataset.max_length or min(LONGEST_ASSUMED, limit or LONGEST_ASSUMED)
-    plan, whole = plan_of(settings, length), estimator(config, device)
+    plan, trials = plan_of(settings, length), Trials(config)
+    whole = estimator(trials, device)
     spread, peak = spread_of(settings, plan, whole, device), shared(settings, config, whole, device)
     parts = peak(plan)
     verdict = None if device is None or not plan.on_gpu else judge(plan, device.memory, peak)
     refused = ""
     if device is not None and verdict is not None and verdict.outcome == Outcome.TOO_LARGE:
         refused = refusal(plan, verdict, device, peak, length_field(context))
-    rate = rate_for(flops_per_token(config, plan), plan, _gpu_name())
+    rate = rate_for(trials.flops_per_token(plan), plan, _gpu_name())
     several = spread if settings.nodes * settings.gpus > 1 else None
     return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, several)
 

@@ -16,6 +16,7 @@ from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal, shared
 from lmft_job.memory.fitting import Outcome, judge
 from lmft_job.memory.plan import LONGEST_ASSUMED, plan_of
+from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.config import complete_config, text_part
 from lmft_job.models.tokenizers import id_count
 from lmft_job.storage import Store
@@ -77,7 +78,7 @@ def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: 
     if device is None:
         return
     plan, whole = plan_of(context.settings, length), completed(config, context, tokenizer)
-    peak = shared(context.settings, whole, estimator(whole, device), device)
+    peak = shared(context.settings, whole, estimator(Trials(whole), device), device)
     try:
         verdict = judge(plan, device.memory, peak)
         if verdict.outcome == Outcome.TOO_LARGE:
