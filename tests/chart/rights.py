@@ -16,6 +16,8 @@ CLUSTER_RULES = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
     ("authentication.k8s.io", "tokenreviews"): {"create"},
 }
+NODE_RULES = {("", "nodes"): {"list"}}
+"""Where runs may take several nodes, in any namespace."""
 SECURE_RULES = {("authorization.k8s.io", "subjectaccessreviews"): {"create"}}
 """With metrics.secure."""
 

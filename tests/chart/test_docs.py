@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from chart.helm import CHART, FULL, HELMS, render
-from chart.rights import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, SECURE_RULES
+from chart.rights import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, NODE_RULES, SECURE_RULES
 from docs.pages import ROOT, Block, blocks, prose
 
 from lmft_operator.settings import parse
@@ -26,7 +26,7 @@ def test_values_that_a_page_shows_are_taken_by_chart_and_operator(block: Block, 
 def test_the_rights_that_a_page_lists_are_those_of_the_roles(page: Path) -> None:
     rows = re.findall(r"^\| ([a-z/]+) \| ([a-z, ]+) \| [^|]+ \|$", prose(page), re.MULTILINE)
 
-    rights = NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | SECURE_RULES
+    rights = NAMESPACED_RULES | LEASE_RULES | CLUSTER_RULES | NODE_RULES | SECURE_RULES
     known = set().union(*rights.values())
     listed = {resource: set(verbs.split(", ")) for resource, verbs in rows if known & set(verbs.split(", "))}
 
