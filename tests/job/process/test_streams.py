@@ -55,6 +55,11 @@ def test_what_is_read_comes_whole(tmp_path: Path) -> None:
     assert done.stderr == "to whom it may concern\n"
 
 
+def hears_hangups() -> None:
+    """In the child: these tests themselves may run under nohup, which children inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_terminal_that_is_closed_saves_the_run_and_nohup_goes_on(nohup: bool, tmp_path: Path) -> None:
     # Steps take milliseconds: the one that is to be stopped must not end by itself before that.
@@ -63,7 +68,7 @@ def test_a_terminal_that_is_closed_saves_the_run_and_nohup_goes_on(nohup: bool, 
     command = [*(["nohup"] if nohup else []), sys.executable, "-m", "lmft_job.cli", "run", str(path)]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=hears_hangups,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
