@@ -60,7 +60,7 @@ def judge(plan: Plan, memory: int, peak: Peak) -> Verdict:
     one = peak(replace(plan, batch=rows_of(plan.batch, 1)))
     if surely_too_large(one, memory):
         return Verdict(Outcome.TOO_LARGE, rows_of(plan.batch, 1), one, memory)
-    batch, parts = _largest(plan, memory, peak, one)
+    batch, parts = _largest(plan, memory, peak, one, whole)
     return Verdict(Outcome.FITS if batch == plan.batch else Outcome.SMALLER_BATCH, batch, parts, memory)
 
 
@@ -74,19 +74,23 @@ def rows_of(batch: Batch, rows: int) -> Batch:
     return Batch(rows, batch.rows * batch.accumulation // rows)
 
 
-def _largest(plan: Plan, memory: int, peak: Peak, one: Parts) -> tuple[Batch, Parts]:
-    """The largest batch that fits, of those with the same rows in a step; memory grows with the rows."""
+def _largest(plan: Plan, memory: int, peak: Peak, one: Parts, whole: Parts) -> tuple[Batch, Parts]:
+    """The largest batch that fits, of those with the same rows in a step.
+
+    Memory grows with the rows, and almost evenly: the search begins where a straight line says, for a look takes time.
+    """
     step = plan.batch.rows * plan.batch.accumulation
     sizes = [rows for rows in range(1, plan.batch.rows) if step % rows == 0] or [1]
+    each = (whole.total - one.total) / max(1, plan.batch.rows - 1)
     best, low, high = (rows_of(plan.batch, 1), one), 1, len(sizes) - 1
+    look = max([low, *(index for index in range(low, high + 1) if one.total + (sizes[index] - 1) * each <= memory)])
     while low <= high:
-        middle = (low + high) // 2
-        batch = rows_of(plan.batch, sizes[middle])
+        batch = rows_of(plan.batch, sizes[look])
         parts = peak(replace(plan, batch=batch))
         if parts.total <= memory:
-            best, low = (batch, parts), middle + 1
+            best, low, look = (batch, parts), look + 1, look + 1
         else:
-            high = middle - 1
+            high, look = look - 1, look - 1
     return best
 
 
