@@ -1,6 +1,7 @@
 """A real MLflow server gets every step of a run once, in one run for all attempts, whatever happens to either."""
 
 import json
+import signal
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,12 @@ def last(server: MlflowServer, name: str) -> int:
     return int(metrics.get("train/loss", 0))
 
 
+def newest_checkpoint(home: Path, name: str) -> int:
+    """Its step."""
+    manifests = run_folder(home, name).glob("checkpoints/*/step-*/MANIFEST.json")
+    return max(int(manifest.parent.name.removeprefix("step-")) for manifest in manifests)
+
+
 def test_a_run_that_is_complete(mlflow: MlflowServer, tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, reportTo={"mlflow": {"uri": mlflow.uri, "experiment": "toys"}})
 
@@ -60,17 +67,25 @@ def test_a_run_that_is_complete(mlflow: MlflowServer, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_that_resumes_repeats_no_step(mlflow: MlflowServer, tmp_path: Path) -> None:
-    # given a run that is killed when the server has more of it than its last checkpoint
+    # given a run that is killed when the server has more of it than its newest checkpoint
     spec: dict[str, Any] = toy_spec(
         tmp_path,
         training={"epochs": 400},
-        checkpoint={"everySteps": 40},
+        checkpoint={"everySteps": 200},
         evaluation={"everySteps": 40},
         reportTo={"mlflow": {"uri": mlflow.uri}},
     )
     child = attempt(tmp_path, spec, name="killed")
-    child.until("checkpoint 40")
-    eventually(lambda: last(mlflow, "killed") > 40, "steps after the checkpoint")
+    child.until("checkpoint 200")
+
+    def ahead() -> bool:
+        child.signal(signal.SIGSTOP)  # so that no other checkpoint comes while this looks
+        if last(mlflow, "killed") > newest_checkpoint(tmp_path, "killed"):
+            return True
+        child.signal(signal.SIGCONT)
+        return False
+
+    eventually(ahead, "steps after the checkpoint")
     child.signal(KILL)
     assert child.wait() == -KILL
     [left] = mlflow.runs("killed")
