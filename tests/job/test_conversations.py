@@ -9,12 +9,11 @@ import pytest
 import torch
 import transformers
 from support.chats import chat
-from support.forked import attempt, complete, outcome, run_folder, slow_uploads, toy_spec
+from support.forked import attempt, complete, killed_at_random_steps, outcome, run_folder, toy_spec
 from support.shortage import short_of_memory
 
 from lmft_api.wire.report import Report
 
-KILL = 9
 THINGS = ("river", "market", "harbour", "bridge", "tower")
 
 
@@ -117,16 +116,7 @@ def test_a_pipeline_with_messages_gives_the_reported_sample_and_stops(home: Path
 def test_a_run_on_packs_that_is_killed_ends_bit_equal(tmp_path: Path) -> None:
     spec = chat_spec(tmp_path, training={"epochs": 4}, checkpoint={"everySteps": 3})
     complete(tmp_path, spec, name="calm")
-    chance = random.Random(3)
-    for number in range(1, 5):
-        child = attempt(tmp_path, spec, number, patch=slow_uploads(0.003))
-        patience = chance.randint(4, 9)
-        for line in child.events():
-            patience -= line.startswith("step")
-            if not patience:
-                child.signal(KILL)
-                break
-        assert child.wait() == -KILL, "it ended before its moment came"
+    killed_at_random_steps(tmp_path, spec, 4)
 
     last = complete(tmp_path, spec, 5)
 

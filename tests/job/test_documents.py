@@ -1,13 +1,12 @@
 """Runs whose documents do not see each other, from the manifest to the published model."""
 
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from support.forked import KILL, attempt, complete, outcome, run_folder, slow_uploads, toy_spec
+from support.forked import complete, killed_at_random_steps, outcome, run_folder, toy_spec
 
 from lmft_api.wire.report import Report
 from lmft_job.data.isolated.blocks import DocumentBlocks
@@ -62,16 +61,7 @@ def test_losses_do_not_depend_on_how_a_step_is_split(tmp_path: Path) -> None:
 def test_a_run_that_is_killed_ends_bit_equal(tmp_path: Path) -> None:
     spec = isolated_spec(tmp_path, training={"epochs": 4}, checkpoint={"everySteps": 3})
     complete(tmp_path, spec, name="calm")
-    chance = random.Random(3)
-    for number in range(1, 4):
-        child = attempt(tmp_path, spec, number, patch=slow_uploads(0.003))
-        patience = chance.randint(4, 9)
-        for line in child.events():
-            patience -= line.startswith("step")
-            if not patience:
-                child.signal(KILL)
-                break
-        assert child.wait() == -KILL, "it ended before its moment came"
+    killed_at_random_steps(tmp_path, spec, 3)
 
     last = complete(tmp_path, spec, 4)
 

@@ -6,6 +6,7 @@ A child runs the real recipe with the real signal handlers and tells its parent 
 import json
 import os
 import pkgutil
+import random
 import signal
 import sys
 import time
@@ -264,6 +265,20 @@ def outcome(home: Path, name: str = "toy") -> dict[str, Any]:
             for line in (folder / "metrics.jsonl").read_text().splitlines()
         ],
     }
+
+
+def killed_at_random_steps(home: Path, spec: dict[str, Any], attempts: int) -> None:
+    """The first attempts of a run, each killed after a few of its steps."""
+    chance = random.Random(3)
+    for number in range(1, attempts + 1):
+        child = attempt(home, spec, number, patch=slow_uploads(0.003))
+        patience = chance.randint(4, 9)
+        for line in child.events():
+            patience -= line.startswith("step")
+            if not patience:
+                child.signal(KILL)
+                break
+        assert child.wait() == -KILL, "it ended before its moment came"
 
 
 def slow_uploads(seconds: float) -> Any:

@@ -71,9 +71,6 @@ class Group:
     def wait(self) -> None:
         """Wait for all processes."""
 
-    def leave(self) -> None:
-        """The end: nothing is exchanged any more."""
-
 
 SOLO = Group()
 """The group of a process without others."""

@@ -135,11 +135,6 @@ class ProcessGroup(Group):
     def wait(self) -> None:
         self.any(False)
 
-    @override
-    def leave(self) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
     def _broadcast(self, data: bytes) -> bytes:
         length = torch.tensor([len(data)], dtype=torch.int64)
         dist.broadcast(length, src=0)

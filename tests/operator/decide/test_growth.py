@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support.results import DONE
+from support.several_nodes import several
 
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.reasons import Reason
@@ -12,7 +12,6 @@ from lmft_api.text.times import timestamp
 from lmft_api.wire.result import Result, encode
 from lmft_operator.decide import elastic
 from lmft_operator.jobs import manifest
-from lmft_operator.settings import parse
 from lmft_operator.status.change import change
 
 STOPPED = Result(reason=Reason.INTERRUPTED, message="Stopped by SIGTERM after step 9.")
@@ -34,13 +33,7 @@ def asked(world: Any) -> int | None:
 def squeezed(request: pytest.FixtureRequest, World: Any) -> Any:
     """A run that wants 4 nodes and goes on with fewer, in its third attempt."""
     nodes = request.param
-    world = World(resources={"nodes": 4, "elastic": {"waitSeconds": 60}})
-    world.settings = parse("policy: {maxNodes: 8}")
-    world.step()
-    world.run_pod()
-    world.end_pod(said=DONE)
-    world.close_job(complete=True)
-    world.step()
+    world = several(World, elastic={"waitSeconds": 60})
     for index in range(4):
         has = index < nodes
         world.pod(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from support.results import DONE
+from support.several_nodes import several
 
 from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result, encode
@@ -17,18 +18,6 @@ DIVERGED = Result(reason=Reason.DIVERGED, message="Rank 3: the loss is NaN at st
 INVALID = Result(reason=Reason.INVALID_SPEC, message="spec.training.batchSize: too few rows")
 FAILED = Result(reason=Reason.STORAGE_UNAVAILABLE, message="Rank 2: the bucket does not answer.")
 STOPPED = Result(reason=Reason.INTERRUPTED, message="Stopped by SIGTERM after step 9.")
-
-
-def several(World, nodes: int = 4, **resources: Any):
-    """A run on several nodes whose preparation is done and whose second attempt trains."""
-    world = World(resources={"nodes": nodes, **resources})
-    world.settings = parse("policy: {maxNodes: 8}")
-    world.step()
-    world.run_pod()
-    world.end_pod(said=DONE)
-    world.close_job(complete=True)
-    world.step()
-    return world
 
 
 def running(world, nodes: int = 4, attempt: int = 2):
