@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page, without requests. Its one script reads values off the curves."""
+"""``report.html``: one self-contained page, without requests. Its one script reads values off the curves and zooms."""
 
 import base64
 import hashlib

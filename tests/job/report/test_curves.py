@@ -25,11 +25,28 @@ def values(report: Report, curve: list[CurvePoint]) -> list[Any]:
 
 
 def test_values_of_the_curves_are_there_for_the_script_with_their_errors() -> None:
-    losses = values(causal_report(), causal_curve())[0]
+    report = causal_report()
+    errors = {"baseline_eval_loss_standard_error": 0.02}
+    report = report.model_copy(update={"results": report.results.model_copy(update=errors)})
 
-    assert [one["name"] for one in losses][-1] == "held-out loss"
-    assert all(text for one in losses for _, text in one["points"])
-    assert losses[-1]["points"][0][0] == 0  # before training
+    losses = values(report, causal_curve())[0]
+
+    *training, held_out = losses["series"]
+    assert held_out["name"] == "held-out loss"
+    assert all(text for one in training for _, text, _ in one["points"])
+    assert held_out["points"][0] == [0, "4.132 ± 0.020", 4.131961, 0.02]  # before training
+    assert [800, "resume", "resumed, 12 repeated"] in losses["marks"]
+
+
+def test_the_script_has_more_points_than_are_drawn_of_a_long_curve_and_gaps_as_null() -> None:
+    curve = training_curve(30_000, 9.0, 3.0, every=1)
+    curve[100] = CurvePoint(step=101, loss=float("nan"))
+
+    raw, smooth = values(demo_report(), curve)[0]["series"][:2]
+
+    assert 500 < len(raw["points"]) <= 2_000
+    assert [101, "NaN", None] in raw["points"]
+    assert {len(point) for point in smooth["points"]} == {3}
 
 
 def test_learning_rate_gradient_norm_and_speed_are_folded_away_and_counted_in_readable_units() -> None:
@@ -37,7 +54,7 @@ def test_learning_rate_gradient_norm_and_speed_are_folded_away_and_counted_in_re
     written = render_page(report, curve).decode()
 
     titles = re.findall(r"<h3>(.*? while training)</h3>", written)
-    rates = dict(values(report, curve)[1][0]["points"])
+    rates = {step: text for step, text, _ in values(report, curve)[1]["series"][0]["points"]}
     assert titles == [
         "Loss while training",
         "Learning rate while training",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from markupsafe import Markup
 
@@ -16,6 +17,8 @@ from lmft_job.report.charts import line
 
 SMOOTH_FROM = 60
 """Number of logged losses from which a running median is drawn over them."""
+ZOOM_POINTS = 2_000
+"""Most points of a curve that the page's script has, to draw some of the steps larger."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Chart:
     """A chart in two sizes with its legend: (style, name) of each series.
 
     Attributes:
-        values: the curves as JSON, for the page's script: ``[{"name": …, "points": [[step, text], …]}, …]``.
+        values: the curves as JSON, for the page's script: how the axes are, marks as [step, style, label], and series
+            with points as [step, text, height on the axis, standard error if known]; null leaves a gap.
         aside: whether the page folds it away, since few people look for it.
     """
 
@@ -149,21 +153,24 @@ def _chart(
     ]
     # The XML writer has escaped the drawings; only control characters remain to be removed.
     drawing = Markup(printable("\n".join(drawings)))  # noqa: S704
-    return Chart(title, drawing, [(one.style, one.name) for one in series], _values(series, show), remark)
+    values: dict[str, Any] = {"label": y_label, "percent": percent, "linear": linear}
+    values["marks"] = [[mark.x, mark.style, mark.label] for mark in marks]
+    values["series"] = [_values(one, show) for one in series]
+    legend = [(one.style, one.name) for one in series]
+    return Chart(title, drawing, legend, json.dumps(values, separators=(",", ":"), ensure_ascii=False), remark)
 
 
-def _values(series: Sequence[line.Series], show: Callable[[float], str]) -> str:
-    """What the script shows beside the pointer: the points that are drawn, as text."""
-    told = []
-    for one in series:
-        errors = dict(zip((x for x, _ in one.points), one.errors, strict=False))
-        points = []
-        for x, y in line.thin(one.points):
-            error = errors.get(x)
-            text = show(y) + (f" ± {formatting.figure(error, 2)}" if error is not None and math.isfinite(error) else "")
-            points.append([x, text])
-        told.append({"name": one.name, "points": points})
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False)
+def _values(one: line.Series, show: Callable[[float], str]) -> dict[str, Any]:
+    """What the script says beside the pointer, and draws when it zooms: more points than the whole is drawn of."""
+    errors = dict(zip((x for x, _ in one.points), one.errors, strict=False))
+    points: list[list[Any]] = []
+    for x, y in line.thin(one.points, ZOOM_POINTS):
+        error = errors.get(x)
+        points.append([int(x), show(y), float(f"{y:.7g}") if math.isfinite(y) else None])
+        if error is not None and math.isfinite(error):
+            points[-1][1] += f" ± {formatting.figure(error, 2)}"
+            points[-1].append(error)
+    return {"name": one.name, "style": one.style, "dots": one.dots, "points": points}
 
 
 def _evaluation_points(report: Report, kind: Figure) -> tuple[list[line.Point], list[float | None]]:
