@@ -89,6 +89,9 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "reportTo.tensorBoard": ("use_tensorboard", "tensorboard"),
     "reportTo.mlflow.uri": ("mlflow_tracking_uri", "tracking_uri"),
     "reportTo.mlflow.experiment": ("mlflow_experiment_name",),
+    "reportTo.wandb.project": ("wandb_project", "WANDB_PROJECT"),
+    "reportTo.wandb.entity": ("wandb_entity", "WANDB_ENTITY"),
+    "reportTo.wandb.url": ("wandb_base_url", "WANDB_BASE_URL", "base_url"),
     "hubTokenSecretRef": ("hub_token", "hf_token", "token", "use_auth_token"),
     "resumeFrom.name": ("resume_from_checkpoint", "resume", "lora_model_dir", "ignore_data_skip"),
     # Kubernetes' pods, Jobs and other operators of training

@@ -31,6 +31,8 @@ SECRET_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"  # noqa: S105 - the name of a key
 TRACKER_URI_PATTERN = (
     r"^https?://([a-z0-9]([-a-z0-9.]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9~_-][A-Za-z0-9.~_-]*)*/?$"
 )
+WANDB_PROJECT_PATTERN = r"^[^/\\#?%:]+$"
+WANDB_ENTITY_PATTERN = r"^[A-Za-z0-9_][-._A-Za-z0-9]*$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MODULE_PATTERN = r"^(all-linear|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)$"
 IMAGE_PATTERN = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
@@ -55,6 +57,8 @@ PATTERN_HINTS: dict[str, str] = {
         "must be an address such as https://mlflow.example.com, with a host in lower case and without user, password "
         "or query; keys come from the Secret"
     ),
+    WANDB_PROJECT_PATTERN: "must be the name of a project, without / \\ # ? % and :",
+    WANDB_ENTITY_PATTERN: "must be the name of a user or team of Weights & Biases: letters, digits, '-', '_' and '.'",
     VARIABLE_PATTERN: "must be a name such as MY_VARIABLE: letters, digits and '_'",
     MODULE_PATTERN: "must be all-linear, or the name of a module such as q_proj or self_attn.q_proj",
     IMAGE_PATTERN: "must be an image name such as registry.example.com/team/image:tag",

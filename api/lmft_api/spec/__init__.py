@@ -4,7 +4,7 @@ from lmft_api.spec.conversations import BadRows, ChatTemplate, ChatTemplateName,
 from lmft_api.spec.dataset import Builtin, DataFormat, Dataset
 from lmft_api.spec.fields import LMFineTuneSpec, Preparation, ResumeFrom
 from lmft_api.spec.model import HubTokenRef, Model, Tokenizer
-from lmft_api.spec.output import Mlflow, Output, PushToHub, ReportTo, Sample
+from lmft_api.spec.output import Mlflow, Output, PushToHub, ReportTo, Sample, Wandb
 from lmft_api.spec.training import (
     ALL_LINEAR,
     Adapter,
@@ -54,5 +54,6 @@ __all__ = [
     "Tokenizer",
     "TrainOn",
     "Training",
+    "Wandb",
     "Weights",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from lmft_api.schema.patterns import REPOSITORY_PATTERN
+from lmft_api.schema.patterns import REPOSITORY_PATTERN, WANDB_ENTITY_PATTERN, WANDB_PROJECT_PATTERN
 from lmft_api.schema.rules import Rule, decimal_rule, total
 from lmft_api.schema.types import ApiModel, Decimal, StorageUri, TrackerUri
 from lmft_api.spec.conversations import Turn, TurnRole
@@ -101,6 +101,20 @@ class Mlflow(ApiModel):
     credentials; on a laptop variables of these names."""
 
 
+class Wandb(ApiModel):
+    """A server of Weights & Biases."""
+
+    project: Annotated[str, StringConstraints(pattern=WANDB_PROJECT_PATTERN, max_length=128)] | None = None
+    """Project, created if it does not exist. Default: the namespace of the run."""
+    entity: Annotated[str, StringConstraints(pattern=WANDB_ENTITY_PATTERN, max_length=128)] | None = None
+    """User or team that the project belongs to. Default: that of the key."""
+    url: TrackerUri | None = None
+    """Address of its API, of a server of your own for instance; policy.trackers must allow it. Default:
+    https://api.wandb.ai."""
+    credentials_secret_ref: SecretRef | None = None
+    """Secret with WANDB_API_KEY. Default: no key; on a laptop the variable of this name."""
+
+
 class ReportTo(ApiModel):
     """Trackers; each gets one run for the resource, over all its attempts."""
 
@@ -108,13 +122,29 @@ class ReportTo(ApiModel):
     """Event files for TensorBoard in the run's folder, below tensorboard/."""
     mlflow: Mlflow | None = None
     """An MLflow tracking server."""
+    wandb: Wandb | None = None
+    """Weights & Biases."""
+
+
+WANDB_URL = "https://api.wandb.ai"
+"""Where Weights & Biases is reached that runs name no address of."""
+
+
+def tracker_addresses(wanted: ReportTo | None) -> list[tuple[str, str]]:
+    """Fields of the spec, and the address of the tracker that each names or leaves to the default."""
+    found = []
+    if wanted is not None and wanted.mlflow is not None:
+        found.append(("spec.reportTo.mlflow.uri", wanted.mlflow.uri))
+    if wanted is not None and wanted.wandb is not None:
+        found.append(("spec.reportTo.wandb.url", wanted.wandb.url or WANDB_URL))
+    return found
 
 
 def tracker_secrets(wanted: ReportTo | None) -> list[tuple[str, SecretRef]]:
     """Names of the trackers, as fields of ``spec.reportTo``, and the Secrets with their keys."""
     if wanted is None:
         return []
-    named = (("mlflow", wanted.mlflow),)
+    named = (("mlflow", wanted.mlflow), ("wandb", wanted.wandb))
     return [
         (name, tracker.credentials_secret_ref) for name, tracker in named if tracker and tracker.credentials_secret_ref
     ]

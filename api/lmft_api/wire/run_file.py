@@ -29,7 +29,7 @@ TOKEN_FILE = PurePosixPath("/var/run/secrets/lmfinetune.dev/token")
 """Projected service account token for reporting progress."""
 TOKEN_AUDIENCE = "lmfinetune.dev"  # noqa: S105 - a name
 SECRETS_FOLDER = PurePosixPath("/etc/lmft/secrets")
-"""One folder each of output, dataset, model, hub, mlflow; one file for each key of the Secret."""
+"""One folder each of output, dataset, model, hub, mlflow, wandb; one file for each key of the Secret."""
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")
 
 POD_UID_VARIABLE = "LMFT_POD_UID"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lmft_api.spec import ReportTo
 from lmft_api.wire.layout import METRICS, TRACKED_AS
@@ -24,6 +24,7 @@ from lmft_job.trackers.mlflow import Mlflow
 from lmft_job.trackers.sender import Sender
 from lmft_job.trackers.tensorboard import TensorBoard
 from lmft_job.trackers.tracker import RunCard, Tracker
+from lmft_job.trackers.wandb import WeightsAndBiases
 from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
 
 
@@ -134,6 +135,9 @@ def _followers(context: RunContext, store: Store, attempt: CurrentAttempt) -> Fo
         experiment = wanted.mlflow.experiment or context.run.namespace
         keys = keys_in(context.secret("mlflow"), in_pod=context.in_pod)
         trackers.append(Mlflow(wanted.mlflow.uri, experiment, _card(context, store), keys))
+    if wanted.wandb is not None:
+        keys = keys_in(context.secret("wandb"), in_pod=context.in_pod)
+        trackers.append(WeightsAndBiases(wanted.wandb, _card(context, store), keys, context.run.namespace))
     later = f"all of it is in {store.url(METRICS)}"
     senders = [Sender(tracker, context.observer.note, later) for tracker in trackers]
     return Followers([LiveMetrics(store, context.folder, require()), *senders])
@@ -148,10 +152,15 @@ def _card(context: RunContext, store: Store) -> RunCard:
         store.put_if_absent(TRACKED_AS, json.dumps({"id": fresh}).encode())
         identity = read_note(store, TRACKED_AS, lambda note: str(uuid.UUID(note["id"]))) or fresh
     flat = {name: value for name, value in context.settings.flat().items() if not name.startswith("sample.")}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
     return RunCard(
         id=identity,
         name=context.run.name,
-        params={name: context.scrubber.scrub(text) for name, text in texts.items()},
+        params={name: _shown(value, context.scrubber.scrub) for name, value in flat.items()},
         tags={"lmfinetune.dev/namespace": context.run.namespace, "lmfinetune.dev/folder": store.url("")},
     )
+
+
+def _shown(value: Any, scrub: Callable[[str], str]) -> str | int | float | bool | None:
+    if value is None or isinstance(value, int | float):
+        return value
+    return scrub(value if isinstance(value, str) else json.dumps(value))

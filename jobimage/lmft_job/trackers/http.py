@@ -36,7 +36,8 @@ def call(method: str, url: str, headers: Mapping[str, str], body: Any = None) ->
         TrackerError: no answer in time, a status other than 2xx, or no JSON object of a sensible size.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url, data, {**headers, "Content-Type": "application/json"}, method=method)  # noqa: S310 - http(s)
+    always = {"Content-Type": "application/json", "User-Agent": "lmfinetune"}
+    request = Request(url, data, {**headers, **always}, method=method)  # noqa: S310 - http(s)
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = json.loads(_read(response))
@@ -64,11 +65,12 @@ def _read(response: Any) -> bytes:
 
 
 def _words(error: HTTPError) -> str:
-    """What a refusal says; in MLflow's JSON the message is for people."""
+    """What a refusal says: MLflow's ``message``, ``error`` of others, or the first of ``errors`` of GraphQL."""
     if 300 <= error.code < 400:
         return f"the server answered {error.code}, a redirect, which is not followed; name the address itself"
     try:
-        message = json.loads(_read(error)).get("message")
-    except (TrackerError, OSError, HTTPException, ValueError, AttributeError, RecursionError):
+        answer = json.loads(_read(error))
+        message = answer.get("message") or answer.get("error") or answer["errors"][0]["message"]
+    except (TrackerError, OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         message = None
     return f"the server answered {error.code}" + (f": {message}" if isinstance(message, str) and message else "")

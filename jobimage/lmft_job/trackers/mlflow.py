@@ -5,6 +5,7 @@ and what is needed of the API are six calls.
 """
 
 import base64
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -108,9 +109,8 @@ class Mlflow(Tracker):
         return runs[0] if runs else None
 
     def _send_params(self, there: set[str]) -> None:
-        missing = [
-            {"key": key, "value": value[:_LONGEST_PARAM]} for key, value in self._run.params.items() if key not in there
-        ]
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self._run.params.items()}
+        missing = [{"key": key, "value": text[:_LONGEST_PARAM]} for key, text in texts.items() if key not in there]
         for at in range(0, len(missing), _MOST_PARAMS):
             self._post("runs/log-batch", run_id=self._id, params=missing[at : at + _MOST_PARAMS])
 

@@ -101,7 +101,7 @@ class Sender(Follower):
                 del self._waiting[: len(batch)]
             taken = list(points(more(self._lines, self.before), time.time()))
             if not taken:
-                return
+                return self._tracker.idle()
             self._waiting = [point for point in taken if self._there.lacks(point)]
 
     def _heard(self, problem: str | None) -> None:

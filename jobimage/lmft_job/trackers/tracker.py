@@ -18,13 +18,13 @@ class RunCard:
     Attributes:
         id: unique, the same in all attempts; letters, digits and '-'.
         name: for people.
-        params: settings.
+        params: settings: texts, numbers, true, false or None.
         tags: namespace, and where its files are.
     """
 
     id: str
     name: str
-    params: Mapping[str, str]
+    params: Mapping[str, str | int | float | bool | None]
     tags: Mapping[str, str]
 
 
@@ -46,6 +46,10 @@ class Tracker(Protocol):
 
     def send(self, points: Sequence[Point]) -> None:
         """Store points; after an error the same ones are sent again."""
+
+    def idle(self) -> None:
+        """All has been sent, and nothing is new; called between the calls of ``send``."""
+        return
 
     def close(self, error: BaseException | None) -> None:
         """The attempt ends, complete or by an error; everything has been sent."""

@@ -14,7 +14,7 @@ from lmft_api.manifest.validation import Problem
 from lmft_api.schema.rules import amount
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.fields import QUEUE_LABEL
-from lmft_api.spec.output import tracker_secrets
+from lmft_api.spec.output import tracker_addresses, tracker_secrets
 from lmft_api.spec.pod import EnvVar
 from lmft_operator.settings import JobSettings, OperatorSettings, PolicyRules
 
@@ -171,9 +171,9 @@ def _file(path: str, uri: str, mounts: Iterable[str]) -> Iterator[Problem]:
 
 
 def _trackers(spec: LMFineTuneSpec, rules: PolicyRules) -> Iterator[Problem]:
-    mlflow = spec.report_to.mlflow if spec.report_to else None
-    if mlflow is not None and not _tracker_allowed(mlflow.uri, rules.trackers):
-        yield _refused("spec.reportTo.mlflow.uri", f'tracker "{mlflow.uri}"', "policy.trackers")
+    for path, address in tracker_addresses(spec.report_to):
+        if not _tracker_allowed(address, rules.trackers):
+            yield _refused(path, f'tracker "{address}"', "policy.trackers")
 
 
 def _tracker_allowed(address: str, patterns: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Servers that are no MLflow, or a hostile one: an error in words, bounded, and nothing is sent elsewhere."""
+"""Servers that are no tracker's, or a hostile one: an error in words, bounded, and nothing is sent elsewhere."""
 
 import json
 import threading
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from lmft_api.spec import Wandb
 from lmft_job.trackers import http
 from lmft_job.trackers.keys import keys_in
 from lmft_job.trackers.mlflow import Mlflow, authorization
 from lmft_job.trackers.tracker import RunCard, TrackerError
+from lmft_job.trackers.wandb import WeightsAndBiases
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -77,6 +79,11 @@ def tracker(uri: str) -> Mlflow:
     return Mlflow(uri, "x", RunCard("1", "x", {"a": "b"}, {}), lambda: {"MLFLOW_TRACKING_TOKEN": "of-the-run"})
 
 
+def wandb(uri: str) -> WeightsAndBiases:
+    card = RunCard("1", "x", {"a": "b"}, {})
+    return WeightsAndBiases(Wandb(url=uri), card, lambda: {"WANDB_API_KEY": "of-the-run"}, "x")
+
+
 BY_NAME = {"experiment": {"experiment_id": "1"}}
 HOSTILE: dict[str, tuple[Answer, str]] = {
     "without end": (without_end, "more than 4 MiB"),
@@ -114,6 +121,69 @@ def test_what_a_server_answers_is_an_error_in_words(name: str, monkeypatch: pyte
     answer, words = HOSTILE[name]
     with server(answer) as (uri, _), pytest.raises(TrackerError, match=words):
         tracker(uri).open()
+
+
+def run_of(bucket: object) -> Answer:
+    """Begins a run of which it has what is given."""
+    begun = {"bucket": {"project": {"name": "p", "entity": {"name": "e"}}}}
+    return sends({"data": {"model": {"bucket": bucket}, "upsertBucket": begun}})
+
+
+NOT_WANDB = "not one of Weights & Biases"
+HOSTILE_TO_WANDB: dict[str, tuple[Answer, str]] = {
+    **{name: HOSTILE[name] for name in ("without end", "byte by byte", "silent", "no JSON", "deep", "a list")},
+    "no data": (sends({}), NOT_WANDB),
+    "data of another type": (sends({"data": [1]}), NOT_WANDB),
+    "no run": (sends({"data": {}}), NOT_WANDB),
+    "errors of another type": (sends({"errors": 7}), NOT_WANDB),
+    "a name that leads elsewhere": (
+        sends({"data": {"upsertBucket": {"bucket": {"project": {"name": "..", "entity": {"name": "e"}}}}}}),
+        NOT_WANDB,
+    ),
+    "lines of another type": (run_of({"historyLineCount": "many"}), NOT_WANDB),
+    "fewer lines than none": (run_of({"historyLineCount": -1}), NOT_WANDB),
+    "a summary that is none": (run_of({"summaryMetrics": "[1]"}), NOT_WANDB),
+    "a summary that is no text": (run_of({"summaryMetrics": {"a": 1}}), NOT_WANDB),
+    "a deep summary": (run_of({"summaryMetrics": "[" * 100_000}), NOT_WANDB),
+    "a step that is none": (run_of({"summaryMetrics": '{"train/global_step": [1]}'}), NOT_WANDB),
+    "an infinite step": (run_of({"summaryMetrics": '{"train/global_step": Infinity}'}), NOT_WANDB),
+    "a tail that is none": (run_of({"historyTail": "[1]"}), NOT_WANDB),
+    "rows of another": (run_of({"historyLineCount": 9, "historyTail": '["{}"]'}), "has rows, but none with train/"),
+    "a refusal": (sends({"data": None, "errors": [{"message": "no such team"}]}), "the server refuses: no such team"),
+    "an error": (sends({"errors": [{"message": "permission denied"}]}, 403), "answered 403: permission denied"),
+    "an error of another form": (sends({"error": "user is not logged in"}, 401), "answered 401: user is not logged"),
+    "an error without words": (sends({"errors": []}, 500), "the server answered 500"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TO_WANDB)
+def test_what_another_server_answers_is_an_error_in_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(http, "_ANSWER_SECONDS", 1.0)
+    answer, words = HOSTILE_TO_WANDB[name]
+    with server(answer) as (uri, _), pytest.raises(TrackerError, match=words):
+        wandb(uri).open()
+
+
+def test_names_that_a_server_gives_stay_below_its_own_files() -> None:
+    begun = {"bucket": {"project": {"name": "../a?b", "entity": {"name": "@evil.example/"}}}}
+    paths: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        paths.append(request.path)
+        sends({"data": {"upsertBucket": begun}})(request)
+
+    with server(answer) as (uri, _):
+        tracker = wandb(uri)
+        tracker.open()
+        tracker.close(None)
+    assert paths[-1] == "/files/%40evil.example%2F/..%2Fa%3Fb/1/file_stream"
+
+
+def test_without_a_key_nothing_is_sent() -> None:
+    with server(sends({})) as (uri, seen), pytest.raises(TrackerError, match="there is no WANDB_API_KEY; "):
+        WeightsAndBiases(Wandb(url=uri), RunCard("1", "x", {}, {}), dict, "x").open()
+    assert seen == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import pytest
 from cluster.eventually import eventually
 from support import mlflow_server
 from support.forked import KILL, attempt, complete, run_folder, toy_spec
+from support.history import Training
 from support.mlflow_server import MlflowServer
 
 from lmft_api.wire.layout import METRICS
-from lmft_api.wire.report import EvaluationRow
-from lmft_job.observers.metrics import Lines, StepLog
 from lmft_job.trackers import http, sender
 from lmft_job.trackers.mlflow import Mlflow
 from lmft_job.trackers.sender import Sender
@@ -107,22 +105,6 @@ def test_a_killed_run_that_resumes_repeats_no_step(mlflow: MlflowServer, tmp_pat
     assert evaluated == sorted(set(evaluated))
     assert evaluated[:2] == [0, 40]
     assert second.result["counts"]["resumedFromStep"] < before[-1][0]
-
-
-class Training:
-    """Stands for a run's history, which grows by itself."""
-
-    def __init__(self) -> None:
-        self.losses, self.log = array("d"), StepLog()
-
-    def train(self, count: int) -> None:
-        for _ in range(count):
-            self.losses.append(1.0 / (len(self.losses) + 1))
-            self.log.update(1e-3, 0.5)
-            self.log.step_done(len(self.losses), len(self.losses) / 10, 1000.0)
-
-    def more(self, lines: Lines, before: EvaluationRow | None) -> bytes:
-        return lines.more(self.losses[: self.log.last], self.log, [])
 
 
 def test_a_server_that_is_away_misses_nothing_and_is_sent_nothing_twice(

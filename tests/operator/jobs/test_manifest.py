@@ -189,12 +189,14 @@ def test_credentials_never_enter_the_environment():
 
 def test_the_keys_of_a_tracker_are_files_of_the_pod_that_trains_alone():
     mlflow = {"uri": "https://m.example", "credentialsSecretRef": {"name": "lmft-mlflow"}}
+    wandb = {"credentialsSecretRef": {"name": "lmft-wandb"}}
     mounted = {}
     for stage in Stage:
-        job = build(PLAIN | {"reportTo": {"mlflow": mlflow}}, parse("{}"), Plan("a-1", 1, stage, 0))
+        job = build(PLAIN | {"reportTo": {"mlflow": mlflow, "wandb": wandb}}, parse("{}"), Plan("a-1", 1, stage, 0))
         (container,) = job["spec"]["template"]["spec"]["containers"]
         mounted[stage] = [m["mountPath"] for m in container["volumeMounts"] if "secret" in m["name"]]
-    assert mounted == {stage: [] if stage == Stage.PREPARE else ["/etc/lmft/secrets/mlflow"] for stage in Stage}
+    both = ["/etc/lmft/secrets/mlflow", "/etc/lmft/secrets/wandb"]
+    assert mounted == {stage: [] if stage == Stage.PREPARE else both for stage in Stage}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,13 @@ def test_by_default_no_tracker_is_allowed_and_event_files_are():
     ]
 
 
+def test_weights_and_biases_is_a_tracker_as_others_also_where_no_address_is_named():
+    [problem] = refused("{}", {"wandb": {}})
+    assert problem.startswith('spec.reportTo.wandb.url: tracker "https://api.wandb.ai" is not allowed here')
+    assert refused("policy: {trackers: ['https://api.wandb.ai/*']}", {"wandb": {"project": "toys"}}) == []
+    assert refused("policy: {trackers: ['https://api.wandb.ai/*']}", {"wandb": {"url": "https://wandb.evil.org"}})
+
+
 @pytest.mark.parametrize("pattern", ["https://m.example", "https://m.example/", "https://m.example/*"])
 def test_a_final_slash_makes_no_difference(pattern: str):
     for uri in ("https://m.example", "https://m.example/"):
@@ -42,6 +49,9 @@ def test_a_namespace_may_have_trackers_of_its_own():
 
 
 def test_the_keys_are_of_a_secret_that_manifests_may_name():
-    mlflow = {"uri": "https://m.example", "credentialsSecretRef": {"name": "db-password"}}
-    [problem] = refused("policy: {trackers: ['*']}", {"mlflow": mlflow})
-    assert problem.startswith('spec.reportTo.mlflow.credentialsSecretRef.name: Secret "db-password"')
+    secret = {"credentialsSecretRef": {"name": "db-password"}}
+    wanted = {"mlflow": {"uri": "https://m.example", **secret}, "wandb": secret}
+    problems = refused("policy: {trackers: ['*']}", wanted)
+    assert [problem.split(" is ")[0] for problem in problems] == [
+        f'spec.reportTo.{name}.credentialsSecretRef.name: Secret "db-password"' for name in ("mlflow", "wandb")
+    ]
