@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,20 +15,11 @@ from lmft_api.wire.report import CurvePoint, Report
 from lmft_job import tasks
 from lmft_job.report import formatting, tables
 from lmft_job.report.charts.curves import curves
+from lmft_job.report.samples import any_marked, sample_of
 from lmft_job.report.snippet import manifest_of, usage
 
-SAMPLE_SHOWN = 900
-"""Characters of an answer after which the rest is collapsed."""
 NO_TIME_SECONDS = 0.05
 """Shorter times are not listed: the last evaluation is part of training, unless training ended between two."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A sample's text, split where the page collapses it."""
-
-    shown: str
-    rest: str = ""
 
 
 def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
@@ -50,6 +40,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
     )
     style, script = own_file("report.css"), own_file("report.js")
     settings = tables.settings_rows(report)
+    samples = [sample_of(sample.prompt, sample.before, sample.after) for sample in report.results.samples]
     page = environment.get_template(
         "report.html.j2"
     ).render(
@@ -66,7 +57,8 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         manifest=manifest_of(report),
         evaluations=tables.evaluation_rows(report),
         columns=[EVAL_LOSS, *(kind for kind in of_task(report.task) if kind != EVAL_LOSS)],
-        samples=[(sample.prompt, _answer(sample.before), _answer(sample.after)) for sample in report.results.samples],
+        samples=samples,
+        marked=any_marked(samples),
         figures=tables.figure_rows(report),
         data=tables.data_rows(report),
         changed=[row for row in settings if row.changed],
@@ -97,17 +89,3 @@ def policy(style: str, script: str, forms: str) -> str:
 def _hash(text: str) -> str:
     """A source expression of Content Security Policy Level 3 (section 2.3.1) that admits this element alone."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _answer(text: str | None) -> Answer | None:
-    if text is None:
-        return None
-    # A continuation begins with the space before its first word; more spaces are indentation and stay.
-    text = text.strip("\r\n").rstrip()
-    text = text[1:] if text.startswith(" ") and not text[1:2].isspace() else text
-    if len(text) <= SAMPLE_SHOWN * 1.2:
-        return Answer(text)
-    # Cut between words if a word boundary is near.
-    cut = text.rfind(" ", SAMPLE_SHOWN - 80, SAMPLE_SHOWN)
-    cut = cut if cut > 0 else SAMPLE_SHOWN
-    return Answer(text[:cut], text[cut:])

@@ -34,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     report = demo_report()
     (place("default", "quickstart") / REPORT).write_bytes(report.to_json())
-    better = report.results.model_copy(update={"perplexity": 80.0})
+    samples = [report.results.samples[0].model_copy(update={"after": " is used to bind the module of the name"})]
+    better = report.results.model_copy(update={"perplexity": 80.0, "samples": samples})
     other = report.model_copy(update={"name": "lr5", "namespace": "default", "results": better})
     (place("default", "lr5") / REPORT).write_bytes(other.to_json())
     hostile = report.model_copy(
@@ -141,6 +142,8 @@ def test_chosen_runs_are_compared(server: Server) -> None:
     assert status == 200
     assert "lr5" in text
     assert "80.00" in text
+    assert "is used to bind the name of the module in the local namespace" in text  # the first run's answer, unmarked
+    assert "<ins>module</ins> of the <ins>name</ins>" in text
     assert ask(server, "/compare?run=default/quickstart")[0] == 400
 
 

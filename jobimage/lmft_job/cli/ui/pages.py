@@ -14,6 +14,7 @@ from lmft_job.cli.ui.source import Run, figures_of
 from lmft_job.report.charts.curves import curves_of_training
 from lmft_job.report.formatting import shown_within
 from lmft_job.report.page import own_file, policy
+from lmft_job.report.samples import answers_beside, any_marked, sample_of
 
 RELOAD_SECONDS = 5
 """How often a page reloads that shows something that changes."""
@@ -37,6 +38,8 @@ def run_page(run: Run) -> bytes:
     """A run without a report: what its status and its steps tell so far."""
     status = run.status
     ended = status is not None and status.ended
+    answered = (status.results.samples or []) if status and status.results else []
+    samples = [sample_of(sample.prompt, sample.before, sample.after) for sample in answered]
     return _render(
         "run.html.j2",
         title=run.row.name,
@@ -44,7 +47,8 @@ def run_page(run: Run) -> bytes:
         charts=curves_of_training(run.curve),
         message=status.succeeded.message if status and status.succeeded else "",
         figures=figures_of(status) if status and status.results else [],
-        samples=(status.results.samples or []) if status and status.results else [],
+        samples=samples,
+        marked=any_marked(samples),
         reload=None if ended else RELOAD_SECONDS,
     )
 
@@ -56,7 +60,8 @@ def compare_page(reports: list[Report]) -> bytes:
         (kind.label or kind.word, ["–" if value is None else shown_within(kind, *value) for value in values])
         for kind, values in found.figures.items()
     ]
-    return _render("compare.html.j2", title="Comparison", found=found, figures=figures, reload=None)
+    samples = [(prompt, answers_beside(answers)) for prompt, answers in found.samples.items()]
+    return _render("compare.html.j2", title="Comparison", found=found, figures=figures, samples=samples, reload=None)
 
 
 def message_page(title: str, message: str) -> bytes:
