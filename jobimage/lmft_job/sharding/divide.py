@@ -1,7 +1,8 @@
 """Divides a model's weights among processes by torch's FSDP2 (``fully_shard``), and puts them together again.
 
 Each process holds an equal share of the rows of every weight. A layer's weights are gathered for its forward and its
-backward pass, and dropped after each, so that between two passes nobody holds more than its share.
+backward pass, and dropped after each, so that between two passes nobody holds more than its share. Small layers are
+gathered together, and what the backward pass begins with is held until then.
 """
 
 import copy
@@ -19,8 +20,19 @@ from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError
 from lmft_job.sharding.share import WHOLE, Share
 
+AT_ONCE = 16 * 2**20
+"""Weights that are gathered in one exchange, at least: 64 MiB in FP32. Of fewer, the exchange itself takes longest."""
 
-def divide(model: Any, world: World, device: torch.device, *, within_nodes: bool, kept: Iterable[Any] = ()) -> None:
+
+def divide(
+    model: Any,
+    world: World,
+    device: torch.device,
+    *,
+    within_nodes: bool,
+    kept: Iterable[Any] = (),
+    at_once: int = AT_ONCE,
+) -> None:
     """Divide a model in place; all processes call it, with the same weights.
 
     Args:
@@ -29,6 +41,7 @@ def divide(model: Any, world: World, device: torch.device, *, within_nodes: bool
         device: of this process.
         within_nodes: whether each node holds all parts; else all processes together do.
         kept: weights that every process keeps whole, such as an adapter's.
+        at_once: weights that are gathered in one exchange, at least.
 
     Raises:
         InvalidError: torch cannot divide this model.
@@ -41,18 +54,48 @@ def divide(model: Any, world: World, device: torch.device, *, within_nodes: bool
     for parameter in whole:
         parameter.data = parameter.data.to(device)
         dist.broadcast(parameter.data, src=0)
+    groups = _groups(model, at_once)
     try:
-        for module in (*_layers(model), model):  # the model takes what no layer has
-            fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=set(whole))
+        for group in groups:
+            fully_shard(group, mesh=mesh, reshard_after_forward=group is not groups[-1], ignored_params=set(whole))
+        # It takes what no layer has; with it and the last layers the backward pass begins.
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=set(whole))
     except (ValueError, NotImplementedError, RuntimeError, AssertionError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise InvalidError(
             [f"spec.training.parallelism: FSDP cannot divide this model ({first_line(error)}); take DDP"]
         ) from error
+    _drop_without_backward(model, [*(group[0] for group in groups[-1:]), model])
     # Trainer and generation ask for these: nobody is to wrap the model again, and all generate equally long.
     model._is_distributed_loading_by_transformers = True
     model._is_fsdp_managed_module = True
+
+
+def _drop_without_backward(model: Any, held: list[Any]) -> None:
+    """After a forward pass that no backward pass follows, as of an evaluation, drop what is else held until that."""
+
+    def drop(*_: Any) -> None:
+        if not torch.is_grad_enabled():
+            for module in held:
+                module.reshard()
+
+    model.register_forward_hook(drop)
+
+
+def _groups(model: Any, at_once: int) -> list[list[torch.nn.Module]]:
+    """Layers that are gathered together, in their order; none where all of the model is."""
+    if sum(weight.numel() for weight in model.parameters()) <= at_once:
+        return []
+    groups: list[list[torch.nn.Module]] = []
+    size = at_once
+    for layer in _layers(model):
+        if size >= at_once:
+            groups.append([])
+            size = 0
+        groups[-1].append(layer)
+        size += sum(weight.numel() for weight in layer.parameters())
+    return groups
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:

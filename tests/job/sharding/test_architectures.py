@@ -16,7 +16,9 @@ from lmft_job.distributed.world import World
 from lmft_job.sharding.divide import assemble, divide, fill, is_divided, outline, plain_class, share_of_model
 
 CPU = torch.device("cpu")
-WIDTH = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "vocab_size": 61}
+GATHERED = (1, 8000, 2**24)
+"""Weights that are gathered at once: each layer by itself, two layers together, all of the model."""
+WIDTH = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40, "vocab_size": 61}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -37,7 +39,7 @@ def labelled(kind: str, **settings: Any) -> Any:
 
 MODELS: dict[str, Callable[[], Any]] = {
     "GPT-2, tied embeddings": lambda: causal(
-        "gpt2", n_embd=24, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+        "gpt2", n_embd=24, n_layer=3, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
     ),
     "Llama, a head of its own": lambda: causal("llama", num_key_value_heads=1, tie_word_embeddings=False),
     "Qwen 3": lambda: causal("qwen3", num_key_value_heads=1, head_dim=12, tie_word_embeddings=True),
@@ -45,7 +47,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "RoBERTa, embeddings tied to a head with a bias": lambda: masked("roberta"),
     "ALBERT, one layer used twice": lambda: masked("albert", embedding_size=12, num_hidden_groups=1),
     "DistilBERT": lambda: masked(
-        "distilbert", dim=24, n_layers=2, n_heads=2, hidden_dim=40, dropout=0.0, attention_dropout=0.0
+        "distilbert", dim=24, n_layers=3, n_heads=2, hidden_dim=40, dropout=0.0, attention_dropout=0.0
     ),
     "BERT with labels": lambda: labelled("bert", num_labels=3),
 }
@@ -58,15 +60,18 @@ def loss_of(model: Any) -> torch.Tensor:
     return found
 
 
-def divided_is_the_same(make: Callable[[], Any], world: World) -> None:
+def divided_is_the_same(make: Callable[[], Any], world: World, at_once: int) -> None:
     """In each process: one model whole, and the same one divided."""
     transformers.set_seed(1)
     whole = make()
     transformers.set_seed(1)
     model = make()
     blank = outline(model)
-    divide(model, world, CPU, within_nodes=False)
+    divide(model, world, CPU, within_nodes=False, at_once=at_once)
     assert is_divided(model)
+    with torch.no_grad():
+        loss_of(model)
+    assert all(isinstance(weight, DTensor) for weight in model.parameters()), "an evaluation drops what it gathers"
     assert (share_of_model(model).part, share_of_model(model).parts) == (world.rank, 2)
 
     loss, expected = loss_of(model), loss_of(whole)
@@ -100,9 +105,10 @@ def child(rank: int, home: Path) -> None:
     world = World(rank, 2, 0, 1, rank, 2)
     for name, make in MODELS.items():
         try:
-            divided_is_the_same(make, world)
+            for at_once in GATHERED:
+                divided_is_the_same(make, world, at_once)
         except BaseException as error:
-            (home / f"failed-{rank}").write_text(f"{name}: {type(error).__name__}: {error}")
+            (home / f"failed-{rank}").write_text(f"{name}, {at_once} at once: {type(error).__name__}: {error}")
             raise
 
 
