@@ -1,6 +1,7 @@
 """Tokens/s of several ranks, DDP and FSDP2: ours against plain Trainer, as torchrun starts it, and against one process.
 
     python bench/ranks.py                     # 2 processes of 1 thread each, gloo, on this machine
+    python bench/ranks.py --parallelism FSDP --model llama
     python bench/ranks.py --ranks 4 --width 256 --steps 40 --parallelism FSDP
 
 The processes of a kind live through all rounds, and ours and the peer's take turns in them, so that what slows the
@@ -8,7 +9,8 @@ machine down slows both. Only Trainer's loop is timed. Besides the seconds of th
 the processes: they say nothing of waiting, but what others do on the machine changes them little.
 
 The peer of DDP is Trainer's own, as ``torchrun`` starts it. Trainer's ``fsdp`` argument is ignored without a GPU; the
-peer of FSDP2 is a model that transformers divides when it loads it (``distributed_config``), in plain Trainer.
+peer of FSDP2 is a model that transformers divides when it loads it (``distributed_config``), in plain Trainer. Of a
+Llama it divides each layer by itself, as its plan for this type says; a GPT-2, which has none, it gathers as a whole.
 """
 
 import argparse

@@ -80,6 +80,12 @@ class PlainRows(torch.utils.data.Dataset[Any]):
 def model_of(options: argparse.Namespace) -> Any:
     """The same fresh weights for both."""
     transformers.set_seed(1)
+    if options.model == "llama":
+        settings = transformers.LlamaConfig(
+            num_hidden_layers=options.layers, hidden_size=options.width, intermediate_size=4 * options.width,
+            num_attention_heads=options.heads, vocab_size=options.vocabulary, max_position_embeddings=options.block,
+        )  # fmt: skip
+        return transformers.LlamaForCausalLM(settings)
     config = transformers.GPT2Config(
         n_layer=options.layers,
         n_embd=options.width,
@@ -163,6 +169,7 @@ def command_line() -> argparse.ArgumentParser:
         ("rounds", 5),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--model", choices=["gpt2", "llama"], default="gpt2")
     parser.add_argument("--precision", choices=["Auto", "FP32", "BF16"], default="Auto")
     parser.add_argument("--peak-tflops", type=float, default=None, help="of the device, if not in the table")
     parser.add_argument(
