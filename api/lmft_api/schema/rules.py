@@ -72,6 +72,7 @@ _MULTIPLES = {"": Exact(1), "m": Exact("0.001")} | {
     for base, suffixes in ((1000, ("k", "M", "G", "T", "P", "E")), (1024, ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")))
     for power, suffix in enumerate(suffixes, 1)
 }
+_SUFFIX_LETTERS = "".join(_MULTIPLES)
 
 
 def amount(quantity: str) -> Exact:
@@ -82,7 +83,7 @@ def amount(quantity: str) -> Exact:
     """
     if not matches(QUANTITY_PATTERN, quantity):
         raise ValueError(f'"{quantity}" {PATTERN_HINTS[QUANTITY_PATTERN]}')
-    number = quantity.rstrip("mkMGTPEi")
+    number = quantity.rstrip(_SUFFIX_LETTERS)
     return Exact(number) * _MULTIPLES[quantity[len(number) :]]
 
 

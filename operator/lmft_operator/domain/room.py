@@ -18,6 +18,8 @@ Quantities = dict[str, Fraction]
 PODS = "pods"
 _ALL = Fraction(10**30)
 """More than any node has: what cannot be read counts as all of it."""
+_CORDONED = ("node.kubernetes.io/unschedulable", "", TaintEffect.NO_SCHEDULE.value)
+"""How the scheduler takes a cordoned node, whose taint of this name may come later."""
 _REPELS = frozenset({TaintEffect.NO_SCHEDULE.value, TaintEffect.NO_EXECUTE.value})
 
 
@@ -26,7 +28,7 @@ class NodeFacts:
     """A node. ``taints``: key, value and effect of those that keep pods away; ``allocatable``: by resource."""
 
     name: str
-    open: bool
+    ready: bool
     labels: Mapping[str, str]
     taints: tuple[tuple[str, str, str], ...]
     allocatable: Mapping[str, Fraction]
@@ -36,10 +38,12 @@ def node_facts(body: Mapping[str, Any]) -> NodeFacts:
     """Facts of a Node in its shape."""
     metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     ready = any(c["type"] == "Ready" and c.get("status") == "True" for c in status.get("conditions", ()))
-    taints = ((t.get("key", ""), t.get("value", ""), t.get("effect", "")) for t in spec.get("taints", ()))
+    taints = [(t.get("key", ""), t.get("value", ""), t.get("effect", "")) for t in spec.get("taints", ())]
+    if spec.get("unschedulable", False):
+        taints.append(_CORDONED)
     return NodeFacts(
         name=metadata["name"],
-        open=ready and not spec.get("unschedulable", False),
+        ready=ready,
         labels=body.get("labels", {}),
         taints=tuple(taint for taint in taints if taint[2] in _REPELS),
         allocatable=_quantities(status.get("allocatable", {}), Fraction(0)),
@@ -67,7 +71,7 @@ def requested(body: Mapping[str, Any]) -> Quantities:
 def eligible(node: NodeFacts, needs: PodRequirements) -> bool:
     """Whether a node could take a pod of the run if it were empty."""
     return (
-        node.open
+        node.ready
         and all(node.labels.get(name) == value for name, value in needs.selector.items())
         and all(any(_tolerates(each, taint) for each in needs.tolerations) for taint in node.taints)
         and more_pods(node, (), needs) > 0

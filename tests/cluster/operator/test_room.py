@@ -40,7 +40,7 @@ def make_node(api: Api, name: str, cpu: str) -> None:
 
 
 def beat(api: Api, name: str, cpu: str) -> None:
-    amounts = {"cpu": cpu, "memory": "8Gi", "pods": "10"}
+    amounts = {"cpu": cpu, "memory": "8388608Ki", "pods": "10"}
     ready = [{"type": "Ready", "status": "True"}]
     api.patch(f"{NODES}/{name}/status", {"status": {"allocatable": amounts, "capacity": amounts, "conditions": ready}})
 

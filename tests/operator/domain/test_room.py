@@ -1,5 +1,6 @@
 """How many more pods nodes could take, counted as the scheduler counts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,11 @@ from lmft_api.spec.pod import Toleration, TolerationOperator
 from lmft_operator.domain import room, shapes
 from lmft_operator.domain.plan import PodRequirements
 
-ALLOCATABLE = {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "4", "pods": "110"}
+ALLOCATABLE = {"cpu": "8", "memory": "33554432Ki", "ephemeral-storage": "267847642337"} | {
+    "nvidia.com/gpu": "4",
+    "pods": "110",
+}
+"""In the units of a kubelet."""
 NEEDS = PodRequirements(
     requests={"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "2"},
     selector={"pool": "train"},
@@ -51,6 +56,13 @@ def pod(*requests: Any, inits: Any = (), overhead: Any = None) -> room.Quantitie
 )
 def test_a_node_is_considered_if_it_could_take_a_pod_at_all(found: room.NodeFacts, possible: bool) -> None:
     assert room.eligible(found, NEEDS) is possible
+
+
+def test_a_cordoned_node_takes_pods_that_tolerate_it() -> None:
+    tolerant = replace(
+        NEEDS, tolerations=[Toleration(key="node.kubernetes.io/unschedulable", operator=TolerationOperator.EXISTS)]
+    )
+    assert room.eligible(node({"unschedulable": True}), tolerant)
 
 
 @pytest.mark.parametrize(
