@@ -26,9 +26,9 @@ e2e-kueue: setup ## Runs in the queues of Kueue itself, on a local node; builds 
 	@tests/cluster/local/cluster build kueue
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/kueue
 
-# Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… KUBELET_SECONDS=60 S3_SECONDS=30 API_SECONDS=120; LMFT_E2E_KEEP=1
-# leaves the node up.
-CHAOS_OPTIONS := seed:SEED faults:FAULTS runs:RUNS pause:PAUSE steps:STEPS kubelet-seconds:KUBELET_SECONDS \
+# Options: SEED=7 FAULTS=50 RUNS=3 PAUSE=20 STEPS=… TASKS="CausalLM CausalLM/2/FSDP" KUBELET_SECONDS=60 S3_SECONDS=30
+# API_SECONDS=120; LMFT_E2E_KEEP=1 leaves the node up.
+CHAOS_OPTIONS := seed:SEED faults:FAULTS runs:RUNS pause:PAUSE steps:STEPS tasks:TASKS kubelet-seconds:KUBELET_SECONDS \
   s3-seconds:S3_SECONDS api-seconds:API_SECONDS
 
 .PHONY: chaos

@@ -1,7 +1,7 @@
 """How many nodes an attempt gets: as many as are wanted, or fewer while the cluster has no room for all of them.
 
-A run on fewer is stopped to grow again at a checkpoint only, half an hour or more after the last try, and where the
-missing nodes are seen to have room. Its pods save once more when they are stopped, so that nothing is lost.
+A run on fewer is stopped to grow again at a checkpoint only, ``retries.grow_seconds`` or more after the last try, and
+where the missing nodes are seen to have room. Its pods save once more when they are stopped, so that nothing is lost.
 """
 
 from lmft_api.spec import LMFineTuneSpec
@@ -16,8 +16,6 @@ from lmft_operator.jobs import manifest
 from lmft_operator.settings import OperatorSettings
 
 DEFAULT_WAIT_SECONDS = 600
-TRY_AGAIN_SECONDS = 1800.0
-"""From the start of the attempt with fewer nodes, which follows the last try, to the next."""
 FRESH_SECONDS = 120.0
 """How long after it was saved a checkpoint is where a run may be stopped."""
 
@@ -78,12 +76,12 @@ def asks(seen: Observed, spec: LMFineTuneSpec, settings: OperatorSettings) -> tu
 
 def _missing(draft: DecisionDraft) -> int:
     """How many more nodes to look for now; 0 where a run has all that it wants, or it is not the time to look."""
-    attempt = newest_attempt(draft)
+    attempt, wait = newest_attempt(draft), draft.settings.retries.grow_seconds
     if attempt is None or not _squeezed(draft, attempt) or draft.spec.suspend:
         return 0
     checkpoint, now = draft.status.checkpoint, draft.seen.now
     saved = since(checkpoint.time if checkpoint is not None else None)
-    fresh = abs(now - saved) <= FRESH_SECONDS and saved >= since(attempt.start_time) + TRY_AGAIN_SECONDS
+    fresh = abs(now - saved) <= FRESH_SECONDS and saved >= since(attempt.start_time) + wait
     return wanted(draft) - (attempt.nodes or 1) if fresh else 0
 
 

@@ -57,6 +57,9 @@ class RetrySettings(Section):
     """Interruptions in a row without a newer checkpoint until the run fails; a higher spec.maxRetries wins."""
     pod_end_margin_seconds: Seconds = 30.0
     """How much longer than its grace period an old pod may take before the next attempt is started anyway."""
+    grow_seconds: Seconds = 1800.0
+    """From the start of an attempt with fewer nodes than wanted (``spec.resources.elastic``) to the first checkpoint at
+    which it may be stopped for the wanted number."""
 
 
 class ApiSettings(Section):

@@ -46,12 +46,13 @@ def _plan() -> Plan:
     words.add_argument("--runs", type=int, default=Plan.runs, help="runs at a time")
     words.add_argument("--pause", type=float, default=Plan.pause, help="mean seconds between two faults")
     words.add_argument("--steps", type=int, default=Plan.steps, help="of each run")
+    words.add_argument("--tasks", nargs="+", default=Plan.tasks, help="such as MaskedLM CausalLM/2 CausalLM/2/FSDP")
     words.add_argument("--kubelet-seconds", type=float, default=60.0, help="how long kubelet is stopped")
     words.add_argument("--s3-seconds", type=float, default=30.0, help="how long S3 is stopped")
     words.add_argument("--api-seconds", type=float, default=120.0, help="how long the API server is stopped")
     given = words.parse_args()
     durations = {Kind.KUBELET: given.kubelet_seconds, Kind.S3: given.s3_seconds, Kind.API: given.api_seconds}
-    return Plan(given.seed, given.faults, given.runs, durations, given.pause, given.steps)
+    return Plan(given.seed, given.faults, given.runs, durations, given.pause, given.steps, tasks=tuple(given.tasks))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Plan:
         steps: of each run.
         every: steps between two checkpoints.
         look: seconds between two samples.
-        tasks: the runs take turns; ``CausalLM/2`` is one on two nodes.
+        tasks: the runs take turns; ``CausalLM/2`` is one on two nodes, ``CausalLM/2/FSDP`` one whose model they divide.
         spec: of a run by its task; default: :func:`small`.
     """
 
@@ -60,7 +60,7 @@ class Plan:
     steps: int = 2400
     every: int = 20
     look: float = 2.0
-    tasks: tuple[str, ...] = ("CausalLM", "MaskedLM", "CausalLM/2")
+    tasks: tuple[str, ...] = ("CausalLM", "MaskedLM", "CausalLM/2", "CausalLM/2/FSDP")
     spec: Callable[[str, "Plan"], Json] | None = None
 
 
@@ -118,10 +118,12 @@ def small(task: str, plan: Plan) -> Json:
 
 def spec_of(task: str, plan: Plan) -> Json:
     """The spec of a run."""
-    task, _, nodes = task.partition("/")
-    spec = (plan.spec or small)(task, plan)
+    name, nodes, parallelism = (*task.split("/"), "", "")[:3]
+    spec = (plan.spec or small)(name, plan)
     if nodes:
         spec |= {"resources": {"nodes": int(nodes)}, "training": spec["training"] | {"batchSize": 8}}
+    if parallelism:
+        spec["training"] |= {"parallelism": parallelism}
     # A killed container counts as a failure; so many faults are no run's everyday.
     return spec | {"maxRetries": 100}
 

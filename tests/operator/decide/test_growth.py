@@ -12,6 +12,7 @@ from lmft_api.text.times import timestamp
 from lmft_api.wire.result import Result, encode
 from lmft_operator.decide import elastic
 from lmft_operator.jobs import manifest
+from lmft_operator.settings import parse
 from lmft_operator.status.change import change
 
 STOPPED = Result(reason=Reason.INTERRUPTED, message="Stopped by SIGTERM after step 9.")
@@ -69,6 +70,16 @@ def test_it_looks_at_a_checkpoint_half_an_hour_after_the_last_try(squeezed: Any)
     assert asked(squeezed) == 4 - squeezed.placed
     squeezed.later(121)
     assert asked(squeezed) is None, "the next checkpoint is waited for"
+
+
+def test_the_platform_sets_how_long_it_trains_on_before(squeezed: Any) -> None:
+    squeezed.settings = parse("retries: {growSeconds: 300}")
+    squeezed.later(299)
+    saved(squeezed, ago=0)
+    assert asked(squeezed) is None
+    squeezed.later(1)
+    saved(squeezed, ago=0)
+    assert asked(squeezed) == 4 - squeezed.placed
 
 
 @pytest.mark.parametrize("room", [None, 0, "one too few"])
