@@ -19,7 +19,7 @@ from lmft_api.spec import LMFineTuneSpec
 from lmft_api.status import LMFineTuneStatus
 from lmft_api.text.times import timestamp
 from lmft_api.text.wording import shorten
-from lmft_operator.cluster import services
+from lmft_operator.cluster import beside
 from lmft_operator.cluster.client import Cluster
 from lmft_operator.cluster.errors import (
     ClusterError,
@@ -195,7 +195,8 @@ class Reconciler:
         for name in decision.delete_jobs:
             await self._delete_job(run.key, name, uids[name])
         for number in decision.delete_services:
-            await services.withdraw(self._cluster, run.key.namespace, peers.service_name(run.uid, number), run.uid)
+            name = peers.service_name(run.uid, number)
+            await beside.withdraw(self._cluster, self._beside(), run.key.namespace, name, run.uid)
         if decision.create is not None:
             problem = await self._create(run, spec, decision.create)
             if problem is not None:
@@ -234,7 +235,9 @@ class Reconciler:
         job = build(plan.name)
         try:
             if plan.nodes > 1:
-                await services.provide(self._cluster, peers.service(job), run.uid)
+                made = {"NetworkPolicy": peers.policy, "Service": peers.service}
+                for kind in self._beside():
+                    await beside.provide(self._cluster, made[kind](job), run.uid)
             going: list[str] = []
             created = await self._create_or_adopt(run, job, going)
             created = created or await self._create_or_adopt(run, build(other), going)
@@ -262,6 +265,10 @@ class Reconciler:
         logger.info("attempt %d: Job %s", plan.attempt, created["metadata"]["name"], **about(run.key))
         self._cache.job_written(created)
         return None
+
+    def _beside(self) -> tuple[str, ...]:
+        """Kinds of objects that an attempt on several nodes has beside its Job; pods are isolated before they meet."""
+        return ("NetworkPolicy", "Service") if self._settings.job.isolate_peers else ("Service",)
 
     async def _create_or_adopt(self, run: RunFacts, job: dict[str, Any], going: list[str]) -> dict[str, Any] | None:
         """The Job: created now, or ours from before a crash; None if its name is somebody else's.

@@ -3,9 +3,7 @@
 from typing import Any
 
 import pytest
-import yaml
 from chart.helm import HELMS, render, sets
-from docs.pages import blocks
 
 
 @pytest.mark.parametrize(
@@ -36,36 +34,6 @@ def test_the_network_policy_lets_in_runs_to_report_and_whom_it_names_to_the_metr
     runs = {"key": "lmfinetune.dev/run-uid", "operator": "Exists"}
     operators = {"podSelector": {"matchLabels": render().one("Deployment")["spec"]["selector"]["matchLabels"]}}
     assert progress["from"] == [{"namespaceSelector": {}, "podSelector": {"matchExpressions": [runs]}}, operators, test]
-
-
-RUN_ON_SEVERAL = "--set-json", 'policy.perNamespace={"team-b": {"maxNodes": 4}}'
-
-
-@pytest.mark.parametrize("helm", HELMS)
-def test_where_runs_may_have_several_nodes_only_their_pods_reach_each_other(helm: str) -> None:
-    namespaces = sets("watchNamespaces={team-a,team-b,team-b}")
-
-    rendered = render(*namespaces, *RUN_ON_SEVERAL, helm=helm)
-
-    (policy,) = [policy for policy in rendered.all("NetworkPolicy") if policy["metadata"]["namespace"] == "team-b"]
-    assert policy["spec"] == {
-        "podSelector": {"matchExpressions": [{"key": "lmfinetune.dev/run-uid", "operator": "Exists"}]},
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {"from": [{"podSelector": {"matchExpressions": [{"key": "lmfinetune.dev/nodes", "operator": "Exists"}]}}]}
-        ],
-    }
-    shown = [yaml.safe_load(block.text) for block in blocks("yaml object") if "lmft-peers" in block.text]
-    assert [policy["spec"] for policy in shown] == [policy["spec"]], "what docs/security.md says to apply elsewhere"
-    assert len(rendered.all("NetworkPolicy")) == 2, "the operator's own, and this one"
-    assert len(render(*namespaces, *sets("policy.maxNodes=2"), helm=helm).all("NetworkPolicy")) == 3
-
-
-@pytest.mark.parametrize("more", [["networkPolicy.peers=false"], ["networkPolicy.enabled=false"]])
-def test_it_may_be_left_to_the_platforms_own_policies(more: list[str]) -> None:
-    rendered = render(*sets("watchNamespaces={team-b}", *more), *RUN_ON_SEVERAL)
-
-    assert [policy for policy in rendered.all("NetworkPolicy") if policy["metadata"]["namespace"] == "team-b"] == []
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.1/32", "fd00::1/128", "::/0", "::ffff:10.0.0.1/128"])

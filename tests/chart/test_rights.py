@@ -4,8 +4,10 @@ import re
 
 import pytest
 import yaml
-from chart.helm import FULL, render, sets
+from chart.helm import FULL, HELMS, render, sets
 from chart.rights import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, rules
+
+from lmft_operator.settings import parse
 
 
 def test_the_operators_rights_over_the_whole_cluster_are_exactly_these() -> None:
@@ -47,6 +49,30 @@ def test_nodes_are_listed_only_where_runs_may_take_several_in_any_namespace(
     assert rules(rendered.one("ClusterRole", "lmft-system-lmfinetune")).get(("", "nodes")) == (
         {"list"} if granted else None
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "granted"),
+    [
+        (("policy.maxNodes=2",), True),
+        (("policy.perNamespace.team-a.maxNodes=2",), True),
+        (("policy.maxNodes=1",), False),
+        (("policy.maxNodes=2", "networkPolicy.peers=false"), False),
+        (("policy.maxNodes=2", "networkPolicy.enabled=false"), False),
+    ],
+)
+@pytest.mark.parametrize("helm", HELMS)
+def test_network_policies_are_made_only_where_runs_may_take_several_nodes(
+    helm: str, values: tuple[str, ...], granted: bool
+) -> None:
+    everywhere = render(*sets(*values), helm=helm)
+    somewhere = render(*sets(*values, "watchNamespaces={team-a}"), helm=helm)
+
+    (role,) = [role for role in somewhere.all("Role") if role["metadata"]["namespace"] == "team-a"]
+    for found in (everywhere.one("ClusterRole", "lmft-system-lmfinetune"), role):
+        verbs = rules(found).get(("networking.k8s.io", "networkpolicies"))
+        assert verbs == ({"create", "get", "delete"} if granted else None)
+    assert parse(everywhere.config).job.isolate_peers is (granted or "policy.maxNodes=1" in values)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--values", str(FULL)]], ids=["default", "full"])

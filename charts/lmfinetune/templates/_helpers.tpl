@@ -115,6 +115,11 @@ Deployment's checksum must see the same one, and a certificate made twice is two
 {{- if gt $most 1 }}true{{ end }}
 {{- end }}
 
+{{/* Not empty where each attempt on several nodes gets a NetworkPolicy of its own. */}}
+{{- define "lmfinetune.isolatesPeers" -}}
+{{- if and .Values.networkPolicy.enabled .Values.networkPolicy.peers }}true{{ end }}
+{{- end }}
+
 {{/* Rules over the custom resource and its children: the same in a Role and in a ClusterRole. */}}
 {{- define "lmfinetune.rules" -}}
 - apiGroups: [lmfinetune.dev]
@@ -138,6 +143,12 @@ Deployment's checksum must see the same one, and a certificate made twice is two
 - apiGroups: [""]
   resources: [services]
   verbs: [create, get, delete]
+{{- if and (include "lmfinetune.severalNodes" .) (include "lmfinetune.isolatesPeers" .) }}
+# by which these pods accept connections from each other alone
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [create, get, delete]
+{{- end }}
 - apiGroups: [""]
   resources: [events]
   verbs: [list, watch, create]

@@ -37,6 +37,8 @@ RUNS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
 LEASES = "/apis/coordination.k8s.io/v1"
+BESIDE = {"Service": (CORE, "services"), "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies")}
+"""What an attempt on several nodes has beside its Job, by kind: path and resource."""
 _NO_DECISION = {"leases", "tokenreviews", "subjectaccessreviews"}
 """What may be written by an operator that does not hold the Lease: it decides nothing about a run."""
 _ERRORS: dict[int, type[ClusterError]] = {
@@ -103,19 +105,22 @@ class Cluster:
         body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         await self._call("DELETE", f"{JOBS}/namespaces/{namespace}/jobs/{name}", "jobs", body=body)
 
-    async def create_service(self, service: JsonDict) -> JsonDict:
-        """Create a Service; :class:`ConflictError` when one of that name exists."""
-        path = f"{CORE}/namespaces/{service['metadata']['namespace']}/services"
-        return await self._call("POST", path, "services", body=service)
+    async def create_beside(self, body: JsonDict) -> JsonDict:
+        """Create a Service or NetworkPolicy; :class:`ConflictError` when one of that name exists."""
+        path, resource = BESIDE[body["kind"]]
+        where = f"{path}/namespaces/{body['metadata']['namespace']}/{resource}"
+        return await self._call("POST", where, resource, body=body)
 
-    async def get_service(self, namespace: str, name: str) -> JsonDict:
-        """One Service."""
-        return await self._call("GET", f"{CORE}/namespaces/{namespace}/services/{name}", "services")
+    async def get_beside(self, kind: str, namespace: str, name: str) -> JsonDict:
+        """One Service or NetworkPolicy."""
+        path, resource = BESIDE[kind]
+        return await self._call("GET", f"{path}/namespaces/{namespace}/{resource}/{name}", resource)
 
-    async def delete_service(self, namespace: str, name: str, uid: str) -> None:
-        """Delete one Service; the UID makes sure that it is still the one that was meant."""
+    async def delete_beside(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete one Service or NetworkPolicy; the UID makes sure that it is still the one that was meant."""
+        path, resource = BESIDE[kind]
         body = {"preconditions": {"uid": uid}}
-        await self._call("DELETE", f"{CORE}/namespaces/{namespace}/services/{name}", "services", body=body)
+        await self._call("DELETE", f"{path}/namespaces/{namespace}/{resource}/{name}", resource, body=body)
 
     async def get_run(self, key: Key) -> JsonDict:
         """One LMFineTune."""

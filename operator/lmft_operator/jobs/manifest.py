@@ -194,7 +194,8 @@ def build(
         "spec": job,
     }
     if plan.nodes > 1:
-        peers.spread(made, plan.name, peers.service_name(run.uid, plan.attempt), plan.nodes, max(1, plan.gpus))
+        service, rendezvous = peers.service_name(run.uid, plan.attempt), settings.job.rendezvous_seconds
+        peers.spread(made, plan.name, service, plan.nodes, max(1, plan.gpus), rendezvous)
     elif plan.gpus > 1:
         peers.meet(made, 1, plan.gpus, "127.0.0.1")
     return made

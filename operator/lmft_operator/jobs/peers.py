@@ -1,4 +1,4 @@
-"""What an attempt of several pods needs beside its Job: names that fit, and a headless Service by which they meet."""
+"""What an attempt of several pods needs beside its Job: a Service by which they meet, a policy that isolates them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ _PORTS = (("rendezvous", _PORT), ("heartbeat", ranks.heartbeat_port(_PORT)), ("p
 
 
 def service_name(uid: str, attempt: int) -> str:
-    """Name of an attempt's Service: it begins with a letter, as older clusters demand, and is the same at each look."""
+    """Name of an attempt's Service and policy; it begins with a letter, as older clusters demand, and never changes."""
     return f"lmft-{uid[:8]}-{attempt}"
 
 
@@ -21,29 +21,54 @@ def service(job: dict[str, Any]) -> dict[str, Any]:
 
     Pods are published before they are ready: they meet in order to become so. It outlives a suspension of the Job.
     """
-    metadata = job["metadata"]
-    labels = metadata["labels"]
-    selected = {label: labels[label] for label in (RUN_LABEL, ATTEMPT_LABEL)}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": job["spec"]["template"]["spec"]["subdomain"],
-            "namespace": metadata["namespace"],
-            "labels": selected | {"app.kubernetes.io/managed-by": labels["app.kubernetes.io/managed-by"]},
-            "ownerReferences": metadata["ownerReferences"],
-        },
+        "metadata": _metadata(job),
         "spec": {
             "clusterIP": "None",
-            "selector": selected,
+            "selector": _selected(job),
             "publishNotReadyAddresses": True,
             "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in _PORTS],
         },
     }
 
 
-def spread(job: dict[str, Any], name: str, service: str, nodes: int, per_node: int) -> None:
-    """Make a Job of one pod one of ``nodes`` pods that find the first of them as ``<job>-0.<service>``."""
+def policy(job: dict[str, Any]) -> dict[str, Any]:
+    """The NetworkPolicy of an Indexed Job of ours: its pods accept connections from each other alone.
+
+    They check nobody's identity, and which ports they choose is not known beforehand.
+    """
+    pods = {"podSelector": {"matchLabels": _selected(job)}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(job),
+        "spec": pods | {"policyTypes": ["Ingress"], "ingress": [{"from": [pods]}]},
+    }
+
+
+def _selected(job: dict[str, Any]) -> dict[str, str]:
+    """Labels of the pods of the attempt, and of no others."""
+    return {label: job["metadata"]["labels"][label] for label in (RUN_LABEL, ATTEMPT_LABEL)}
+
+
+def _metadata(job: dict[str, Any]) -> dict[str, Any]:
+    metadata = job["metadata"]
+    manager = "app.kubernetes.io/managed-by"
+    return {
+        "name": job["spec"]["template"]["spec"]["subdomain"],
+        "namespace": metadata["namespace"],
+        "labels": _selected(job) | {manager: metadata["labels"][manager]},
+        "ownerReferences": metadata["ownerReferences"],
+    }
+
+
+def spread(job: dict[str, Any], name: str, service: str, nodes: int, per_node: int, rendezvous: int) -> None:
+    """Make a Job of one pod one of ``nodes`` pods that find the first of them as ``<job>-0.<service>``.
+
+    Each waits ``rendezvous`` seconds for the others.
+    """
     template = job["spec"]["template"]
     job["spec"] |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
     for metadata in (job["metadata"], template["metadata"]):
@@ -51,7 +76,12 @@ def spread(job: dict[str, Any], name: str, service: str, nodes: int, per_node: i
     template["spec"]["subdomain"] = service
     address = f"{name}-0.{service}"
     meet(job, nodes, per_node, address)
-    fixed = {ranks.NODES_VARIABLE: nodes, ranks.MASTER_ADDR: address, ranks.MASTER_PORT: _PORT}
+    fixed = {
+        ranks.NODES_VARIABLE: nodes,
+        ranks.MASTER_ADDR: address,
+        ranks.MASTER_PORT: _PORT,
+        ranks.RENDEZVOUS_VARIABLE: rendezvous,
+    }
     fields = {
         ranks.POD_NAME_VARIABLE: "metadata.name",
         ranks.NODE_NAME_VARIABLE: "spec.nodeName",

@@ -82,6 +82,10 @@ class JobSettings(Section):
     """Node labels for every pod; ``spec.podTemplate.nodeSelector`` adds to it and cannot change it."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Time that a pod has for saving and uploading a checkpoint after SIGTERM."""
+    rendezvous_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """How long a pod of a run on several nodes waits for the others, from the start of its container."""
+    isolate_peers: bool = True
+    """Whether each attempt on several nodes gets a NetworkPolicy by which its pods accept only each other."""
     user_id: Annotated[int, Field(ge=1)] | None = 65532
     """Numeric user, group and fsGroup of the pods; never root. Null leaves them to the platform, such as OpenShift."""
 

@@ -25,6 +25,7 @@ RESOURCES = (
     ("", "pods", "status"),
     ("", "events", ""),
     ("", "services", ""),
+    ("networking.k8s.io", "networkpolicies", ""),
     ("", "secrets", ""),
     ("", "configmaps", ""),
     ("", "namespaces", ""),

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicy and that of docs/security.md, enforced: who reaches what, before and after.
+"""The chart's NetworkPolicy, the operator's and that of docs/security.md, enforced: who reaches what, before and after.
 
 The enforcer is kube-network-policies, the reference implementation of SIG Network. Each connection that must fail is
 tried without it too, when it must succeed: a wrong address or a closed port would prove nothing.
@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 from cluster.eventually import eventually
-from cluster.node.node import CLUSTER, Json, Node, Team
+from cluster.node.node import CLUSTER, Json, Node, Run, Team, tool
 from cluster.node.release import install
 from docs.pages import ROOT, blocks
 
 SYSTEM = "lmft-system"
+INDEX = "batch.kubernetes.io/job-completion-index"
 RUN = {"lmfinetune.dev/run-uid": "nobody"}
-PORTS = {"probes": 8081, "metrics": 8080, "progress": 8443, "s3": 7070, "api": 6443}
+PORTS = {"probes": 8081, "metrics": 8080, "progress": 8443, "s3": 7070, "api": 6443, "any": 29777}
 NODE_IP = "10.245.0.1"
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 4).close()"
 
@@ -30,6 +31,7 @@ class Pods:
         self.node = team.node
         self._at: dict[str, tuple[str, str]] = {}
         self.address: dict[str, str] = {"node": NODE_IP}
+        self._listeners: list[subprocess.Popen[bytes]] = []
         for name, where, labels in (
             ("run", team, RUN), ("stranger", team, {}), ("metadata", team, {}), ("prometheus", monitoring, {}),
         ):  # fmt: skip
@@ -78,6 +80,36 @@ class Pods:
             self.address[role] = pod["status"]["podIP"]
         assert {"leader", "standby"} <= set(self._at)
 
+    def start_pair(self, team: Team, name: str) -> None:
+        """A run on two nodes whose pods listen, as ``<name>-0`` and ``<name>-1``."""
+        run = team.stub(name, [{"seconds": 0}, {"seconds": 1800}], resources={"nodes": 2})
+        pods = eventually(lambda: len(found := running(run)) == 2 and found, f"both pods of {name} run", 180)
+        for pod in pods:
+            here = f"{name}-{pod['metadata']['labels'][INDEX]}"
+            self._at[here] = (team.namespace, pod["metadata"]["name"])
+            self.address[here] = pod["status"]["podIP"]
+            listen = (
+                "exec",
+                "-n",
+                *self._at[here],
+                "--",
+                "python3",
+                "-m",
+                "http.server",
+                str(PORTS["any"]),
+                "-d",
+                "/tmp",
+            )
+            command = [tool("kubectl"), "--kubeconfig", self.node.kubeconfig, *listen]
+            self._listeners.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            eventually(lambda here=here: self.reaches((here, here, "any")), f"{here} listens", 60)
+
+    def close(self) -> None:
+        """Stop listening."""
+        for listener in self._listeners:
+            listener.kill()
+            listener.wait()
+
     def reaches(self, way: tuple[str, str, str]) -> bool:
         """Whether a TCP connection from a pod to a port of another is accepted within 4 s."""
         source, target, port = way
@@ -94,6 +126,12 @@ class Pods:
         """That of each."""
         with ThreadPoolExecutor(4) as pool:
             return dict(zip(ways, pool.map(self.reaches, ways), strict=True))
+
+
+def running(run: Run) -> list[Json]:
+    """The pods of a run that run, of an attempt on several nodes."""
+    pods = [pod for pod in run.pods() if INDEX in pod["metadata"]["labels"]]
+    return [pod for pod in pods if pod["status"].get("phase") == "Running" and pod["status"].get("podIP")]
 
 
 INTO = {
@@ -126,6 +164,20 @@ METADATA = {
     ("stranger", "metadata", "metrics"): True,
 }
 """With the policy of docs/security.md, whose excepted address is that of a pod here."""
+PEERS = {
+    ("pair-0", "pair-1", "any"): True,
+    ("pair-1", "pair-0", "any"): True,
+    ("rival-0", "rival-1", "any"): True,
+    ("rival-0", "pair-0", "any"): False,
+    ("run", "pair-0", "any"): False,
+    ("stranger", "pair-0", "any"): False,
+    ("stranger", "pair-1", "any"): False,
+    ("prometheus", "pair-0", "any"): False,
+    ("leader", "pair-0", "any"): False,
+    ("pair-0", "stranger", "metrics"): True,
+    ("pair-0", "leader", "progress"): True,
+}
+"""With the operator's own policy for each attempt on several nodes."""
 
 
 def runs_egress(address: str) -> Json:
@@ -150,14 +202,17 @@ def pods(release: Node, team: Team, monitoring: Team) -> Iterator[Pods]:
     pods = Pods(team, monitoring)
     install(release, replicas=2, networkPolicy=policy)
     pods.find_operators()
+    for name in ("pair", "rival"):
+        pods.start_pair(team, name)
     yield pods
+    pods.close()
     subprocess.run([CLUSTER, "stop", "policies"], check=True)
 
 
 def test_who_reaches_what_with_an_enforcer_and_without(pods: Pods, team: Team) -> None:
     # given policies that nobody enforces
     team.kubectl("apply", "-f", "-", text=json.dumps(runs_egress(pods.address["metadata"])))
-    wanted = INTO | OUT | METADATA
+    wanted = INTO | OUT | METADATA | PEERS
     # then every connection is accepted
     assert [way for way, open_ in pods.reached(list(wanted)).items() if not open_] == []
 

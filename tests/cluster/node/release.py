@@ -31,13 +31,18 @@ def make_bucket(client: Any) -> None:
 
 
 def install(node: Node, **changes: Any) -> None:
-    """Install the chart, or bring it up to date; the tests' own images are allowed beside the job's."""
+    """Install the chart, or bring it up to date; the tests' own images are allowed beside the job's.
+
+    Args:
+        node: the cluster.
+        changes: values beside those of the tests; what is a mapping there too is merged with it.
+    """
 
     def image(reference: str) -> Any:
         repository, _, tag = reference.rpartition(":")
         return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
 
-    values = {
+    values: dict[str, Any] = {
         "image": image(node.images["operator"]),
         "job": {
             "image": image(node.images["job"]),
@@ -67,10 +72,12 @@ def install(node: Node, **changes: Any) -> None:
             # Each namespace has its own folder of the bucket, and all may look into one that is empty.
             "sources": {"uris": ["s3://*", "file://*", f"s3://{BUCKET}/nowhere*"]},
         },
-        "retries": {"initialSeconds": 1, "maxSeconds": 30, "podEndMarginSeconds": 5},
+        "retries": {"initialSeconds": 1, "maxSeconds": 30, "podEndMarginSeconds": 5, "growSeconds": 1},
         "documentationURL": DOCUMENTATION,
     }
+    for name, value in changes.items():
+        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
     node.run(
         "helm", "upgrade", "--install", "lmfinetune", str(ROOT / "charts/lmfinetune"), "-n", "lmft-system",
-        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values | changes),
+        "--create-namespace", "-f", "-", "--wait", "--timeout", "2m", text=json.dumps(values),
     )  # fmt: skip

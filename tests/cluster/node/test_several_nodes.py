@@ -1,4 +1,4 @@
-"""Runs of two pods that train together, on a real kubelet: their figures, a lost pod, a pod without room."""
+"""Runs of two pods that train together, on a real kubelet: their figures, lost and drained pods, a pod without room."""
 
 import json
 from collections.abc import Iterator
@@ -6,10 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from cluster.eventually import eventually
-from cluster.node.node import Json, Run, Team
+from cluster.node.node import Json, Node, Run, Team
+from cluster.node.release import BUCKET
 from cluster.node.training import PAIR, Folder, reasons, sure
 
 INDEX = "batch.kubernetes.io/job-completion-index"
+DIVIDED = {**PAIR, "training": {**PAIR["training"], "parallelism": "FSDP"}}
+"""Each pod holds half of the weights, and stores its own part of a checkpoint."""
+TENANT = "tenant"
+"""A run that leaves no room for two more pods of its size."""
+CORDON = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
 
 
 def running(run: Run, attempt: int, number: int = 2) -> dict[int, Json]:
@@ -31,20 +37,37 @@ def holding(run: Run) -> list[Json]:
     return [pod for pod in run.pods() if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
 
 
-def lose(run: Run, folder: Folder, index: int) -> None:
-    """Delete a pod of the attempt that trains first, once there is something to resume from."""
-    pods = running(run, 2)
-    folder.checkpoint(2, seconds=600)
+def lose(run: Run, folder: Folder, attempt: int, index: int) -> None:
+    """Delete a pod, once there is something to resume from."""
+    pods = running(run, attempt)
+    folder.checkpoint(attempt, seconds=600)
     run.team.kubectl("delete", "pod", pods[index]["metadata"]["name"], "--wait=false")
 
 
-def first_lost(run: Run, folder: Folder) -> None:
-    lose(run, folder, 0)
+def parts(folder: Folder, attempt: int) -> tuple[int, bool]:
+    """Of a complete checkpoint of an attempt: parts that pods have stored, and whether its manifest came last."""
+    folder.checkpoint(attempt, seconds=600)
+    below = f"{folder.prefix}checkpoints/attempt-{attempt:04d}"
+    listed = folder.s3.list_objects_v2(Bucket=BUCKET, Prefix=below)["Contents"]
+    manifest = next(item for item in listed if item["Key"].endswith("/MANIFEST.json"))
+    of_it = [item for item in listed if item["Key"].startswith(manifest["Key"].removesuffix("MANIFEST.json"))]
+    last = max(item["LastModified"] for item in of_it)
+    return sum("/parts/" in item["Key"] for item in of_it), manifest["LastModified"] == last
+
+
+def grown_then_first_lost(run: Run, folder: Folder) -> None:
+    """Begin on one node, as there is no room for two; grow when there is; then lose the first pod."""
+    told = run.until("Unschedulable", seconds=300)["message"]
+    assert told.startswith("Pod grown-2-"), told
+    assert "cpu" in told
+    running(run, 3, 1)
+    run.team.kubectl("delete", "lmft", TENANT, "--wait=false")
+    lose(run, folder, 4, 0)
 
 
 def peer_lost_then_on_one_node(run: Run, folder: Folder) -> None:
-    """Lose the other pod too; then suspend the run, and let it go on alone."""
-    lose(run, folder, 1)
+    """Lose the other pod; then suspend the run, and let it go on alone."""
+    lose(run, folder, 2, 1)
     running(run, 3)
     run.team.kubectl("patch", "lmft", run.name, "--type=merge", "-p", '{"spec":{"suspend":true}}')
     eventually(lambda: reasons(run)[-1] == "Suspended" and not holding(run), f"{run.name} holds nothing any more", 240)
@@ -52,7 +75,21 @@ def peer_lost_then_on_one_node(run: Run, folder: Folder) -> None:
     run.team.kubectl("patch", "lmft", run.name, "--type=merge", "-p", patch)
 
 
-STORIES = {"first-lost": first_lost, "peer-lost": peer_lost_then_on_one_node}
+def one_pod_drained(run: Run, folder: Folder) -> None:
+    """Drain the node as far as one of the pods goes, and give it back when the next attempt waits for it."""
+    running(run, 2)
+    assert parts(folder, 2) == (2, True)
+    node, uid = run.team.node, run.body["metadata"]["uid"]
+    selector = f"lmfinetune.dev/run-uid={uid},{INDEX}=1"
+    try:
+        node.kubectl("drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data",
+                     "--pod-selector", selector, "--timeout=120s")  # fmt: skip
+        assert "unschedulable" in run.until("Unschedulable", seconds=240)["message"]
+    finally:
+        node.kubectl("uncordon", node.name)
+
+
+STORIES = {"grown": grown_then_first_lost, "peer-lost": peer_lost_then_on_one_node, "drained": one_pod_drained}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +101,20 @@ def alone(trainers: Team) -> Run:
 @pytest.fixture(scope="module")
 def pairs(trainers: Team, s3, alone: Run) -> Iterator[dict[str, Future[Run]]]:
     """A run for each story, at the same time; the future gives it when it is done."""
+    # The node takes two pods of this size; others beside them request little.
+    large = {"cpu": share_of_node(trainers.node, 0.35)}
+    here = {"nodeSelector": {"kubernetes.io/hostname": trainers.node.name}, "tolerations": [CORDON]}
+    tenant = trainers.stub(TENANT, {"seconds": 1800}, resources=large, podTemplate={**here})
+    tenant.running_pod()
+    elastic = {"resources": {"nodes": 2, **large, "elastic": {"minNodes": 1, "waitSeconds": 60}}}
+    specs = {
+        "grown": {**PAIR, **elastic, "podTemplate": here},
+        "peer-lost": {**DIVIDED, "podTemplate": {"tolerations": [CORDON]}},
+        "drained": DIVIDED,
+    }
 
     def story(name: str) -> Run:
-        run = trainers.apply(name, sure(**PAIR))
+        run = trainers.apply(name, sure(**specs[name]))
         STORIES[name](run, Folder(s3, run))
         run.until("Completed", seconds=600)
         return run
@@ -75,44 +123,59 @@ def pairs(trainers: Team, s3, alone: Run) -> Iterator[dict[str, Future[Run]]]:
         yield {name: threads.submit(story, name) for name in STORIES}
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_two_pods_end_with_the_figures_of_one_process_whichever_of_them_is_lost(pairs, alone, name) -> None:
-    run, reference = pairs[name].result(), alone
+def share_of_node(node: Node, share: float) -> str:
+    """So much of the CPUs that a node has for pods, as a quantity."""
+    cpu = str(node.read("node", node.name)["status"]["allocatable"]["cpu"])
+    milli = int(cpu.removesuffix("m")) if cpu.endswith("m") else int(cpu) * 1000
+    return f"{int(milli * share)}m"
+
+
+def assert_figures(run: Run, reference: Run, s3) -> None:
+    """The figures are those of one process, but for the order in which sums are taken."""
     reference.until("Completed", seconds=600)
+    mine, other = (Folder(s3, each).report()["results"] for each in (run, reference))
+    for figure in ("perplexity", "baselinePerplexity", "evalLoss", "baselineEvalLoss"):
+        assert mine[figure] == pytest.approx(other[figure], rel=1e-5), figure
+
+
+def test_a_run_begins_on_the_nodes_there_are_and_takes_all_it_wants_once_they_have_room(pairs, alone, s3) -> None:
+    run = pairs["grown"].result()
 
     attempts = run.status["attempts"]
-    assert [attempt["stage"] for attempt in attempts[:2]] == ["Prepare", "Train"]
+    assert [(a["stage"], a.get("nodes")) for a in attempts[1:]] == [("Train", n) for n in (2, 1, 2, 2)]
+    assert "There was no room for 2 nodes" in attempts[1]["message"]
+    assert "There is room for 2 nodes again" in attempts[2]["message"]
+    assert attempts[3]["resumedFromStep"] == attempts[2]["checkpointStep"] > 0
+    assert attempts[4]["resumedFromStep"] == attempts[3]["checkpointStep"] > attempts[2]["checkpointStep"]
+    assert [a["reason"] for a in attempts[1:]] == ["Interrupted", "Interrupted", "Interrupted", "Completed"]
+    assert run.status.get("failures", 0) == 0
+    assert_figures(run, alone, s3)
+    services = run.team.kubectl("get", "services", "-o", "name")
+    assert f"lmft-{run.body['metadata']['uid'][:8]}" not in services, "they go with their attempts"
+
+
+def test_a_divided_model_survives_the_loss_of_a_pod_and_goes_on_alone(pairs, alone, s3) -> None:
+    run = pairs["peer-lost"].result()
+
+    attempts = run.status["attempts"]
+    assert [attempt.get("nodes") for attempt in attempts[1:]] == [2, 2, 1]
     assert attempts[1]["reason"] == "Interrupted"
-    # The third attempt of the run that is suspended may end before it has resumed, or after it has saved more.
+    # The third attempt may end before it has resumed, or after it has saved more.
     assert attempts[-1]["resumedFromStep"] == max(a.get("checkpointStep", 0) for a in attempts[:-1])
     assert attempts[-1]["resumedFromStep"] >= attempts[1]["checkpointStep"] > 0
     assert run.status.get("failures", 0) == 0
-    assert [a.get("nodes") for a in attempts[1:]] == ([2, 2] if name == "first-lost" else [2, 2, 1])
-    for figure in ("perplexity", "baselinePerplexity"):
-        mine, other = (float(each.status["results"][figure]) for each in (run, reference))
-        assert mine == pytest.approx(other, rel=1e-3), figure
+    assert_figures(run, alone, s3)
 
 
-def test_a_pod_that_no_node_takes_is_named_and_the_run_goes_on_with_those_that_have_a_place(team) -> None:
-    # given pods of which the node has room for one
-    nodes = team.node.read("nodes")["items"]
-    cores = min(int(node["status"]["allocatable"]["cpu"]) for node in nodes)
-    run = team.stub(
-        "squeezed",
-        [{"seconds": 0}, {"seconds": 600}, {"seconds": 0}],
-        resources={
-            "nodes": 2 * len(nodes),
-            "cpu": f"{cores * 600}m",
-            "elastic": {"minNodes": len(nodes), "waitSeconds": 60},
-        },
-    )
+def test_when_one_pod_is_drained_both_save_and_the_run_goes_on_once_a_node_takes_them(pairs, alone, s3) -> None:
+    run = pairs["drained"].result()
 
-    # then the run says which pod has none and why, while the other waits, but not for ever
-    told = run.until("Unschedulable", seconds=120)["message"]
-    assert told.startswith("Pod squeezed-2-")
-    assert "cpu" in told
-    run.until("Completed", seconds=240)
-    attempts = run.status["attempts"]
-    assert [attempt.get("nodes") for attempt in attempts[1:]] == [2 * len(nodes), len(nodes)]
-    assert "no room" in attempts[1]["message"]
-    assert "lmft-" not in team.kubectl("get", "services", "-o", "name"), "it goes with its attempt"
+    first, second = run.status["attempts"][1:]
+    assert [attempt["nodes"] for attempt in (first, second)] == [2, 2]
+    assert (first["reason"], first["exitCode"]) == ("Interrupted", 75)
+    assert first["message"].startswith("Pod drained-2-1-")
+    assert "evict" in first["message"].lower()
+    assert second["resumedFromStep"] == first["checkpointStep"] > 0
+    assert second.get("lostSteps", 0) == 0
+    assert (run.status["interruptions"], run.status.get("failures", 0)) == (1, 0)
+    assert_figures(run, alone, s3)

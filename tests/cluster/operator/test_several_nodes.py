@@ -13,6 +13,7 @@ from lmft_api.reasons import Reason
 from lmft_api.wire.result import Result, encode
 
 SERVICES = "/api/v1/namespaces/{}/services"
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"
 INDEX = "batch.kubernetes.io/job-completion-index"
 STOPPED = Result(reason=Reason.INTERRUPTED, message="Stopped by SIGTERM after step 9.")
 ECHO = Result(reason=Reason.PEERS_MISSING, message="Rank 1 is gone.")
@@ -56,7 +57,10 @@ class Several(Run):
         return pods
 
     def services(self) -> list[str]:
-        return [s["metadata"]["name"] for s in self.api.items(SERVICES.format(self.namespace))]
+        return self.named(SERVICES)
+
+    def named(self, path: str) -> list[str]:
+        return [found["metadata"]["name"] for found in self.api.items(path.format(self.namespace))]
 
 
 @pytest.fixture
@@ -75,6 +79,8 @@ def test_an_attempt_on_two_nodes_is_an_indexed_job_and_a_headless_service(severa
     service = several.api.call("GET", f"{SERVICES.format(several.namespace)}/lmft-{uid[:8]}-2")
     assert [(o["uid"], o["controller"]) for o in service["metadata"]["ownerReferences"]] == [(uid, True)]
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    policy = several.api.call("GET", f"{POLICIES.format(several.namespace)}/lmft-{uid[:8]}-2")
+    assert policy["spec"]["podSelector"]["matchLabels"] == service["spec"]["selector"]
     spec = job["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
     assert [pod["spec"]["hostname"] for pod in pods] == ["eli5-2-0", "eli5-2-1"]
@@ -87,7 +93,7 @@ def test_an_attempt_on_two_nodes_is_an_indexed_job_and_a_headless_service(severa
     several.end(pods[1], 0)
     several.end(pods[0], 0, DONE)
     assert several.wait("Completed")["phase"] == "Succeeded"
-    eventually(lambda: several.services() == [], "no Service")
+    eventually(lambda: several.services() == several.named(POLICIES) == [], "no Service and no policy")
 
 
 def test_the_cause_is_that_of_the_pod_that_ended_by_itself(several: Several) -> None:
@@ -118,19 +124,25 @@ def test_the_cause_is_that_of_the_pod_that_ended_by_itself(several: Several) -> 
     assert len(numbers) == len(set(numbers)), "no attempt has two Jobs"
 
 
-def test_a_service_of_somebody_else_is_never_used(api: Api, operator: Operator) -> None:
+SELECTS = {"ports": [{"port": 80}], "selector": {"a": "b"}}
+
+
+@pytest.mark.parametrize(("path", "spec"), [(SERVICES, SELECTS), (POLICIES, {"podSelector": {}})])
+def test_what_somebody_else_has_under_the_runs_name_is_never_used(
+    api: Api, operator: Operator, path: str, spec: Json
+) -> None:
     run = Several(api, api.namespace(), spec={"resources": {"nodes": 2}})
     run.create()
     uid = run.body()["metadata"]["uid"]
-    body = {"metadata": {"name": f"lmft-{uid[:8]}-2"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}}
-    api.call("POST", SERVICES.format(run.namespace), body)
+    name = f"lmft-{uid[:8]}-2"
+    api.call("POST", path.format(run.namespace), {"metadata": {"name": name}, "spec": spec})
 
     run.runs()
     run.ends(said=Result(reason=Reason.COMPLETED, message="Prepared."))
 
     eventually(lambda: "exists and is not this run's; delete it" in run.condition().get("message", ""), "the reason")
     assert len(run.jobs()) == 1
-    api.call("DELETE", f"{SERVICES.format(run.namespace)}/lmft-{uid[:8]}-2")
+    api.call("DELETE", f"{path.format(run.namespace)}/{name}")
     assert len(run.pods(2)) == 2
 
 

@@ -108,6 +108,9 @@ def test_the_pods_of_several_nodes_meet_at_a_headless_service_that_is_the_runs_o
         ],
     }
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    policy, pods = peers.policy(job), {"podSelector": {"matchLabels": service["spec"]["selector"]}}
+    assert policy["metadata"] == metadata
+    assert policy["spec"] == pods | {"policyTypes": ["Ingress"], "ingress": [{"from": [pods]}]}
     env = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert (env["MASTER_ADDR"], env["MASTER_PORT"], env["LMFT_NODES"]) == ("eli5-2-0.lmft-0f1e2d3c-2", "29500", "3")
     assert {name: value for name, value in env.items() if name.startswith("PET_") and value} == {
