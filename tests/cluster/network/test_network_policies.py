@@ -71,14 +71,18 @@ class Pods:
             return found if [c["status"] for c in conditions] == ["True", "True"] else None
 
         pods = eventually(ready, "two operators are Ready", 180)
-        [lease] = self.node.read("-n", SYSTEM, "leases")["items"]
-        holder = lease["spec"]["holderIdentity"]
+
+        def leader() -> str | None:
+            [lease] = self.node.read("-n", SYSTEM, "leases")["items"]
+            # An operator that was replaced may hold it for a moment.
+            names = [pod["metadata"]["name"] for pod in pods]
+            return next((name for name in names if name in lease["spec"].get("holderIdentity", "")), None)
+
+        leading = eventually(leader, "one of them leads", 180)
         for pod in pods:
-            name = pod["metadata"]["name"]
-            role = "leader" if name in holder else "standby"
-            self._at[role] = (SYSTEM, name)
+            role = "leader" if pod["metadata"]["name"] == leading else "standby"
+            self._at[role] = (SYSTEM, pod["metadata"]["name"])
             self.address[role] = pod["status"]["podIP"]
-        assert {"leader", "standby"} <= set(self._at)
 
     def start_pair(self, team: Team, name: str) -> None:
         """A run on two nodes whose pods listen, as ``<name>-0`` and ``<name>-1``."""
