@@ -1,6 +1,6 @@
 """Predicted memory against a step that is really executed, counted by torch's own tracker.
 
-    python bench/estimate.py            # the 20 configurations, on the CPU; minutes
+    python bench/estimate.py            # the 22 configurations, on the CPU; minutes
     python bench/estimate.py gpt2       # those whose name contains it
     python bench/estimate.py --seconds  # how long the refusal of an 8B model takes, with all the changes that it names
 
@@ -13,7 +13,7 @@ allocator keeps. For each configuration a line, at the end the largest deviation
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.device import Arithmetic
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
-from lmft_job.training.batch import Batch
+from lmft_job.training.acceleration.selection import Acceleration
+from lmft_job.training.batch import Batch, Checkpointing, planned_checkpointing
 from lmft_job.training.history import TrainingHistory
 from lmft_job.training.loop import TrainingInputs, TrainingLoop
 from lmft_job.training.trainer import build_trainer
@@ -58,7 +59,7 @@ _BERT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration: model, task, batch, and what is set in ``spec.training``."""
+    """A configuration: model, task, batch, checkpointed layers, and what is set in ``spec.training``."""
 
     name: str
     family: str
@@ -66,11 +67,18 @@ class Case:
     rows: int = 8
     length: int = 128
     task: Task = Task.CAUSAL_LM
+    checkpointed: int = 0
     training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> Any:
         return transformers.AutoConfig.for_model(self.family, **self.settings)
+
+    @property
+    def checkpointing(self) -> Checkpointing:
+        if self.checkpointed:
+            return Checkpointing(self.checkpointed)
+        return planned_checkpointing(self.resolved.training.gradient_checkpointing)
 
     @property
     def resolved(self) -> Settings:
@@ -91,6 +99,7 @@ CASES = (
     Case("gpt2, no dropout", "gpt2", _GPT2 | {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
     Case("gpt2, rows of 512", "gpt2", _GPT2, rows=2, length=512),
     Case("gpt2, checkpointing", "gpt2", _GPT2, training={"gradientCheckpointing": True}),
+    Case("gpt2, checkpointing 2 of 6", "gpt2", _GPT2, checkpointed=2),
     Case("gpt2, accumulation", "gpt2", _GPT2, rows=2, training={"gradientAccumulationSteps": 4}),
     Case("gpt2, Adafactor", "gpt2", _GPT2, training={"optimizer": "Adafactor"}),
     Case("gpt2, SGD", "gpt2", _GPT2, training={"optimizer": "SGD"}),
@@ -100,6 +109,7 @@ CASES = (
     Case("llama", "llama", _LLAMA),
     Case("llama, 128,256 words", "llama", _LLAMA | {"vocab_size": 128256}, rows=2),
     Case("llama, checkpointing", "llama", _LLAMA, length=256, training={"gradientCheckpointing": True}),
+    Case("llama, checkpointing 5 of 8", "llama", _LLAMA, length=256, checkpointed=5),
     Case("llama, BF16", "llama", _LLAMA, training={"precision": "BF16"}),
     Case("llama, wide and flat", "llama", _LLAMA | {"hidden_size": 512, "intermediate_size": 2048}, rows=1, length=64),
     Case("qwen2", "qwen2", _LLAMA | {"tie_word_embeddings": True}, rows=4, length=256),
@@ -117,7 +127,8 @@ CASES = (
 
 def predicted(case: Case) -> int:
     """Bytes at the peak, from the configuration alone."""
-    found = Trials(case.config).moments(plan_of(case.resolved, case.length))
+    plan = replace(plan_of(case.resolved, case.length), checkpointing=case.checkpointing)
+    found = Trials(case.config).moments(plan)
     return max(found.forward.total, found.backward.total)
 
 
@@ -131,7 +142,8 @@ def seconds_of_refusal() -> None:
     for attempt in ("first", "second"):
         began = time.process_time()
         peak = estimator(Trials(config), device)
-        words = refusal(plan, judge(plan, device.memory, peak), device, peak, "spec.dataset.maxLength")
+        verdict = judge(plan, device.memory, peak, config.num_hidden_layers)
+        words = refusal(verdict, device, peak, "spec.dataset.maxLength")
         print(f"{attempt}: {time.process_time() - began:.2f} s")
     print(words)
 
@@ -188,10 +200,11 @@ def measured(case: Case) -> int:
             arithmetic=Arithmetic(torch.device("cpu"), _autocast(training.precision)),
             batch=Batch(training.per_device_batch_size, training.gradient_accumulation_steps), folder=Path(folder),
             uploads=_NoUploads(), interrupt=Interrupt(), observer=Observer(), callbacks=[_OnlySteps(tracker)],
+            acceleration=Acceleration(checkpointing=case.checkpointing),
         )  # fmt: skip
         trainer = build_trainer(job, TrainingLoop(job, TrainingHistory()))
         tracker.track_external(model)
-        with tracker:
+        with job.acceleration.training(model), tracker:
             trainer.train()
     return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 

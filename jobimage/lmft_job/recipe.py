@@ -61,7 +61,7 @@ def _run(context: RunContext) -> Result:
         resumed = find_checkpoint(context, store, start.attempt, placed.model)
 
     with TrainingAttempt(context, store, start.attempt, start.rows, placed.share) as attempt:
-        with attempt.smaller_batch_on_shortage():
+        with attempt.adjusted_on_shortage(placed.model):
             job = training_inputs(context, start, inputs, placed.model, attempt)
 
             # Evaluate and sample before training

@@ -37,7 +37,7 @@ def spec(**fields: Any) -> LMFineTuneSpec:
         ("training.scheduler", "Linear", "Linear", "Linear"),
         ("training.optimizer", "AdamW", "AdamW", "AdamW"),
         ("training.precision", "Auto", "Auto", "Auto"),
-        ("training.gradient_checkpointing", False, False, False),
+        ("training.gradient_checkpointing", None, None, None),
         ("training.max_grad_norm", 1.0, 1.0, 1.0),
         ("training.seed", 42, 42, 42),
         ("training.watchdog_seconds", 1800, 1800, 1800),

@@ -125,7 +125,8 @@ def test_a_run_on_packs_that_is_killed_ends_bit_equal(tmp_path: Path) -> None:
 
 
 def test_short_of_memory_it_continues_with_smaller_batches_of_packs(tmp_path: Path) -> None:
-    spec = chat_spec(tmp_path, training={"epochs": 2, "learningRate": "1e-3"})
+    training = {"epochs": 2, "learningRate": "1e-3", "gradientCheckpointing": False}
+    spec = chat_spec(tmp_path, training=training)
     complete(tmp_path, spec, name="calm")
     child = complete(tmp_path, spec, patch=short_of_memory(2, from_step=3))
     assert child.said("restart")

@@ -100,7 +100,7 @@ class TrainingSettings:
     optimizer: Optimizer
     precision: Precision
     compile: Compile
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | None
     max_grad_norm: float
     seed: int
     early_stopping_patience: int | None
@@ -298,7 +298,7 @@ def _training(spec: LMFineTuneSpec) -> TrainingSettings:
         optimizer=Optimizer.ADAMW,
         precision=Precision.AUTO,
         compile=Compile.AUTO,
-        gradient_checkpointing=False,
+        gradient_checkpointing=None,
         max_grad_norm=1.0,
         seed=42,
         early_stopping_patience=None,

@@ -140,7 +140,8 @@ class Training(ApiModel):
     compile: Compile | None = None
     """Auto compiles the model's layers on a GPU where the planned steps pay for it. Default: Auto."""
     gradient_checkpointing: bool | None = None
-    """Recompute activations to save memory, about a third slower. Default: false."""
+    """Recompute the activations of all layers to save memory, about a third slower. Default: on a GPU, of as few layers
+    as make the batch fit; false recomputes none."""
     max_grad_norm: Decimal | None = None
     """Gradient clipping by norm, quoted. Default: "1.0"."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None

@@ -1,4 +1,4 @@
-"""What an attempt runs beside training: its journal, uploads, fence, and smaller batches."""
+"""What an attempt runs beside training: its journal, uploads, fence, and what needs less memory."""
 
 import json
 import uuid
@@ -25,7 +25,8 @@ from lmft_job.trackers.sender import Sender
 from lmft_job.trackers.tensorboard import TensorBoard
 from lmft_job.trackers.tracker import RunCard, Tracker
 from lmft_job.trackers.wandb import WeightsAndBiases
-from lmft_job.training.batch import Adjustment, Batch, is_shortage, planned_batch
+from lmft_job.training.acceleration.activation_checkpointing import checkpointable
+from lmft_job.training.batch import Adjustment, Batch, Checkpointing, is_shortage, planned_batch, planned_checkpointing
 
 
 class TrainingAttempt:
@@ -56,10 +57,12 @@ class TrainingAttempt:
     ) -> None:
         training = context.settings.training
         planned = Batch(training.per_device_batch_size, training.gradient_accumulation_steps)
-        found = Adjustment.load(store, planned)
+        found = Adjustment.load(store, planned, planned_checkpointing(training.gradient_checkpointing))
         if rows is not None:
-            most = context.group.from_main(lambda: found.batch.rows)
-            found = replace(found, batch=planned_batch(most, rows, context.world))
+            kept = found.checkpointing
+            most, layers, offload = context.group.from_main(lambda: [found.batch.rows, kept.layers, kept.offload])
+            batch = planned_batch(most, rows, context.world)
+            found = replace(found, batch=batch, checkpointing=Checkpointing(layers, bool(offload)))
         self.adjustment = found
         context.progress.adjustments = list(found.notes)
         self.uploads = _uploads(context, store, attempt, share)
@@ -90,18 +93,23 @@ class TrainingAttempt:
         self._context.watchdog.beat(f"training, at step {step}")
 
     @contextmanager
-    def smaller_batch_on_shortage(self) -> Iterator[None]:
-        """If the accelerator runs out of memory, store a smaller batch and continue in a fresh process.
+    def adjusted_on_shortage(self, model: Any) -> Iterator[None]:
+        """If the accelerator runs out of memory, store what needs less of it, and continue in a fresh process.
+
+        Args:
+            model: that is trained: its layers may be checkpointed, unless the manifest says no.
 
         Raises:
-            AcceleratorMemoryError: a batch of one row does not fit either.
+            AcceleratorMemoryError: nothing is left that needs less.
         """
+        allowed = self._context.settings.training.gradient_checkpointing is not False
+        layers = checkpointable(model) if allowed else 0
         try:
             yield
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
-            wanted = self.adjustment.after_shortage(self._journal.step)
+            wanted = self.adjustment.after_shortage(self._journal.step, layers)
             self.fence.require()
             smaller = wanted.save_first(self._context.shared_run_store())
             self._context.progress.adjustments = list(smaller.notes)

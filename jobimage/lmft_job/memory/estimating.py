@@ -101,25 +101,31 @@ def shared(settings: Settings, config: Any, peak: Peak, device: Device | None) -
     return mine
 
 
-def told(plan: Plan, verdict: Verdict) -> str:
-    """The adjustment of a batch that was predicted not to fit, as the run's others are told."""
-    return (
-        f"predicted not to fit into {size(verdict.memory)} of accelerator memory: perDeviceBatchSize "
-        f"{plan.batch.rows} → {verdict.batch.rows}, gradientAccumulationSteps {plan.batch.accumulation} → "
-        f"{verdict.batch.accumulation}"
-    )
+def changes(plan: Plan, verdict: Verdict, layers: int) -> list[str]:
+    """What a run starts with in place of its plan, in words."""
+    chosen, said = verdict.plan, []
+    if chosen.checkpointing != plan.checkpointing:
+        said.append(f"activation checkpointing of {chosen.checkpointing.noted(layers)}")
+    if chosen.batch != plan.batch:
+        said.append(
+            f"perDeviceBatchSize {plan.batch.rows} → {chosen.batch.rows}, "
+            f"gradientAccumulationSteps {plan.batch.accumulation} → {chosen.batch.accumulation}"
+        )
+    return said
 
 
-def adjusted(plan: Plan, verdict: Verdict) -> Adjustment | None:
-    """With what the run starts in place of its plan; None for the plan."""
-    if verdict.outcome != Outcome.SMALLER_BATCH:
+def adjusted(plan: Plan, verdict: Verdict, layers: int) -> Adjustment | None:
+    """With what the run starts in place of its plan, and a note that says so; None for the plan."""
+    if verdict.outcome != Outcome.ADJUSTED:
         return None
-    return Adjustment(verdict.batch, (told(plan, verdict),))
+    said = ", ".join(changes(plan, verdict, layers))
+    note = f"predicted not to fit into {size(verdict.memory)} of accelerator memory: {said}"
+    return Adjustment(verdict.plan.batch, (note,), verdict.plan.checkpointing)
 
 
-def refusal(plan: Plan, verdict: Verdict, device: Device, peak: Peak, length_field: str) -> str:
+def refusal(verdict: Verdict, device: Device, peak: Peak, length_field: str) -> str:
     """Why a run is refused, and the changes that would make it fit, each with its estimate."""
-    found = priced(plan, device.memory, peak, length_field)
+    found = priced(verdict.plan, device.memory, peak, length_field)
     enough = next((change for change in found if change.fits), None)
     each = "; ".join(f"{change.words} ({size(change.total)})" for change in found)
     if enough is not None:
@@ -129,7 +135,7 @@ def refusal(plan: Plan, verdict: Verdict, device: Device, peak: Peak, length_fie
     else:
         advice = "Choose a smaller model or a larger GPU" + (f"; not enough are: {each}." if each else ".")
     return (
-        f"one row of {plan.length:,} tokens needs about {size(verdict.parts.total)} of accelerator memory (within "
-        f"{GPU_ERROR:.0%}, estimated before training), and the GPU has {size(device.memory)} ({device.source}). "
-        f"{advice}"
+        f"one row of {verdict.plan.length:,} tokens needs about {size(verdict.parts.total)} of accelerator memory "
+        f"(within {GPU_ERROR:.0%}, estimated before training), and the GPU has {size(device.memory)} "
+        f"({device.source}). {advice}"
     )

@@ -8,7 +8,7 @@ from lmft_api.spec import ALL_LINEAR, AdapterType
 from lmft_api.spec.resolved import AdapterSettings
 from lmft_job.memory.parts import GIB, Parts
 from lmft_job.memory.plan import Plan
-from lmft_job.training.batch import Batch
+from lmft_job.training.batch import ALL_LAYERS, Batch, Checkpointing
 
 GPU_ERROR = 0.20
 """Error of an estimate for a GPU. Assumed: one figure was measured, 22.8 GiB where 23.1 are estimated (GPT-2, H100)."""
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     """Whether a run fits."""
 
     FITS = "Fits"
-    SMALLER_BATCH = "SmallerBatch"
+    ADJUSTED = "Adjusted"
     TOO_LARGE = "TooLarge"
 
 
@@ -34,14 +34,14 @@ class Verdict:
     """Whether a run fits into a device.
 
     Attributes:
-        outcome: as it is, with a smaller batch of the same effective size, or not even with one row.
-        batch: with which it starts; one row where it does not fit.
-        parts: the busiest moment with that batch.
+        outcome: as it is, with checkpointed layers or a smaller batch of the same effective size, or not at all.
+        plan: with which it starts; the one that takes least where nothing fits.
+        parts: the busiest moment with that plan.
         memory: bytes of the device.
     """
 
     outcome: Outcome
-    batch: Batch
+    plan: Plan
     parts: Parts
     memory: int
 
@@ -52,16 +52,47 @@ def with_overhead(parts: Parts) -> Parts:
     return replace(parts, overhead=DRIVER_BYTES + int(FRAGMENTED * moving))
 
 
-def judge(plan: Plan, memory: int, peak: Peak) -> Verdict:
-    """Whether a run fits: refused only where one row exceeds the memory by more than the estimate's error."""
+def judge(plan: Plan, memory: int, peak: Peak, layers: int = 0) -> Verdict:
+    """With what a run starts: refused only where the least that it can take exceeds the memory by more than the error.
+
+    In this order: as few checkpointed layers as make the whole batch fit; a smaller batch, again with as few; one row
+    with all layers checkpointed and their inputs in the host's memory.
+
+    Args:
+        plan: as the manifest has it.
+        memory: bytes of the device.
+        peak: estimates a plan.
+        layers: that may be checkpointed; 0 if the manifest or the model does not admit it.
+    """
     whole = peak(plan)
     if whole.total <= memory:
-        return Verdict(Outcome.FITS, plan.batch, whole, memory)
-    one = peak(replace(plan, batch=rows_of(plan.batch, 1)))
-    if surely_too_large(one, memory):
-        return Verdict(Outcome.TOO_LARGE, rows_of(plan.batch, 1), one, memory)
-    batch, parts = _largest(plan, memory, peak, one, whole)
-    return Verdict(Outcome.FITS if batch == plan.batch else Outcome.SMALLER_BATCH, batch, parts, memory)
+        return Verdict(Outcome.FITS, plan, whole, memory)
+    least = replace(plan, checkpointing=Checkpointing(layers)) if plan.checkpointing.layers < layers else plan
+    one = replace(least, batch=rows_of(plan.batch, 1))
+    least = replace(least, batch=_largest(least, memory, peak))
+    if peak(least).total <= memory:
+        return Verdict(Outcome.ADJUSTED, *_fewest(plan.checkpointing, least, memory, peak), memory)
+    if layers:
+        outside = replace(one, checkpointing=Checkpointing(layers, offload=True))
+        one = min(one, outside, key=lambda chosen: peak(chosen).total)
+    parts = peak(one)
+    outcome = Outcome.TOO_LARGE if surely_too_large(parts, memory) else Outcome.ADJUSTED
+    if outcome == Outcome.ADJUSTED and one == plan:
+        outcome = Outcome.FITS
+    return Verdict(outcome, one, parts, memory)
+
+
+def _fewest(planned: Checkpointing, least: Plan, memory: int, peak: Peak) -> tuple[Plan, Parts]:
+    """The plan with as few checkpointed layers as fit, of one that fits; more layers take less."""
+    low, high = planned.layers, least.checkpointing.layers
+    while low < high:
+        middle = (low + high) // 2
+        if peak(replace(least, checkpointing=Checkpointing(middle))).total <= memory:
+            high = middle
+        else:
+            low = middle + 1
+    chosen = replace(least, checkpointing=Checkpointing(high))
+    return chosen, peak(chosen)
 
 
 def surely_too_large(parts: Parts, memory: int) -> bool:
@@ -74,21 +105,26 @@ def rows_of(batch: Batch, rows: int) -> Batch:
     return Batch(rows, batch.rows * batch.accumulation // rows)
 
 
-def _largest(plan: Plan, memory: int, peak: Peak, one: Parts, whole: Parts) -> tuple[Batch, Parts]:
-    """The largest batch that fits, of those with the same rows in a step.
+def _largest(plan: Plan, memory: int, peak: Peak) -> Batch:
+    """The largest batch that fits, of those with the same rows in a step; one row if none does.
 
     Memory grows with the rows, and almost evenly: the search begins where a straight line says, for a look takes time.
     """
+    whole = peak(plan)
+    if whole.total <= memory:
+        return plan.batch
+    one = peak(replace(plan, batch=rows_of(plan.batch, 1)))
     step = plan.batch.rows * plan.batch.accumulation
     sizes = [rows for rows in range(1, plan.batch.rows) if step % rows == 0] or [1]
     each = (whole.total - one.total) / max(1, plan.batch.rows - 1)
-    best, low, high = (rows_of(plan.batch, 1), one), 1, len(sizes) - 1
+    best, low, high = rows_of(plan.batch, 1), 1, len(sizes) - 1
+    if one.total > memory:
+        return best
     look = max([low, *(index for index in range(low, high + 1) if one.total + (sizes[index] - 1) * each <= memory)])
     while low <= high:
         batch = rows_of(plan.batch, sizes[look])
-        parts = peak(replace(plan, batch=batch))
-        if parts.total <= memory:
-            best, low, look = (batch, parts), look + 1, look + 1
+        if peak(replace(plan, batch=batch)).total <= memory:
+            best, low, look = batch, look + 1, look + 1
         else:
             high, look = look - 1, look - 1
     return best
@@ -118,7 +154,7 @@ def priced(plan: Plan, memory: int, peak: Peak, length_field: str) -> list[Price
     """Changes of a run that does not fit with one row in a pass, with their estimates.
 
     Args:
-        plan: as the manifest has it.
+        plan: the one that takes least of what the manifest admits.
         memory: bytes of the device.
         peak: estimates a plan.
         length_field: field that sets the length of rows, such as ``spec.dataset.blockSize``; empty if none does.
@@ -162,7 +198,7 @@ def _together(plan: Plan, length_field: str) -> Iterator[Plan]:
 
 
 def _checkpointed(plan: Plan) -> Plan:
-    return replace(plan, checkpointing=True)
+    return plan if plan.checkpointing.layers else replace(plan, checkpointing=Checkpointing(ALL_LAYERS))
 
 
 def _adapted(plan: Plan) -> Plan:

@@ -1,6 +1,7 @@
 """What a device's memory holds at the busiest moment of a step, by what it is for; plain arithmetic."""
 
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 
 GIB = 1 << 30
 
@@ -92,4 +93,24 @@ def extended(few: Moments, more: Moments, layers: tuple[int, int, int]) -> Momen
 
     return Moments(
         line(few.forward, more.forward), line(few.backward, more.backward), line(few.evaluation, more.evaluation)
+    )
+
+
+def mixed(corners: tuple[Moments, Moments, Moments], steps: tuple[Fraction, Fraction]) -> Moments:
+    """The moments of a model that checkpoints some of its layers, from those of three smaller ones.
+
+    Args:
+        corners: of a few checkpointed layers followed by a few others; of more that are checkpointed; of more others.
+        steps: how many times what the second has more than the first is added, and what the third has.
+    """
+
+    def plane(*three: Parts) -> Parts:
+        first, second, third = (parts.by_name() for parts in three)
+        grown = {name: first[name] + steps[0] * (second[name] - first[name]) for name in first}
+        return Parts(**{name: max(0, int(grown[name] + steps[1] * (third[name] - first[name]))) for name in first})
+
+    return Moments(
+        plane(*(corner.forward for corner in corners)),
+        plane(*(corner.backward for corner in corners)),
+        plane(*(corner.evaluation for corner in corners)),
     )

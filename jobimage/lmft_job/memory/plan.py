@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lmft_api.spec import Optimizer, Precision
 from lmft_api.spec.resolved import AdapterSettings, Settings
 from lmft_api.tasks import Task
-from lmft_job.training.batch import Batch
+from lmft_job.training.batch import NO_CHECKPOINTING, Batch, Checkpointing, planned_checkpointing
 
 LONGEST_ASSUMED = 512
 """Tokens of the longest padded row before the data is read, where the model takes as many."""
@@ -23,7 +23,7 @@ class Plan:
         optimizer: its state and temporary results differ.
         weight_decay: SGD on a GPU copies the gradients to add it.
         precision: of matrix products: FP32, BF16 or FP16.
-        checkpointing: whether activations are computed again in the backward pass.
+        checkpointing: layers whose activations are computed again in the backward pass.
         on_gpu: its kernels differ from a CPU's.
         adapter: matrices that are trained beside the frozen weights; None to train all weights.
         pretrained: whether the weights are a pretrained model's, to which an adapter can be put.
@@ -38,7 +38,7 @@ class Plan:
     optimizer: Optimizer = Optimizer.ADAMW
     weight_decay: float = 0.0
     precision: Precision = Precision.FP32
-    checkpointing: bool = False
+    checkpointing: Checkpointing = NO_CHECKPOINTING
     on_gpu: bool = False
     fused_loss: bool = False
     adapter: AdapterSettings | None = None
@@ -65,7 +65,7 @@ def plan_of(settings: Settings, length: int) -> Plan:
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
         precision=precision,
-        checkpointing=training.gradient_checkpointing,
+        checkpointing=planned_checkpointing(training.gradient_checkpointing),
         on_gpu=on_gpu,
         adapter=training.adapter,
         quantized=training.quantization is not None,

@@ -246,6 +246,7 @@ def training_inputs(
         # Layers in 4 bits call kernels that the compiler cannot see into.
         wanted=settings.training.compile if settings.training.quantization is None else Compile.OFF,
         own_loss=computes_own_loss(start.trainer_class),
+        checkpointing=attempt.adjustment.checkpointing,
     )
     return TrainingInputs(
         settings=settings,

@@ -88,7 +88,7 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
         model=outcome.summary,
         device=device_name(job.arithmetic),
         precision=precision_name(job.arithmetic),
-        acceleration=job.acceleration.described(job.model) if job.arithmetic.device.type == "cuda" else [],
+        acceleration=job.acceleration.described(job.model, job.arithmetic),
         evaluation_dtype=outcome.settled.evaluation_dtype,
         saved_dtype=outcome.settled.saved_dtype,
         results=ResultFigures(

@@ -1,11 +1,14 @@
-"""What to do if the accelerator runs out of memory: half the rows in a pass, twice the passes in a step.
+"""What to do if the accelerator runs out of memory: compute activations again, then take fewer rows in a pass.
 
-The step then sees the same rows, so the figures agree within rounding. The process is replaced, since memory held by
-an allocator or a graph is only reliably freed in a fresh one.
+Checkpointed layers come first, for they do not change a bit of the figures and cost a third of the time at most. Then
+half the rows in a pass and twice the passes in a step: the step sees the same rows, so the figures agree within
+rounding. With one row, the inputs of checkpointed layers go to the host's memory, last, since the host may be short of
+it as well. The process is replaced, since memory held by an allocator or a graph is only reliably freed in a fresh one.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lmft_api.wire.layout import ADJUSTMENT_KEY, ADJUSTMENTS
 from lmft_job.distributed.shares import plan_step
@@ -43,10 +46,7 @@ class Batch:
             AcceleratorMemoryError: there is only one row.
         """
         if self.rows == 1:
-            raise AcceleratorMemoryError(
-                "the accelerator's memory is too small even for a batch of 1. Choose a smaller model or "
-                "spec.dataset.blockSize, set spec.training.gradientCheckpointing, or take a larger GPU."
-            )
+            raise AcceleratorMemoryError("the accelerator's memory is too small even for a batch of 1")
         step = self.rows * self.accumulation
         if self.step is not None:
             return Batch(self.rows // 2, -(-step // (self.rows // 2)), self.step)
@@ -54,41 +54,112 @@ class Batch:
         return Batch(rows, step // rows)
 
 
+ALL_LAYERS = 1 << 20
+"""More layers than a model has."""
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Layers that keep only their input for the backward pass.
+
+    Attributes:
+        layers: how many, from the first one on; more than the model has for all of them.
+        offload: whether the inputs wait in the host's memory.
+    """
+
+    layers: int = 0
+    offload: bool = False
+
+    def more(self, most: int) -> "Checkpointing | None":
+        """Half of the layers, then all of them; None if they are."""
+        return next((Checkpointing(count) for count in (-(-most // 2), most) if count > self.layers), None)
+
+    def noted(self, of: int) -> str:
+        """It in a note: ``6 of 12 layers``."""
+        return f"{min(self.layers, of)} of {of} layers{', with their inputs in host memory' if self.offload else ''}"
+
+
+NO_CHECKPOINTING = Checkpointing()
+
+
+def planned_checkpointing(wanted: bool | None) -> Checkpointing:
+    """What a run starts with if nothing is known of the device: ``spec.training.gradientCheckpointing``."""
+    return Checkpointing(ALL_LAYERS) if wanted else NO_CHECKPOINTING
+
+
 @dataclass(frozen=True)
 class Adjustment:
-    """What the run adjusted in order to continue; stored, so that later attempts start with it."""
+    """What the run adjusted in order to continue; stored, so that later attempts start with it.
+
+    Attributes:
+        batch: rows and passes.
+        notes: one for each adjustment, for people.
+        checkpointing: of layers.
+    """
 
     batch: Batch
     notes: tuple[str, ...] = ()
+    checkpointing: Checkpointing = NO_CHECKPOINTING
 
     @classmethod
-    def load(cls, store: Store, planned: Batch) -> "Adjustment":
+    def load(cls, store: Store, planned: Batch, checkpointing: Checkpointing = NO_CHECKPOINTING) -> "Adjustment":
         """The adjustment of earlier attempts of the run, or the plan."""
 
-        def read(key: str) -> Adjustment | None:
-            return read_note(
-                store, key, lambda note: cls(Batch(int(note["rows"]), int(note["accumulation"])), tuple(note["notes"]))
-            )
+        def understand(note: dict[str, Any]) -> Adjustment:
+            batch = Batch(int(note["rows"]), int(note["accumulation"]))
+            layers = note.get("checkpointedLayers")  # releases before this one only made the batch smaller
+            kept = checkpointing if layers is None else Checkpointing(int(layers), bool(note.get("offload")))
+            return cls(batch, tuple(note["notes"]), kept)
 
-        found = read(ADJUSTMENT_KEY) or cls(planned)
+        def read(key: str) -> Adjustment | None:
+            return read_note(store, key, understand)
+
+        found = read(ADJUSTMENT_KEY) or cls(planned, (), checkpointing)
         # Whoever wrote a later one may have ended before it said so in the file that releases before this one read.
         while (later := read(_key(len(found.notes) + 1))) is not None and len(later.notes) > len(found.notes):
             found = later
         return found
 
-    def after_shortage(self, step: int) -> "Adjustment":
-        """The next adjustment to try."""
-        batch = self.batch.smaller()
-        note = (
-            f"out of accelerator memory at step {step}: perDeviceBatchSize {self.batch.rows} → {batch.rows}, "
+    def after_shortage(self, step: int, layers: int) -> "Adjustment":
+        """The next adjustment to try.
+
+        Args:
+            step: optimiser steps done.
+            layers: that may be checkpointed; 0 if the manifest or the model does not admit it.
+
+        Raises:
+            AcceleratorMemoryError: nothing is left to try.
+        """
+        said = f"out of accelerator memory at step {step}: "
+        before = self.checkpointing
+        after = before.more(layers)
+        if after is None and self.batch.rows == 1 and layers and not before.offload:
+            after = replace(before, offload=True)
+        if after is not None:
+            said += f"activation checkpointing of {after.noted(layers)}"
+            return Adjustment(self.batch, (*self.notes, said), after)
+        batch = self._smaller(layers)
+        said += (
+            f"perDeviceBatchSize {self.batch.rows} → {batch.rows}, "
             f"gradientAccumulationSteps {self.batch.accumulation} → {batch.accumulation}"
         )
-        return Adjustment(batch, (*self.notes, note))
+        return Adjustment(batch, (*self.notes, said), before)
+
+    def _smaller(self, layers: int) -> Batch:
+        try:
+            return self.batch.smaller()
+        except AcceleratorMemoryError as error:
+            tried = ", with all layers checkpointed and their inputs in host memory" if layers else ""
+            allow = "" if layers else "remove spec.training.gradientCheckpointing: false if it is set, "
+            raise AcceleratorMemoryError(
+                f"{error}{tried}. Choose a smaller model or spec.dataset.blockSize, set spec.training.adapter, "
+                f"{allow}or take a larger GPU."
+            ) from error
 
     def save_first(self, store: Store) -> "Adjustment":
         """Store it for the next process, unless another process of the run was first; returns the one that stands."""
         if not store.put_if_absent(_key(len(self.notes)), self._body()):
-            return Adjustment.load(store, self.batch)
+            return Adjustment.load(store, self.batch, self.checkpointing)
         self.save(store)
         return self
 
@@ -97,7 +168,13 @@ class Adjustment:
         store.put_bytes(ADJUSTMENT_KEY, self._body())
 
     def _body(self) -> bytes:
-        body = {"rows": self.batch.rows, "accumulation": self.batch.accumulation, "notes": self.notes}
+        body = {
+            "rows": self.batch.rows,
+            "accumulation": self.batch.accumulation,
+            "notes": self.notes,
+            "checkpointedLayers": self.checkpointing.layers,
+            "offload": self.checkpointing.offload,
+        }
         return json.dumps(body).encode()
 
 

@@ -70,7 +70,6 @@ def training_arguments(job: TrainingInputs) -> TrainingArguments:
         seed=training.seed,
         bf16=job.arithmetic.autocast == torch.bfloat16,
         fp16=job.arithmetic.autocast == torch.float16,
-        activation_checkpointing=training.gradient_checkpointing,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         accelerator_config={"non_blocking": on_gpu},

@@ -17,7 +17,8 @@ def model(width: int) -> dict[str, Any]:
 
 
 def test_what_surely_does_not_fit_is_refused_with_the_cheapest_change(tmp_path: Path) -> None:
-    refused = attempt(tmp_path, toy_spec(tmp_path, model=model(4096), resources=SMALL), stage=Stage.PREPARE)
+    spec = toy_spec(tmp_path, model=model(4096), training={"gradientCheckpointing": False}, resources=SMALL)
+    refused = attempt(tmp_path, spec, stage=Stage.PREPARE)
 
     assert refused.wait() == 4
     assert refused.result["reason"] == "AcceleratorOutOfMemory"
@@ -25,7 +26,7 @@ def test_what_surely_does_not_fit_is_refused_with_the_cheapest_change(tmp_path: 
     assert "gradientCheckpointing: true (" in refused.result["message"]
 
 
-def test_a_batch_that_is_predicted_not_to_fit_is_made_smaller_and_a_changed_manifest_is_prepared_again(
+def test_what_is_predicted_not_to_fit_checkpoints_layers_and_a_changed_manifest_is_prepared_again(
     tmp_path: Path,
 ) -> None:
     # given a batch that is too large
@@ -33,9 +34,10 @@ def test_a_batch_that_is_predicted_not_to_fit_is_made_smaller_and_a_changed_mani
     spec = toy_spec(tmp_path, model=model(64), training=large, resources=SMALL)
     first = complete(tmp_path, spec, stage=Stage.PREPARE)
     (note,) = first.result["adjustments"]
-    assert note.startswith("predicted not to fit into 1.0 GiB of accelerator memory: perDeviceBatchSize 2048 → ")
+    said = "predicted not to fit into 1.0 GiB of accelerator memory: activation checkpointing of 1 of 2 layers"
+    assert note == said
     stored = json.loads((run_folder(tmp_path) / "adjustment.json").read_text())
-    assert stored["rows"] * stored["accumulation"] == 2048
+    assert (stored["rows"], stored["accumulation"], stored["checkpointedLayers"]) == (2048, 1, 1)
 
     # when the manifest changes, the preparation of the new one leaves nothing of it
     changed = toy_spec(tmp_path, model=model(64), training={"epochs": 1, "perDeviceBatchSize": 4}, resources=SMALL)

@@ -18,10 +18,13 @@ from lmft_job.memory.trial.hollow import Rules
 from lmft_job.memory.trial.models import built
 from lmft_job.memory.trial.step import step
 from lmft_job.memory.trial.trials import Trials
-from lmft_job.training.batch import Batch
+from lmft_job.training.batch import ALL_LAYERS, Batch, Checkpointing
 
 _FILE = Path(__file__).parents[3] / "bench/estimate.py"
-NAMES = ("gpt2, accumulation", "llama, checkpointing", "llama, BF16", "bert, labels")
+NAMES = (
+    "gpt2, accumulation", "gpt2, checkpointing 2 of 6", "llama, checkpointing", "llama, checkpointing 5 of 8",
+    "llama, BF16", "bert, labels",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,9 @@ def test_a_gpu_keeps_no_attention_scores_and_recomputes_with_the_same_kernels(be
     config = next(case for case in bench.CASES if case.name == "gpt2").config
     on_cpu = Plan(Task.CAUSAL_LM, 512, Batch(4))
     on_gpu = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True)
-    checkpointed = Plan(Task.CAUSAL_LM, 512, Batch(4), on_gpu=True, checkpointing=True, precision=Precision.BF16)
+    checkpointed = Plan(
+        Task.CAUSAL_LM, 512, Batch(4), on_gpu=True, checkpointing=Checkpointing(ALL_LAYERS), precision=Precision.BF16
+    )
 
     cpu, gpu, again = (Trials(config).moments(plan).peak.activations for plan in (on_cpu, on_gpu, checkpointed))
 

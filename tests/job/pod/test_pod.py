@@ -110,7 +110,7 @@ def test_storage_that_falls_silent_does_not_keep_a_stopped_pod_beyond_its_grace_
 def test_out_of_accelerator_memory_a_fresh_process_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
     # Dropout draws other masks for other batches.
     still = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    spec = toy_spec(tmp_path)
+    spec = toy_spec(tmp_path, training={"gradientCheckpointing": False})
     spec["model"]["fromConfig"] |= still
     code, calm = pod(tmp_path, run_file(spec, name="calm"))
     assert code == 0

@@ -8,8 +8,9 @@ import pytest
 from support.forked import complete, outcome, run_folder, toy_spec
 from support.shortage import short_of_memory
 
+from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.storage import open_store
-from lmft_job.training.batch import Adjustment, Batch
+from lmft_job.training.batch import ALL_LAYERS, Adjustment, Batch, Checkpointing
 from lmft_job.training.history import LOSSES_FILE, TrainingHistory
 
 TASKS = ["CausalLM", "MaskedLM", "SequenceClassification"]
@@ -71,7 +72,7 @@ def test_a_loss_of_somebodys_own_is_divided_by_the_batches_unless_its_class_says
 
 @pytest.mark.parametrize("task", TASKS)
 def test_without_accelerator_memory_the_batch_is_halved_and_the_figures_agree(task: str, tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, task, 4)
+    spec = spec_of(tmp_path, task, 4, gradientCheckpointing=False)
     complete(tmp_path, spec, name="calm")
     child = complete(tmp_path, spec, patch=short_of_memory(2, from_step=7))
     assert "restart" in child.lines
@@ -101,7 +102,7 @@ def test_of_two_processes_short_of_memory_the_first_decides(tmp_path: Path) -> N
     # given two that start with the same batch
     store = open_store(f"file://{tmp_path}")
     planned = Batch(8, 1)
-    first, second = (Adjustment.load(store, planned).after_shortage(step) for step in (5, 6))
+    first, second = (Adjustment.load(store, planned).after_shortage(step, layers=0) for step in (5, 6))
 
     # when both store a smaller one, then the first one stands, for both
     assert first.save_first(store) == first
@@ -109,9 +110,34 @@ def test_of_two_processes_short_of_memory_the_first_decides(tmp_path: Path) -> N
     assert Adjustment.load(store, planned) == first
 
     # and one whose process ended in between is known all the same, to this release and, without it, to older ones
-    again = first.after_shortage(9)
+    again = first.after_shortage(9, layers=0)
     assert (tmp_path / "adjustments/0001.json").read_text() == (tmp_path / "adjustment.json").read_text()
     assert again.save_first(store) == again
     (tmp_path / "adjustment.json").unlink()
     assert Adjustment.load(store, planned) == again
     assert again.batch.rows == 2
+
+
+def test_before_the_batch_is_halved_layers_are_checkpointed_and_last_their_inputs_leave_the_device() -> None:
+    # given a run that is short of memory whatever it adjusts
+    adjustment, tried = Adjustment(Batch(4)), []
+    for _ in range(5):
+        adjustment = adjustment.after_shortage(7, layers=5)
+        tried.append((adjustment.checkpointing.layers, adjustment.batch.rows, adjustment.checkpointing.offload))
+    with pytest.raises(AcceleratorMemoryError) as ended:
+        adjustment.after_shortage(7, layers=5)
+
+    # then these were its steps
+    assert tried == [(3, 4, False), (5, 4, False), (5, 2, False), (5, 1, False), (5, 1, True)]
+    assert adjustment.notes[0] == "out of accelerator memory at step 7: activation checkpointing of 3 of 5 layers"
+    assert adjustment.notes[-1].endswith("of 5 of 5 layers, with their inputs in host memory")
+    assert "batch of 1, with all layers checkpointed and their inputs in host memory. Choose a" in str(ended.value)
+
+
+def test_what_a_release_stored_that_only_made_batches_smaller_is_read(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}")
+    store.put_bytes("adjustment.json", b'{"rows": 2, "accumulation": 4, "notes": ["smaller"]}')
+
+    found = Adjustment.load(store, Batch(8), Checkpointing(ALL_LAYERS))
+
+    assert found == Adjustment(Batch(2, 4), ("smaller",), Checkpointing(ALL_LAYERS))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from lmft_job.memory.trial.hollow import Rules
 from lmft_job.memory.trial.models import autocast_dtype
 from lmft_job.memory.trial.tracking import LiveBytes
 from lmft_job.models.config import text_part
+from lmft_job.training.acceleration.activation_checkpointing import activation_checkpointing
 from lmft_job.training.acceleration.fused_loss import fused_evaluation, fused_loss
 
 _IN_FP32 = frozenset({torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, F.layer_norm, F.softmax, F.log_softmax})
@@ -124,16 +126,31 @@ def step(model: Any, rules: Rules, plan: Plan, beginning: int) -> Moments:
 
 @contextmanager
 def _checkpointing(model: Any, plan: Plan) -> Iterator[None]:
-    if not plan.checkpointing:
-        yield
-        return
     # A backward pass leaves the mode that replaces kernels; what it computes again enters it.
-    again: Any = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _kernels(plan))}
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs=again)
-    try:
+    again = {"context_fn": lambda: (nullcontext(), _kernels(plan))}
+    wanted = plan.checkpointing
+    with activation_checkpointing(model, replace(wanted, offload=False), **again):
+        if wanted.offload and wanted.layers:
+            for module in model.modules():
+                if hasattr(module, "_gradient_checkpointing_func"):
+                    module._gradient_checkpointing_func = _on_the_host(module._gradient_checkpointing_func)
         yield
-    finally:
-        model.activation_checkpointing_disable()
+
+
+def _on_the_host(checkpointed: Any) -> Any:
+    """A layer's checkpointed pass whose inputs are not in the device's memory until the backward pass wants them."""
+
+    def leave(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype]:
+        return tensor.shape, tensor.dtype
+
+    def fetch(left: tuple[torch.Size, torch.dtype]) -> torch.Tensor:
+        return torch.empty(left[0], dtype=left[1])
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.autograd.graph.saved_tensors_hooks(leave, fetch):
+            return checkpointed(*args, **kwargs)
+
+    return run
 
 
 def _optimizer(plan: Plan, learning: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

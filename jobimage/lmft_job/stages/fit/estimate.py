@@ -17,7 +17,7 @@ from lmft_job.memory.trial.trials import Trials
 from lmft_job.models import tokenizers
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit, require_head
-from lmft_job.stages.fit.memory import completed, device_of, fixed_length, length_field
+from lmft_job.stages.fit.memory import admitted_layers, completed, device_of, fixed_length, length_field
 from lmft_job.stages.sources.find import find_sources
 from lmft_job.training.batch import Batch
 
@@ -35,6 +35,7 @@ class Outlook:
         refusal: why the run would be refused; empty if it would not.
         steps: planned optimiser steps; None where the data decides.
         rate: tokens a second; None where neither measured nor in a table.
+        layers: that may be checkpointed.
         spread: how several ranks hold the weights; None for one.
     """
 
@@ -46,6 +47,7 @@ class Outlook:
     refusal: str
     steps: int | None
     rate: Rate | None
+    layers: int = 0
     spread: Spread | None = None
 
 
@@ -70,13 +72,14 @@ def estimate(context: RunContext, device: Device | None = None) -> Outlook:
     whole = estimator(trials, device)
     spread, peak = spread_of(settings, plan, whole, device), shared(settings, config, whole, device)
     parts = peak(plan)
-    verdict = None if device is None or not plan.on_gpu else judge(plan, device.memory, peak)
+    layers = admitted_layers(settings, plan, trials)
+    verdict = None if device is None or not plan.on_gpu else judge(plan, device.memory, peak, layers)
     refused = ""
     if device is not None and verdict is not None and verdict.outcome == Outcome.TOO_LARGE:
-        refused = refusal(plan, verdict, device, peak, length_field(context))
+        refused = refusal(verdict, device, peak, length_field(context))
     rate = rate_for(trials.flops_per_token(plan), plan, _gpu_name())
     several = spread if settings.nodes * settings.gpus > 1 else None
-    return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, several)
+    return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, layers, several)
 
 
 def _gpu_name() -> str | None:
@@ -137,7 +140,12 @@ def _fits(outlook: Outlook, verdict: Verdict) -> str:
         return "too small even for one row"
     if verdict.outcome == Outcome.FITS:
         return "fits"
-    return f"starts with {_batch(verdict.batch)} ({size(verdict.parts.total)}), the same effective batch"
+    chosen = [f"starts with {_batch(verdict.plan.batch)} ({size(verdict.parts.total)})"]
+    if verdict.plan.checkpointing != outlook.plan.checkpointing:
+        chosen.append(f"activation checkpointing of {verdict.plan.checkpointing.noted(outlook.layers)}")
+    if verdict.plan.batch != outlook.plan.batch:
+        chosen.append("the same effective batch")
+    return ", ".join(chosen)
 
 
 def _time(outlook: Outlook) -> list[str]:
@@ -171,13 +179,21 @@ def as_plain(name: str, outlook: Outlook) -> dict[str, Any]:
         "bytes": {**outlook.parts.by_name(), "peak": outlook.parts.total},
         "device": None if device is None else {"bytes": device.memory, "source": device.source},
         "fits": None if verdict is None else verdict.outcome != Outcome.TOO_LARGE,
-        "startsWith": None
-        if verdict is None
-        else {"rows": verdict.batch.rows, "accumulation": verdict.batch.accumulation},
+        "startsWith": None if verdict is None else _start(verdict, outlook.layers),
         "ranks": None
         if outlook.spread is None
         else {"parallelism": str(outlook.spread.division), "share": outlook.spread.ranks, "bytes": outlook.spread.each},
         "steps": outlook.steps,
         "tokensPerSecond": None if rate is None else {"least": rate.least, "most": rate.most, "source": rate.source},
         "refusal": outlook.refusal or None,
+    }
+
+
+def _start(verdict: Verdict, layers: int) -> dict[str, Any]:
+    batch, checkpointing = verdict.plan.batch, verdict.plan.checkpointing
+    return {
+        "rows": batch.rows,
+        "accumulation": batch.accumulation,
+        "checkpointedLayers": min(checkpointing.layers, layers),
+        "offload": checkpointing.offload,
     }

@@ -1,4 +1,4 @@
-"""Before weights are loaded: whether the run fits into its GPU, and with which batch it starts."""
+"""Before weights are loaded: whether the run fits into its GPU, and with which batch and checkpointing it starts."""
 
 import copy
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from lmft_api.schema.rules import amount
 from lmft_api.spec import Packing
 from lmft_api.spec.resolved import Settings
+from lmft_api.text.wording import first_line, shorten
 from lmft_api.wire.layout import ADJUSTMENT_KEY
 from lmft_api.wire.report import DatasetFigures
 from lmft_api.wire.run_file import Stage
@@ -15,7 +16,7 @@ from lmft_job.attempt.context import RunContext
 from lmft_job.errors import AcceleratorMemoryError
 from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal, shared
 from lmft_job.memory.fitting import Outcome, judge
-from lmft_job.memory.plan import LONGEST_ASSUMED, plan_of
+from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
 from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.config import complete_config, text_part
 from lmft_job.models.tokenizers import id_count
@@ -56,7 +57,7 @@ def fixed_length(settings: Settings) -> int | None:
 
 
 def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: int) -> None:
-    """Refuse a run that surely does not fit, and store a smaller batch for one that is predicted not to fit.
+    """Refuse a run that surely does not fit, and store what one starts with that is predicted not to fit.
 
     Decided once: by the preparation, else by the first attempt that has a GPU.
 
@@ -78,18 +79,34 @@ def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: 
     if device is None:
         return
     plan, whole = plan_of(context.settings, length), completed(config, context, tokenizer)
-    peak = shared(context.settings, whole, estimator(Trials(whole), device), device)
+    trials = Trials(whole)
+    peak = shared(context.settings, whole, estimator(trials, device), device)
     try:
-        verdict = judge(plan, device.memory, peak)
+        layers = admitted_layers(context.settings, plan, trials)
+        verdict = judge(plan, device.memory, peak, layers)
         if verdict.outcome == Outcome.TOO_LARGE:
-            raise AcceleratorMemoryError(refusal(plan, verdict, device, peak, length_field(context)))
+            raise AcceleratorMemoryError(refusal(verdict, device, peak, length_field(context)))
     except UnknownShapesError as error:
         context.observer.note(f"the memory that this model needs is not estimated ({error})")
         return
-    if smaller := adjusted(plan, verdict):
-        smaller.save(store)
-        context.progress.adjustments = list(smaller.notes)
-        context.observer.note(smaller.notes[-1])
+    if other := adjusted(plan, verdict, layers):
+        other.save(store)
+        context.progress.adjustments = list(other.notes)
+        context.observer.note(other.notes[-1])
+
+
+def admitted_layers(settings: Settings, plan: Plan, trials: Trials) -> int:
+    """Layers that may be checkpointed: all, or none where the manifest says so or the model does not support it.
+
+    Raises:
+        UnknownShapesError: the model cannot be built without its weights.
+    """
+    if settings.training.gradient_checkpointing is False:
+        return 0
+    try:
+        return trials.checkpointable(plan)
+    except Exception as error:
+        raise UnknownShapesError(f"{type(error).__name__}: {shorten(first_line(error), 200)}") from error
 
 
 def completed(config: Any, context: RunContext, tokenizer: Any) -> Any:

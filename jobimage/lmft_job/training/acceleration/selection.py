@@ -17,9 +17,11 @@ from lmft_job import tasks
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
 from lmft_job.sharding.divide import is_divided
+from lmft_job.training.acceleration.activation_checkpointing import activation_checkpointing, described
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
 from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
+from lmft_job.training.batch import NO_CHECKPOINTING, Checkpointing
 
 COMPILING_PAYS_STEPS = 500
 """Planned steps from which compiling is assumed to pay. Chosen, not measured: its duration depends on the model."""
@@ -37,15 +39,20 @@ class Acceleration:
             (:mod:`lmft_job.training.acceleration.aligned_head`).
         fused: losses are computed without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
         compiled: the model's layers are compiled in place; names of weights do not change.
+        checkpointing: layers that keep only their input for the backward pass
+            (:mod:`lmft_job.training.acceleration.activation_checkpointing`); on a CPU too.
     """
 
     packed: bool = False
     aligned: bool = False
     fused: bool = False
     compiled: bool = False
+    checkpointing: Checkpointing = NO_CHECKPOINTING
 
-    def described(self, model: Any) -> list[str]:
+    def described(self, model: Any, arithmetic: Arithmetic) -> list[str]:
         """For the report, such as ``["attention packed", "layers compiled"]``."""
+        if arithmetic.device.type != "cuda":
+            return described(model, self.checkpointing)
         own = getattr(model.config, "_attn_implementation", None) or "the model's own"
         attention = "packed" if self.packed else own
         parts = {
@@ -53,7 +60,8 @@ class Acceleration:
             "aligned logits": self.aligned,
             "loss without logits": self.fused,
         }
-        return [f"attention {attention}", *(part for part, used in parts.items() if used)]
+        used = [part for part, used in parts.items() if used]
+        return [f"attention {attention}", *used, *described(model, self.checkpointing)]
 
     def collate(self, plain: Collate) -> Collate:
         """Makes a batch of rows: packed blocks come with the mask that is not read."""
@@ -84,7 +92,11 @@ class Acceleration:
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
         """Context for training."""
-        with self._passing(model), fused_loss(model) if self.fused else ExitStack():
+        with (
+            self._passing(model),
+            fused_loss(model) if self.fused else ExitStack(),
+            activation_checkpointing(model, self.checkpointing),
+        ):
             yield
 
     @contextmanager
@@ -109,6 +121,7 @@ def choose_acceleration(
     steps: int,
     wanted: Compile,
     own_loss: bool,
+    checkpointing: Checkpointing = NO_CHECKPOINTING,
 ) -> Acceleration:
     """The accelerations for a run on this device.
 
@@ -122,13 +135,14 @@ def choose_acceleration(
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
         own_loss: whether the user's trainer class computes the loss, from logits.
+        checkpointing: as the run's memory needs it.
     """
     if arithmetic.device.type != "cuda":
-        return PLAIN
+        return Acceleration(checkpointing=checkpointing)
     packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
     if is_divided(model):
         # The others read the head's weights or compile layers: not tried with weights that come and go.
-        return Acceleration(packed=packed)
+        return Acceleration(packed=packed, checkpointing=checkpointing)
     kind = tasks.of(task)
     language = not kind.has_labels and not own_loss
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
@@ -138,9 +152,10 @@ def choose_acceleration(
     )  # fmt: skip
     compiled = (
         wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
-        and compile_layers(model)
+        # A layer's copies to the host's memory would be cut out of its graph.
+        and not checkpointing.offload and compile_layers(model)
     )  # fmt: skip
-    return Acceleration(packed=packed, aligned=aligned and not fused, fused=fused, compiled=compiled)
+    return Acceleration(packed, aligned and not fused, fused, compiled, checkpointing)
 
 
 def _are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
@@ -163,7 +178,7 @@ def can_compile() -> bool:
     return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
-def compile_layers(model: Any) -> bool:
+def compile_layers(model: Any, backend: Any = "inductor") -> bool:
     """Compile each layer in place; all share one graph. False if the model does not name its layers.
 
     The layers are those in transformers' ``_no_split_modules``, which it sets for every model that can be split
@@ -172,5 +187,5 @@ def compile_layers(model: Any) -> bool:
     names = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
     for layer in layers:
-        layer.compile(dynamic=False)
+        layer.compile(dynamic=False, backend=backend)
     return bool(layers)
