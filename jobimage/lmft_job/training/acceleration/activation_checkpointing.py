@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lmft_job.training.batch import Checkpointing
@@ -24,7 +23,7 @@ def checkpointable(model: Any) -> int:
     return len(_layers(model)) if getattr(model, "supports_gradient_checkpointing", False) else 0
 
 
-def _layers(model: Any) -> list[torch.nn.Module]:
+def _layers(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
