@@ -72,6 +72,15 @@ def test_the_report_has_a_version_and_the_manifests_own_names(done: tuple[Path, 
     assert report["spec"]["resources"] == {"gpusPerNode": 0}
 
 
+def test_the_report_has_the_lengths_of_the_texts_and_a_row_as_the_model_sees_it(done: tuple[Path, Any]) -> None:
+    data = report_of(done[0])["dataset"]
+    ((segment,),) = [example["segments"] for example in data["examples"]]
+    assert data["lengths"]["limit"] == report_of(done[0])["settings"]["dataset.block_size"]
+    assert sum(texts for _, texts in data["lengths"]["histogram"]) == data["trainRows"]
+    assert segment["text"]
+    assert not segment["trained"]
+
+
 def test_only_the_last_checkpoint_stays_after_success(done: tuple[Path, Any]) -> None:
     manifests = list(run_folder(done[0]).glob("checkpoints/*/*/MANIFEST.json"))
     assert [path.parent.name for path in manifests] == [f"step-{report_of(done[0])['training']['steps']:08d}"]
@@ -93,6 +102,8 @@ def test_classification_reports_accuracy_and_labels(tmp_path: Path) -> None:
     assert 0 <= results["accuracy"] <= 1
     assert "perplexity" not in results
     assert results["samples"][0]["after"].split(" ")[0] in ("cold", "warm")
+    *_, label = report_of(tmp_path)["dataset"]["examples"][0]["segments"]
+    assert (label["text"] in ("cold", "warm"), label["trained"]) == (True, True)
     classify = transformers.pipeline("text-classification", model=str(run_folder(tmp_path) / "model"), device="cpu")
     assert classify("The river")[0]["label"] in ("cold", "warm")
 

@@ -149,6 +149,12 @@ class TextLengths(ReportModel):
     """95 % are shorter."""
     maximum: int
     """Longest."""
+    limit: int | None = None
+    """Tokens of a block, or at which rows are cut; absent where there is no limit."""
+    longer: int | None = None
+    """Texts that are longer than that."""
+    histogram: list[tuple[int | None, int]] = []
+    """Texts by length: the longest of each class in tokens, none for all above, and how many."""
 
 
 class RowSegment(ReportModel):
@@ -157,11 +163,11 @@ class RowSegment(ReportModel):
     text: str
     """As the model sees it, special tokens included."""
     trained: bool
-    """Whether its tokens carry loss."""
+    """Whether its tokens carry loss; in blocks all do, and none is marked."""
 
 
 class RowExample(ReportModel):
-    """A conversation as the model sees it, cut where it is long."""
+    """A training row as the model sees it, cut where it is long."""
 
     segments: list[RowSegment]
     """All of it, in order."""
@@ -193,7 +199,7 @@ class ConversationFigures(ReportModel):
     untrained_rows: int = 0
     """Conversations left out because none of their tokens is trained on."""
     histogram: list[tuple[int | None, int]] = []
-    """Conversations by length: the longest of each class in tokens, none for all above, and how many."""
+    """Conversations by length, as first releases wrote it; now that of the dataset's lengths."""
     examples: list[RowExample] = []
     """The first training rows."""
 
@@ -248,6 +254,8 @@ class DatasetFigures(ReportModel):
     """Label names (SequenceClassification)."""
     conversations: ConversationFigures | None = None
     """What only conversations have."""
+    examples: list[RowExample] = []
+    """The first training row, other than of conversations."""
     fingerprint: str | None = None
     """Fingerprint of the prepared data."""
 

@@ -2,30 +2,27 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic.alias_generators import to_camel
 
 from lmft_api.reasons import ExitCode
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import Settings, resolve
 from lmft_api.text.shown import json_text, one_line, shown
-from lmft_api.wire.report import RowSegment
+from lmft_api.wire.report import DatasetFigures, RowSegment
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.cli.manifest import Wishes, read_run, shown_path
 from lmft_job.data.chat import asking
-from lmft_job.data.chat.rows import ConversationRows
-from lmft_job.data.chat.writing import segments
 from lmft_job.data.prepared import Prepared, prepare
+from lmft_job.data.tokens.examples import row_segments
 from lmft_job.errors import InvalidError, JobError
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit
 from lmft_job.models.sources.source import fetch_source
 from lmft_job.report.formatting import count, percent, quantity
-from lmft_job.report.remarks import data_remarks
+from lmft_job.report.remarks import data_remarks, of_lengths
 
 OPEN, CLOSE = "«", "»"
 """Around what is trained on."""
@@ -103,13 +100,13 @@ def _tokenizer_and_limit(settings: Settings, folder: Path) -> tuple[Any | None, 
 def _print(data: Prepared, rows: int) -> None:
     for number in range(min(rows, len(data.train))):
         print(f"── training row {number + 1} " + "─" * 40)
-        print("".join(_marked(segment) for segment in row_segments(data, number)))
+        print("".join(_marked(segment) for segment in _row(data, number)))
     _print_numbers(data)
 
 
 def _print_json(data: Prepared, rows: int) -> None:
     shown_rows = [
-        [segment.model_dump(mode="json") for segment in row_segments(data, number)]
+        [segment.model_dump(mode="json") for segment in _row(data, number)]
         for number in range(min(rows, len(data.train)))
     ]
     figures = {to_camel(name): value for name, value in data.figures.model_dump(mode="json").items()}
@@ -117,13 +114,9 @@ def _print_json(data: Prepared, rows: int) -> None:
     print(json_text({"rows": shown_rows, "data": figures, "remarks": remarks}))
 
 
-def row_segments(data: Prepared, number: int) -> Iterator[RowSegment]:
+def _row(data: Prepared, number: int) -> list[RowSegment]:
     """A training row in runs of tokens that are trained on or not."""
-    if isinstance(data.train, ConversationRows):
-        yield from segments(data.tokenizer, data.train.marked(number), _LONGEST_ROW)
-        return
-    ids = np.asarray(data.train[number]["input_ids"]).tolist()
-    yield RowSegment(text=data.tokenizer.decode(ids), trained=False)
+    return row_segments(data.train, data.tokenizer, data.labels, number, _LONGEST_ROW)
 
 
 def _marked(segment: RowSegment) -> str:
@@ -146,9 +139,20 @@ def _print_numbers(data: Prepared) -> None:
             f"{quantity(chats.dropped, 'rows')} dropped, {count(chats.truncated_rows)} truncated"
             + (f", {quantity(chats.packs, 'packs')} of at most {chats.max_length}" if chats.packs is not None else "")
         )
-        most = max(rows for _, rows in chats.histogram)
-        for longest, rows in chats.histogram:
-            label = f"≤ {count(longest)}" if longest is not None else f"> {count(chats.max_length)}"
-            print(f"{label:>10} tokens  {'█' * round(_BAR * rows / max(1, most))} {count(rows)}")
+    _print_lengths(figures)
     for remark in data_remarks(figures):
         print(one_line(remark))
+
+
+def _print_lengths(figures: DatasetFigures) -> None:
+    """Training texts by length, with a bar for each class."""
+    classes = figures.lengths.histogram if figures.lengths else []
+    most = max((texts for _, texts in classes), default=0)
+    above = 0
+    for longest, texts in classes:
+        label = f"> {count(above)}" if longest is None else f"≤ {count(longest)}"
+        limit = "  ← limit" if figures.lengths and longest == figures.lengths.limit else ""
+        print(f"{label:>10} tokens  {'█' * round(_BAR * texts / max(1, most))} {count(texts)}{limit}")
+        above = longest or above
+    if sentence := of_lengths(figures):
+        print(sentence)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmft_api.reasons import Reason
 from lmft_api.spec import BadRows
 from lmft_api.spec.resolved import Settings
 from lmft_api.wire.layout import PREPARED
-from lmft_api.wire.report import DatasetFigures, TextLengths
+from lmft_api.wire.report import DatasetFigures
 from lmft_job.data.chat.messages.reader import ConversationReader, words
 from lmft_job.data.chat.messages.wrong import BadRowsFound
 from lmft_job.data.chat.writing import ConversationTexts
@@ -23,7 +21,8 @@ from lmft_job.data.sources.source import DataSource
 from lmft_job.data.text.corpus import TextReader
 from lmft_job.data.tokens.blocks import BlockTexts
 from lmft_job.data.tokens.labelled import LabelledTexts
-from lmft_job.data.tokens.packing import Check, Lengths
+from lmft_job.data.tokens.lengths import summary as summary_of
+from lmft_job.data.tokens.packing import Check
 from lmft_job.data.tokens.writer import Writer
 from lmft_job.errors import InvalidError
 from lmft_job.models import tokenizers
@@ -116,6 +115,9 @@ def make(folder: Path, scratch: Path, making: Making, *, fingerprint: str, spec_
     writer.refuse(train, held_out)
 
     # Store the figures.
+    own = writer.figures(train, held_out)
+    limit = chosen.block_size or own.get("longest_input")
+    limit = own["conversations"].max_length if chosen.has_conversations else limit
     figures = DatasetFigures(
         name=source.title,
         train_rows=train.rows,
@@ -123,13 +125,13 @@ def make(folder: Path, scratch: Path, making: Making, *, fingerprint: str, spec_
         dropped_rows=sum(side.dropped for side in sides),
         train_tokens=train.tokens,
         eval_tokens=held_out.tokens,
-        lengths=_lengths(train.lengths),
+        lengths=summary_of(train.lengths, limit),
         eval_rows_in_train=repeats.count,
         look_alike=sides.train.corpus.look_alike or sides.held_out.corpus.look_alike,
         vocabulary=None if wanted is None else len(tokenizer),
         wanted_vocabulary=wanted,
         fingerprint=fingerprint,
-        **writer.figures(train, held_out),
+        **own,
     )
     summary = {"noun": source.noun, "figures": figures.model_dump(mode="json")}
     tokenizers.fast_core(tokenizer).no_truncation()  # type: ignore[union-attr]
@@ -157,16 +159,6 @@ def _checked(batches: Iterator[list[str]], check: Check) -> Iterator[list[str]]:
     for batch in batches:
         check()
         yield batch
-
-
-def _lengths(tokens: Lengths) -> TextLengths:
-    return TextLengths(
-        minimum=int(tokens.min()),
-        median=float(np.median(tokens)),
-        mean=float(tokens.mean()),
-        p95=float(np.percentile(tokens, 95)),
-        maximum=int(tokens.max()),
-    )
 
 
 def trained_size(settings: Settings) -> int:

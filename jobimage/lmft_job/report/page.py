@@ -14,7 +14,9 @@ from lmft_api.text.shown import printable
 from lmft_api.wire.report import CurvePoint, Report
 from lmft_job import tasks
 from lmft_job.report import formatting, tables
+from lmft_job.report.charts import histogram
 from lmft_job.report.charts.curves import curves
+from lmft_job.report.remarks import of_lengths
 from lmft_job.report.samples import any_marked, sample_of
 from lmft_job.report.snippet import manifest_of, usage
 
@@ -41,6 +43,7 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
     style, script = own_file("report.css"), own_file("report.js")
     settings = tables.settings_rows(report)
     samples = [sample_of(sample.prompt, sample.before, sample.after) for sample in report.results.samples]
+    lengths, chats = of_lengths(report.dataset), report.dataset.conversations
     page = environment.get_template(
         "report.html.j2"
     ).render(
@@ -61,6 +64,9 @@ def render_page(report: Report, curve: Sequence[CurvePoint]) -> bytes:
         marked=any_marked(samples),
         figures=tables.figure_rows(report),
         data=tables.data_rows(report),
+        lengths=lengths,
+        lengths_drawn=histogram.of_lengths(report.dataset, lengths),
+        examples=report.dataset.examples or (chats.examples if chats else []),
         changed=[row for row in settings if row.changed],
         settings=settings,
         training=tables.training_rows(report),

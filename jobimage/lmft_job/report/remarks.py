@@ -52,6 +52,33 @@ def data_remarks(data: DatasetFigures) -> list[str]:
     return said
 
 
+def of_lengths(data: DatasetFigures) -> str:
+    """How long the training texts are, and what becomes of those beyond the limit; empty if it is not known."""
+    lengths = data.lengths
+    if lengths is None:
+        return ""
+    word = "conversation" if data.conversations is not None else "text"
+    said = (
+        f"A training {word} is {count(lengths.minimum)} to {count(lengths.maximum)} tokens long: "
+        f"{count(lengths.median)} in the median, {count(lengths.mean)} on average, and 95 % have at most "
+        f"{count(lengths.p95)}."
+    )
+    if lengths.limit is None or lengths.longer is None:
+        return said
+    texts = sum(number for _, number in lengths.histogram)
+    longer = f"{count(lengths.longer)} of {count(texts)} {'is' if lengths.longer == 1 else 'are'} longer than"
+    limit = quantity(lengths.limit, "tokens")
+    if data.train_blocks is not None:
+        return (
+            f"{said} They are joined and cut into {quantity(data.train_blocks, 'blocks')}; {longer} a block of {limit}."
+        )
+    if data.conversations is None:
+        return f"{said} {longer} the {limit} that the model takes{', and cut there' if lengths.longer else ''}."
+    chats = data.conversations
+    packed = f" They share {quantity(chats.packs, 'packs')} of at most that." if chats.packs is not None else ""
+    return f"{said} {longer} {limit} (maxLength).{packed}"
+
+
 def _of_conversations(data: DatasetFigures, chats: ConversationFigures) -> list[str]:
     """What was trained on, and which conversations were left out or cut."""
     tokens = data.train_tokens + (data.eval_tokens or 0)

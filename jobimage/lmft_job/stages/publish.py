@@ -14,13 +14,23 @@ from lmft_api.spec import Weights
 from lmft_api.text.times import now
 from lmft_api.wire.layout import ADAPTER, BEST_FOLDER, METRICS, MODEL, PAGE, REPORT
 from lmft_api.wire.progress import JobPhase
-from lmft_api.wire.report import ModelSummary, Report, ResultFigures, SampleOutcome, TrainingFigures
+from lmft_api.wire.report import (
+    DatasetFigures,
+    ModelSummary,
+    Report,
+    ResultFigures,
+    RowExample,
+    SampleOutcome,
+    TrainingFigures,
+)
 from lmft_api.wire.result import Result
 from lmft_job.adapters.state import restore
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence
 from lmft_job.attempt.result import provenance, stored_report
+from lmft_job.data.prepared import Prepared
+from lmft_job.data.tokens.examples import row_segments
 from lmft_job.evaluation.held_out import HeldOutFigures
 from lmft_job.hub.push import push_to_hub
 from lmft_job.models.device import device_name, precision_name
@@ -35,6 +45,9 @@ from lmft_job.storage import Store, put_folder
 from lmft_job.training.history import EvaluationPoint, Resumed
 from lmft_job.training.loop import TrainingInputs
 from lmft_job.training.trainer import Trained
+
+EXAMPLE_CHARACTERS = 2_000
+"""Characters of a training row in the report."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
             report_uri=store.url(PAGE),
         ),
         evaluations=[measured.evaluation() for measured in state.evaluations],
-        dataset=outcome.ingredients.data.figures,
+        dataset=_with_example(outcome.ingredients.data),
         settings=settings.flat(),
         spec=settings.named(),
         training=TrainingFigures(
@@ -124,6 +137,14 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
     )
     report = context.scrubber.model(report)
     return report.model_copy(update={"redactions": context.scrubber.replaced})
+
+
+def _with_example(data: Prepared) -> DatasetFigures:
+    """The data in numbers, with a row of it; conversations have some already."""
+    if data.figures.conversations is not None:
+        return data.figures
+    row = row_segments(data.train, data.tokenizer, data.labels, 0, EXAMPLE_CHARACTERS)
+    return data.figures.model_copy(update={"examples": [RowExample(segments=row)]})
 
 
 def _before_and_after(before: HeldOutFigures, after: HeldOutFigures) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lmft_job.data import prepared
 from lmft_job.data.prepared import reopen
 from lmft_job.data.rows import BlockRows, LabelledRows
 from lmft_job.data.tokens import packing
+from lmft_job.data.tokens.examples import row_segments
 from lmft_job.models import tokenizers
 from lmft_job.storage import open_store
 
@@ -248,6 +249,18 @@ def test_the_figures_add_up(corpus: Path, tmp_path: Path) -> None:
     assert 0 <= figures.dropped_tokens < 2 * 16
     assert figures.lengths is not None
     assert figures.lengths.minimum <= figures.lengths.median <= figures.lengths.p95 <= figures.lengths.maximum
+    assert sum(texts for _, texts in figures.lengths.histogram) == 48
+    assert figures.lengths.limit == 16
+
+
+def test_a_row_is_shown_with_the_masks_of_the_first_epoch(corpus: Path, tmp_path: Path) -> None:
+    data = prepare_toy(data_of(corpus), tmp_path / "cache", "MaskedLM")
+
+    shown = row_segments(data.train, data.tokenizer, data.labels, 0, 2_000)
+
+    predicted = "".join(segment.text for segment in shown if segment.trained)
+    assert data.tokenizer.mask_token in predicted
+    assert any(not segment.trained for segment in shown)
 
 
 @pytest.mark.parametrize("task", ["CausalLM", "MaskedLM"])

@@ -31,7 +31,6 @@ LONGEST = 2048
 """Default of ``spec.dataset.maxLength``, for models that take as much."""
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 2000
-_SHORTEST_BIN = 32
 
 
 @dataclass
@@ -211,7 +210,6 @@ class ConversationTexts:
                 truncated_rows=one.truncated + other.truncated,
                 cut_answers=one.cut + other.cut,
                 untrained_rows=one.untrained + other.untrained,
-                histogram=histogram(np.concatenate([train.lengths, held_out.lengths]), self._max),
                 examples=one.examples,
             )
         }
@@ -246,14 +244,3 @@ def segments(tokenizer: Any, row: MarkedRow, most: int) -> list[RowSegment]:
         if length > most:
             break
     return found
-
-
-def histogram(lengths: Any, most: int) -> list[tuple[int | None, int]]:
-    """Numbers of rows by length: pairs of the longest length of a bin, doubling, and its rows; None for all above."""
-    bounds = [_SHORTEST_BIN]
-    while bounds[-1] < most:
-        bounds.append(min(2 * bounds[-1], most))
-    if bounds[-1] > most:
-        bounds = [most]
-    counts = np.diff([0, *(int((lengths <= bound).sum()) for bound in bounds), len(lengths)]).tolist()
-    return list(zip([*bounds, None], counts, strict=True))
