@@ -16,7 +16,10 @@ CLUSTER_RULES = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
     ("authentication.k8s.io", "tokenreviews"): {"create"},
 }
-NODE_RULES = {("", "nodes"): {"list"}}
+NODE_RULES = {
+    ("", "nodes"): {"list"},
+    ("networking.k8s.io", "networkpolicies"): {"create", "get", "delete"},
+}
 """Where runs may take several nodes, in any namespace."""
 SECURE_RULES = {("authorization.k8s.io", "subjectaccessreviews"): {"create"}}
 """With metrics.secure."""

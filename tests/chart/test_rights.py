@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from chart.helm import FULL, HELMS, render, sets
+from chart.helm import FULL, render, sets
 from chart.rights import CLUSTER_RULES, LEASE_RULES, NAMESPACED_RULES, rules
 
 from lmft_operator.settings import parse
@@ -61,12 +61,11 @@ def test_nodes_are_listed_only_where_runs_may_take_several_in_any_namespace(
         (("policy.maxNodes=2", "networkPolicy.enabled=false"), False),
     ],
 )
-@pytest.mark.parametrize("helm", HELMS)
 def test_network_policies_are_made_only_where_runs_may_take_several_nodes(
-    helm: str, values: tuple[str, ...], granted: bool
+    values: tuple[str, ...], granted: bool
 ) -> None:
-    everywhere = render(*sets(*values), helm=helm)
-    somewhere = render(*sets(*values, "watchNamespaces={team-a}"), helm=helm)
+    everywhere = render(*sets(*values))
+    somewhere = render(*sets(*values, "watchNamespaces={team-a}"))
 
     (role,) = [role for role in somewhere.all("Role") if role["metadata"]["namespace"] == "team-a"]
     for found in (everywhere.one("ClusterRole", "lmft-system-lmfinetune"), role):
