@@ -12,9 +12,9 @@ from lmft_job.stages.adapter.settle import settle
 from lmft_job.stages.announce import announce
 from lmft_job.stages.baseline import measure_before
 from lmft_job.stages.check import check
-from lmft_job.stages.inputs import gather, make_model, training_inputs
+from lmft_job.stages.inputs import gather, training_inputs
 from lmft_job.stages.preparation import finish_preparation
-from lmft_job.stages.ranks import finish, meet, place
+from lmft_job.stages.ranks import finish, load, meet, place
 from lmft_job.stages.resume import find_checkpoint
 from lmft_job.stages.sources.find import find_sources, model_identity
 from lmft_job.training.trainer import train
@@ -48,7 +48,7 @@ def _run(context: RunContext) -> Result:
 
     # Load the model
     with context.phase("load"):
-        built = make_model(context, inputs, start.arithmetic, device=place.begins_on(context, start.arithmetic))
+        built = load.load_model(context, inputs, start.arithmetic)
         summary = announce(context, inputs, built, start.arithmetic)
     start = meet.meet_and_claim(context, start, inputs, model_identity(context, sources))
     if context.run.stage == Stage.PREPARE:
@@ -56,7 +56,7 @@ def _run(context: RunContext) -> Result:
             return finish_preparation(context, store, inputs)
 
     # Resume
-    placed = place.place(context, built.model, start.arithmetic)
+    placed = place.place(context, built.model, start.arithmetic, lambda: load.whole(context, inputs, start.arithmetic))
     with context.phase("resume"):
         resumed = find_checkpoint(context, store, start.attempt, placed.model)
 

@@ -226,6 +226,8 @@ def _child(
                 file, True, folder, home / "cache", home / "secrets", observer, hung, restart, world=world
             )
             context.interrupt = interrupt
+            if world.local_size > 1:
+                context.pod_folder = home / f"shared-{name}-{number}-{world.node}"
             contexts.append(context)
             return run(context)
 

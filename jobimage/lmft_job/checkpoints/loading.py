@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_job.adapters.attach import has_adapter, trained
 from lmft_job.adapters.state import UnfitAdapterError, require_fitting
-from lmft_job.sharding.divide import plain_class, share_of_model
+from lmft_job.models.weights import misfits
+from lmft_job.sharding.divide import is_divided, plain_class, share_of_model
 from lmft_job.sharding.files import FOLDER, UnfitShardsError, has_shards, needed, require_weights
 from lmft_job.sharding.optimizer import GROUPS, require_state
 from lmft_job.storage import DamagedFolderError
@@ -76,6 +79,10 @@ def _require_weights(folder: Path, model: Any) -> None:
             raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({error})") from error
         return
     _require_plain_names(folder)
+    if is_divided(model) and (odd := _misfits(model, folder)) is not None:
+        if odd:
+            raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({odd[0]})")
+        return
     try:
         _, about = plain_class(model).from_pretrained(
             folder,
@@ -90,6 +97,14 @@ def _require_weights(folder: Path, model: Any) -> None:
     lacking = sorted(about["missing_keys"]) or sorted(str(entry) for entry in about["mismatched_keys"])
     if lacking:
         raise DamagedFolderError(f"the weights in {folder.name}/ are not this model's ({lacking[0]})")
+
+
+def _misfits(model: Any, folder: Path) -> list[str] | None:
+    """See :func:`misfits`: no process loads all of what is divided, to check it."""
+    try:
+        return misfits(model, folder)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFolderError(f"the weights in {folder.name}/ do not load ({_first_line(error)})") from error
 
 
 def _require_plain_names(folder: Path) -> None:

@@ -14,6 +14,8 @@ STACKS = "LMFT_STACKS_FILE"
 """File for the stacks of a rank's threads."""
 STACKS_SIGNAL = signal.SIGUSR1
 """A rank writes the stacks of its threads into its file, whatever it is doing."""
+FOUND = "found"
+"""Folder of what the first rank of a pod has found for its other ranks, in what they share; of one start only."""
 _SET_PARENT_DEATH_SIGNAL = 1
 _open: list[TextIO] = []
 

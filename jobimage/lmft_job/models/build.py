@@ -133,6 +133,25 @@ def build_model(
     return replace(built, notes=(*built.notes, *held, *repaired), enlarged=enlarged)
 
 
+def hollow_model(task: Task, config: Any, tokenizer: Any, *, rows: int, trust_remote_code: bool) -> Any:
+    """The model that :func:`build_model` makes, on torch's meta device: with shapes, without memory.
+
+    Args:
+        task: determines the head.
+        config: configuration of the model.
+        tokenizer: completes it.
+        rows: rows of the embeddings, where they are more than the configuration says; else 0.
+        trust_remote_code: run the folder's own code.
+    """
+    complete_config(config, task, tokenizer)
+    factory = getattr(transformers, tasks.of(task).auto_class)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = factory.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        if rows:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+    return model
+
+
 def _require_room(factory: Any, config: Any, field: str, *, trust_remote_code: bool) -> None:
     """Refuse a model that is larger than the machine's memory: where memory is overcommitted, building it would end
     this process or others with no word.

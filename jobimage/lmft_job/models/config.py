@@ -30,6 +30,11 @@ _WORDS = {
 }  # fmt: skip
 
 
+def parts_of(config: Any) -> tuple[Any, Any]:
+    """The configuration, and its language model part, which may be the same."""
+    return config, text_part(config)
+
+
 def text_part(config: Any) -> Any:
     """The configuration's language model part: a part of it if the model also takes images or audio, else all of it."""
     try:

@@ -7,7 +7,7 @@ sees in a pod. A run on such weights succeeds and its result is worthless, so ea
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,7 +289,10 @@ def restore(model: Any, checkpoint: Path) -> None:
         stored = set().union(*(_names(file) for file in files))
         if _are_its_own(model, stored):
             for file in files:
-                _give(model, load_file(file), strict=False)
+                if is_divided(model):
+                    fill(model, _tensors(file))
+                else:
+                    model.load_state_dict(load_file(file), strict=False)
         else:
             # Temporarily needs memory for a second copy of the weights.
             with weights_of(checkpoint, "checkpoint") as guarded:
@@ -299,7 +302,10 @@ def restore(model: Any, checkpoint: Path) -> None:
             odd = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
             if odd:
                 raise ValueError(f"{_some(odd)}: only one of both has it")
-            _give(model, loaded.state_dict(), strict=True)
+            if is_divided(model):
+                fill(model, loaded.state_dict().items())
+            else:
+                model.load_state_dict(loaded.state_dict(), strict=True)
     except (RuntimeError, ValueError) as error:
         raise InvalidError(
             [
@@ -309,11 +315,26 @@ def restore(model: Any, checkpoint: Path) -> None:
         ) from error
 
 
-def _give(model: Any, state: dict[str, torch.Tensor], *, strict: bool) -> None:
-    if is_divided(model):
-        fill(model, state)
-    else:
-        model.load_state_dict(state, strict=strict)
+def misfits(model: Any, checkpoint: Path) -> list[str] | None:
+    """Names of a checkpoint's weights whose shapes are not the model's, by the files' headers.
+
+    None where names differ, which transformers may have changed when it saved: its own loading tells.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    if not _are_its_own(model, set(shapes)):
+        return None
+    known = model.state_dict()
+    return sorted(name for name, shape in shapes.items() if shape != tuple(known[name].shape))
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """One after the other, so that no more than one of them is in memory."""
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - no mapping
+            yield name, opened.get_tensor(name)
 
 
 def _names(file: Path) -> set[str]:

@@ -20,7 +20,7 @@ from lmft_api.reasons import ExitCode
 from lmft_api.text.shown import shown
 from lmft_api.wire.ranks import RANK_FAILED_SECONDS
 from lmft_api.wire.result import Result, encode
-from lmft_job.distributed.member import STACKS_SIGNAL
+from lmft_job.distributed.member import FOUND, STACKS_SIGNAL
 from lmft_job.errors import JobError
 from lmft_job.pod.heartbeat import Peers, peers_of
 from lmft_job.pod.messages import Bye, Cause, Stop, Welcome
@@ -233,6 +233,7 @@ def _start(plan: PodPlan, work: Path, arguments: Sequence[str]) -> Ranks:
     numbers = [plan.first_rank + local for local in range(plan.per_node)]
     for rank in numbers:
         shutil.rmtree(work / f"rank-{rank}", ignore_errors=True)
+    shutil.rmtree(work / "shared" / FOUND, ignore_errors=True)
     port, cpus = plan.port or _free_port(), _cpus()
     gpus = Path("/dev/nvidiactl").exists()
     environments = [

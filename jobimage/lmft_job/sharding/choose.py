@@ -60,12 +60,19 @@ def undividable(settings: Settings) -> list[str]:
     return found
 
 
-def may_divide(settings: Settings, world: World) -> bool:
-    """Whether a run's weights may turn out to be divided; decided before they are counted."""
+def may_divide(settings: Settings, world: World, memory: int | None) -> bool:
+    """Whether a run's weights may turn out to be divided; decided before they are counted.
+
+    Args:
+        settings: of the run.
+        world: its processes.
+        memory: bytes of a device; None where it is not known, as on CPUs.
+    """
     training = settings.training
+    automatic = training.parallelism == Parallelism.AUTO and memory is not None
     return (
         not world.alone
-        and training.parallelism != Parallelism.DDP
+        and (automatic or training.parallelism == Parallelism.FSDP)
         and training.quantization is None
         and not undividable(settings)
     )
@@ -80,10 +87,10 @@ def choose(settings: Settings, weights: Weights, world: World, memory: int | Non
         world: its processes.
         memory: bytes of a device; None where it is not known, as on CPUs.
     """
-    if not may_divide(settings, world):
+    if not may_divide(settings, world, memory):
         return Division.NONE
     most = None if memory is None else MOST_OF_DEVICE * memory
-    if settings.training.parallelism == Parallelism.AUTO and (most is None or weights.bytes_in(1) <= most):
+    if settings.training.parallelism == Parallelism.AUTO and most is not None and weights.bytes_in(1) <= most:
         return Division.NONE
     several = world.nodes > 1 and world.local_size > 1
     if several and most is not None and weights.bytes_in(world.local_size) <= most:

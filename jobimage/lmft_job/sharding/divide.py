@@ -6,7 +6,7 @@ gathered together, and what the backward pass begins with is held until then.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from lmft_api.text.wording import first_line
 from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError
 from lmft_job.sharding.share import WHOLE, Share
+from lmft_job.sharding.spread import Spreading
 
 AT_ONCE = 16 * 2**20
 """Weights that are gathered in one exchange, at least: 64 MiB in FP32. Of fewer, the exchange itself takes longest."""
@@ -35,8 +36,11 @@ def divide(
 ) -> None:
     """Divide a model in place; all processes call it, with the same weights.
 
+    The first process of each node gives them to the others, one group of layers after the other, so that these hold
+    no more than their share and one group.
+
     Args:
-        model: on the CPU, or on its device.
+        model: on the CPU; but for the first process of a node it may be on the meta device.
         world: the processes.
         device: of this process.
         within_nodes: whether each node holds all parts; else all processes together do.
@@ -50,16 +54,19 @@ def divide(
         mesh = init_device_mesh(device.type, (world.nodes, world.local_size), mesh_dim_names=("copies", "parts"))
     else:
         mesh = init_device_mesh(device.type, (world.size,), mesh_dim_names=("parts",))
-    whole = list(kept)  # in the same order everywhere
+    spreading, groups = Spreading(model, world, device), _groups(model, at_once)
+    whole = spreading.weights(kept)  # in the same order everywhere
     for parameter in whole:
-        parameter.data = parameter.data.to(device)
         dist.broadcast(parameter.data, src=0)
-    groups = _groups(model, at_once)
+    ignored = set(whole)
+    spreading.buffers()
     try:
         for group in groups:
-            fully_shard(group, mesh=mesh, reshard_after_forward=group is not groups[-1], ignored_params=set(whole))
+            spreading.weights(_own([weight for layer in group for weight in layer.parameters()], ignored))
+            fully_shard(group, mesh=mesh, reshard_after_forward=group is not groups[-1], ignored_params=ignored)
         # It takes what no layer has; with it and the last layers the backward pass begins.
-        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=set(whole))
+        spreading.weights(_own(model.parameters(), ignored))
+        fully_shard(model, mesh=mesh, reshard_after_forward=False, ignored_params=ignored)
     except (ValueError, NotImplementedError, RuntimeError, AssertionError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -70,6 +77,11 @@ def divide(
     # Trainer and generation ask for these: nobody is to wrap the model again, and all generate equally long.
     model._is_distributed_loading_by_transformers = True
     model._is_fsdp_managed_module = True
+
+
+def _own(weights: Iterable[Any], ignored: set[Any]) -> list[Any]:
+    """Those that are to be divided and are not yet, each once."""
+    return list(dict.fromkeys(one for one in weights if one not in ignored and not isinstance(one, DTensor)))
 
 
 def _drop_without_backward(model: Any, held: list[Any]) -> None:
@@ -163,11 +175,11 @@ def local(value: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-def fill(model: Any, values: Mapping[str, torch.Tensor]) -> None:
-    """Give a divided model this process's rows of whole weights; names that it does not have are passed over."""
+def fill(model: Any, values: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Give a divided model this process's rows of whole weights; names that it lacks are passed over."""
     known = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     with torch.no_grad():
-        for name, value in values.items():
+        for name, value in values:
             if name not in known:
                 continue
             weight = known[name]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ from lmft_job.observers.events import once
 from lmft_job.stages.adapter.wear import require_adaptable, wear
 from lmft_job.stages.check import Start
 from lmft_job.stages.fit.memory import fit_before_data, fit_to_data
-from lmft_job.stages.rehearsal import rehearse
+from lmft_job.stages.ranks.turns import first_loads, from_first
+from lmft_job.stages.rehearsal import Rehearsed, rehearse
 from lmft_job.stages.sources.find import Sources
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
@@ -163,14 +164,24 @@ def _try_model(
     if findings.problems:
         return _Tried(limit)
     fit_before_data(context, store, config, tokenizer)
-    built = findings.of(lambda: _build(context, sources, config, tokenizer))
-    if built is None:
+    tried: list[Loaded] = []
+
+    def trial() -> dict[str, Any]:
+        seen = Findings()
+        built = seen.of(lambda: _build(context, sources, config, tokenizer))
+        if built is None:
+            return {"problems": seen.problems}
+        tried.append(built)
+        rehearsed = seen.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
+        seen.of(lambda: require_adaptable(built, settings))
+        return {"problems": seen.problems, "rehearsed": rehearsed and asdict(rehearsed)}
+
+    found = from_first(context, "trial", trial) if first_loads(context) else trial()
+    findings.problems += found["problems"]
+    if found.get("rehearsed") is None:
         return _Tried(limit)
-    rehearsed = findings.of(lambda: rehearse(built.model, tokenizer, settings, _field(context, sources)))
-    findings.of(lambda: require_adaptable(built, settings))
-    if rehearsed is None:
-        return _Tried(limit)
-    return _Tried(rehearsed.limit, built, rehearsed.one_end, labels, rehearsed.packs)
+    rehearsed = Rehearsed(**found["rehearsed"])
+    return _Tried(rehearsed.limit, tried[0] if tried else None, rehearsed.one_end, labels, rehearsed.packs)
 
 
 def make_model(
@@ -200,9 +211,7 @@ def make_model(
         model.generation_config.max_length = ingredients.limit
     size = built.model.num_parameters()
     try:
-        if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
-            resumed = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
-            wear(context, built, _base(context, ingredients.sources), arithmetic, adapter or resumed, device)
+        put_adapter_on(context, ingredients, built, arithmetic, adapter, device)
         model = model.to(device or arithmetic.device)
     except RuntimeError as error:
         if is_shortage(error):
@@ -211,12 +220,38 @@ def make_model(
                 "larger GPU."
             ) from error
         raise
+    if (rows := pad_rows_of(ingredients)) is not None:
+        pad_to(ingredients, left=pads_left(model, rows.pad_id, wanted=rows.left))
+    return replace(built, model=model, size=size)
+
+
+def put_adapter_on(
+    context: RunContext,
+    ingredients: Ingredients,
+    built: Loaded,
+    arithmetic: Arithmetic,
+    adapter: Path | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Put the adapter on a model, if it gets one; see :func:`make_model`."""
+    if context.settings.training.adapter is not None and context.run.stage != Stage.PREPARE:
+        resumed = ingredients.sources.resumed.adapter if ingredients.sources.resumed else None
+        wear(context, built, _base(context, ingredients.sources), arithmetic, adapter or resumed, device)
+
+
+def pad_rows_of(ingredients: Ingredients) -> PadRows | None:
+    """What pads the rows; None where there is nothing to pad."""
     collator = ingredients.data.collator
     rows = collator.collate if isinstance(collator, OneEnd) else collator
-    if isinstance(rows, PadRows):
-        rows.left = pads_left(model, rows.pad_id, wanted=rows.left)
-        ingredients.tokenizer.padding_side = "left" if rows.left else "right"
-    return replace(built, model=model, size=size)
+    return rows if isinstance(rows, PadRows) else None
+
+
+def pad_to(ingredients: Ingredients, *, left: bool) -> None:
+    """Pad rows on this side, and let the tokenizer say so."""
+    rows = pad_rows_of(ingredients)
+    if rows is not None:
+        rows.left = left
+        ingredients.tokenizer.padding_side = "left" if left else "right"
 
 
 def build_again(context: RunContext, ingredients: Ingredients, dtype: torch.dtype = torch.float32) -> Loaded:

@@ -1,6 +1,5 @@
 """Where the processes of a run meet: from there on they do the same, each with its rows of a step."""
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,7 @@ from lmft_job.distributed.shares import plan_step
 from lmft_job.errors import InvalidError
 from lmft_job.stages.check import Start
 from lmft_job.stages.inputs import Ingredients
-
-_RENDEZVOUS_SECONDS = 600.0
+from lmft_job.stages.ranks.turns import rendezvous_seconds
 
 
 def meet_and_claim(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
@@ -45,9 +43,8 @@ def meet_and_claim(context: RunContext, start: Start, inputs: Ingredients, model
 
 def _meet(context: RunContext, start: Start, inputs: Ingredients, model: str | None) -> Start:
     """Wait for the others, once data and model are here, and take over from rank 0 what it has found."""
-    seconds = float(os.environ.get("LMFT_RENDEZVOUS_SECONDS") or _RENDEZVOUS_SECONDS)
     cuda = start.arithmetic.device.type == "cuda"
-    context.group = join(context.world, cuda=cuda, seconds=seconds, paused=context.watchdog.paused)
+    context.group = join(context.world, cuda=cuda, seconds=rendezvous_seconds(), paused=context.watchdog.paused)
     ours, found = start.attempt.ours, {"data": inputs.data.fingerprint, "model": model, "day": inputs.day}
     said: dict[str, Any] = context.group.from_main(
         lambda: {

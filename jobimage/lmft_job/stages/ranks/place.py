@@ -1,9 +1,8 @@
 """Where the model's weights are held: whole in every process, or divided among them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from lmft_job.adapters.attach import has_adapter, trained
 from lmft_job.attempt.context import RunContext
@@ -29,30 +28,36 @@ class Placed:
     blank: Any = None
 
 
-def begins_on(context: RunContext, arithmetic: Arithmetic) -> torch.device:
-    """Where a model is built: on the CPU if it may not fit on the device whole."""
-    return torch.device("cpu") if may_divide(context.settings, context.world) else arithmetic.device
-
-
-def place(context: RunContext, model: Any, arithmetic: Arithmetic) -> Placed:
+def place(context: RunContext, model: Any, arithmetic: Arithmetic, whole: Callable[[], Any]) -> Placed:
     """Divide a model among the processes, if it is to be, or move it to this one's device; rank 0 decides.
+
+    Args:
+        context: of the attempt.
+        model: see :func:`load_model`.
+        arithmetic: device and precision.
+        whole: makes the model on its device, where it is without memory and is not divided.
 
     Raises:
         InvalidError: it cannot be divided.
     """
     world, settings = context.world, context.settings
-    if not may_divide(settings, world):
-        return Placed(model)
     device = device_of(context)
     memory = None if device is None else device.memory
+    if not may_divide(settings, world, memory):
+        return Placed(model)
     chosen = Division(context.group.from_main(lambda: choose(settings, weights_of(model), world, memory).value))
     if chosen == Division.NONE:
-        return Placed(model.to(arithmetic.device))
+        return Placed(whole() if is_hollow(model) else model.to(arithmetic.device))
     within, adapter = chosen == Division.NODES, has_adapter(model)
     blank = outline(model)
     divide(model, world, arithmetic.device, within_nodes=within, kept=trained(model) if adapter else ())
     context.observer.note(f"the model's weights are divided among the ranks ({chosen})")
     return Placed(model, WHOLE if adapter else share_of(world, within_nodes=within), blank)
+
+
+def is_hollow(model: Any) -> bool:
+    """Whether a model is without memory."""
+    return any(weight.is_meta for weight in model.parameters())
 
 
 def weights_of(model: Any) -> Weights:
