@@ -41,6 +41,8 @@ class AttemptProgress:
     checkpoint: CheckpointStatus | None = None
     adjustments: list[str] = field(default_factory=list)
     highest_attempt: int | None = None
+    unsent: list[str] = field(default_factory=list)
+    """What trackers did not take until the end, and how it is sent later: sentences."""
 
 
 @dataclass

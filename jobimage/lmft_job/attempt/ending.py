@@ -59,13 +59,14 @@ def conclude(run: Callable[[], Result], interrupt: Interrupt) -> Ending:
 
 
 def with_progress(ending: Ending, context: RunContext | None) -> Result:
-    """Add the attempt's progress to a result; a completed one lacks only the highest attempt number."""
+    """Add the attempt's progress to a result; a completed one lacks the highest attempt number, and what is unsent."""
     result = ending.result
     if context is None:
         return result
     progress = context.progress
     if ending.exit_code == ExitCode.DONE:
-        return result.model_copy(update={"highest_attempt": progress.highest_attempt})
+        message = " ".join([result.message, *progress.unsent])
+        return result.model_copy(update={"highest_attempt": progress.highest_attempt, "message": message})
     counts = Counts(
         steps=progress.step,
         total_steps=progress.total,

@@ -1,6 +1,7 @@
 """What an attempt runs beside training: its journal, uploads, fence, and what needs less memory."""
 
 import json
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from lmft_api.spec import ReportTo
-from lmft_api.wire.layout import METRICS, TRACKED_AS
+from lmft_api.spec.output import WANDB_URL
+from lmft_api.wire.layout import METRICS
 from lmft_job.attempt.context import RunContext
 from lmft_job.attempt.current import CurrentAttempt
 from lmft_job.attempt.journal import Fence, Journal
@@ -18,13 +20,13 @@ from lmft_job.observers.background import Followers
 from lmft_job.observers.live_metrics import LiveMetrics
 from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.storage import Store
-from lmft_job.storage.notes import read_note
-from lmft_job.trackers.keys import keys_in
-from lmft_job.trackers.mlflow import Mlflow
+from lmft_job.trackers.record import Record, read_record, store_record
 from lmft_job.trackers.sender import Sender
+from lmft_job.trackers.servers.keys import keys_in
+from lmft_job.trackers.servers.mlflow import Mlflow
+from lmft_job.trackers.servers.wandb import WeightsAndBiases
 from lmft_job.trackers.tensorboard import TensorBoard
-from lmft_job.trackers.tracker import RunCard, Tracker
-from lmft_job.trackers.wandb import WeightsAndBiases
+from lmft_job.trackers.tracker import RunCard
 from lmft_job.training.acceleration.activation_checkpointing import checkpointable
 from lmft_job.training.batch import Adjustment, Batch, Checkpointing, is_shortage, planned_batch, planned_checkpointing
 
@@ -67,7 +69,8 @@ class TrainingAttempt:
         context.progress.adjustments = list(found.notes)
         self.uploads = _uploads(context, store, attempt, share)
         self.fence = Fence(store, attempt.ours)
-        self.metrics = _followers(context, store, attempt) if context.world.main else None
+        self._senders: list[Sender] = []
+        self.metrics = self._followers(context, store, attempt) if context.world.main else None
         self._context, self._store, self._journal = context, store, Journal(store, attempt.ours)
         self._open = ExitStack()
 
@@ -85,7 +88,15 @@ class TrainingAttempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return self._open.__exit__(kind, error, trace)
+        try:
+            return self._open.__exit__(kind, error, trace)
+        finally:
+            self._context.progress.unsent = [sender.unsent for sender in self._senders if sender.unsent]
+
+    def _followers(self, context: RunContext, store: Store, attempt: CurrentAttempt) -> Followers:
+        """``metrics.jsonl``, and the trackers of ``spec.reportTo``; each thread asks storage for itself."""
+        self._senders = _senders(context, store, Fence(store, attempt.ours).require, attempt.number)
+        return Followers([LiveMetrics(store, context.folder, Fence(store, attempt.ours).require), *self._senders])
 
     def beat(self, step: int) -> None:
         """Report progress to the watchdog and the journal."""
@@ -129,39 +140,36 @@ def _uploads(context: RunContext, store: Store, attempt: CurrentAttempt, share: 
     return NoUploads()
 
 
-def _followers(context: RunContext, store: Store, attempt: CurrentAttempt) -> Followers:
-    """``metrics.jsonl``, and the trackers of ``spec.reportTo``."""
-
-    def require() -> Callable[[], None]:
-        # Each thread asks storage for itself.
-        return Fence(store, attempt.ours).require
-
-    wanted, trackers = context.run.spec.report_to or ReportTo(), list[Tracker]()
+def _senders(context: RunContext, store: Store, require: Callable[[], None], attempt: int) -> list[Sender]:
+    """To the trackers of ``spec.reportTo``."""
+    wanted, say, senders = context.run.spec.report_to or ReportTo(), context.observer.note, list[Sender]()
     if wanted.tensor_board:
-        trackers.append(TensorBoard(store, context.folder, attempt.number, require()))
+        later = f"all of it is in {store.url(METRICS)}"
+        senders.append(Sender(TensorBoard(store, context.folder, attempt, require), say, later))
+    if wanted.mlflow is None and wanted.wandb is None:
+        return senders
+    card, again = _card(context, store), f"lmft report-to {shlex.quote(store.url('').rstrip('/'))}"
+    experiment = project = entity = None
     if wanted.mlflow is not None:
         experiment = wanted.mlflow.experiment or context.run.namespace
         keys = keys_in(context.secret("mlflow"), in_pod=context.in_pod)
-        trackers.append(Mlflow(wanted.mlflow.uri, experiment, _card(context, store), keys))
+        mlflow = Mlflow(wanted.mlflow.uri, experiment, card, keys)
+        senders.append(Sender(mlflow, say, f"send it with: {again} --mlflow {wanted.mlflow.uri}"))
     if wanted.wandb is not None:
+        project, entity = wanted.wandb.project or context.run.namespace, wanted.wandb.entity
         keys = keys_in(context.secret("wandb"), in_pod=context.in_pod)
-        trackers.append(WeightsAndBiases(wanted.wandb, _card(context, store), keys, context.run.namespace))
-    later = f"all of it is in {store.url(METRICS)}"
-    senders = [Sender(tracker, context.observer.note, later) for tracker in trackers]
-    return Followers([LiveMetrics(store, context.folder, require()), *senders])
+        wandb = WeightsAndBiases(wanted.wandb, card, keys, project)
+        senders.append(Sender(wandb, say, f"send it with: {again} --wandb {wanted.wandb.url or WANDB_URL}"))
+    store_record(store, Record(card, experiment, project, entity))
+    return senders
 
 
 def _card(context: RunContext, store: Store) -> RunCard:
     """What trackers show of the run: its settings without texts of its data, and where its files are."""
-    if context.in_pod:
-        identity = context.run.uid
-    else:
-        fresh = str(uuid.uuid4())
-        store.put_if_absent(TRACKED_AS, json.dumps({"id": fresh}).encode())
-        identity = read_note(store, TRACKED_AS, lambda note: str(uuid.UUID(note["id"]))) or fresh
+    known = None if context.in_pod else read_record(store)
     flat = {name: value for name, value in context.settings.flat().items() if not name.startswith("sample.")}
     return RunCard(
-        id=identity,
+        id=context.run.uid if context.in_pod else known.card.id if known else str(uuid.uuid4()),
         name=context.run.name,
         params={name: _shown(value, context.scrubber.scrub) for name, value in flat.items()},
         tags={"lmfinetune.dev/namespace": context.run.namespace, "lmfinetune.dev/folder": store.url("")},

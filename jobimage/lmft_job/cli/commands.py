@@ -246,6 +246,23 @@ def estimate(
     raise typer.Exit(code)
 
 
+@app.command("report-to")
+def report_to(
+    place: Annotated[str, typer.Argument(help="A run's folder, its s3:// address, or a name in ./runs.")],
+    mlflow: Annotated[str | None, typer.Option(metavar="ADDRESS", help="MLflow server to send to.")] = None,
+    wandb: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Weights & Biases: https://api.wandb.ai, or your own server.")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option(help="Also of a run that ended early, and that no attempt resumes.")
+    ] = False,
+) -> None:
+    """Send a run's metrics to trackers after its end: what they lack of them, with your own keys."""
+    from lmft_job.cli.report_to import report_to as send
+
+    raise typer.Exit(send(place, mlflow, wandb, unfinished=unfinished))
+
+
 @app.command()
 def watch(
     name: Annotated[str, typer.Argument(help="Name of the LMFineTune, or lmft/NAME.")],

@@ -1,6 +1,8 @@
 """What is sent to trackers: the lines of ``metrics.jsonl``, by the names that transformers' Trainer uses."""
 
 import json
+import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,11 +54,12 @@ class Position:
 
 
 def points(lines: bytes, time: float) -> Iterator[Point]:
-    """The points of lines of ``metrics.jsonl``."""
+    """The points of lines of ``metrics.jsonl``; raises LookupError, TypeError or ValueError where they are none."""
     for line in lines.splitlines():
         row: dict[str, Any] = json.loads(line)
         evaluation = row.get("evaluation")
         names, prefix = (_STEP_NAMES, TRAIN) if evaluation is None else (_EVALUATION_NAMES, EVAL)
         given = row if evaluation is None else evaluation
         values = {f"{prefix}{names[key]}": float(given[key]) for key in names if given.get(key) is not None}
-        yield Point(row["step"], time, values, evaluation is not None)
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        yield Point(operator.index(row["step"]), time, known, evaluation is not None)

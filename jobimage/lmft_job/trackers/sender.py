@@ -31,6 +31,9 @@ class Sender(Follower):
         tracker: where to.
         say: called when nothing gets through, when it does again, and at the end with what was not sent.
         later: what a person does, at the end of a complete run, about what was not sent.
+
+    Attributes:
+        unsent: at the end, what was not sent and what to do about it: a sentence; empty when all was.
     """
 
     def __init__(self, tracker: Tracker, say: Callable[[str], None], later: str) -> None:
@@ -42,6 +45,7 @@ class Sender(Follower):
         self._problem: str | None = None
         self._error: BaseException | None = None
         self._closed = False
+        self.unsent = ""
 
     @override
     def stop(self, error: BaseException | None = None) -> None:
@@ -62,7 +66,8 @@ class Sender(Follower):
         if not self._closed and self._more is not None and (left := self._left(self._more)):
             why = f" ({self._problem})" if self._problem else ""
             later = self._later if self._error is None else "the attempt that resumes the run sends it"
-            self._say(f"{self._tracker.name} did not take all in time{why}: {left} not sent; {later}")
+            self.unsent = f"{self._tracker.name} did not take all in time{why}: {left} not sent; {later}."
+            self._say(self.unsent.removesuffix("."))
 
     @override
     def _run(self) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lmft_api.spec import Wandb
-from lmft_job.trackers import http
-from lmft_job.trackers.keys import keys_in
-from lmft_job.trackers.mlflow import Mlflow, authorization
+from lmft_job.trackers.servers import http
+from lmft_job.trackers.servers.keys import keys_in
+from lmft_job.trackers.servers.mlflow import Mlflow, authorization
+from lmft_job.trackers.servers.wandb import WeightsAndBiases
 from lmft_job.trackers.tracker import RunCard, TrackerError
-from lmft_job.trackers.wandb import WeightsAndBiases
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

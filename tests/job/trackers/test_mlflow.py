@@ -2,28 +2,21 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster.eventually import eventually
-from support import mlflow_server
 from support.forked import KILL, attempt, complete, run_folder, toy_spec
 from support.history import Training
 from support.mlflow_server import MlflowServer
 
 from lmft_api.wire.layout import METRICS
-from lmft_job.trackers import http, sender
-from lmft_job.trackers.mlflow import Mlflow
+from lmft_job.trackers import sender
 from lmft_job.trackers.sender import Sender
+from lmft_job.trackers.servers import http
+from lmft_job.trackers.servers.mlflow import Mlflow
 from lmft_job.trackers.tracker import RunCard
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with mlflow_server.running(tmp_path_factory.mktemp("mlflow")) as server:
-        yield server
 
 
 def steps(server: MlflowServer, name: str) -> list[int]:

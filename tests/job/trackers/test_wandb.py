@@ -17,11 +17,12 @@ from support.wandb_server import KEY, WandbServer
 from lmft_api.spec import Wandb
 from lmft_api.wire.layout import METRICS
 from lmft_job.errors import InterruptedRunError
-from lmft_job.trackers import http, sender, wandb
+from lmft_job.trackers import sender
 from lmft_job.trackers.points import Point, Position
 from lmft_job.trackers.sender import Sender
+from lmft_job.trackers.servers import http, wandb
+from lmft_job.trackers.servers.wandb import WeightsAndBiases
 from lmft_job.trackers.tracker import RunCard
-from lmft_job.trackers.wandb import WeightsAndBiases
 
 RECORDED = json.loads((Path(__file__).parents[2] / "fixtures/wandb/requests.json").read_text())
 

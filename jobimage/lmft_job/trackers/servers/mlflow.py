@@ -15,9 +15,9 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from lmft_job.errors import InterruptedRunError
-from lmft_job.trackers.http import call
-from lmft_job.trackers.keys import Keys
 from lmft_job.trackers.points import EVAL, TRAIN, Point, Position
+from lmft_job.trackers.servers.http import call
+from lmft_job.trackers.servers.keys import Keys
 from lmft_job.trackers.tracker import RunCard, Tracker, TrackerError
 
 TOKEN, USERNAME, PASSWORD = "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"

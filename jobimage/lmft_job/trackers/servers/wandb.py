@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from lmft_api.spec.output import WANDB_URL, Wandb
 from lmft_job.errors import InterruptedRunError
-from lmft_job.trackers.http import call
-from lmft_job.trackers.keys import Keys
 from lmft_job.trackers.points import Point, Position
+from lmft_job.trackers.servers.http import call
+from lmft_job.trackers.servers.keys import Keys
 from lmft_job.trackers.tracker import RunCard, Tracker, TrackerError
 
 KEY = "WANDB_API_KEY"

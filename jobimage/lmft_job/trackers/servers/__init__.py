@@ -1,0 +1,1 @@
+"""Trackers that are reached over HTTP: MLflow and Weights & Biases."""
