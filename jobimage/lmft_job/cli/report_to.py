@@ -4,7 +4,6 @@ import sys
 import tempfile
 import time
 import uuid
-from datetime import datetime
 from pathlib import Path
 
 from lmft_api.addresses import in_storage
@@ -12,6 +11,7 @@ from lmft_api.reasons import ExitCode
 from lmft_api.schema.patterns import PATTERN_HINTS, TRACKER_URI_PATTERN, finds
 from lmft_api.spec import Wandb
 from lmft_api.text.shown import one_line
+from lmft_api.text.times import seconds
 from lmft_api.wire.layout import METRICS
 from lmft_api.wire.report import Report
 from lmft_job.attempt.result import stored_report
@@ -81,7 +81,7 @@ def _report(store: Store, report: Report | None, mlflow: str | None, wandb: str 
     with tempfile.TemporaryDirectory(prefix="lmft-report-to-") as folder:
         path = Path(folder) / METRICS
         store.get_file(METRICS, path)
-        when = _seconds(report.finished) if report is not None and report.finished else time.time()
+        when = (seconds(report.finished) if report is not None else None) or time.time()
         error = None if report is not None else InterruptedRunError("the run has not finished")
         return max(_send(tracker, path, when, error) for tracker in trackers)
 
@@ -104,10 +104,3 @@ def _record_of(report: Report | None, store: Store) -> Record:
     tags = {"lmfinetune.dev/namespace": report.namespace, "lmfinetune.dev/folder": store.url("")}
     shown = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
     return Record(RunCard(str(uuid.uuid5(uuid.NAMESPACE_URL, store.url(""))), report.name, shown, tags))
-
-
-def _seconds(moment: str) -> float:
-    try:
-        return datetime.fromisoformat(moment).timestamp()
-    except ValueError:
-        return time.time()

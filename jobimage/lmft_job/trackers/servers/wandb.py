@@ -166,7 +166,7 @@ def authorization(keys: Mapping[str, str]) -> dict[str, str]:
     """
     key = keys.get(KEY, "").strip()
     if not key:
-        raise TrackerError(f"there is no {KEY}; spec.reportTo.wandb.credentialsSecretRef names a Secret with it")
+        raise TrackerError(f"there is no {KEY}; set it, or name a Secret with it in wandb.credentialsSecretRef")
     return {"Authorization": "Basic " + base64.b64encode(f"api:{key}".encode()).decode()}
 
 
