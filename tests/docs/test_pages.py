@@ -250,11 +250,12 @@ def test_targets_and_commands_that_pages_name_exist() -> None:
     makefiles = (ROOT / "Makefile", ROOT / "charts/chart.mk", ROOT / "tests/cluster/cluster.mk")
     text = "\n".join(path.read_text() for path in makefiles)
     targets = set(re.findall(r"^([a-z0-9-]+):", text, re.MULTILINE))
-    modules = (ROOT / "jobimage/lmft_job/cli").rglob("commands.py")
-    commands = {name for module in modules for name in re.findall(r"^def (\w+)\(", module.read_text(), re.MULTILINE)}
+    modules = [module.read_text() for module in (ROOT / "jobimage/lmft_job/cli").rglob("commands.py")]
+    named = r"^def (\w+)\(|\bcommand\(\"([a-z-]+)\"\)"
+    commands = {name for text in modules for found in re.findall(named, text, re.MULTILINE) for name in found if name}
 
     made = set(chain.from_iterable(m.split() for _, m in names(PAGES, r"^make ((?:[a-z0-9-]+ ?)+)$")))
-    run = {command for _, command in names(PAGES, r"^lmft ([a-z]+)")}
+    run = {command for _, command in names(PAGES, r"^lmft ([a-z][a-z-]*)")}
 
     assert made
     assert run

@@ -40,7 +40,7 @@ def test_a_server_that_is_away_at_the_end_gets_all_of_it_later_and_once(
     # given a run whose trackers are away while it trains and ends
     (tmp_path / "secrets/wandb").mkdir(parents=True)
     (tmp_path / "secrets/wandb/WANDB_API_KEY").write_text(KEY)
-    wanted = {"mlflow": {"uri": mlflow.uri, "experiment": "toys"}, "wandb": {"url": wandb.uri, "project": "toys"}}
+    wanted = {"mlflow": {"uri": mlflow.uri, "experiment": "later"}, "wandb": {"url": wandb.uri, "project": "toys"}}
     mlflow.freeze()
     wandb.away.set()
     child = complete(tmp_path, toy_spec(tmp_path, reportTo=wanted), patch=impatient)
@@ -110,6 +110,16 @@ def test_a_run_that_has_reported_nowhere_is_always_the_same_run_there(
     [there] = wandb.runs.values()
     assert there.history("train/loss") == [(1, 2.5)]
     assert (there.begun[0]["displayName"], there.begun[0]["project"]) == (demo_report().name, demo_report().namespace)
+
+
+def test_of_a_run_of_an_earlier_version_the_id_alone_is_known(
+    wandb: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    folder = run_of(tmp_path / "run", STEP, tracked=json.dumps({"id": UID}))
+
+    assert lmft("report-to", str(folder), "--wandb", wandb.uri).exit_code == 0
+    assert [(name, run.history("train/loss")) for name, run in wandb.runs.items()] == [(UID, [(1, 2.5)])]
 
 
 RECORD = {"id": UID, "name": "toy", "params": {}, "tags": {}}
