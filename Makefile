@@ -69,8 +69,8 @@ generate: setup ## Write again what is generated from the types
 	$(BIN)/python -m lmft_operator.values_schema charts/lmfinetune/values.yaml > charts/lmfinetune/values.schema.json
 
 .PHONY: bench
-bench: setup ## Measure preprocessing, training, evaluation, checkpoints and live progress against their peers
-	for name in preprocess train evaluation checkpoint progress; do $(BIN)/python bench/$$name.py; done
+bench: setup ## Measure preprocessing, training, evaluation, checkpoints, live progress and the start against their peers
+	for name in preprocess train evaluation checkpoint progress start; do $(BIN)/python bench/$$name.py; done
 
 .PHONY: sweep
 sweep: setup ## Train every model type that transformers lists, and write docs/model-types.md; KINDS="bert gpt2" for some

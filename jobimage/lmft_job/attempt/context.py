@@ -18,8 +18,8 @@ from lmft_job.distributed.group import SOLO, Group
 from lmft_job.distributed.world import ALONE, World
 from lmft_job.errors import InvalidError
 from lmft_job.observers.events import Observer
-from lmft_job.process.deferred import defer_slow_imports
 from lmft_job.process.grace import Grace
+from lmft_job.process.imports import Unused, defer_slow_imports, leave_out, without_collections
 from lmft_job.process.secrets import Scrubber
 from lmft_job.process.signals import Interrupt
 from lmft_job.process.watchdog import Watchdog
@@ -157,6 +157,20 @@ class RunContext:
         finally:
             self.observer.working("")
             self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - began, 3)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Within it the libraries are imported, as far as this run needs them; a phase."""
+        leave_out(self._unused())
+        with self.phase("imports"), without_collections():
+            yield
+
+    def _unused(self) -> list[Unused]:
+        training = self.settings.training
+        if training.callbacks or training.trainer_class:
+            return []  # the user's code may use anything
+        needed = {Unused.ADAPTERS: training.adapter is not None, Unused.DISTRIBUTED: not self.world.alone}
+        return [part for part in Unused if not needed.get(part, False)]
 
     @cached_property
     def watchdog(self) -> Watchdog:

@@ -137,7 +137,7 @@ def _run_alone(
 
         def run():  # type: ignore[no-untyped-def]
             context.overwrite = context.overwrite or (again_when_done and _is_finished(context.run_store()))
-            with context.phase("imports"):
+            with context.importing():
                 from lmft_job.recipe import run
 
             return run(context)

@@ -75,7 +75,7 @@ def run_attempt(arguments: list[str], interrupt: Interrupt) -> int:
         def run() -> Result:
             context = _context(options, Broadcast(observers), arguments, message, scrubber, interrupt)
             contexts.append(context)
-            with context.phase("imports"):
+            with context.importing():
                 from lmft_job.recipe import run
 
             try:

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from lmft_api.text.wording import first_line
 from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError
+from lmft_job.sharding.classes import DTensor, FSDPModule
 from lmft_job.sharding.share import WHOLE, Share
 from lmft_job.sharding.spread import Spreading
 
@@ -50,6 +48,9 @@ def divide(
     Raises:
         InvalidError: torch cannot divide this model.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     if within_nodes:
         mesh = init_device_mesh(device.type, (world.nodes, world.local_size), mesh_dim_names=("copies", "parts"))
     else:
@@ -195,7 +196,9 @@ def placed_like(parameter: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """This process's rows of a tensor of a parameter's shape, as a tensor divided in the same way."""
     if not isinstance(parameter, DTensor):
         return rows
-    return DTensor.from_local(
+    from torch.distributed import tensor as divided
+
+    return divided.DTensor.from_local(
         rows, parameter.device_mesh, parameter.placements, run_check=False,
         shape=parameter.shape, stride=parameter.stride(),
     )  # fmt: skip

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.distributed.tensor import DTensor
 
 from lmft_api.text.wording import first_line
+from lmft_job.sharding.classes import DTensor
 from lmft_job.sharding.divide import local, share_held, share_of_model, trained_weights
 from lmft_job.sharding.share import Share
 

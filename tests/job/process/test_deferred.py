@@ -53,7 +53,7 @@ def test_an_adapter_without_nf4_is_trained_stored_and_merged_without_it(tmp_path
         "merged(base, folder, torch.bfloat16)\n"
         "print(type(sys.modules['bitsandbytes']).__name__, 'bitsandbytes.functional' in sys.modules)\n"
     )
-    assert printed.splitlines()[-1] == "_Deferred False"
+    assert printed.splitlines()[-1] == "Deferred False"
 
 
 def test_it_asks_no_hub_for_kernels_and_leaves_out_that_warning_alone(tmp_path: Path):
@@ -61,7 +61,7 @@ def test_it_asks_no_hub_for_kernels_and_leaves_out_that_warning_alone(tmp_path: 
     (tmp_path / "kernels.py").write_text("print('asked')\n")
     code = (
         "import logging, sys\n"
-        "from lmft_job.process.deferred import defer_slow_imports\n"
+        "from lmft_job.process.imports import defer_slow_imports\n"
         "defer_slow_imports()\n"
         "import bitsandbytes\n"
         "from bitsandbytes.nn import Linear4bit\n"

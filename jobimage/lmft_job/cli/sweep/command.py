@@ -25,6 +25,7 @@ from lmft_job.cli.sweep.manifests import planned
 from lmft_job.cli.sweep.plan import Member, baseline_key
 from lmft_job.cli.sweep.view import as_plain, render
 from lmft_job.errors import JobError
+from lmft_job.process.imports import leave_nothing_out
 from lmft_job.process.signals import Interrupt
 from lmft_job.storage import Store, join_key, open_store
 
@@ -83,6 +84,7 @@ def run_sweep(
 
 def _run_all(runs: list[_Run], options: LocalOptions, interrupt: Interrupt, as_json: bool) -> int:
     failed: dict[str, int] = {}
+    leave_nothing_out()
     out = console(stderr=as_json)
     for number, run in enumerate(runs, 1):
         head = f"{number}/{len(runs)}  {run.member.title}"

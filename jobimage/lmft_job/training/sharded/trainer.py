@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from lmft_job.adapters.attach import trained
 from lmft_job.sharding import optimizer as stored_optimizer
+from lmft_job.sharding.classes import DTensor
 from lmft_job.sharding.divide import average_gradients, share_of_model, trained_weights, trains_divided
 from lmft_job.sharding.files import MODEL, has_shards, write
 from lmft_job.training.loop import TrainingLoop
