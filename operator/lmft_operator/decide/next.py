@@ -21,6 +21,9 @@ MAX_UNREAD = 3
 FREE_INTERRUPTIONS = 3
 """Interruptions in a row without a new checkpoint that are retried at once; further ones wait for a back-off."""
 
+QUEUE_SECONDS = 5.0
+"""How long a queued run waits before it queues again: Kueue looks at those that wait a second after places are free."""
+
 NOT_COUNTED = frozenset({Reason.INTERRUPTED, Reason.SUSPENDED, Reason.DEADLINE_EXCEEDED, Reason.COMPLETED})
 
 
@@ -92,7 +95,7 @@ def _must_wait(draft: DecisionDraft, last: Attempt) -> bool:
     """Whether the next attempt is not due yet: an old pod is still ending, or a back-off has not passed."""
     seen = draft.seen
     reason = Reason(str(last.reason)) if last.reason in {Reason.INTERRUPTED, *PEERS} else Reason.RETRYING
-    delay = _delay(draft, last)
+    delay = max(_delay(draft, last), _queue_delay(draft, last))
     left = since(last.end_time) + delay - seen.now
     waits = _pods_to_end(draft, last)
     if left <= 0 and not waits:
@@ -119,6 +122,15 @@ def _delay(draft: DecisionDraft, last: Attempt) -> float:
         return 0.0
     alone = len(list(takewhile(lambda attempt: attempt.reason in PEERS, reversed(draft.status.attempts or []))))
     return _backoff(draft, max(draft.status.failures or 1, alone))
+
+
+def _queue_delay(draft: DecisionDraft, last: Attempt) -> float:
+    """Seconds for which a run that gave places back leaves them to those that wait in the queue.
+
+    A Job that is there when the places become free would get them before older ones.
+    """
+    gave_way = last.reason in {Reason.INTERRUPTED, *PEERS}
+    return QUEUE_SECONDS if gave_way and manifest.queued(draft.spec, draft.settings) else 0.0
 
 
 def _pods_to_end(draft: DecisionDraft, last: Attempt) -> str:

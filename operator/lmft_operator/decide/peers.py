@@ -94,7 +94,8 @@ def judged(
     """
     each = {index: _of_one(job, pods.get(index), now, patience, begun=begun) for index in range(nodes)}
     ends = {index: verdict for index, verdict in each.items() if verdict.kind != Kind.OPEN}
-    missing = any(index not in pods or pods[index].started is None for index in range(nodes))
+    absent = _absentees(pods, ends, nodes)
+    missing = bool(absent)
     orders = {index: _order(index, pods.get(index), verdict, missing=missing) for index, verdict in ends.items()}
     causes = [index for index, order in orders.items() if order < _UNSEEN]
     if len(ends) < nodes:
@@ -106,7 +107,23 @@ def judged(
     if not ends:
         return OPEN, None
     chosen = min(orders, key=lambda index: (orders[index], ends[index].result is None, index))
-    return _whole(ends[chosen], chosen, orders[chosen], ends, pods, nodes), None
+    return _whole(ends[chosen], chosen, orders[chosen], ends, pods, absent), None
+
+
+def _absentees(pods: Pods, ends: Mapping[int, Verdict], nodes: int) -> list[PodFacts | None]:
+    """The pods for which the others waited in vain; None for one that does not exist.
+
+    A pod that takes the place of one that has given up waiting comes too late, and is stopped as soon as it starts.
+    """
+    given_up = min((end.ended for end in ends.values() if _is_echo(end) and end.ended is not None), default=None)
+    found = [pods.get(index) for index in range(nodes)]
+    return [
+        pod for pod in found if pod is None or pod.started is None or (given_up is not None and pod.started > given_up)
+    ]
+
+
+def _is_echo(end: Verdict) -> bool:
+    return end.kind == Kind.RETRY and end.exit_code == ExitCode.PEERS and end.reason == Reason.PEERS_MISSING
 
 
 def _of_one(job: JobFacts | None, pod: PodFacts | None, now: float, patience: Patience, *, begun: bool) -> Verdict:
@@ -133,7 +150,7 @@ def _order(index: int, pod: PodFacts | None, verdict: Verdict, *, missing: bool)
         return _FINAL
     if pod is None:
         return _UNSEEN
-    echo = verdict.exit_code == ExitCode.PEERS and verdict.reason == Reason.PEERS_MISSING
+    echo = _is_echo(verdict)
     if verdict.kind == Kind.RETRY and not echo:
         return _ITSELF
     if pod.disruption or pod.reason:
@@ -143,11 +160,12 @@ def _order(index: int, pod: PodFacts | None, verdict: Verdict, *, missing: bool)
     return _STOPPED if pod.started is not None else _NEVER_BEGAN
 
 
-def _whole(chosen: Verdict, index: int, order: int, ends: Mapping[int, Verdict], pods: Pods, nodes: int) -> Verdict:
+def _whole(
+    chosen: Verdict, index: int, order: int, ends: Mapping[int, Verdict], pods: Pods, absent: list[PodFacts | None]
+) -> Verdict:
     """The chosen verdict with what concerns all pods: the result of index 0, times, and where it happened."""
     first = ends.get(0)
     spans = [(v.started, v.ended) for v in ends.values() if v.started is not None and v.ended is not None]
-    absent = [pods.get(n) for n in range(nodes) if n not in pods or pods[n].started is None]
     message = chosen.message if order == _DONE else _placed(chosen.message, pods.get(index))
     if order == _ALONE:
         message = f"{sentence(message)} {_absent(absent)}"
@@ -158,7 +176,7 @@ def _whole(chosen: Verdict, index: int, order: int, ends: Mapping[int, Verdict],
         started=min((start for start, _ in spans), default=None),
         ended=max((end for _, end in spans), default=chosen.ended),
         pod_seconds=sum(max(0.0, end - start) for start, end in spans),
-        counted=order != _ALONE or all(pod is not None and pod.node for pod in absent),
+        counted=order != _ALONE or all(pod is not None and pod.node and pod.started is None for pod in absent),
     )
 
 
@@ -174,7 +192,8 @@ def _absent(absent: list[PodFacts | None]) -> str:
     known = [pod for pod in absent if pod is not None]
     unknown = len(absent) - len(known)
     words = [
-        f"Pod {pod.name}{f' on {pod.node}' if pod.node else ''} has not started"
+        f"Pod {pod.name}{f' on {pod.node}' if pod.node else ''} "
+        + ("has not started" if pod.started is None else "started only when another had given up")
         + (f": {judge.shown(pod.unschedulable)}" if pod.unschedulable else "")
         for pod in known[:3]
     ]

@@ -101,8 +101,8 @@ def alone(trainers: Team) -> Run:
 @pytest.fixture(scope="module")
 def pairs(trainers: Team, s3, alone: Run) -> Iterator[dict[str, Future[Run]]]:
     """A run for each story, at the same time; the future gives it when it is done."""
-    # The node takes two pods of this size; others beside them request little.
-    large = {"cpu": share_of_node(trainers.node, 0.35)}
+    # Two pods of this size fit beside what else a node has, three on none.
+    large = {"cpu": share_of_node(trainers.node, 0.33)}
     here = {"nodeSelector": {"kubernetes.io/hostname": trainers.node.name}, "tolerations": [CORDON]}
     tenant = trainers.stub(TENANT, {"seconds": 1800}, resources=large, podTemplate={**here})
     tenant.running_pod()

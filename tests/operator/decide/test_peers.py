@@ -173,6 +173,23 @@ def test_a_job_that_was_deleted_waits_for_its_pods(World):
     assert world.status.attempts[1].reason == "Interrupted"
 
 
+def test_a_pod_that_starts_only_when_another_has_given_up_waiting_for_it_was_missing(World):
+    world = several(World, 2)
+    world.pod(2, 0, phase="Running", started=world.now, node="node-0")
+    world.pod(2, 1, unschedulable="0/1 nodes are available: 1 Insufficient cpu.", unschedulable_since=world.now)
+    world.later(600)
+    ended(world, 0, 8, Result(reason=Reason.PEERS_MISSING, message="One of 2 has not come."))
+
+    world.now += 2
+    ended(world, 1, 75, STOPPED, node="node-0", started=world.now, unschedulable="", **by_others(world))
+    world.step()
+
+    last = world.status.attempts[1]
+    assert last.reason == "PeersMissing"
+    assert last.message.endswith("has not come. Pod pod-2-1 on node-0 started only when another had given up.")
+    assert (world.status.interruptions, world.status.failures) == (None, None)
+
+
 def test_a_node_that_vanishes_holds_an_attempt_no_longer_than_its_grace(World):
     world = several(World, 2)
     running(world, 2)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from support.results import stopped
 
+from lmft_operator.decide.next import QUEUE_SECONDS
 from lmft_operator.domain.facts import PodFacts
 
 
@@ -35,6 +36,9 @@ def test_a_run_whose_place_is_taken_away_saves_and_queues_anew(World):
     assert (world.reason, world.status.attempts[0].end_time) == ("Interrupted", None)
     assert "preempted the run" in world.message
     world.end_pod(code=75, said=stopped(3), deleted=world.now + 120)
+    assert (world.reason, list(world.jobs)) == ("Interrupted", []), "first those that wait in the queue"
+    assert "Retrying after 5 s." in world.message
+    world.later(QUEUE_SECONDS)
     assert (world.reason, list(world.jobs), world.status.failures) == ("Queued", ["eli5-2"], None)
     assert world.status.checkpoint.step == 3
 
@@ -111,4 +115,5 @@ def test_a_job_whose_pod_vanished_with_its_node_is_not_admitted_beside_its_succe
     world.run_pod()
     world.pod(deleted=world.now + 120)
     world.later(151)
+    world.later(QUEUE_SECONDS)
     assert list(world.jobs) == ["eli5-2"]
