@@ -10,6 +10,7 @@ import io
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,7 @@ def _parquet(first: int, count: int) -> bytes:
 class _Handler(BaseHTTPRequestHandler):
     repositories: dict[str, dict[str, bytes]]
     seen: list[str]
+    pause: float
 
     def do_GET(self) -> None:
         self._answer()
@@ -124,22 +126,28 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        for start in range(0, len(body), 1 << 20):
+            self.wfile.write(body[start : start + (1 << 20)])
+            time.sleep(self.pause)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
 
 
 @contextmanager
-def hub(model: Path | None = None) -> Iterator[tuple[str, list[str], dict[str, bytes]]]:
-    """A running stand-in: its address, the requests it has seen, and the data set's files, to be changed at will."""
+def hub(model: Path | None = None, pause: float = 0.0) -> Iterator[tuple[str, list[str], dict[str, bytes]]]:
+    """A running stand-in: its address, the requests it has seen, and the data set's files, to be changed at will.
+
+    It pauses after each megabyte for so many seconds.
+    """
     files = {"README.md": README.encode(), "train.parquet": _parquet(0, 100), "test.parquet": _parquet(100, 20)}
     seen: list[str] = []
     repositories = {"team/reviews": files}
     if model is not None:
         repositories["team/model"] = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
-    handler = type("Handler", (_Handler,), {"repositories": repositories, "seen": seen})
+    handler = type("Handler", (_Handler,), {"repositories": repositories, "seen": seen, "pause": pause})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -32,6 +32,7 @@ from lmft_job.data.sources.source import open_source
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, JobError, NewerReleaseError, RefusedError, UnavailableError
 from lmft_job.models import tokenizers
+from lmft_job.process.transfers import Told, silent
 from lmft_job.process.watchdog import Pause
 from lmft_job.storage import (
     MANIFEST,
@@ -110,6 +111,7 @@ def prepare(
     credentials: Path | None = None,
     check: Check = lambda: None,
     paused: Pause = nullcontext,
+    told: Told = silent,
     say: Callable[[str], None] = log.info,
     admitted: Sequence[str] | None = None,
 ) -> Prepared:
@@ -130,6 +132,7 @@ def prepare(
         credentials: folder of AWS_* files for s3:// data.
         check: called often; raises if a stop was requested.
         paused: keeps the watchdog from watching the hub's client, which does not call ``check``.
+        told: is told what has arrived of remote data.
         say: called with messages for people.
         admitted: the platform's patterns for addresses of files; None allows all.
 
@@ -153,6 +156,7 @@ def prepare(
                     check=check,
                     admitted=admitted,
                     paused=paused,
+                    told=told,
                 )
             except (InvalidError, RefusedError, UnavailableError) as error:
                 if not spec_problems:

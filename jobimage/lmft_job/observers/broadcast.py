@@ -7,6 +7,7 @@ from typing_extensions import override
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
+from lmft_job.process.transfers import Transfer
 
 
 class Broadcast(Observer):
@@ -34,6 +35,11 @@ class Broadcast(Observer):
     def working(self, on: str) -> None:
         for observer in self._observers:
             observer.working(on)
+
+    @override
+    def transfer(self, transfer: Transfer) -> None:
+        for observer in self._observers:
+            observer.transfer(transfer)
 
     @override
     def resumed(self, point: ResumePoint, saved_by: int) -> None:

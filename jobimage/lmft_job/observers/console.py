@@ -26,8 +26,9 @@ from typing_extensions import override
 from lmft_api.text.shown import one_line
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
-from lmft_job.observers.eta import StepTimer
+from lmft_job.observers.eta import StepTimer, TransferPace
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
+from lmft_job.process.transfers import Transfer
 from lmft_job.report.formatting import (
     VERDICTS,
     before_and_after,
@@ -97,6 +98,7 @@ class ConsoleObserver(Observer):
         self._epochs = 0
         self._checkpoint: int | None = None
         self._last_plain_line: float | None = None
+        self._transfers: dict[str, TransferPace] = {}
 
     def __enter__(self) -> "ConsoleObserver":
         return self
@@ -161,8 +163,28 @@ class ConsoleObserver(Observer):
             console=self._console,
             transient=True,
         )
-        self._spinner.add_task(WORKING[on], total=None)
+        self._spinner.add_task(WORKING[on], total=None, on=WORKING[on])
         self._spinner.start()
+
+    @override
+    def transfer(self, transfer: Transfer) -> None:
+        now = self._now()
+        if transfer.ended:
+            self._transfers.pop(transfer.name, None)
+            self._say_spinning("")
+            return
+        pace = self._transfers.setdefault(transfer.name, TransferPace(transfer, now))
+        if self._live:
+            self._say_spinning(pace.words(transfer, now))
+        elif now - pace.last_line >= PLAIN_EVERY_SECONDS:
+            pace.last_line = now
+            self._line("fetching", pace.words(transfer, now))
+
+    def _say_spinning(self, text: str) -> None:
+        """What the spinner says; without text again what is worked on."""
+        if self._spinner is not None:
+            task = self._spinner.tasks[0]
+            self._spinner.update(task.id, description=one_line(text) or str(task.fields["on"]))
 
     def _stop_spinner(self) -> None:
         if self._spinner is not None:

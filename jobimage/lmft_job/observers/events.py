@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lmft_api.tasks import Task
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint
+from lmft_job.process.transfers import Transfer
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Observer:
 
     def working(self, on: str) -> None:
         """A phase of the recipe begins, by its name in the report's timings; empty: it has ended."""
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Bytes of a model or of data have arrived; called from other threads too."""
 
     def resumed(self, point: ResumePoint, saved_by: int) -> None:
         """The attempt resumes from a checkpoint that attempt ``saved_by`` wrote."""

@@ -385,6 +385,7 @@ def _data(
         credentials=context.secret("dataset"),
         check=context.check,
         paused=context.watchdog.paused,
+        told=context.observer.transfer,
         say=context.observer.note,
         admitted=context.run.source_patterns,
     )

@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+from rich.progress import Progress
 from support.report_samples import causal_report, classification_report, demo_report
 
 from lmft_api.tasks import Task
@@ -13,6 +14,7 @@ from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.console import WORKING, ConsoleObserver, epochs_in_all
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
+from lmft_job.process.transfers import Transfer
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 DATA = DataPrepared(
@@ -235,6 +237,60 @@ def test_reused_data_and_dropped_rows_are_told(clock: Clock) -> None:
     )
 
 
+def fetch(observer: ConsoleObserver, clock: Clock, seconds: int, total: int | None = 1_300_000_000) -> None:
+    """A download of 35 MiB a second, heard of every half of a second."""
+    observer.working("load")
+    for half in range(2 * seconds):
+        clock.seconds += 0.5
+        observer.transfer(Transfer("team/mo\x1bdel", (half + 1) * 35 * 2**19, total))
+    observer.transfer(Transfer("team/mo\x1bdel", 0, ended=True))
+    observer.working("")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total", "lines"),
+    [
+        (10, 1_300_000_000, []),
+        (
+            36,
+            1_300_000_000,
+            [
+                "  fetching  team/mo del 542 MiB of 1.2 GiB, 35 MiB/s",
+                "  fetching  team/mo del 1.0 GiB of 1.2 GiB, 35 MiB/s",
+            ],
+        ),
+        (16, None, ["  fetching  team/mo del 542 MiB, 35 MiB/s"]),
+        (16, 5, ["  fetching  team/mo del 542 MiB, 35 MiB/s"]),  # more than was announced
+    ],
+)
+def test_a_long_download_is_a_line_every_so_often_in_a_file(
+    clock: Clock, seconds: int, total: int | None, lines: list[str]
+) -> None:
+    stream = io.StringIO()
+    with ConsoleObserver(stream, now=clock) as observer:
+        fetch(observer, clock, seconds, total)
+
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_a_download_is_what_the_spinner_of_a_terminal_says_while_it_lasts(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "update", lambda self, task, description: said.append(description))
+
+    with ConsoleObserver(Terminal(), now=clock) as observer:
+        fetch(observer, clock, 2)
+
+    assert said == [
+        "team/mo del 18 MiB of 1.2 GiB",
+        "team/mo del 35 MiB of 1.2 GiB",
+        "team/mo del 52 MiB of 1.2 GiB, 35 MiB/s",
+        "team/mo del 70 MiB of 1.2 GiB, 35 MiB/s",
+        WORKING["load"],
+    ]
+
+
 def test_an_old_locale_loses_characters_rather_than_the_run(clock: Clock) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
@@ -270,6 +326,7 @@ def test_all_observers_hear_every_event_in_order(clock: Clock) -> None:
     play(observer, clock, demo_report())
     observer.phase(JobPhase.SAVING)
     observer.working("data")
+    observer.transfer(Transfer("gpt2", 1))
     observer.note("a note")
     observer.straggler("rank 3")
     observer.interrupted(None, "again")

@@ -11,11 +11,17 @@ from lmft_job.data.sources.lines import DataFile
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, RefusedError
 from lmft_job.process.secrets import refuse_private
+from lmft_job.process.transfers import Told, arriving, silent
 from lmft_job.storage import Walk, expand, matches, open_followed, open_store
 
 
 def find_files(
-    uris: list[str], scratch: Path, credentials: Path | None, check: Check, admitted: Sequence[str] | None = None
+    uris: list[str],
+    scratch: Path,
+    credentials: Path | None,
+    check: Check,
+    admitted: Sequence[str] | None = None,
+    told: Told = silent,
 ) -> list[DataFile]:
     """Every file that the addresses name, fetched if remote; wildcards by the storage's own rules.
 
@@ -25,6 +31,7 @@ def find_files(
         credentials: folder of AWS_* files for s3:// data.
         check: called often; raises if a stop was requested.
         admitted: patterns of the platform that each file's address must match; None allows all.
+        told: is told what has arrived of remote files.
 
     Raises:
         InvalidError: an address that the platform does not allow; lists every problem found.
@@ -46,12 +53,14 @@ def find_files(
             if scheme in OBJECT_STORES:
                 bucket, _, key = rest.partition("/")
                 store = open_store(f"{scheme}://{bucket}", credentials, purpose="dataset", field=where)
-                for item in expand(store, key):
-                    _require_admitted(f"{scheme}://{bucket}/{item.key}", admitted, where)
-                    target = scratch / "files" / hashlib.sha256(store.url(item.key).encode()).hexdigest()
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    store.get_file(item.key, target, check)
-                    found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
+                items, folder = list(expand(store, key)), scratch / "files"
+                folder.mkdir(parents=True, exist_ok=True)
+                with arriving(uri, folder, told, sum(item.size for item in items)):
+                    for item in items:
+                        _require_admitted(f"{scheme}://{bucket}/{item.key}", admitted, where)
+                        target = folder / hashlib.sha256(store.url(item.key).encode()).hexdigest()
+                        store.get_file(item.key, target, check)
+                        found.setdefault(store.url(item.key), DataFile(target, store.url(item.key)))
             else:
                 for path in _local(Path(rest).absolute(), where):  # file://data/x.jsonl is relative
                     # Both: a link in an allowed folder may lead to one that is not.

@@ -26,6 +26,7 @@ from lmft_job.data.text.lookalikes import LooksLikeRowsError, look_alike
 from lmft_job.data.tokens.packing import Check
 from lmft_job.errors import InvalidError, JobError, RefusedError, UnavailableError
 from lmft_job.hub import client
+from lmft_job.process.transfers import Told, arriving, silent
 from lmft_job.process.watchdog import Pause
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,13 @@ def open_source(
     check: Check,
     admitted: Sequence[str] | None = None,
     paused: Pause = nullcontext,
+    told: Told = silent,
 ) -> DataSource:
     """Find the data set and its identity; files of s3:// are fetched into the scratch folder.
 
     ``admitted`` are the platform's patterns for addresses of files; None allows all;
-    ``paused`` keeps the watchdog from watching the hub's client, which does not call ``check``.
+    ``paused`` keeps the watchdog from watching the hub's client, which does not call ``check``;
+    ``told`` is told what has arrived.
 
     Raises:
         RefusedError: not found or not allowed.
@@ -94,10 +97,10 @@ def open_source(
     if spec.builtin is not None:
         return PythonDocs()
     if spec.files is not None and spec.format is not None:
-        return Files(find_files(spec.files, scratch, credentials, check, admitted), spec.format, check)
+        return Files(find_files(spec.files, scratch, credentials, check, admitted, told), spec.format, check)
     if spec.name is None:
         raise InvalidError(["spec.dataset: set exactly one of name, files (with format) and builtin"])
-    return Hub(spec.name, spec.config, spec.revision, hub_token, paused)
+    return Hub(spec.name, spec.config, spec.revision, hub_token, paused, told)
 
 
 class PythonDocs:
@@ -186,9 +189,11 @@ class Hub:
         revision: str | None,
         hub_token: Path | None,
         paused: Pause = nullcontext,
+        told: Told = silent,
     ) -> None:
         self.title = name
         self._paused = paused
+        self._told = told
         self._config = config
         self._token = hub_token.read_text().strip() if hub_token is not None and hub_token.is_file() else None
         self._revision = revision
@@ -249,12 +254,13 @@ class Hub:
 
         datasets.disable_progress_bars()
         try:
-            data: Any = client.with_retries(
-                lambda: datasets.load_dataset(
-                    self.title, self._config, split=split, revision=self._revision, token=self._token
-                ),
-                paused=self._paused,
-            )
+            with arriving(self.title, _downloads(self.title), self._told):
+                data: Any = client.with_retries(
+                    lambda: datasets.load_dataset(
+                        self.title, self._config, split=split, revision=self._revision, token=self._token
+                    ),
+                    paused=self._paused,
+                )
         except Exception as error:
             translated = hub_error(error, self.title, self._revision, self._token is not None, split)
             if isinstance(translated, InvalidError):
@@ -276,6 +282,13 @@ class Hub:
                     yield table.to_pylist()
 
         return SourceRows(batches(), known, names, spans=_spans(split, data))
+
+
+def _downloads(name: str) -> Path:
+    """Where the hub's client puts the files of a data set."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}" / "blobs"
 
 
 def _spans(split: str, data: Any) -> list[tuple[str, int, int]]:

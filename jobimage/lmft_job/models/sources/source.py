@@ -10,7 +10,9 @@ from lmft_api.addresses import decoded, in_storage
 from lmft_api.reasons import Reason
 from lmft_job.errors import RefusedError, UnavailableError
 from lmft_job.hub import client
+from lmft_job.hub.bars import bar_class
 from lmft_job.process.secrets import refuse_private
+from lmft_job.process.transfers import Told, Transfer, arriving, silent
 from lmft_job.process.watchdog import Pause
 from lmft_job.storage import Check, DamagedFolderError, Store, fetch_folder, fetch_verified, open_store
 
@@ -44,6 +46,7 @@ def fetch_source(
     weights: bool = True,
     check: Check | None = None,
     paused: Pause = nullcontext,
+    told: Told = silent,
 ) -> SourceFolder:
     """The folder of a model or tokenizer.
 
@@ -58,6 +61,7 @@ def fetch_source(
         weights: fetch the weights too, not only configuration and tokenizer.
         check: called periodically; an exception it raises ends the transfer.
         paused: keeps the watchdog from watching the hub's client, which does not call ``check``.
+        told: is told what has arrived.
 
     Raises:
         RefusedError: not found, or not allowed.
@@ -73,14 +77,16 @@ def fetch_source(
             refuse_private(Path(os.path.realpath(entry)), field)
     if in_storage(source):
         store = open_store(source, credentials, purpose="model", field=field)
-        return SourceFolder(_from_storage(store, destination, field, check))
+        with arriving(source, destination.parent, told, _size_of(store) if told is not silent else None):
+            return SourceFolder(_from_storage(store, destination, field, check))
     patterns = [p for p in _WANTED if weights or p != "*.safetensors"] + (_CODE if with_code else [])
     from huggingface_hub import snapshot_download
 
     def download() -> str:
         return snapshot_download(
-            source, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_NESTED
-        )
+            source, revision=revision, token=token, allow_patterns=patterns, ignore_patterns=_NESTED,
+            tqdm_class=bar_class(source, told),
+        )  # fmt: skip
 
     wanted = client.HubRequest(
         source, field, "model", revision, "spec.model.revision", token is not None,
@@ -88,6 +94,7 @@ def fetch_source(
     )  # fmt: skip
     try:
         path = Path(client.with_retries(download, paused=paused))
+        told(Transfer(source, 0, ended=True))
     except Exception as error:
         raise client.explained(error, wanted) or UnavailableError(
             f'{field} "{source}" could not be fetched from the hub ({client.root_cause(error)}).'
@@ -102,6 +109,10 @@ def content_hash(folder: Path) -> str:
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def _size_of(store: Store) -> int:
+    return sum(item.size for item in store.list())
 
 
 def _from_storage(store: Store, destination: Path, field: str, check: Check | None) -> Path:

@@ -54,6 +54,7 @@ def find_sources(context: RunContext, store: Store, began: RunIdentity | None = 
                 weights=weights,
                 check=context.check,
                 paused=context.watchdog.paused,
+                told=context.observer.transfer,
             )
 
         return once_in_pod(context, name, into)
