@@ -184,13 +184,14 @@ class Bench:
         chosen = PLAIN
         if not plain:
             chosen = choose_acceleration(
-                model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, rows=shape.rows, steps=10_000,
-                wanted=Compile.AUTO, own_loss=False,
+                model, Task.CAUSAL_LM, arithmetic, block_size=shape.block,
+                tokens=shape.rows * shape.block, steps=10_000, wanted=Compile.AUTO, own_loss=False,
             )  # fmt: skip
         rows, state = BlockRows(self.folder / "rows.arrow"), TrainingHistory()
         job = TrainingInputs(
             settings=settings, model=model, tokenizer=None, train_rows=rows, eval_rows=rows,
-            collate=chosen.collate(stack_blocks), arithmetic=arithmetic, batch=Batch(shape.rows), folder=self.folder,
+            collate=chosen.collate(stack_blocks, shape.rows), arithmetic=arithmetic, batch=Batch(shape.rows),
+            folder=self.folder,
             uploads=NoUploads(), interrupt=Interrupt(), observer=Observer(), callbacks=[clock], acceleration=chosen,
         )  # fmt: skip
         run = TrainingLoop(job, state)

@@ -15,6 +15,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Sampler
 
+from lmft_job.tasks.base import IGNORED
+
 BATCH_ROWS = 4096
 
 Ids = npt.NDArray[Any]
@@ -240,6 +242,20 @@ class EpochSampler(Sampler[int]):
 def stack_blocks(items: list[Item]) -> dict[str, torch.Tensor]:
     """Collator for blocks: every field stacked to int64 of (batch, block_size)."""
     return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
+
+
+FILLER = "filler_rows"
+"""Key of a batch whose last rows stand for nothing: a tensor as long as they are many. No model takes it."""
+
+
+def filled(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
+    """A batch of blocks with as many rows as all others have: its first row again, without a target."""
+    missing = rows - len(batch["labels"])
+    if missing <= 0:
+        return batch
+    more = {name: value[:1].expand(missing, *value.shape[1:]) for name, value in batch.items()}
+    more["labels"] = torch.full_like(more["labels"], IGNORED)
+    return {name: torch.cat([value, more[name]]) for name, value in batch.items()} | {FILLER: torch.ones(missing)}
 
 
 class PadRows:

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from lmft_api.tasks import Task
 from lmft_job import tasks
-from lmft_job.data.rows import Rows
+from lmft_job.data.rows import FILLER, Rows
 from lmft_job.distributed.group import SOLO, Group
 from lmft_job.distributed.world import World
 from lmft_job.errors import DivergedError
@@ -162,20 +162,21 @@ def evaluate_held_out(
         with torch.no_grad(), arithmetic.context(), without_cache(model), recorded(model, task) as rows_of_batch:
             for batch in _batches(rows, collate, batch_size, arithmetic.device, group.world):
                 labels = batch["labels"]
+                real = len(labels) - len(batch.pop(FILLER, ()))
                 outputs = model(**batch)
                 own = float(outputs.loss)
                 by_row = rows_of_batch.of(getattr(outputs, "logits", None), labels, task)
-                by_target = kind.targets_by_row(labels).tolist()
-                part = BatchFigures(len(labels), sum(by_target))
+                by_target = kind.targets_by_row(labels).tolist()[:real]
+                part = BatchFigures(real, sum(by_target))
                 if part.targets:
                     loss = _likelihood(own, by_row, part.targets)
                     theirs = trainer_loss_of(batch, own * part.targets)
                     theirs = own if theirs is None else theirs
-                    part.loss, part.trainer_loss = loss * part.targets, theirs * len(labels)
+                    part.loss, part.trainer_loss = loss * part.targets, theirs * real
                     if group.world.alone:
                         _require_finite(part, len(parts) + 1)
                 if by_row is not None:
-                    part.unit_losses, part.unit_targets = by_row, by_target
+                    part.unit_losses, part.unit_targets = by_row[:real], by_target
                 if kind.has_labels:
                     part.guesses, part.truths = outputs.logits.argmax(-1).tolist(), labels.tolist()
                 parts.append(part)

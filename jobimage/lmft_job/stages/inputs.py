@@ -289,7 +289,7 @@ def training_inputs(
         tokenizer=inputs.tokenizer,
         train_rows=inputs.data.train,
         eval_rows=inputs.data.held_out,
-        collate=acceleration.collate(inputs.data.collator),
+        collate=acceleration.collate(inputs.data.collator, batch.rows),
         arithmetic=start.arithmetic,
         batch=batch,
         folder=context.folder,

@@ -186,7 +186,7 @@ class TrainingLoop:
         self.stragglers = Stragglers(job.group, node, job.observer.straggler, pace)
         self._pending: list[torch.Tensor] = []
         self._step_loss: torch.Tensor | None = None
-        self._tokens: torch.Tensor | int = 0
+        self.tokens: torch.Tensor | int = 0
         self._seconds = 0.0
         self._mark = self._flushed = self._saved = time.monotonic()
         self.saved_step = 0
@@ -251,11 +251,11 @@ class TrainingLoop:
             return
         mask, ids, positions = (inputs.get(name) for name in ("attention_mask", "input_ids", "position_ids"))
         if self.job.chat is not None and isinstance(positions, torch.Tensor):
-            self._tokens = self._tokens + real_tokens(positions)
+            self.tokens = self.tokens + real_tokens(positions)
         elif isinstance(mask, torch.Tensor):
-            self._tokens = self._tokens + mask.sum()  # padding does not count
+            self.tokens = self.tokens + mask.sum()  # padding does not count
         elif isinstance(ids, torch.Tensor):
-            self._tokens = self._tokens + ids.numel()
+            self.tokens = self.tokens + ids.numel()
 
     def step_done(self, step: int, epoch: float, learning_rate: float) -> None:
         """An optimiser step is done."""
@@ -288,8 +288,8 @@ class TrainingLoop:
             return
         seconds = self._seconds
         mine = torch.stack(self._pending).tolist() if len(self._pending) > 1 else [self._pending[0].item()]
-        tokens, values = self._of_all(int(self._tokens), mine)
-        self._tokens, self._seconds = 0, 0.0
+        tokens, values = self._of_all(int(self.tokens), mine)
+        self.tokens, self._seconds = 0, 0.0
         self.state.tokens += tokens
         rate = tokens / seconds if seconds > 0 else 0.0
         self.tokens_per_second = rate if self.tokens_per_second is None else 0.9 * self.tokens_per_second + 0.1 * rate

@@ -25,12 +25,13 @@ from lmft_api.wire.progress import JobPhase
 from lmft_job import tasks
 from lmft_job.adapters.attach import has_adapter
 from lmft_job.adapters.state import restore, save
-from lmft_job.data.rows import EpochSampler
+from lmft_job.data.rows import FILLER, EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import uses_item_count
 from lmft_job.sharding.divide import is_divided, trains_divided
 from lmft_job.storage import disk_error
+from lmft_job.training.acceleration.constant_rows import FilledTrainer
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
 from lmft_job.training.random_state import draw_as_trainer_does, draw_in_checkpoint, restore_state
@@ -268,8 +269,9 @@ def build_trainer(job: TrainingInputs, run: TrainingLoop) -> RecipeTrainer:
     """Trainer, or the user's subclass, with our behaviour mixed in."""
     base = job.trainer_class
     ranked = () if job.batch.step is None else (RankedTrainer,)
+    filled = (FilledTrainer,) if job.acceleration.compiled else ()
     divided = (DividedTrainer,) if is_divided(job.model) else ()
-    bases = (RecipeTrainer, *ranked, *divided, *(() if base is Trainer else (base,)))
+    bases = (RecipeTrainer, *ranked, *filled, *divided, *(() if base is Trainer else (base,)))
     kind: Any = RecipeTrainer if len(bases) == 1 else type(f"Run{base.__name__}", bases, {})
     flow = Flow(run)
     trainer: RecipeTrainer = kind(
@@ -299,6 +301,7 @@ def _accumulate_rightly(trainer: RecipeTrainer, job: TrainingInputs) -> None:
     if trainer.loss_is_scaled_for_ga is not None:
         return
     row = job.collate([job.train_rows[0]])
+    row.pop(FILLER, None)
     if uses_item_count(trainer, row, job.settings.task, job.arithmetic):
         return
     theirs = job.trainer_class.compute_loss is not Trainer.compute_loss or trainer.compute_loss_func is not None

@@ -250,6 +250,6 @@ def test_a_cpu_gets_nothing() -> None:
     )
 
     assert chosen == PLAIN
-    rows = PLAIN.collate(lambda items: {"input_ids": torch.zeros(len(items), 3)})([1, 2])
+    rows = PLAIN.collate(lambda items: {"input_ids": torch.zeros(len(items), 3)}, 4)([1, 2])
     assert list(rows) == ["input_ids"]
-    assert list(Acceleration(packed=True).collate(lambda items: rows)([1])) == ["input_ids", "attention_mask"]
+    assert list(Acceleration(packed=True).collate(lambda items: rows, 4)([1])) == ["input_ids", "attention_mask"]

@@ -14,6 +14,7 @@ import torch
 from lmft_api.spec import Compile
 from lmft_api.tasks import Task
 from lmft_job import tasks
+from lmft_job.data.rows import filled
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
 from lmft_job.sharding.divide import is_divided
@@ -63,16 +64,18 @@ class Acceleration:
         used = [part for part, used in parts.items() if used]
         return [f"attention {attention}", *used, *described(model, self.checkpointing)]
 
-    def collate(self, plain: Collate) -> Collate:
-        """Makes a batch of rows: packed blocks come with the mask that is not read."""
-        if not self.packed:
+    def collate(self, plain: Collate, rows: int) -> Collate:
+        """Makes a batch of rows: with the mask that packed attention does not read; of ``rows`` for compiled layers."""
+        if not self.packed and not self.compiled:
             return plain
 
-        def with_mask(items: list[Any]) -> dict[str, torch.Tensor]:
+        def made(items: list[Any]) -> dict[str, torch.Tensor]:
             batch = plain(items)
-            return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+            if self.packed:
+                batch = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+            return filled(batch, rows) if self.compiled else batch
 
-        return with_mask
+        return made
 
     @contextmanager
     def evaluating(self, model: Any) -> Iterator[None]:
