@@ -1,6 +1,6 @@
-"""Faults on a GPU: memory that runs out for real, and SIGTERM in the middle with a resumed run after it.
+"""Faults on a GPU: memory that runs out for real, SIGTERM in the middle with a resumed run after it, and no GPU at all.
 
-python bench/gpu/faults.py       # one JSON line a fault
+python bench/gpu/faults.py       # one JSON line a fault; --tiny for a CPU, which has no memory to run out of
 """
 
 import argparse
@@ -38,9 +38,12 @@ def shortage(folder: Path) -> None:
     say(**line, left_gib=LEFT_GIB, held_gib=round(held.numel() / 2**30, 1))
 
 
-def interruption(folder: Path, steps: int) -> None:
+def interruption(folder: Path, steps: int, gpus: int) -> None:
     """SIGTERM once a checkpoint is there; the same command resumes, and the figures are those of an undisturbed run."""
-    shape = {"training": {"epochs": None, "maxSteps": steps}, "checkpoint": {"everySteps": 50}}
+    shape: dict[str, dict[str, Any]] = {
+        "training": {"epochs": None, "maxSteps": steps}, "checkpoint": {"everySteps": 50},
+        "resources": {"gpusPerNode": gpus},
+    }  # fmt: skip
     paths = {}
     for name in ("undisturbed", "disturbed"):
         paths[name] = manifest(folder, name, **shape)
@@ -68,14 +71,28 @@ def interruption(folder: Path, steps: int) -> None:
     say(**line)
 
 
+def missing(folder: Path) -> None:
+    """A run that asks for a GPU which torch does not see must say so, and not train on the CPU."""
+    code, text = run(folder, manifest(folder, "missing"), CUDA_VISIBLE_DEVICES="")
+    say(
+        fault="no GPU",
+        exit=code,
+        reason="AcceleratorMissing" if "AcceleratorMissing" in text else None,
+        said=text[-300:],
+    )
+
+
 def main() -> None:
     """Provoke each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--tiny", action="store_true", help="few steps, on a CPU")
     options = parser.parse_args()
+    steps = 100 if options.tiny else options.steps
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        interruption(folder, options.steps)
+        missing(folder)
+        interruption(folder, steps, gpus=0 if options.tiny else 1)
         if torch.cuda.is_available():
             shortage(folder)
 

@@ -1,11 +1,24 @@
-"""Which card and which versions a measurement was made with, as one JSON line."""
+"""Which card and which versions a measurement was made with, as one JSON line; and whether the peaks know the card."""
 
 import importlib.metadata
 import json
 import platform
+import subprocess
 import time
 
 import torch
+
+from lmft_job.memory.duration import peak_tflops
+
+
+def name_by_driver() -> str | None:
+    """The first GPU as nvidia-smi calls it; None where there is none, or no nvidia-smi."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.splitlines()[0].strip() if said.strip() else None
 
 
 def main() -> None:
@@ -22,6 +35,8 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "device": torch.cuda.get_device_name() if cuda else "CPU",
         "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if cuda else None,
+        "nvidia_smi": name_by_driver(),
+        "peak_tflops": peak_tflops(torch.cuda.get_device_name()) if cuda else None,
         "python": platform.python_version(),
         **versions,
     }

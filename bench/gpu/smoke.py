@@ -23,7 +23,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--runs", default=",".join(RUNS))
+    parser.add_argument("--tiny", action="store_true", help="a few steps on the CPU alone")
     options = parser.parse_args()
+    if options.tiny:
+        options.steps, options.runs = 10, "cpu"
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
