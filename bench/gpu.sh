@@ -3,6 +3,7 @@
 #
 # Parts, in this order, each cut off after 90 seconds (LMFT_BENCH_SECONDS):
 #   smoke       the quickstart end to end: BF16, FP32 and the CPU beside them
+#   tutorials   the three tutorials' manifests end to end, with random weights
 #   gpt2-124m tutorial llama-1.1b   training loops beside their peers
 #   graphs      what CUDA graphs would gain for tiny steps
 #   memory      estimates against what is allocated, on ten shapes
@@ -12,7 +13,7 @@
 # sources beside this script are taken. --tiny shows on a machine without a GPU that every part runs; its figures say
 # nothing.
 set -uo pipefail
-all=(smoke gpt2-124m tutorial llama-1.1b graphs memory faults)
+all=(smoke tutorials gpt2-124m tutorial llama-1.1b graphs memory faults)
 top=$(cd "$(dirname "$0")/.." && pwd)
 tiny=(); [ "${1:-}" = --tiny ] && { tiny=(--tiny); shift; }
 folder=${1:?usage: bench/gpu.sh [--tiny] FOLDER [PART…]}; shift
@@ -30,7 +31,7 @@ if [ ${#tiny[@]} = 0 ] && ! grep -q '"memory_gib": [0-9]' "$folder/machine.jsonl
 fi
 for part in "$@"; do
   case $part in
-    smoke|faults|graphs|memory) command=("$top/bench/gpu/$part.py") ;;
+    smoke|tutorials|faults|graphs|memory) command=("$top/bench/gpu/$part.py") ;;
     *) command=("$top/bench/gpu/loops.py" "$part") ;;
   esac
   began=$SECONDS
