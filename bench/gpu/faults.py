@@ -4,7 +4,10 @@ python bench/gpu/faults.py       # one JSON line a fault; --tiny for a CPU, whic
 """
 
 import argparse
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -71,15 +74,14 @@ def interruption(folder: Path, steps: int, gpus: int) -> None:
     say(**line)
 
 
-def missing(folder: Path) -> None:
-    """A run that asks for a GPU which torch does not see must say so, and not train on the CPU."""
-    code, text = run(folder, manifest(folder, "missing"), CUDA_VISIBLE_DEVICES="")
-    say(
-        fault="no GPU",
-        exit=code,
-        reason="AcceleratorMissing" if "AcceleratorMissing" in text else None,
-        said=text[-300:],
-    )
+_ASKED = "from lmft_job.models.device import choose_device; choose_device(1, required=True, say=print)"
+
+
+def missing() -> None:
+    """A pod that has a GPU by its manifest, of which torch sees none, must end with AcceleratorMissing."""
+    variables = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run([sys.executable, "-c", _ASKED], env=variables, capture_output=True, text=True, check=False)
+    say(fault="no GPU", refused=ended.returncode != 0 and "RefusedError" in ended.stderr, said=ended.stderr[-300:])
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def main() -> None:
     steps = 100 if options.tiny else options.steps
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        missing(folder)
+        missing()
         interruption(folder, steps, gpus=0 if options.tiny else 1)
         if torch.cuda.is_available():
             shortage(folder)
