@@ -222,7 +222,7 @@ def loops(bench: Bench, found: dict[str, Any]) -> dict[str, Callable[[Clock], li
 
     def ours(clock: Clock, **options: Any) -> list[float]:
         losses, chosen = bench.ours(clock, **options)
-        found["used"] = [name for name, on in vars(chosen).items() if on]
+        found["used"] = [name for name, on in vars(chosen).items() if on is True]
         return losses
 
     return {
