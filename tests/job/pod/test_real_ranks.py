@@ -14,6 +14,8 @@ from support.forked import UID, run_folder, toy_spec
 from support.launched import Attempt, forked_ranks, gone
 from support.shortage import short_of_memory
 
+from lmft_api.reasons import ExitCode
+
 WITH_STEPS = 400
 
 
@@ -39,11 +41,18 @@ def marked(patch: Callable[[int], None] = lambda rank: None) -> Callable[[], Non
 
 
 def start(
-    home: Path, patch: Callable[[int], None] = lambda rank: None, *, nodes: int = 2, per_node: int = 1, **training: Any
+    home: Path,
+    patch: Callable[[int], None] = lambda rank: None,
+    *,
+    nodes: int = 2,
+    per_node: int = 1,
+    model: dict[str, Any] | None = None,
+    **training: Any,
 ) -> Attempt:
     """The first attempt of a run that would train for long."""
     spec = toy_spec(home, training={"maxSteps": WITH_STEPS, **training}, evaluation={"everySteps": WITH_STEPS})
     del spec["training"]["epochs"], spec["sample"]
+    spec["model"] |= model or {}
     spec["checkpoint"] = {"everySteps": 2 * WITH_STEPS}
     spec["resources"] = {"nodes": nodes, "gpusPerNode": per_node if per_node > 1 else 0}
     file = {"spec": spec, "uid": UID, "graceSeconds": 30}
@@ -199,23 +208,27 @@ def test_a_shortage_in_one_of_several_pods_ends_the_attempt_with_a_smaller_batch
     assert json.loads((run_folder(tmp_path) / "adjustment.json").read_text())["rows"] == 2
 
 
+def without_gpus(rank: int) -> None:
+    """A patch: each rank of a pod computes on the CPU."""
+    import torch
+
+    from lmft_job.stages import check
+
+    check.choose_device = lambda *args, **options: torch.device("cpu")  # type: ignore[assignment]
+
+
 def test_a_shortage_in_one_rank_of_one_pod_starts_all_its_ranks_again(tmp_path: Path) -> None:
-    def without_gpus(rank: int) -> None:
-        import torch
-
-        from lmft_job.stages import check
-
-        check.choose_device = lambda *args, **options: torch.device("cpu")  # type: ignore[assignment]
+    def patch(rank: int) -> None:
+        without_gpus(rank)
         short(rank)
 
-    attempt = start(tmp_path, without_gpus, nodes=1, per_node=2, maxSteps=8)
+    attempt = start(tmp_path, patch, nodes=1, per_node=2, maxSteps=8, parallelism="FSDP")
 
     code, result = attempt.end()[0]
 
     assert code == 0, attempt.pods[0].log
     assert "All ranks of the pod start again" in attempt.pods[0].log
-    assert len(result.adjustments) == 1
-    assert "perDeviceBatchSize 4 → 2" in result.adjustments[0]
+    assert "perDeviceBatchSize 4 → 2" in result.adjustments[-1]
 
 
 def test_a_rank_that_every_step_waits_for_is_named_with_its_node(tmp_path: Path) -> None:
@@ -234,3 +247,16 @@ def test_a_rank_that_every_step_waits_for_is_named_with_its_node(tmp_path: Path)
 
     assert [code for code, _ in attempt.end().values()] == [0, 0]
     assert "every step waits for rank 1 on node-1 (" in attempt.pods[0].log
+
+
+def test_what_the_first_rank_finds_wrong_with_a_model_ends_those_that_wait_for_it(tmp_path: Path) -> None:
+    # given two ranks of a pod, of which the first tries a model that cannot be built
+    config = {"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 33, "n_positions": 48}
+    attempt = start(tmp_path, without_gpus, nodes=1, per_node=2, parallelism="FSDP", model={"fromConfig": config})
+
+    ends = attempt.end()
+
+    # then its words are the pod's
+    [(code, result)] = ends.values()
+    assert (code, result.reason) == (ExitCode.INVALID, "InvalidSpec"), attempt.pods[0].log
+    assert "spec.model.fromConfig" in result.message
