@@ -199,7 +199,7 @@ def short(rank: int) -> None:
 
 
 def test_a_shortage_in_one_of_several_pods_ends_the_attempt_with_a_smaller_batch(tmp_path: Path) -> None:
-    ends = start(tmp_path, short).end()
+    ends = start(tmp_path, short, gradientCheckpointing=False).end()
 
     assert (ends[1][0], ends[1][1].reason) == (75, "Interrupted")
     assert "perDeviceBatchSize 4 → 2" in ends[1][1].message
@@ -222,7 +222,7 @@ def test_a_shortage_in_one_rank_of_one_pod_starts_all_its_ranks_again(tmp_path: 
         without_gpus(rank)
         short(rank)
 
-    attempt = start(tmp_path, patch, nodes=1, per_node=2, maxSteps=8, parallelism="FSDP")
+    attempt = start(tmp_path, patch, nodes=1, per_node=2, maxSteps=8, parallelism="FSDP", gradientCheckpointing=False)
 
     code, result = attempt.end()[0]
 
