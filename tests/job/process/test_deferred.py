@@ -82,3 +82,26 @@ def test_it_asks_no_hub_for_kernels_and_leaves_out_that_warning_alone(tmp_path: 
     # then only the last import found it
     assert done.stdout.splitlines() == ["asked"]
     assert [line for line in done.stderr.splitlines() if line] == ["another warning"]
+
+
+def test_a_part_that_its_package_imports_itself_is_imported_once(tmp_path: Path):
+    # given a package whose code imports a part of it, as torch._dynamo's does
+    package = tmp_path / "slowly"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('package')\nfrom slowly import part\nfrom slowly.part import one\n")
+    (package / "part.py").write_text("print('part')\none = object()\n")
+    code = (
+        "import importlib, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from lmft_job.process.imports.deferred import defer\n"
+        "defer('slowly')\n"
+        "import slowly\n"
+        "print('deferred')\n"
+        "from slowly.part import one\n"
+        "assert one is slowly.one and slowly.part is sys.modules['slowly.part']\n"
+        "assert slowly.part.__spec__.origin.endswith('part.py')\n"
+        "importlib.reload(slowly.part)\n"
+    )
+
+    # when the part is asked for first, then it runs once, and again only where it is reloaded
+    assert _python(code).splitlines() == ["deferred", "package", "part", "part"]

@@ -1,9 +1,10 @@
 """A module whose code runs when something asks for one of its names, not when others import it."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.machinery import PathFinder
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,30 @@ class Deferred(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self._run()
         return getattr(self, name)
+
+
+class _ImportedMeanwhile(MetaPathFinder, Loader):
+    """Keeps a module from being imported twice.
+
+    An import of ``package.part`` asks a deferred package for its path, and the package's code runs. It may import the
+    part; the first import would continue, and do so again.
+    """
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        found = sys.modules.get(name)
+        if found is None or target is not None:  # a target is reloaded
+            return None
+        self._specs[name] = found.__spec__
+        return ModuleSpec(name, self, is_package=hasattr(found, "__path__"))
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._specs.pop(module.__name__)
 
 
 def defer(
@@ -60,6 +85,8 @@ def defer(
             loader.exec_module(module)
         after(module)
 
+    if not any(isinstance(finder, _ImportedMeanwhile) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ImportedMeanwhile())
     module.__class__ = Deferred
     module.__dict__.pop("__path__", None)
     module._answers, module._run = answers or {}, run  # type: ignore[attr-defined]
