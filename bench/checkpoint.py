@@ -1,6 +1,7 @@
 """What checkpoints cost: transfer against boto3's own defaults, and training with checkpoints against none.
 
-    python bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12] [--only transfer|training]
+    python bench/checkpoint.py [--mebibytes 512] [--rounds 5] [--every 200] [--epochs 12]
+        [--only transfer|training|saving]
     uv run --no-project --with-requirements requirements/dev.txt --with obstore python bench/checkpoint.py
 
 Everything runs against one local S3 server (see tests/support/s3server.py), contenders taking turns in one run, each
@@ -10,19 +11,23 @@ comes, alone and with the SHA-256 that would have to follow. Ratios are of media
 is faster. Where obstore is installed, it takes part, with its SHA-256 computed in the one pass that sends or stores the
 bytes, as ours is; it comes as wheels of its own and is no dependency. CPU time is that of this process, the server's is
 not in it. Training: the quickstart's model with checkpoints to S3 every N steps and without, as whole processes; the
-ratio is of the training phase's wall time as the report states it, with its uploads.
+ratio is of the training phase's wall time as the report states it, with its uploads. Saving: a model of 20 million
+parameters, whose checkpoints are written while training waits, or beside it; how long training waited for one, and
+what the rest took meanwhile.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -180,10 +185,11 @@ def training(server: Any, home: Path, every: int, epochs: int, rounds: int) -> N
     phases: dict[str, list[float]] = {"none": [], "checkpoints": []}
     total = 0
 
-    def run(name: str, steps: int) -> None:
+    def run(name: str, every: int) -> None:
         nonlocal total
         number = len(phases[name])
-        report = train_once(server, home / f"{name}-{number}", f"{name}-{number}", steps, epochs)
+        change = {"training": {"epochs": epochs}, "checkpoint": {"everySteps": every}}
+        report = train_once(server, home / f"{name}-{number}", f"{name}-{number}", change)
         phases[name].append(report["timings"]["training"])
         total = report["training"]["steps"]
         print(f"  {name}: {phases[name][-1]:.1f} s for {total} steps", flush=True)
@@ -198,17 +204,88 @@ def training(server: Any, home: Path, every: int, epochs: int, rounds: int) -> N
     )
 
 
-def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> dict[str, Any]:
-    """One run in a process of its own; its report."""
+MEASURED = """
+import sys
+from lmft_job.cli.__main__ import main
+from lmft_job.training import loop
+from lmft_job.training.saving import rule
+
+rule.DEAR = float(sys.argv.pop(1))
+saved = loop.TrainingLoop.saved
+
+
+def measured(run, *args, **options):
+    saved(run, *args, **options)
+    with open("waited", "a") as file:
+        print(run.state.saving_seconds, file=file)
+
+
+loop.TrainingLoop.saved = measured
+main()
+"""
+"""A run of ``lmft`` that notes how long training has waited, after each checkpoint; takes the rule's limit first."""
+
+
+def saving(server: Any, home: Path, every: int, steps: int, rounds: int) -> None:
+    """How long training waits for a checkpoint, where it is written beside training and where not."""
+    config = {"model_type": "gpt2", "n_layer": 6, "n_head": 8, "n_embd": 512, "n_positions": 128}
+    change = {
+        "model": {"fromConfig": config}, "checkpoint": {"everySteps": every},
+        "training": {"epochs": None, "maxSteps": steps, "learningRate": "2e-4"},
+    }  # fmt: skip
+    found: dict[str, list[tuple[float, float, float]]] = {"waiting": [], "beside": []}
+
+    def run(name: str, limit: str) -> None:
+        place, before = home / f"{name}-{len(found[name])}", children_seconds()
+        report = train_once(server, place, place.name, change, ["-c", MEASURED, limit])
+        cpu = children_seconds() - before
+        waited = [0.0, *map(float, (place / "waited").read_text().split())]
+        # Neither the first nor the last is written beside training.
+        each = [after - before for before, after in itertools.pairwise(waited)][1:-1]
+        found[name].append((statistics.median(each), cpu, report["training"]["tokensPerSecond"]))
+        print(f"  {name}: {', '.join(f'{seconds:.2f}' for seconds in each)} s, {cpu:.0f} s of CPU", flush=True)
+
+    print(f"saving, a checkpoint every {every} of {steps} steps, {rounds} rounds")
+    in_turns({"waiting": lambda: run("waiting", "inf"), "beside": lambda: run("beside", "-inf")}, rounds)
+    waiting, beside = ([statistics.median(column) for column in zip(*found[name][1:], strict=True)] for name in found)
+    print(
+        f"saving: training waits {waiting[0]:.2f} s for a checkpoint that it waits for, and {beside[0]:.2f} s for one "
+        f"that is written beside it; CPU time {beside[1] / waiting[1]:.3f} times as much, steps "
+        f"{beside[2] / waiting[2]:.3f} times as fast"
+    )
+
+
+def children_seconds() -> float:
+    """CPU time of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+LMFT = ("-m", "lmft_job.cli")
+
+
+def train_once(
+    server: Any, home: Path, name: str, change: dict[str, Any], program: Sequence[str] = LMFT
+) -> dict[str, Any]:
+    """One run in a process of its own; its report.
+
+    Args:
+        server: S3.
+        home: folder of its own.
+        name: of the run.
+        change: sections of the quickstart's spec, merged into it; None removes a field.
+        program: what Python runs.
+    """
     import yaml
     from support.s3server import BUCKET
 
     manifest = yaml.safe_load((ROOT / "jobimage/lmft_job/demo.yaml").read_text())
     manifest["metadata"]["name"] = name
     spec = manifest["spec"]
-    spec["training"]["epochs"] = epochs
+    for section, fields in change.items():
+        merged = {**spec.get(section, {}), **fields}
+        spec[section] = {field: value for field, value in merged.items() if value is not None}
     spec["evaluation"] = {"everySteps": NEVER}
-    spec["checkpoint"] = {"everySteps": every}
     spec["output"] = {"uri": f"s3://{BUCKET}/{home.parent.name}"}
     home.mkdir()
     path = home / "manifest.yaml"
@@ -216,7 +293,7 @@ def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> d
     environment = {
         **os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(PACKAGES), "HF_HUB_OFFLINE": "1"
     }  # fmt: skip
-    command = [sys.executable, "-P", "-m", "lmft_job.cli", "run", str(path)]
+    command = [sys.executable, "-P", *program, "run", str(path)]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the run ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
@@ -226,13 +303,13 @@ def train_once(server: Any, home: Path, name: str, every: int, epochs: int) -> d
 
 
 def main() -> None:
-    """Both parts, or one."""
+    """All parts, or one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mebibytes", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--every", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--only", choices=["transfer", "training"])
+    parser.add_argument("--only", choices=["transfer", "training", "saving"])
     given = parser.parse_args()
     from support import s3server
 
@@ -242,10 +319,12 @@ def main() -> None:
         home = Path(name)
         (home / "server").mkdir()
         with s3server.running(home / "server") as server:
-            if given.only != "training":
+            if given.only in (None, "transfer"):
                 transfer(server, home, given.mebibytes, given.rounds)
-            if given.only != "transfer":
+            if given.only in (None, "training"):
                 training(server, home, given.every, given.epochs, given.rounds)
+            if given.only in (None, "saving"):
+                saving(server, home, 8, 48, given.rounds)
 
 
 if __name__ == "__main__":

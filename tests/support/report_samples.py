@@ -145,6 +145,7 @@ def causal_report() -> Report:
             epochs=3.0,
             tokens=3_560_064,
             tokens_per_second=61_300.0,
+            checkpoint_seconds=7.4,
             resumed_from_step=800,
             lost_steps=12,
             resumes=[ResumePoint(step=800, lost_steps=12, attempt=2)],

@@ -284,6 +284,8 @@ class TrainingFigures(ReportModel):
     """Tokens seen, over all epochs."""
     tokens_per_second: float | None = None
     """Throughput of training, without evaluation and checkpoints."""
+    checkpoint_seconds: float | None = None
+    """Seconds that training waited for its checkpoints: for writing or copying them, and for the upload before."""
     resumed_from_step: int | None = None
     """Step that the last attempt started from; None when it started afresh."""
     lost_steps: int | None = None

@@ -1,6 +1,7 @@
 """Trained weights in a folder: an adapter's where the model has one, else all of the model's."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,19 @@ def save(model: Any, folder: Path) -> None:
     if not has_adapter(model):
         model.save_pretrained(folder)
         return
+    save_about_adapter(model, folder)
+    save_adapter(state_of(model), folder)
+
+
+def save_adapter(state: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write an adapter's weights, by their names in :func:`state_of`."""
+    stored = {f"{_PREFIX}{name}": value.contiguous().cpu() for name, value in state.items()}
+    save_file(stored, folder / FILE, metadata={"format": "pt"})
+
+
+def save_about_adapter(model: Any, folder: Path) -> None:
+    """Write what it takes to load a model's adapter, without its weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {f"{_PREFIX}{name}": value.contiguous().cpu() for name, value in state_of(model).items()}
-    save_file(state, folder / FILE, metadata={"format": "pt"})
     model.peft_config[ADAPTER].save_pretrained(str(folder))
     if model.can_generate():
         model.generation_config.save_pretrained(folder)

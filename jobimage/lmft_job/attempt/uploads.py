@@ -1,6 +1,7 @@
 """Uploads of a run's checkpoints, and the notification when one is complete."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from typing_extensions import override
@@ -23,7 +24,7 @@ class NoUploads:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def submit(self, folder: Path, step: int, into: str = "") -> None:
+    def submit(self, folder: Path, step: int, into: str = "", finish: Callable[[Path], None] | None = None) -> None:
         """Nothing is stored."""
 
     def check(self) -> None:
@@ -68,9 +69,9 @@ class Uploads(CheckpointUploader):
             context.interrupt.on_request(lambda: self.limit(grace.for_uploads))
 
     @override
-    def submit(self, folder: Path, step: int, into: str = "") -> None:
+    def submit(self, folder: Path, step: int, into: str = "", finish: Callable[[Path], None] | None = None) -> None:
         """Upload a folder and remove it; waits for the previous upload, and raises its failure."""
-        super().submit(folder, step, into)
+        super().submit(folder, step, into, finish)
         shutil.rmtree(folder)
 
     def keep_last(self) -> None:

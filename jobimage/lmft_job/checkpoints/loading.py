@@ -134,7 +134,7 @@ def _require_history(folder: Path) -> None:
         state = TrainingHistory.load(folder)
         for measured in state.evaluations:
             measured.evaluation()
-        sums = (state.tokens, state.seconds)
+        sums = (state.tokens, state.seconds, state.saving_seconds)
         position = json.loads((folder / "trainer_state.json").read_text())
         numbers = (int(position["global_step"]), float(position["epoch"]))
         sound = all(isinstance(number, int | float) and math.isfinite(number) for number in (*sums, *numbers))

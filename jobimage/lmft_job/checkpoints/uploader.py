@@ -1,6 +1,5 @@
 """Uploads of checkpoints beside training: one in flight, no failure lost, none longer than the grace period."""
 
-import os
 import shutil
 import tempfile
 import threading
@@ -13,7 +12,7 @@ from lmft_api.wire.layout import checkpoint_folder
 from lmft_job.checkpoints.parts import PartOf, publish_parts, put_part
 from lmft_job.checkpoints.protocol import Checkpoint, Say, make_way, prune, publish
 from lmft_job.errors import InterruptedRunError, JobError, UnavailableError
-from lmft_job.storage import Store, disk_error
+from lmft_job.storage import Store, disk_error, link_or_copy
 
 _POLL_SECONDS = 0.1
 
@@ -81,7 +80,7 @@ class CheckpointUploader:
             error.add_note(f"The checkpoint upload failed too: {failure}")
             self._say(str(failure))
 
-    def submit(self, folder: Path, step: int, into: str = "") -> None:
+    def submit(self, folder: Path, step: int, into: str = "", finish: Callable[[Path], None] | None = None) -> None:
         """Publishes a checkpoint folder in the background, after the previous upload.
 
         The folder's files are hard-linked first, so the caller may remove it at once.
@@ -90,6 +89,7 @@ class CheckpointUploader:
             folder: with the files.
             step: optimizer steps done.
             into: name of the folder that all processes put their parts into; empty if this one has the whole.
+            finish: writes the rest of the files into the folder it is given, in the upload's thread.
 
         Raises:
             JobError: the failure of the previous upload.
@@ -102,7 +102,7 @@ class CheckpointUploader:
             raise disk_error(error, folder) from error
         self._step = step
         self._thread = threading.Thread(
-            target=self._upload, args=(snapshot, step, into), name=f"checkpoint-{step}", daemon=True
+            target=self._upload, args=(snapshot, step, into, finish), name=f"checkpoint-{step}", daemon=True
         )
         self._thread.start()
 
@@ -139,8 +139,11 @@ class CheckpointUploader:
         """Limits all waiting from now on, current waits included, to this time in all. For a signal handler."""
         self._deadline = time.monotonic() + seconds
 
-    def _upload(self, snapshot: Path, step: int, into: str) -> None:
+    def _upload(self, snapshot: Path, step: int, into: str, finish: Callable[[Path], None] | None) -> None:
         try:
+            if finish is not None:
+                finish(snapshot)
+                self._on_its_way()
             self.newest = self._publish(snapshot, step, into)
         except JobError as error:
             self._failure = _with_what_is_kept(error, step, self.newest)
@@ -199,15 +202,8 @@ def _snapshot(folder: Path) -> Path:
     """The same files in another folder beside it: hard links, or copies where the disk does not support them."""
     snapshot = Path(tempfile.mkdtemp(prefix=".upload-", dir=folder.parent))
     try:
-        shutil.copytree(folder, snapshot, copy_function=_link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(folder, snapshot, copy_function=link_or_copy, dirs_exist_ok=True)
     except BaseException:
         shutil.rmtree(snapshot, ignore_errors=True)
         raise
     return snapshot
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -261,6 +261,7 @@ def training_rows(report: Report) -> list[tuple[str, str]]:
         ("Steps", steps),
         ("Epochs", f"{training.epochs:.4g}" if training.epochs is not None else ""),
         ("Tokens seen", formatting.count(training.tokens) if training.tokens else ""),
+        ("Waited for checkpoints", formatting.duration(waited) if (waited := training.checkpoint_seconds) else ""),
         ("Resumed from step", formatting.count(training.resumed_from_step) if training.resumed_from_step else ""),
         ("Steps repeated", formatting.count(training.lost_steps) if training.lost_steps is not None else ""),
         ("Memory at most", " · ".join(f"{size(peak)} of the {of}" for of, peak in report.peak_memory.items())),

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,32 @@ def file_name(share: Share) -> str:
     return f"{share.part + 1:05}-of-{share.parts:05}.safetensors"
 
 
-def write(folder: Path, tensors: Mapping[str, torch.Tensor], share: Share) -> None:
-    """Write this process's rows of divided tensors; the first part holds undivided ones too. Asks no other process.
+@dataclass(frozen=True)
+class Part:
+    """What a process stores of divided tensors.
+
+    Attributes:
+        rows: its rows, by name; they share the memory of the tensors.
+        begins: at which row of the whole they begin, as the file's header says it.
+        name: of the file.
+    """
+
+    rows: dict[str, torch.Tensor]
+    begins: dict[str, Any]
+    name: str
+
+    def write(self, rows: Mapping[str, torch.Tensor], folder: Path) -> None:
+        """Write the rows, or a copy of them, into :data:`FOLDER` of a folder. Asks no other process."""
+        place = folder / FOLDER
+        place.mkdir(parents=True, exist_ok=True)
+        about = {"format": "pt", "DCP_VERSION": "1.0", _HEADER: json.dumps(self.begins)}
+        save_file({key: part.contiguous().cpu() for key, part in rows.items()}, place / self.name, metadata=about)
+
+
+def part_of(tensors: Mapping[str, torch.Tensor], share: Share) -> Part:
+    """This process's rows of divided tensors; the first part holds undivided ones too.
 
     Args:
-        folder: gets :data:`FOLDER`.
         tensors: by name.
         share: of this process; one that writes.
     """
@@ -55,18 +77,16 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], share: Share) -> No
         if part.numel() == 0 or (not divided and share.part > 0):
             continue
         first = share.rows(value.shape[0])[0] if divided else 0
-        rows[name] = part.contiguous().cpu()
+        rows[name] = part
         begins[name] = {"saved_offsets": [first, *[0] * (part.dim() - 1)][: part.dim()]}
-    place = folder / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    about = {"format": "pt", "DCP_VERSION": "1.0", _HEADER: json.dumps(begins)}
-    save_file(rows, place / file_name(share), metadata=about)
+    return Part(rows, begins, file_name(share))
 
 
 def save_weights(model: Any, folder: Path) -> None:
     """Write this process's rows of a divided model's trained weights."""
     weights = {f"{MODEL}{name}": weight for name, weight in trained_weights(model).items()}
-    write(folder, weights, share_of_model(model))
+    part = part_of(weights, share_of_model(model))
+    part.write(part.rows, folder)
 
 
 def needed(names: Iterable[str], lengths: Iterable[int], share: Share) -> set[str]:

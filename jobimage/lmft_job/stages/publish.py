@@ -121,6 +121,7 @@ def compose_report(context: RunContext, job: TrainingInputs, outcome: RunOutcome
             epochs=outcome.trained.epoch,
             tokens=state.tokens,
             tokens_per_second=state.tokens / state.seconds if state.seconds else None,
+            checkpoint_seconds=state.saving_seconds,
             resumed_from_step=outcome.resumed.point.step if outcome.resumed else None,
             lost_steps=outcome.resumed.point.lost_steps if outcome.resumed else None,
             resumes=state.resumes,

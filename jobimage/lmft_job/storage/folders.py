@@ -315,3 +315,11 @@ def _inside(folder: Path, name: str) -> Path:
             raise disk_error(error, path) from error
         raise DamagedFolderError(f"{one_line(name, _SHOWN)!r} cannot be a file here ({error.strerror})") from error
     return path
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Another name for a file on this disk, or a copy of it where the disk knows no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -64,6 +64,7 @@ class TrainingHistory:
         evaluations: oldest first.
         tokens: number of tokens seen in training.
         seconds: time spent in training steps.
+        saving_seconds: time that training waited for checkpoints.
         resumes: every start from a checkpoint, oldest first.
         steps: learning rate, gradient norm and speed of every step.
     """
@@ -72,6 +73,7 @@ class TrainingHistory:
     evaluations: list[EvaluationPoint] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
+    saving_seconds: float = 0.0
     resumes: list[ResumePoint] = field(default_factory=list)
     steps: StepLog = field(default_factory=StepLog)
 
@@ -80,6 +82,7 @@ class TrainingHistory:
         body = {
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "saving_seconds": self.saving_seconds,
             "evaluations": [measured.to_json() for measured in self.evaluations],
             "resumes": [resume.model_dump() for resume in self.resumes],
         }
@@ -103,7 +106,8 @@ class TrainingHistory:
         losses.frombytes((folder / LOSSES_FILE).read_bytes())
         evaluations = [EvaluationPoint.from_json(entry) for entry in body["evaluations"]]
         resumes = [ResumePoint.model_validate(entry) for entry in body["resumes"]]
-        return cls(losses, evaluations, body["tokens"], body["seconds"], resumes, StepLog.load(folder))
+        waited = body.get("saving_seconds", 0.0)  # unknown to earlier releases
+        return cls(losses, evaluations, body["tokens"], body["seconds"], waited, resumes, StepLog.load(folder))
 
     def evaluated(self, step: int) -> bool:
         """Whether there is an evaluation at this step."""

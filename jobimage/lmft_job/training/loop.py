@@ -2,12 +2,11 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,29 +35,11 @@ from lmft_job.sharding.divide import local
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration
 from lmft_job.training.batch import Batch
 from lmft_job.training.history import EvaluationPoint, TrainingHistory
-from lmft_job.training.sharded.parts import common_folder, keep_best, keep_part, stores_weights
+from lmft_job.training.saving.writer import CheckpointSink, CheckpointWriter
+from lmft_job.training.sharded.parts import keep_best
 
 TRAINER_FOLDER = "trainer"
 _FLUSH_SECONDS = 0.25
-
-
-class CheckpointSink(Protocol):
-    """Takes finished checkpoint folders, which belong to it from then on."""
-
-    def submit(self, folder: Path, step: int, into: str = "") -> None:
-        """Upload one; waits for the previous one.
-
-        Args:
-            folder: with the files.
-            step: optimiser steps done.
-            into: name of the folder that several processes put their parts into; empty if this one has all of it.
-        """
-
-    def check(self) -> None:
-        """Raise the failure of an upload, if there was one."""
-
-    def wait(self) -> object:
-        """Wait until all are uploaded."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +169,8 @@ class TrainingLoop:
         self._step_loss: torch.Tensor | None = None
         self.tokens: torch.Tensor | int = 0
         self._seconds = 0.0
-        self._mark = self._flushed = self._saved = time.monotonic()
+        self._mark = self._flushed = self._saved = self._saving = time.monotonic()
+        self.writer = CheckpointWriter(job.model, job.group, job.uploads, job.folder, job.observer.note)
         self.saved_step = 0
         self.idle = False
         """Whether the pass has no row of its own."""
@@ -345,34 +327,24 @@ class TrainingLoop:
     def ready_to_save(self, step: int) -> None:
         """Raises DivergedError so that no checkpoint contains weights that are NaN or infinite."""
         self.flush()
+        self._saving = time.monotonic()
         finite = all(bool(torch.isfinite(local(weight)).all()) for weight in trained(self.job.model))
         if not self.job.group.all(finite):
             raise self.diverged(f"weights became NaN or infinite by step {step}")
 
-    def saved(self, folder: Path, step: int) -> None:
-        """A checkpoint was saved in a folder; complete it and upload it."""
-        job, best = self.job, self.job.folder / BEST_FOLDER
-        into = common_folder(job.model, job.group)
+    def saved(self, folder: Path, step: int, *, stopping: bool) -> None:
+        """A checkpoint's small files were saved in a folder; complete it and hand it on.
 
-        def submit() -> None:
-            if best.is_dir():
-                shutil.copytree(best, folder / BEST_FOLDER)
-            job.uploads.submit(folder, step, into) if into else job.uploads.submit(folder, step)
-
-        def submit_all() -> None:
-            self.state.save(folder)
-            submit()
-
-        def submit_part() -> None:
-            if into and stores_weights(job.model, job.group):
-                keep_part(folder)
-                submit()
-            else:
-                shutil.rmtree(folder)
-
-        job.group.from_main(submit_all, submit_part)
+        Args:
+            folder: the checkpoint.
+            step: optimiser steps done.
+            stopping: whether training is interrupted after it.
+        """
+        times = (self._saved, self._saving)
+        self.writer.store(folder, step, self.state, times, last=stopping or self.finished(step))
         self.saved_step = step
         self._mark = self._saved = time.monotonic()
+        self.state.saving_seconds += self._saved - self._saving
 
     def stored(self) -> None:
         """Wait until all checkpoints are uploaded; end if a stop was requested, of any process.
@@ -380,12 +352,7 @@ class TrainingLoop:
         Raises:
             InterruptedRunError: a stop was requested.
         """
-        uploads = self.job.uploads
-
-        def wait() -> None:
-            uploads.wait()
-
-        self.job.group.from_main(wait, wait)
+        self.writer.wait()
         if self.job.group.any(self.job.interrupt.requested):
             self.job.interrupt.adopt()
         self.job.interrupt.check()

@@ -4,11 +4,9 @@ The loss curve is Trainer's own. Added are: losses of every step are kept, a non
 does not change the random state, and a checkpoint holds enough to resume bit-identically on a CPU.
 """
 
-import errno
 import json
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +21,22 @@ from lmft_api.spec import Optimizer, Scheduler
 from lmft_api.wire.layout import BEST_FOLDER
 from lmft_api.wire.progress import JobPhase
 from lmft_job import tasks
-from lmft_job.adapters.attach import has_adapter
-from lmft_job.adapters.state import restore, save
+from lmft_job.adapters.state import restore
 from lmft_job.data.rows import FILLER, EpochSampler
 from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import TrainerLoss
 from lmft_job.models.next_token import uses_item_count
-from lmft_job.sharding.divide import is_divided, trains_divided
-from lmft_job.storage import disk_error
+from lmft_job.sharding.divide import is_divided
 from lmft_job.training.acceleration.constant_rows import FilledTrainer
 from lmft_job.training.history import Resumed, TrainingHistory
 from lmft_job.training.loop import TRAINER_FOLDER, EvaluationStopped, TrainingInputs, TrainingLoop, planned_steps
 from lmft_job.training.random_state import draw_as_trainer_does, draw_in_checkpoint, restore_state
 from lmft_job.training.ranked import RankedTrainer
+from lmft_job.training.saving.trainer import SavingTrainer
 from lmft_job.training.sharded.parts import adopt_best
 from lmft_job.training.sharded.trainer import DividedTrainer, load_optimizer
 
 LOG_EVERY = 50
-_FULL_BELOW_BYTES = 1 << 20
 
 _SCHEDULERS = {Scheduler.LINEAR: "linear", Scheduler.COSINE: "cosine", Scheduler.CONSTANT: "constant_with_warmup"}
 _OPTIMIZERS = {Optimizer.ADAFACTOR: "adafactor", Optimizer.SGD: "sgd"}
@@ -87,7 +83,7 @@ def training_arguments(job: TrainingInputs) -> TrainingArguments:
     )
 
 
-class RecipeTrainer(Trainer):
+class RecipeTrainer(SavingTrainer):
     """Mixed into Trainer or the user's subclass of it: our order, evaluation and checkpoints in Trainer's loop."""
 
     run: TrainingLoop
@@ -170,17 +166,6 @@ class RecipeTrainer(Trainer):
             self._stop_for_interrupt()
             raise
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        divided, folder = trains_divided(self.model), output_dir or str(self.args.output_dir)
-        if not has_adapter(self.model) and not divided:
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            if divided:
-                self.run.job.model.config.save_pretrained(folder)  # weights go into parts, with the optimizer's state
-            else:
-                save(self.model, Path(folder))
-            self.run.job.tokenizer.save_pretrained(folder)
-
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             world = self.run.job.group.world
@@ -193,29 +178,12 @@ class RecipeTrainer(Trainer):
         if checkpoint is None or not load_optimizer(self, Path(checkpoint)):
             super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
-        self.run.ready_to_save(step)
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:
-            raise _disk_trouble(error, self.run.job.folder) from error
-        self.run.saved(self.run.job.folder / TRAINER_FOLDER / f"checkpoint-{step}", step)
-
     def _stop_for_interrupt(self) -> None:
         self.run.job.interrupt.adopt()
+        self.stopping = True
         if self.run.saved_step != self.state.global_step:
             self._save_checkpoint(self.model, None)
         self.run.stored()
-
-
-def _disk_trouble(error: Exception, folder: Path) -> Exception:
-    """Translates a full disk, however the writing library reports it; returns any other error unchanged."""
-    if isinstance(error, OSError):
-        return disk_error(error, folder)
-    if "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BELOW_BYTES:
-        return disk_error(OSError(errno.ENOSPC, str(error)), folder)
-    return error
 
 
 class Flow(TrainerCallback):

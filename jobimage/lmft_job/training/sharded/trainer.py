@@ -12,7 +12,7 @@ from lmft_job.adapters.attach import trained
 from lmft_job.sharding import optimizer as stored_optimizer
 from lmft_job.sharding.classes import DTensor
 from lmft_job.sharding.divide import average_gradients, share_of_model, trained_weights, trains_divided
-from lmft_job.sharding.files import MODEL, has_shards, write
+from lmft_job.sharding.files import MODEL, has_shards, part_of
 from lmft_job.training.loop import TrainingLoop
 
 
@@ -49,7 +49,8 @@ class DividedTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         if share.writes:
             weights = {f"{MODEL}{name}": weight for name, weight in trained_weights(self.model).items()}
-            write(folder, weights | stored_optimizer.tensors_of(self.model, optimizer), share)
+            part = part_of(weights | stored_optimizer.tensors_of(self.model, optimizer), share)
+            self.run.writer.write(part.rows, part.write, folder)
         if self.args.should_save:
             torch.save(stored_optimizer.groups_of(optimizer), folder / stored_optimizer.GROUPS)
             scheduler: Any = self.lr_scheduler
