@@ -49,6 +49,6 @@ def test_without_it_the_pod_that_has_started_ends_by_itself_and_gives_its_place_
         small.until("Completed", seconds=900)
         alone = next(attempt for attempt in large.status["attempts"] if attempt.get("reason") == "PeersMissing")
         assert f"not come within {RENDEZVOUS_SECONDS} seconds: 1 of 2" in alone["message"]
-        assert "has not started" in alone["message"]
+        assert f"Pod too-large-{alone['number']}-1-" in alone["message"], "the one that is missing"
         assert large.status.get("failures", 0) == 0
         team.kubectl("delete", "lmft", large.name, "--wait=true", "--timeout=120s")
