@@ -170,7 +170,7 @@ class RunContext:
         if training.callbacks or training.trainer_class:
             return []  # the user's code may use anything
         needed = {Unused.ADAPTERS: training.adapter is not None, Unused.DISTRIBUTED: not self.world.alone}
-        return [part for part in Unused if not needed.get(part, False)]
+        return [part for part in Unused if not needed[part]]
 
     @cached_property
     def watchdog(self) -> Watchdog:

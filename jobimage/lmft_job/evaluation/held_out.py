@@ -21,7 +21,7 @@ from lmft_job.distributed.world import World
 from lmft_job.errors import DivergedError
 from lmft_job.evaluation.divided import BatchFigures, dealt, together
 from lmft_job.evaluation.likelihood import recorded
-from lmft_job.evaluation.metrics import formulas
+from lmft_job.evaluation.metrics import load_metric
 from lmft_job.evaluation.uncertainty import Units
 from lmft_job.models.config import without_cache
 from lmft_job.models.device import Arithmetic
@@ -200,20 +200,24 @@ def _require_finite(part: BatchFigures, number: int) -> None:
 def _measurement(parts: list[BatchFigures], rows: int, before: Units | None, *, labelled: bool) -> Measurement:
     """The figures of all batches, in the order of the rows."""
     counted = [part for part in parts if part.targets]
-    loss = formulas.mean_loss([part.loss for part in counted], [part.targets for part in counted])
+    mean = load_metric("perplexity").compute(
+        losses=[part.loss for part in counted], counts=[part.targets for part in counted]
+    )
     trainer_loss = math.fsum(part.trainer_loss for part in counted) / sum(part.rows for part in counted)
     perplexity = accuracy = right = None
     if labelled:
         guesses, truths = (list(chain(*lists)) for lists in zip(*((p.guesses, p.truths) for p in parts), strict=True))
-        accuracy = formulas.accuracy(guesses, truths)
+        accuracy = load_metric("accuracy").compute(predictions=guesses, references=truths)["accuracy"]
         right = np.equal(guesses, truths).astype(np.float64)
     else:
-        perplexity = formulas.perplexity(loss)
+        perplexity = mean["perplexity"]
     unit_losses = [loss for part in parts for loss in part.unit_losses]
     unit_targets = [targets for part in parts for targets in part.unit_targets]
     units = Units(np.array(unit_losses), np.array(unit_targets, np.float64), right)
     known = units if len(unit_losses) == rows else None
-    return Measurement(_with_errors(HeldOutFigures(loss, trainer_loss, perplexity, accuracy), known, before), known)
+    return Measurement(
+        _with_errors(HeldOutFigures(mean["loss"], trainer_loss, perplexity, accuracy), known, before), known
+    )
 
 
 def _with_errors(figures: HeldOutFigures, units: Units | None, before: Units | None) -> HeldOutFigures:

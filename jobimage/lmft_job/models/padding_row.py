@@ -5,11 +5,13 @@ output embeddings are the same matrix, training changes the row, and the publish
 model than the one that was evaluated. So the row stays zero from the first step on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, initialization
+
+_HELD = "padding_row_held"
 
 
 def hold_padding_row(model: Any) -> list[str]:
@@ -20,6 +22,7 @@ def hold_padding_row(model: Any) -> list[str]:
         return []
     with torch.no_grad():
         embeddings.weight[row] = 0
+    mark_held(model)
     # A zero gradient leaves a zero weight at zero in every optimizer, with decay and without.
     embeddings.weight.register_hook(
         lambda gradient: gradient.index_fill(0, torch.tensor([row], device=gradient.device), 0)
@@ -33,10 +36,51 @@ def hold_padding_row(model: Any) -> list[str]:
     return [said]
 
 
+def is_held(model: Any) -> bool:
+    """Whether the row is kept at zero in this model."""
+    return bool(getattr(_input_embeddings(model), _HELD, False))
+
+
+def mark_held(model: Any) -> None:
+    """Say that the row is kept at zero, of a model without memory for its weights: only these tell."""
+    setattr(_input_embeddings(model), _HELD, True)
+
+
+def hold_divided(model: Any, rows: Callable[[int], tuple[int, int]]) -> None:
+    """Keep the row at zero in a model whose weights have been divided among processes, if it was before.
+
+    FSDP2 puts new weights in the place of those that the hook of :func:`hold_padding_row` is on, and gives them their
+    gradients by itself: it calls only hooks for gradients that are complete.
+
+    Args:
+        model: divided, or whole.
+        rows: the first row of this process's part of a weight with so many rows, and the row after its last.
+    """
+    embeddings = _input_embeddings(model)
+    if not is_held(model) or not embeddings.weight.requires_grad:
+        return
+    row = embeddings.padding_idx
+    first, end = rows(embeddings.weight.shape[0])
+
+    def zero(weight: Any) -> None:
+        weight.grad.to_local()[row - first] = 0
+
+    if first <= row < end:
+        embeddings.weight.register_post_accumulate_grad_hook(zero)
+
+
+def _input_embeddings(model: Any) -> Any:
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 def _tied_embeddings(model: Any) -> Any | None:
     """The input embeddings, if the output embeddings are the same matrix."""
+    embeddings = _input_embeddings(model)
     try:
-        embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+        output = model.get_output_embeddings()
     except (AttributeError, NotImplementedError):
         return None
     return embeddings if output is not None and output.weight is getattr(embeddings, "weight", None) else None

@@ -21,6 +21,8 @@ from lmft_job.sharding.spread import Spreading
 
 AT_ONCE = 16 * 2**20
 """Weights that are gathered in one exchange, at least: 64 MiB in FP32. Of fewer, the exchange itself takes longest."""
+_CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict)
+"""What has no forward pass of its own, at which weights could be gathered."""
 
 
 def divide(
@@ -112,7 +114,7 @@ def _groups(model: Any, at_once: int) -> list[list[torch.nn.Module]]:
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:
-    """The layers of a model: what its outermost lists of modules hold.
+    """The layers of a model: what its outermost lists of modules hold, or lists in these.
 
     One whose weights are used outside of it too, as tied embeddings are, is left to the rest of the model: shared
     weights have to be gathered at one time.
@@ -124,7 +126,9 @@ def _layers(model: Any) -> list[torch.nn.Module]:
     for name, module in model.named_modules():
         within = any(name.startswith(f"{layer}.") for layer in found)
         if isinstance(module, torch.nn.ModuleList) and not within:
-            found |= {f"{name}.{number}": layer for number, layer in enumerate(module)}
+            found |= {
+                f"{name}.{number}": layer for number, layer in enumerate(module) if not isinstance(layer, _CONTAINERS)
+            }
 
     def alone(name: str, layer: torch.nn.Module) -> bool:
         used = [place for parameter in layer.parameters() for place in places[id(parameter)]]

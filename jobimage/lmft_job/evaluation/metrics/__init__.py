@@ -1,7 +1,4 @@
-"""Our metrics: as functions for a run, and in the ``evaluate`` library's module interface for use with that library.
-
-That library imports datasets and pandas, for half a second.
-"""
+"""Our metrics in the ``evaluate`` library's module interface; loaded from this folder, never downloaded."""
 
 from pathlib import Path
 from typing import Any

@@ -23,8 +23,6 @@ _DIVIDED_TENSORS = "torch.distributed.tensor"
 class Unused(StrEnum):
     """What the libraries can do without; the values are the functions with which they ask."""
 
-    DATASETS = "is_datasets_available"
-    """0.5 s with pandas; it only looks whether rows are of its classes, and ours are not."""
     ADAPTERS = "is_peft_available"
     """0.3 s; for models with an adapter."""
     DISTRIBUTED = "is_torch_distributed_available"

@@ -16,6 +16,7 @@ from lmft_job.models.build import hollow_model
 from lmft_job.models.config import parts_of
 from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import embedding_rows
+from lmft_job.models.padding_row import is_held, mark_held
 from lmft_job.models.weights import Loaded
 from lmft_job.sharding.spread import described
 from lmft_job.stages.inputs import Ingredients, make_model, pad_rows_of, pad_to, put_adapter_on
@@ -35,6 +36,7 @@ class _Told:
         notes: see :class:`Loaded`; so are ``fresh``, ``dtype`` and ``size``.
         rows: rows of the embeddings, where they were enlarged; else 0.
         tied: whether the configuration, and its language model part, still tie the embeddings.
+        held: whether the padding token's embedding is kept at zero.
         training: whether the model is in training mode.
         generation: its generation settings; None where it has none.
         left: whether rows of a classifier are padded on the left.
@@ -47,6 +49,7 @@ class _Told:
     rows: int
     size: int
     tied: list[bool]
+    held: bool
     training: bool
     generation: dict[str, Any] | None
     left: bool | None
@@ -87,6 +90,7 @@ def _told(built: Loaded, inputs: Ingredients) -> _Told:
         rows=embedding_rows(model) if built.enlarged else 0,
         size=built.size,
         tied=[bool(getattr(part, "tie_word_embeddings", False)) for part in parts_of(model.config)],
+        held=is_held(model),
         training=model.training,
         generation=None if generation is None else generation.to_dict(),
         left=None if rows is None else rows.left,
@@ -103,6 +107,8 @@ def _without_memory(context: RunContext, inputs: Ingredients, arithmetic: Arithm
     model = hollow_model(
         context.settings.task, config, inputs.tokenizer, rows=told.rows, trust_remote_code=trusted
     ).train(told.training)
+    if told.held:
+        mark_held(model)
     if told.generation is not None:
         model.generation_config = GenerationConfig.from_dict(told.generation)
     dtype = getattr(torch, told.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 from lmft_job.adapters.attach import has_adapter, trained
 from lmft_job.attempt.context import RunContext
 from lmft_job.models.device import Arithmetic
+from lmft_job.models.padding_row import hold_divided
 from lmft_job.sharding.choose import Division, Weights, choose, may_divide
 from lmft_job.sharding.divide import divide, outline
 from lmft_job.sharding.share import WHOLE, Share, share_of
@@ -51,8 +52,10 @@ def place(context: RunContext, model: Any, arithmetic: Arithmetic, whole: Callab
     within, adapter = chosen == Division.NODES, has_adapter(model)
     blank = outline(model)
     divide(model, world, arithmetic.device, within_nodes=within, kept=trained(model) if adapter else ())
+    share = share_of(world, within_nodes=within)
+    hold_divided(model, share.rows)
     context.observer.note(f"the model's weights are divided among the ranks ({chosen})")
-    return Placed(model, WHOLE if adapter else share_of(world, within_nodes=within), blank)
+    return Placed(model, WHOLE if adapter else share, blank)
 
 
 def is_hollow(model: Any) -> bool:

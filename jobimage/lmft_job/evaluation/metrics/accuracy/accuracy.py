@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from lmft_job.evaluation.metrics.formulas import accuracy
-
 _INPUTS = """
 Args:
     predictions (list of int): predicted classes.
@@ -28,4 +26,5 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": accuracy(predictions, references)}
+        right = sum(int(guess == truth) for guess, truth in zip(predictions, references, strict=True))
+        return {"accuracy": right / len(references)}

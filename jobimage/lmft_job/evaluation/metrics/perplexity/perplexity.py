@@ -1,11 +1,10 @@
 """Token-weighted perplexity as an ``evaluate`` module."""
 
+import math
 from collections.abc import Sequence
 
 import datasets
 import evaluate
-
-from lmft_job.evaluation.metrics.formulas import mean_loss, perplexity
 
 _DESCRIPTION = """
 Perplexity of a language model on held-out text: exp of the mean negative log-likelihood over all target tokens, each
@@ -34,5 +33,9 @@ class Perplexity(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, losses: Sequence[float], counts: Sequence[int]) -> dict[str, float]:
-        loss = mean_loss(losses, counts)
-        return {"loss": loss, "perplexity": perplexity(loss)}
+        tokens = sum(counts)
+        if tokens == 0:
+            raise ValueError("no target tokens: perplexity is not defined")
+        # fsum is exact, so the figure depends on how tokens were batched only through each batch's own sum.
+        loss = math.fsum(losses) / tokens
+        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
