@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,12 @@ def _quieten() -> None:
     quiet_libraries()
 
 
+def _waiting() -> AbstractContextManager[object]:
+    from lmft_job.observers.spinner import waiting
+
+    return waiting("loading libraries")
+
+
 @app.command()
 def run(
     entry: typer.Context,
@@ -159,7 +166,8 @@ def validate(
     code = report_problems(manifests, as_json=form == Form.JSON)
     if data and not code:
         _quieten()
-        from lmft_job.cli.preview import check_data
+        with _waiting():
+            from lmft_job.cli.preview import check_data
 
         code = max(check_data(manifest) for manifest in manifests)
     raise typer.Exit(code)
@@ -174,7 +182,8 @@ def preview(
 ) -> None:
     """Show the data as the model sees it: rows, what of them is trained on, and lengths. Loads no weights."""
     _quieten()
-    from lmft_job.cli.preview import preview
+    with _waiting():
+        from lmft_job.cli.preview import preview
 
     raise typer.Exit(preview(manifest, rows, _wishes(sets), as_json=form == Form.JSON))
 

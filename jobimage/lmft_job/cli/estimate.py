@@ -11,7 +11,8 @@ from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, with_output
 from lmft_job.errors import JobError
-from lmft_job.observers.console import ConsoleObserver
+from lmft_job.observers.events import Observer
+from lmft_job.observers.spinner import waiting
 from lmft_job.process.signals import Interrupt
 
 
@@ -47,7 +48,7 @@ def report_estimate(
                       spec=with_output(spec, scratch))  # fmt: skip
         context = RunContext(
             run=run, in_pod=False, folder=Path(scratch), cache=Path(scratch), secrets=None,
-            observer=ConsoleObserver(), hung=_never, restart=lambda: None, interrupt=Interrupt(),
+            observer=Observer(), hung=_never, restart=lambda: None, interrupt=Interrupt(),
         )  # fmt: skip
         return _print(context, memory, as_json)
 
@@ -57,12 +58,14 @@ def _never(message: str) -> None:
 
 
 def _print(context: RunContext, memory: int | None, as_json: bool) -> int:
-    from lmft_job.memory.estimating import Device, UnknownShapesError
-    from lmft_job.stages.fit.estimate import as_plain, estimate, lines
+    with waiting("loading libraries"):
+        from lmft_job.memory.estimating import Device, UnknownShapesError
+        from lmft_job.stages.fit.estimate import as_plain, estimate, lines
 
     device = None if memory is None else Device(memory, "--gpu-memory")
     try:
-        outlook = estimate(context, device)
+        with waiting("estimating"):
+            outlook = estimate(context, device)
     except JobError as error:
         print(one_line(str(error)), file=sys.stderr)
         return error.exit_code

@@ -21,6 +21,8 @@ from lmft_job.errors import InvalidError, JobError
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit
 from lmft_job.models.sources.source import fetch_source
+from lmft_job.observers.spinner import waiting
+from lmft_job.process.transfers import Told
 from lmft_job.report.formatting import count, percent, quantity
 from lmft_job.report.remarks import data_remarks, of_lengths
 
@@ -49,7 +51,9 @@ def told(path: Path, spec: LMFineTuneSpec, tell: Any) -> int:
     quiet_transformers()
     try:
         with tempfile.TemporaryDirectory(prefix="lmft-preview-") as folder:
-            tell(_prepared(spec, Path(folder)))
+            with waiting("reading and tokenising the data") as arrived:
+                data = _prepared(spec, Path(folder), arrived)
+            tell(data)
     except JobError as error:
         problems = error.problems if isinstance(error, InvalidError) else [str(error)]
         print(f"{shown_path(path)}: {quantity(len(problems), 'problems')}", file=sys.stderr)
@@ -59,24 +63,27 @@ def told(path: Path, spec: LMFineTuneSpec, tell: Any) -> int:
     return ExitCode.DONE
 
 
-def _prepared(spec: LMFineTuneSpec, folder: Path) -> Prepared:
+def _prepared(spec: LMFineTuneSpec, folder: Path, arrived: Told) -> Prepared:
     """The data as a run prepares it; whether the model takes packs is not tried, for its weights are not there."""
     settings = resolve(spec)
-    tokenizer, limit = _tokenizer_and_limit(settings, folder)
-    return prepare(settings, tokenizer, store=None, cache=folder / "cache", max_positions=limit, say=lambda text: None)
+    tokenizer, limit = _tokenizer_and_limit(settings, folder, arrived)
+    return prepare(
+        settings, tokenizer, store=None, cache=folder / "cache", max_positions=limit, told=arrived,
+        say=lambda text: None,
+    )  # fmt: skip
 
 
-def _tokenizer_and_limit(settings: Settings, folder: Path) -> tuple[Any | None, int | None]:
+def _tokenizer_and_limit(settings: Settings, folder: Path, arrived: Told) -> tuple[Any | None, int | None]:
     model, trust = settings.model, bool(settings.model.trust_remote_code)
     say = lambda text: None  # noqa: E731
     source = None
     if model.name is not None:
         source = fetch_source(
-            model.name, folder / "model", field="spec.model.name", revision=model.revision, weights=False
+            model.name, folder / "model", field="spec.model.name", revision=model.revision, weights=False, told=arrived
         ).path
     given = model.tokenizer.name if model.tokenizer else None
     own = (
-        fetch_source(given, folder / "tokenizer", field="spec.model.tokenizer.name", weights=False).path
+        fetch_source(given, folder / "tokenizer", field="spec.model.tokenizer.name", weights=False, told=arrived).path
         if given
         else None
     )

@@ -13,11 +13,9 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
 )
 from rich.table import Column, Table
 from rich.text import Text
@@ -28,6 +26,7 @@ from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.eta import StepTimer, TransferPace
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
+from lmft_job.observers.spinner import Spinner
 from lmft_job.process.transfers import Transfer
 from lmft_job.report.formatting import (
     VERDICTS,
@@ -93,7 +92,7 @@ class ConsoleObserver(Observer):
         self._stopping = stopping
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
-        self._spinner: Progress | None = None
+        self._spinner: Spinner | None = None
         self._pace = StepTimer()
         self._epochs = 0
         self._checkpoint: int | None = None
@@ -155,36 +154,23 @@ class ConsoleObserver(Observer):
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, shown=WORKING[on])
             return
-        self._spinner = Progress(
-            TextColumn(" "),
-            SpinnerColumn(),
-            TextColumn("{task.description}", style="dim"),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._spinner.add_task(WORKING[on], total=None, on=WORKING[on])
-        self._spinner.start()
+        self._spinner = Spinner(self._console, WORKING[on])
 
     @override
     def transfer(self, transfer: Transfer) -> None:
         now = self._now()
         if transfer.ended:
             self._transfers.pop(transfer.name, None)
-            self._say_spinning("")
+            if self._spinner is not None:
+                self._spinner.say("")
             return
         pace = self._transfers.setdefault(transfer.name, TransferPace(transfer, now))
         if self._live:
-            self._say_spinning(pace.words(transfer, now))
+            if self._spinner is not None:
+                self._spinner.say(pace.words(transfer, now))
         elif now - pace.last_line >= PLAIN_EVERY_SECONDS:
             pace.last_line = now
             self._line("fetching", pace.words(transfer, now))
-
-    def _say_spinning(self, text: str) -> None:
-        """What the spinner says; without text again what is worked on."""
-        if self._spinner is not None:
-            task = self._spinner.tasks[0]
-            self._spinner.update(task.id, description=one_line(text) or str(task.fields["on"]))
 
     def _stop_spinner(self) -> None:
         if self._spinner is not None:

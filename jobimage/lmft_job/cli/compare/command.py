@@ -12,6 +12,7 @@ from lmft_job.cli.compare.view import as_json as plain
 from lmft_job.cli.compare.view import render
 from lmft_job.cli.forms import print_laid_out
 from lmft_job.errors import InvalidError, JobError
+from lmft_job.observers.spinner import waiting
 
 
 def print_members(selector: str, namespace: str | None, context: str | None, *, as_json: bool) -> int:
@@ -40,13 +41,14 @@ def print_comparison(places: list[str], *, as_json: bool) -> int:
         return ExitCode.INVALID
     reports: list[Report] = []
     problems: list[str] = []
-    for place in places:
-        try:
-            reports.append(read_report(place))
-        except InvalidError as error:
-            problems += error.problems
-        except JobError as error:
-            problems.append(f"{place}: {error}")
+    with waiting("reading the reports"):
+        for place in places:
+            try:
+                reports.append(read_report(place))
+            except InvalidError as error:
+                problems += error.problems
+            except JobError as error:
+                problems.append(f"{place}: {error}")
     if problems:
         for problem in problems:
             print(one_line(problem), file=sys.stderr)

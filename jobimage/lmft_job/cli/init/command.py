@@ -20,6 +20,7 @@ from lmft_job.cli.init.manifest import name_from, render
 from lmft_job.cli.init.model import has_chat_template
 from lmft_job.cli.init.proposal import propose
 from lmft_job.errors import InvalidError, JobError
+from lmft_job.observers.spinner import waiting
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def write_manifest(data: list[str], wishes: Wishes, *, ask: bool) -> int:
     """Write a manifest for the data; returns the exit code. An existing file is never overwritten."""
     try:
         task = _task(wishes.task)
-        with tempfile.TemporaryDirectory(prefix="lmft-init-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="lmft-init-") as scratch, waiting("reading the first rows"):
             sample = look_at(data, Path(scratch))
         proposal = propose(sample.rows, task)
     except InvalidError as error:

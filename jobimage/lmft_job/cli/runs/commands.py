@@ -49,11 +49,12 @@ def ls(
 ) -> None:
     """List runs: those in ./runs, or, with any of the options, those in the cluster."""
     from lmft_job.cli.runs import listing
+    from lmft_job.observers.spinner import waiting
 
     if namespace or everywhere or selector or context or _is_plugin():
         from lmft import Client
 
-        with _told():
+        with _told(), waiting("asking the cluster"):
             client = Client(namespace, context=context)
             rows = listing.cluster_rows(client.list(selector=selector, everywhere=everywhere))
     else:
@@ -151,18 +152,20 @@ def open_page(
     """Open the report of a finished run in a browser."""
     from lmft_job.cli.runs.page import page_of, show
     from lmft_job.errors import JobError
+    from lmft_job.observers.spinner import waiting
 
     if namespace or context or _is_plugin():
         from lmft import Client
 
-        with _told():
+        with _told(), waiting("asking the cluster"):
             results = Client(namespace, context=context).get(plain_name(place)).results
         if results is None or results.report_uri is None:
             typer.echo(f"{plain_name(place)} has no report yet", err=True)
             raise typer.Exit(2)
         place = results.report_uri
     try:
-        page, where = page_of(place)
+        with waiting("reading the report"):
+            page, where = page_of(place)
     except JobError as error:
         typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(2) from error
