@@ -90,7 +90,7 @@ def _quieten() -> None:
 
 
 def _waiting() -> AbstractContextManager[object]:
-    from lmft_job.observers.spinner import waiting
+    from lmft_job.observers.terminal.spinner import waiting
 
     return waiting("loading libraries")
 

@@ -12,7 +12,7 @@ from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, with_output
 from lmft_job.errors import JobError
 from lmft_job.observers.events import Observer
-from lmft_job.observers.spinner import waiting
+from lmft_job.observers.terminal.spinner import waiting
 from lmft_job.process.signals import Interrupt
 
 

@@ -21,7 +21,7 @@ from lmft_job.errors import InvalidError, JobError
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit
 from lmft_job.models.sources.source import fetch_source
-from lmft_job.observers.spinner import waiting
+from lmft_job.observers.terminal.spinner import waiting
 from lmft_job.process.transfers import Told
 from lmft_job.report.formatting import count, percent, quantity
 from lmft_job.report.remarks import data_remarks, of_lengths

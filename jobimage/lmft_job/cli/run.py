@@ -18,7 +18,7 @@ from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
 from lmft_job.attempt.ending import conclude
 from lmft_job.cli.manifest import NAMESPACE, Wishes, read_run, shown_path, with_output
-from lmft_job.observers.console import ConsoleObserver
+from lmft_job.observers.terminal.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt, replace_process
 from lmft_job.storage import Store
 

@@ -26,9 +26,9 @@ from lmft_job.distributed.member import PARENT, leave_stacks
 from lmft_job.distributed.world import World
 from lmft_job.errors import InvalidError, NewerReleaseError
 from lmft_job.observers.broadcast import Broadcast
-from lmft_job.observers.console import ConsoleObserver
 from lmft_job.observers.events import Observer
 from lmft_job.observers.reporter import Endpoint, ProgressReporter
+from lmft_job.observers.terminal.console import ConsoleObserver
 from lmft_job.pod.plan import options_of
 from lmft_job.pod.ranks import CACHE, hung_file, rank_folder
 from lmft_job.pod.verdict import RankExit

@@ -25,7 +25,7 @@ from lmft_job.cli.sweep import command
 from lmft_job.cli.sweep.command import run_sweep
 from lmft_job.cli.sweep.manifests import planned
 from lmft_job.cli.sweep.plan import baseline_key, members, parse_sweep
-from lmft_job.observers.console import ConsoleObserver
+from lmft_job.observers.terminal.console import ConsoleObserver
 from lmft_job.process.signals import Interrupt
 
 AXES = ["training.learningRate=1e-4,1e-2", "training.weightDecay=0,0.1"]

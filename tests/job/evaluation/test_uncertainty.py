@@ -10,7 +10,7 @@ from support.report_samples import causal_report, classification_report, demo_re
 from lmft_api.wire.report import Report
 from lmft_job.evaluation.chance import may_be_chance
 from lmft_job.evaluation.uncertainty import Units, ratio_error, share_error
-from lmft_job.observers.console import ConsoleObserver
+from lmft_job.observers.terminal.console import ConsoleObserver
 from lmft_job.report.card import render_card
 from lmft_job.report.formatting import Verdict, outcome, verdict
 from lmft_job.report.page import render_page

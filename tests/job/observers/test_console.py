@@ -11,9 +11,9 @@ from lmft_api.tasks import Task
 from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import DatasetFigures, EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.broadcast import Broadcast
-from lmft_job.observers.console import WORKING, ConsoleObserver, epochs_in_all
 from lmft_job.observers.eta import StepTimer
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone
+from lmft_job.observers.terminal.console import WORKING, ConsoleObserver, epochs_in_all
 from lmft_job.process.transfers import Transfer
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")

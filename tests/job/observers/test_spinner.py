@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lmft_job.observers.spinner import waiting
+from lmft_job.observers.terminal.spinner import waiting
 from lmft_job.process.transfers import Transfer
 
 

@@ -13,7 +13,7 @@ TALKER = """
 import sys
 from lmft_job.process.streams import use_resilient_streams
 use_resilient_streams()
-from lmft_job.observers.console import ConsoleObserver
+from lmft_job.observers.terminal.console import ConsoleObserver
 with ConsoleObserver() as console:
     for number in range(20_000):
         console.note(f"line {number}")

@@ -12,7 +12,7 @@ from lmft_job.cli.compare.view import as_json as plain
 from lmft_job.cli.compare.view import render
 from lmft_job.cli.forms import print_laid_out
 from lmft_job.errors import InvalidError, JobError
-from lmft_job.observers.spinner import waiting
+from lmft_job.observers.terminal.spinner import waiting
 
 
 def print_members(selector: str, namespace: str | None, context: str | None, *, as_json: bool) -> int:

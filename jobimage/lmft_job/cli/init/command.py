@@ -20,7 +20,7 @@ from lmft_job.cli.init.manifest import name_from, render
 from lmft_job.cli.init.model import has_chat_template
 from lmft_job.cli.init.proposal import propose
 from lmft_job.errors import InvalidError, JobError
-from lmft_job.observers.spinner import waiting
+from lmft_job.observers.terminal.spinner import waiting
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def ls(
 ) -> None:
     """List runs: those in ./runs, or, with any of the options, those in the cluster."""
     from lmft_job.cli.runs import listing
-    from lmft_job.observers.spinner import waiting
+    from lmft_job.observers.terminal.spinner import waiting
 
     if namespace or everywhere or selector or context or _is_plugin():
         from lmft import Client
@@ -152,7 +152,7 @@ def open_page(
     """Open the report of a finished run in a browser."""
     from lmft_job.cli.runs.page import page_of, show
     from lmft_job.errors import JobError
-    from lmft_job.observers.spinner import waiting
+    from lmft_job.observers.terminal.spinner import waiting
 
     if namespace or context or _is_plugin():
         from lmft import Client

@@ -26,7 +26,7 @@ from lmft_api.wire.progress import JobPhase
 from lmft_api.wire.report import EvaluationRow, Report, ResumePoint, SampleOutcome
 from lmft_job.observers.eta import StepTimer, TransferPace
 from lmft_job.observers.events import DataPrepared, Headline, Observer, StepDone, resume_note
-from lmft_job.observers.spinner import Spinner
+from lmft_job.observers.terminal.spinner import Spinner
 from lmft_job.process.transfers import Transfer
 from lmft_job.report.formatting import (
     VERDICTS,
