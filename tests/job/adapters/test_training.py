@@ -41,7 +41,7 @@ def report_of(home: Path, name: str = "toy") -> dict[str, Any]:
 
 def test_short_of_memory_it_continues_with_smaller_batches(tmp_path: Path) -> None:
     # Without dropout: its masks depend on the size of a batch.
-    training = {**LORA, "adapter": {"rank": 4, "dropout": "0"}}
+    training = {**LORA, "adapter": {"rank": 4, "dropout": "0"}, "gradientCheckpointing": False}
     spec = lora_spec(tmp_path, save_base(tmp_path / "base", "llama"), training=training)
     complete(tmp_path, spec, name="calm")
     child = complete(tmp_path, spec, patch=short_of_memory(2, from_step=7))

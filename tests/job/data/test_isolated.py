@@ -116,9 +116,7 @@ def test_documents_of_one_token_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(kind: str, tmp_path: Path) -> None:
     # given a model as it is before training, with its cache on, and blocks of several documents
     documents = drawn(5, 60)
     blocks, targets = written(tmp_path / "a.arrow", documents, 32, 9)
@@ -136,9 +134,7 @@ def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(
     # when it is evaluated, plainly and with its layers compiled
     plain = evaluate_held_out(model, blocks, collate, Task.CAUSAL_LM, batch_size=4, arithmetic=CPU)
     assert model.config.use_cache
-    compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_module(self, backend="eager", **how))
-    assert compile_layers(model)
+    assert compile_layers(model, backend="eager")
     compiled = evaluate_held_out(model, blocks, collate, Task.CAUSAL_LM, batch_size=4, arithmetic=CPU)
     # then the loss is that of every document alone
     assert plain.figures.loss == pytest.approx(losses / targets, abs=1e-5)

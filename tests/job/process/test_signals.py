@@ -41,7 +41,7 @@ def hold_up(place: str, seconds: float = 0.02) -> Any:
     [
         "lmft_job.recipe.find_sources",
         "lmft_job.stages.inputs.prepare",
-        "lmft_job.recipe.make_model",
+        "lmft_job.stages.ranks.load.make_model",
         "lmft_job.training.loop.answer_prompts",
         "lmft_job.training.loop.evaluate_held_out",
         "lmft_job.training.trainer.build_trainer",
