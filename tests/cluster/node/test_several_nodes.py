@@ -89,7 +89,7 @@ def one_pod_drained(run: Run, folder: Folder) -> None:
         node.kubectl("uncordon", node.name)
 
 
-STORIES = {"grown": grown_then_first_lost, "peer-lost": peer_lost_then_on_one_node, "drained": one_pod_drained}
+STORIES = {"grown": grown_then_first_lost, "peer-lost": peer_lost_then_on_one_node, "pair-drained": one_pod_drained}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def pairs(trainers: Team, s3, alone: Run) -> Iterator[dict[str, Future[Run]]]:
     specs = {
         "grown": {**PAIR, **elastic, "podTemplate": here},
         "peer-lost": {**DIVIDED, "podTemplate": {"tolerations": [CORDON]}},
-        "drained": DIVIDED,
+        "pair-drained": DIVIDED,
     }
 
     def story(name: str) -> Run:
@@ -168,12 +168,12 @@ def test_a_divided_model_survives_the_loss_of_a_pod_and_goes_on_alone(pairs, alo
 
 
 def test_when_one_pod_is_drained_both_save_and_the_run_goes_on_once_a_node_takes_them(pairs, alone, s3) -> None:
-    run = pairs["drained"].result()
+    run = pairs["pair-drained"].result()
 
     first, second = run.status["attempts"][1:]
     assert [attempt["nodes"] for attempt in (first, second)] == [2, 2]
     assert (first["reason"], first["exitCode"]) == ("Interrupted", 75)
-    assert first["message"].startswith("Pod drained-2-1-")
+    assert first["message"].startswith("Pod pair-drained-2-1-")
     assert "evict" in first["message"].lower()
     assert second["resumedFromStep"] == first["checkpointStep"] > 0
     assert second.get("lostSteps", 0) == 0
