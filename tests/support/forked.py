@@ -71,6 +71,12 @@ def run_folder(home: Path, name: str = "toy") -> Path:
     return home / "out" / "team" / "runs" / f"{name}-12345678"
 
 
+def newest_checkpoint(home: Path, name: str) -> int:
+    """The step of a run's newest checkpoint."""
+    manifests = run_folder(home, name).glob("checkpoints/*/step-*/MANIFEST.json")
+    return max(int(manifest.parent.name.removeprefix("step-")) for manifest in manifests)
+
+
 class _Teller(Observer):
     """Writes events into a pipe."""
 

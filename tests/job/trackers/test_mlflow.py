@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cluster.eventually import eventually
-from support.forked import KILL, attempt, complete, run_folder, toy_spec
+from support.forked import KILL, attempt, complete, newest_checkpoint, run_folder, toy_spec
 from support.history import Training
 from support.mlflow_server import MlflowServer
 
@@ -32,12 +32,6 @@ def last(server: MlflowServer, name: str) -> int:
     assert len(runs) <= 1
     metrics = {metric["key"]: metric["step"] for run in runs for metric in run["data"].get("metrics", [])}
     return int(metrics.get("train/loss", 0))
-
-
-def newest_checkpoint(home: Path, name: str) -> int:
-    """Its step."""
-    manifests = run_folder(home, name).glob("checkpoints/*/step-*/MANIFEST.json")
-    return max(int(manifest.parent.name.removeprefix("step-")) for manifest in manifests)
 
 
 def test_a_run_that_is_complete(mlflow: MlflowServer, tmp_path: Path) -> None:

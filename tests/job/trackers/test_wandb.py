@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cluster.eventually import eventually
 from support import wandb_server
-from support.forked import KILL, UID, attempt, complete, run_folder, toy_spec
+from support.forked import KILL, UID, attempt, complete, newest_checkpoint, run_folder, toy_spec
 from support.history import Training
 from support.wandb_server import KEY, WandbServer
 
@@ -164,9 +164,7 @@ def test_a_killed_run_that_resumes_repeats_no_step(server: WandbServer, tmp_path
 
     def ahead() -> bool:
         child.signal(signal.SIGSTOP)  # so that no other checkpoint comes while this looks
-        manifests = run_folder(tmp_path, "killed").glob("checkpoints/*/step-*/MANIFEST.json")
-        newest = max(int(manifest.parent.name.removeprefix("step-")) for manifest in manifests)
-        if losses() and losses()[-1][0] > newest:
+        if losses() and losses()[-1][0] > newest_checkpoint(tmp_path, "killed"):
             return True
         child.signal(signal.SIGCONT)
         return False
