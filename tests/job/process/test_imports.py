@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny_bases import save_base
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "apiVersion": "lmfinetune.dev/v1alpha1",
     "kind": "LMFineTune",
     "metadata": {"name": "lean"},
@@ -72,18 +73,35 @@ def _python(code: str, **environment: str) -> str:
     return str(done.stdout)
 
 
-def test_a_whole_run_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
-    manifest = tmp_path / "lean.yaml"
-    manifest.write_text(json.dumps(MANIFEST))
-
+def _modules_of_a_run(manifest: dict[str, Any], folder: Path) -> tuple[set[str], set[str]]:
+    """Those imported at its first step, and at its end."""
+    (folder / "lean.yaml").write_text(json.dumps(manifest))
     printed = _python(
-        RUN.format(manifest=str(manifest), output=str(tmp_path / "runs")), LMFT_CACHE=str(tmp_path / "cache")
+        RUN.format(manifest=str(folder / "lean.yaml"), output=str(folder / "runs")), LMFT_CACHE=str(folder / "cache")
     )
-
     at_first_step, at_the_end = map(set, json.loads(printed.splitlines()[-1]))
+    return at_first_step, at_the_end
+
+
+def test_a_whole_run_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    at_first_step, at_the_end = _modules_of_a_run(MANIFEST, tmp_path)
+
     assert at_first_step & UNNEEDED.keys() == set()
     assert at_the_end & UNNEEDED.keys() <= LATER
     assert {"torch", "transformers.trainer", "transformers.models.gpt2.modeling_gpt2"} <= at_first_step
+
+
+def test_a_run_with_an_adapter_on_linear_layers_does_without_the_same(tmp_path: Path) -> None:
+    # Given a base model with torch's own linear layers, which GPT-2 does not have
+    base = save_base(tmp_path / "base", "llama")
+    spec = MANIFEST["spec"] | {"model": {"name": base}, "training": MANIFEST["spec"]["training"] | {"adapter": {}}}
+
+    # When an adapter is trained, merged and published in a process that has imported nothing before
+    at_first_step, at_the_end = _modules_of_a_run(MANIFEST | {"spec": spec}, tmp_path)
+
+    # Then only the adapters are imported beside what other runs need
+    assert at_first_step & UNNEEDED.keys() == {"peft"}
+    assert at_the_end & UNNEEDED.keys() <= LATER | {"peft"}
 
 
 COMPILER = """

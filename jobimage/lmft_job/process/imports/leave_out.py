@@ -103,6 +103,20 @@ def _settle_clipping(run: Callable[[ModuleType], None], module: ModuleType) -> N
     module.Accelerator._clip_grad_norm_dtensor_aware = clip_plain
 
 
+class _WhereTensorsAreDivided:
+    """True once the class of divided tensors is imported; before that, no weight is one."""
+
+    def __bool__(self) -> bool:
+        return _DIVIDED_TENSORS in sys.modules
+
+
+def _settle_adapters(run: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """It reads that class from torch for each linear layer, and counts on others to have imported it."""
+    run(module)
+    if module._torch_supports_distributed:
+        module._torch_supports_distributed = _WhereTensorsAreDivided()  # type: ignore[attr-defined]
+
+
 _Run = Callable[[ModuleType], None]
 _SETTLED: dict[str, Callable[[_Run, ModuleType], None]] = {
     "transformers.utils.import_utils": _settle_transformers,
@@ -111,6 +125,7 @@ _SETTLED: dict[str, Callable[[_Run, ModuleType], None]] = {
     "accelerate.utils.imports": _settle_accelerate,
     "accelerate.utils.other": functools.partial(_settle_question, "model_has_dtensor"),
     "accelerate.accelerator": _settle_clipping,
+    "peft.tuners.tuners_utils": _settle_adapters,
 }
 
 
