@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,6 +198,8 @@ def attempt(
         os.environ |= variables or {}
         folder = home / f"work-{name}-{number}{rank}"
         code = _child(home, spec, number, name, folder, patch, run_file, _Teller(write))
+    except BaseException:  # noqa: BLE001 - the process ends below, and would not say why
+        traceback.print_exc()
     finally:
         os._exit(code)
 

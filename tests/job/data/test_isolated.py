@@ -20,7 +20,7 @@ from lmft_job.errors import InvalidError
 from lmft_job.evaluation.held_out import evaluate_held_out
 from lmft_job.models.device import Arithmetic
 from lmft_job.tasks.base import IGNORED
-from lmft_job.training.acceleration.selection import compile_layers
+from lmft_job.training.acceleration import selection
 
 CPU = Arithmetic(torch.device("cpu"))
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -116,7 +116,9 @@ def test_documents_of_one_token_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(kind: str, tmp_path: Path) -> None:
+def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # given a model as it is before training, with its cache on, and blocks of several documents
     documents = drawn(5, 60)
     blocks, targets = written(tmp_path / "a.arrow", documents, 32, 9)
@@ -134,7 +136,8 @@ def test_losses_are_those_of_the_documents_alone_before_training_and_compiled(ki
     # when it is evaluated, plainly and with its layers compiled
     plain = evaluate_held_out(model, blocks, collate, Task.CAUSAL_LM, batch_size=4, arithmetic=CPU)
     assert model.config.use_cache
-    assert compile_layers(model, backend="eager")
+    monkeypatch.setattr(selection, "BACKEND", "eager")
+    assert selection.compile_layers(model)
     compiled = evaluate_held_out(model, blocks, collate, Task.CAUSAL_LM, batch_size=4, arithmetic=CPU)
     # then the loss is that of every document alone
     assert plain.figures.loss == pytest.approx(losses / targets, abs=1e-5)

@@ -11,6 +11,7 @@ from lmft_api.spec import Compile
 from lmft_api.tasks import Task
 from lmft_job.evaluation.held_out import evaluate_held_out
 from lmft_job.models.device import Arithmetic
+from lmft_job.training.acceleration import selection
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
 from lmft_job.training.acceleration.packed_attention import NAME, admits_packed_attention, packed_attention
@@ -216,7 +217,7 @@ def test_an_aligned_head_gives_the_same_logits_and_gradients_and_weights_of_the_
         return outputs.logits, outputs.loss, *torch.autograd.grad(outputs.loss, list(model.parameters()))
 
     expected = step()
-    with aligned_head(model, compiled=False):
+    with aligned_head(model):
         aligned = step()
 
     for mine, theirs in zip(aligned, expected, strict=True):
@@ -224,6 +225,37 @@ def test_an_aligned_head_gives_the_same_logits_and_gradients_and_weights_of_the_
         assert float((mine - theirs).detach().norm()) <= 1e-2 * float(theirs.detach().norm())
     assert aligned[1].item() == pytest.approx(expected[1].item(), rel=1e-5)
     assert "forward" not in model.get_output_embeddings().__dict__
+
+
+@pytest.mark.parametrize(("task", "graphs"), [("CausalLM", 1), ("MaskedLM", 1), ("SequenceClassification", 0)])
+def test_the_compiled_loss_of_a_language_model_is_the_plain_one_with_its_gradients(
+    task: str, graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {
+        "CausalLM": ("gpt2", CAUSAL["gpt2"], transformers.AutoModelForCausalLM),
+        "MaskedLM": ("modernbert", SMALL, transformers.AutoModelForMaskedLM),
+        "SequenceClassification": ("roberta", SMALL, transformers.AutoModelForSequenceClassification),
+    }
+    model, ids, made_of = made(*heads[task]).eval(), blocks(), []
+    labels = torch.tensor([0, 1, 0]) if graphs == 0 else ids.where(torch.arange(BLOCK) % 5 > 0, -100)
+    names = dict(model.__dict__)
+    torch._dynamo.reset()
+    monkeypatch.setattr(selection, "BACKEND", lambda graph, examples: made_of.append(graph) or graph.forward)
+
+    def step() -> tuple[torch.Tensor, ...]:
+        outputs = model(input_ids=ids, labels=labels)
+        return outputs.loss, *torch.autograd.grad(outputs.loss, list(model.parameters()))
+
+    expected = step()
+    with Acceleration(compiled=True).training(model):
+        compiled = step()
+        with Acceleration(compiled=True).evaluating(model):
+            step()
+
+    assert len(made_of) == graphs
+    for mine, theirs in zip(compiled, expected, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-9)
+    assert dict(model.__dict__) == names
 
 
 def test_packed_attention_is_left_even_when_a_step_fails() -> None:

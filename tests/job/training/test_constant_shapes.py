@@ -26,18 +26,19 @@ def test_a_batch_is_filled_with_rows_that_have_no_target() -> None:
 
 
 def compiled_as_on_a_gpu(teller: Any) -> None:
-    """In the process that trains: layers are compiled, by a backend that computes as before and tells of each graph."""
+    """In the process that trains: layers and loss are compiled, by a backend that computes as before and tells."""
     from lmft_job.stages import inputs
-    from lmft_job.training.acceleration.selection import Acceleration, compile_layers
+    from lmft_job.training.acceleration import selection
 
     def counted(graph: Any, examples: Any) -> Any:
         teller.tell("graph", [tuple(one.shape) for one in examples if isinstance(one, torch.Tensor)][-1:])
         return graph.forward
 
-    def choose(model: Any, *_: Any, **__: Any) -> Acceleration:
-        compile_layers(model, backend=counted)
-        return Acceleration(packed=True, compiled=True)
+    def choose(model: Any, *_: Any, **__: Any) -> Any:
+        selection.compile_layers(model)
+        return selection.Acceleration(packed=True, compiled=True)
 
+    selection.BACKEND = counted
     inputs.choose_acceleration = choose
 
 

@@ -5,8 +5,6 @@ matrix units use: three products with the head then take more than half of a ste
 16 x 1,024 tokens and 124M parameters). Under autocast the head's weight is copied to 16 bits anyway; here the copy is
 padded with rows of zeros to a multiple of 64, and their outputs are removed. Weights, checkpoints and logits do not
 change.
-
-The loss over the logits is compiled if layers are: one pass over them instead of six.
 """
 
 import types
@@ -40,16 +38,11 @@ def _forward(head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def aligned_head(model: Any, *, compiled: bool) -> Iterator[None]:
-    """Within it, the model's head computes with an aligned width; with ``compiled``, its loss function is compiled."""
-    head, own_loss = model.get_output_embeddings(), model.__dict__.get("_loss_function")
+def aligned_head(model: Any) -> Iterator[None]:
+    """Within it, the model's head computes with an aligned width."""
+    head = model.get_output_embeddings()
     head.forward = types.MethodType(_forward, head)
-    if compiled and hasattr(model, "loss_function"):
-        model.loss_function = torch.compile(model.loss_function, dynamic=False)
     try:
         yield
     finally:
         head.__dict__.pop("forward", None)
-        model.__dict__.pop("_loss_function", None)
-        if own_loss is not None:
-            model.loss_function = own_loss

@@ -28,6 +28,8 @@ COMPILING_PAYS_STEPS = 500
 """Planned steps from which compiling is assumed to pay. Chosen, not measured: its duration depends on the model."""
 
 _LARGE_SHARE = 0.25
+BACKEND: Any = "inductor"
+"""Which makes kernels of graphs (``torch.compile``)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Acceleration:
         aligned: the head computes with a width that suits matrix units
             (:mod:`lmft_job.training.acceleration.aligned_head`).
         fused: losses are computed without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
-        compiled: the model's layers are compiled in place; names of weights do not change.
+        compiled: the model's layers are compiled in place, names of weights do not change, and so is the loss over its
+            logits.
         checkpointing: layers that keep only their input for the backward pass
             (:mod:`lmft_job.training.acceleration.activation_checkpointing`); on a CPU too.
     """
@@ -89,7 +92,9 @@ class Acceleration:
             if self.packed:
                 used.enter_context(packed_attention(model))
             if self.aligned:
-                used.enter_context(aligned_head(model, compiled=self.compiled))
+                used.enter_context(aligned_head(model))
+            if self.compiled and not self.fused:
+                used.enter_context(compiled_loss(model))
             yield
 
     @contextmanager
@@ -181,7 +186,7 @@ def can_compile() -> bool:
     return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
-def compile_layers(model: Any, backend: Any = "inductor") -> bool:
+def compile_layers(model: Any) -> bool:
     """Compile each layer in place; all share one graph. False if the model does not name its layers.
 
     The layers are those in transformers' ``_no_split_modules``, which it sets for every model that can be split
@@ -190,5 +195,19 @@ def compile_layers(model: Any, backend: Any = "inductor") -> bool:
     names = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
     for layer in layers:
-        layer.compile(dynamic=False, backend=backend)
+        layer.compile(dynamic=False, backend=BACKEND)
     return bool(layers)
+
+
+@contextmanager
+def compiled_loss(model: Any) -> Iterator[None]:
+    """Within it, the loss function of a language model is compiled: one pass over the logits instead of six."""
+    own = model.__dict__.get("_loss_function")
+    if model.get_output_embeddings() is not None and hasattr(model, "loss_function"):
+        model.loss_function = torch.compile(model.loss_function, dynamic=False, backend=BACKEND)
+    try:
+        yield
+    finally:
+        model.__dict__.pop("_loss_function", None)
+        if own is not None:
+            model.loss_function = own
