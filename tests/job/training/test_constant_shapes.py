@@ -1,5 +1,6 @@
 """Compiled layers see passes of one shape: an epoch's uneven end and evaluations make no further graph."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,31 @@ def test_over_uneven_epochs_and_evaluations_no_graph_is_made_after_the_first_eva
     assert not plain.said("graph")
 
 
-def test_ranks_fill_their_passes_too_and_count_no_token_of_them(tmp_path: Path) -> None:
+def divided_by_layers_and_compiled(teller: Any) -> None:
+    """The same, with each layer's weights divided among the ranks by themselves, small as they are."""
+    from lmft_job.stages.ranks import place
+
+    place.divide = functools.partial(place.divide, at_once=1)
+    compiled_as_on_a_gpu(teller)
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "patch"), [("DDP", compiled_as_on_a_gpu), ("FSDP", divided_by_layers_and_compiled)]
+)
+def test_ranks_fill_their_passes_too_and_count_no_token_of_them(parallelism: str, patch: Any, tmp_path: Path) -> None:
     spec = sure(tmp_path, training={"perDeviceBatchSize": 7, "epochs": 2})
     complete(tmp_path, spec, name="plain")
     spec["training"]["perDeviceBatchSize"] = 4
     spec["training"]["batchSize"] = 7
 
-    complete_ranks(tmp_path, spec, 2, patch=compiled_as_on_a_gpu)
+    spec["training"]["parallelism"] = parallelism
 
+    first, _ = complete_ranks(tmp_path, spec, 2, patch=patch)
+
+    began = next(number for number, line in enumerate(first.lines) if line.startswith("step 1 "))
+    graphs = [number for number, line in enumerate(first.lines) if line.startswith("graph")]
+    assert len(graphs) >= 3
+    assert max(graphs) < began
     assert list(losses(tmp_path)) == pytest.approx(list(losses(tmp_path, "plain")), abs=1e-5)
     assert report(tmp_path)["training"]["tokens"] == report(tmp_path, "plain")["training"]["tokens"]
     assert report(tmp_path)["results"]["evalLoss"] == pytest.approx(

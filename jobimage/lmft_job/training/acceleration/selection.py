@@ -17,7 +17,7 @@ from lmft_job import tasks
 from lmft_job.data.rows import filled
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.device import Arithmetic
-from lmft_job.sharding.divide import is_divided
+from lmft_job.sharding.divide import is_divided, plain_class
 from lmft_job.training.acceleration.activation_checkpointing import activation_checkpointing, described
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
@@ -148,11 +148,9 @@ def choose_acceleration(
     if arithmetic.device.type != "cuda":
         return Acceleration(checkpointing=checkpointing)
     packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
-    if is_divided(model):
-        # The others read the head's weights or compile layers: not tried with weights that come and go.
-        return Acceleration(packed=packed, checkpointing=checkpointing)
     kind = tasks.of(task)
-    language = not kind.has_labels and not own_loss
+    # Both read the head's weights, which come and go where they are divided.
+    language = not kind.has_labels and not own_loss and not is_divided(model)
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
         kind.causal and language
@@ -189,11 +187,13 @@ def can_compile() -> bool:
 def compile_layers(model: Any) -> bool:
     """Compile each layer in place; all share one graph. False if the model does not name its layers.
 
+    Weights that are divided among ranks are gathered and dropped outside of the graphs.
+
     The layers are those in transformers' ``_no_split_modules``, which it sets for every model that can be split
     across devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
     """
     names = set(getattr(model, "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
+    layers = [module for module in model.modules() if plain_class(module).__name__ in names]
     for layer in layers:
         layer.compile(dynamic=False, backend=BACKEND)
     return bool(layers)
