@@ -70,47 +70,76 @@ def beside_trl(trl: str, model: str, steps: int, target: Path) -> Any:
 
 def train_with_trl(trl: str, model: str, steps: int, job: Any) -> dict[str, Any]:
     """Losses of each step, and tokens/s of all steps but the first."""
-    sys.path.append(trl)
-    from trl import SFTConfig, SFTTrainer
-
     rows = [job.train_rows[index] for index in range(len(job.train_rows))]
     listed = [{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows]
-    losses: list[float] = []
+    base = transformers.AutoModelForCausalLM.from_pretrained(model.removeprefix("file://"), dtype="float32")
+    found = train_peer(
+        trl, base, listed, job.tokenizer, in_order=True,
+        output_dir=str(job.folder / "trl"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=RATE,
+        use_cpu=True, bf16=False, packing=False, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+    )  # fmt: skip
+    return {"losses": found["losses"], "rate": found["rate"]}
+
+
+def train_peer(
+    trl: str | None, base: Any, listed: list[dict[str, list[int]]], tokenizer: Any, *, in_order: bool = False,
+    warm: int = 1, **arguments: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train LoRA on rows of ids and labels with SFTTrainer; losses of each step, tokens/s after the first, the model.
+
+    Args:
+        trl: folder that holds TRL; None where it is installed.
+        base: model of transformers.
+        listed: rows.
+        tokenizer: of the model.
+        in_order: whether the order of the rows is ours.
+        warm: steps that are not timed.
+        arguments: of ``SFTConfig``.
+    """
+    if trl:
+        sys.path.append(trl)
+    import torch
+    from trl import SFTConfig, SFTTrainer
+
+    losses: list[Any] = []
+    tokens: list[Any] = []
     marks: list[float] = []
-    tokens: list[int] = []
 
     class Peer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *args: Any) -> Any:
-            return EpochSampler(len(listed), SEED)
+            return EpochSampler(len(listed), SEED) if in_order else super()._get_train_sampler(*args)
 
         def training_step(self, given: Any, inputs: Any, *args: Any, **options: Any) -> Any:
-            tokens.append(int(inputs["attention_mask"].sum()))
+            # Read at the end: to read them now would wait for the device.
+            mask = inputs.get("attention_mask")
+            tokens.append(inputs["input_ids"].numel() if mask is None else mask.sum())
             loss = super().training_step(given, inputs, *args, **options)
-            losses.append(float(loss))
+            losses.append(loss.detach())
             return loss
 
     class Clock(transformers.TrainerCallback):
-        def on_step_end(self, *args: Any, **options: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, *more: Any, **options: Any) -> None:
+            if torch.cuda.is_available() and state.global_step in (warm, state.max_steps):
+                torch.cuda.synchronize()
             marks.append(time.monotonic())
 
-    base = transformers.AutoModelForCausalLM.from_pretrained(model.removeprefix("file://"), dtype="float32")
     transformers.set_seed(SEED)
-    Peer(
+    trainer = Peer(
         model=base,
         args=SFTConfig(
-            output_dir=str(job.folder / "trl"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=RATE,
-            weight_decay=0.01, seed=SEED, use_cpu=True, bf16=False, gradient_checkpointing=False, packing=False,
-            max_length=None, remove_unused_columns=False, report_to="none", save_strategy="no", disable_tqdm=True,
-            dataset_kwargs={"skip_prepare_dataset": True}, loss_type="nll",
+            weight_decay=0.01, seed=SEED, gradient_checkpointing=False, remove_unused_columns=False, report_to="none",
+            save_strategy="no", disable_tqdm=True, loss_type="nll", **arguments,
         ),
         train_dataset=datasets.Dataset.from_list(listed),
-        processing_class=job.tokenizer,
+        processing_class=tokenizer,
         peft_config=peft.LoraConfig(
             task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear"
         ),
         callbacks=[Clock()],
-    ).train()  # fmt: skip
-    return {"losses": losses, "rate": sum(tokens[1:]) / (marks[-1] - marks[0])}
+    )  # fmt: skip
+    trainer.train()
+    rate = sum(map(int, tokens[warm:])) / (marks[-1] - marks[warm - 1])
+    return {"losses": [float(loss) for loss in losses], "rate": rate, "model": trainer.model}
 
 
 def main() -> None:

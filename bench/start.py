@@ -30,6 +30,10 @@ def first_step_ends(phases: dict[str, float]) -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     def end(*_: Any) -> None:
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         used = os.times()
         figures = {"wall": time.time() - float(os.environ[BEGAN]), "cpu": sum(used[:4]), "phases": phases}
         print(f"\n{json.dumps(figures)}", flush=True)
@@ -38,7 +42,7 @@ def first_step_ends(phases: dict[str, float]) -> None:
     register_optimizer_step_post_hook(end)
 
 
-def run_ours(folder: Path) -> None:
+def run_ours(folder: Path, manifest: Path) -> None:
     """``lmft run`` of the quickstart, to its first step."""
     from lmft_job.attempt.context import RunContext
     from lmft_job.cli.__main__ import main
@@ -56,11 +60,11 @@ def run_ours(folder: Path) -> None:
             first_step_ends(phases)
 
     RunContext.phase = phase  # type: ignore[method-assign]
-    sys.argv = ["lmft", "run", str(QUICKSTART), "--overwrite", "--output", str(folder / "runs")]
+    sys.argv = ["lmft", "run", str(manifest), "--overwrite", "--output", str(folder / "runs")]
     main()
 
 
-def run_bare(folder: Path, *, hide: bool) -> None:
+def run_bare(folder: Path, *, hide: bool, gpu: bool) -> None:
     """The same training by transformers alone, as its guides write it."""
     if hide:
         for name in ("peft", "bitsandbytes"):
@@ -74,21 +78,34 @@ def run_bare(folder: Path, *, hide: bool) -> None:
     arguments = TrainingArguments(
         output_dir=str(folder / "bare"), num_train_epochs=7, learning_rate=2e-3, per_device_train_batch_size=4,
         warmup_steps=0.1, save_strategy="no", report_to="none", disable_tqdm=True,
+        use_cpu=not gpu,
     )  # fmt: skip
     first_step_ends({})
     data: Any = [{"input_ids": row, "labels": row} for row in rows]
     Trainer(model=GPT2LMHeadModel(config), args=arguments, train_dataset=data).train()
 
 
-def child(kind: str, folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
-    """Run one to its first step."""
+class FailedError(Exception):
+    """A child ended before its first step; has what it said last."""
+
+
+def child(kind: str, folder: Path, *options: str, gpu: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run one to its first step.
+
+    Raises:
+        FailedError: it did not get there.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {
         BEGAN: str(time.time()), "LMFT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1",
         "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",
     }  # fmt: skip
     command = [sys.executable, *options, str(Path(__file__).resolve()), "--child", kind, "--folder", str(folder)]
-    return subprocess.run(command, env=environment, check=True, capture_output=True)
+    done = subprocess.run([*command, *(["--gpu"] if gpu else [])], env=environment, check=False, capture_output=True)
+    if done.returncode or not done.stdout.strip():
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-3000:]
+        raise FailedError(f"{kind} ended with {done.returncode} before its first step:\n{said}")
+    return done
 
 
 def figures(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
@@ -112,31 +129,51 @@ def main() -> None:
     """Measure and print; as a child, run one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gpu", action="store_true", help="train on the GPU, both")
     parser.add_argument("--child", choices=["ours", "bare", "bare-lean"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "ours":
-        run_ours(options.folder)
+        run_ours(options.folder, on_gpu(options.folder) if options.gpu else QUICKSTART)
     elif options.child:
-        run_bare(options.folder, hide=options.child == "bare-lean")
+        run_bare(options.folder, hide=options.child == "bare-lean", gpu=options.gpu)
     else:
-        compare(options.rounds)
+        try:
+            compare(options.rounds, gpu=options.gpu)
+        except FailedError as error:
+            sys.exit(f"bench/start.py: {error}")
 
 
-def compare(rounds: int) -> None:
-    """Run all in turns, and print medians."""
+def on_gpu(folder: Path) -> Path:
+    """The quickstart's manifest, which asks for a GPU."""
+    import yaml
+
+    content = yaml.safe_load(QUICKSTART.read_text())
+    content["spec"]["resources"] = {"gpusPerNode": 1}
+    path = folder / "gpu.yaml"
+    path.write_text(json.dumps(content))  # YAML too, and every text in quotes
+    return path
+
+
+def prepare_rows(folder: Path) -> None:
+    """Rows for the bare script, as many as the quickstart has."""
     import numpy as np
 
+    np.save(folder / "rows.npy", np.random.default_rng(0).integers(0, 2000, (792, 128)))
+
+
+def compare(rounds: int, *, gpu: bool) -> None:
+    """Run all in turns, and print medians."""
     kinds = {"ours": "lmft run", "bare": "bare Trainer", "bare-lean": "the same without peft, bitsandbytes"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.save(folder / "rows.npy", np.random.default_rng(0).integers(0, 2000, (792, 128)))
+        prepare_rows(folder)
         for kind in kinds:
-            child(kind, folder)  # prepares the data, and warms the caches
+            child(kind, folder, gpu=gpu)  # prepares the data, and warms the caches
         seen: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
         for turn in range(rounds):
             for kind in kinds if turn % 2 else reversed(kinds):
-                seen[kind].append(figures(child(kind, folder)))
+                seen[kind].append(figures(child(kind, folder, gpu=gpu)))
         packages = imports_by_package(folder)
 
     def median(kind: str, of: str) -> float:

@@ -1,13 +1,15 @@
-"""``lmft run`` as people run it, for the parts that look at whole runs: a manifest in, a report out."""
+"""What the parts share: ``lmft run`` as people run it, a manifest in, a report out; JSON lines; the time left."""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
+from goals import judged, left_out, read
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 
@@ -49,3 +51,27 @@ def report(folder: Path, name: str) -> dict[str, Any]:
 def say(**line: Any) -> None:
     """One figure."""
     print(json.dumps(line), flush=True)
+
+
+def judge(row: str, value: float | bool, *, tiny: bool, **figures: Any) -> None:
+    """A figure that has a goal."""
+    say(**judged(row, value, tiny=tiny, **figures))
+
+
+def leave_out(row: str, why: str, **figures: Any) -> None:
+    """A figure that cannot be had here, and why."""
+    say(**left_out(row, why, **figures))
+
+
+def earlier_lines() -> list[dict[str, Any]]:
+    """What other parts of the same measurement have printed."""
+    path = os.environ.get("LMFT_BENCH_LINES")
+    return read(Path(path)) if path and Path(path).is_file() else []
+
+
+def seconds_left() -> float:
+    """Until bench/gpu.sh cuts this part off; much where it is run by itself."""
+    began = os.environ.get("LMFT_BENCH_BEGAN")
+    if began is None:
+        return 1e6
+    return float(os.environ.get("LMFT_BENCH_SECONDS", "90")) - (time.time() - float(began))

@@ -1,17 +1,17 @@
 """Training throughput on one GPU: ours, a bare loop, and the tutorial's Trainer call with and without its fast flags.
 
-    python bench/gpu/loops.py gpt2-124m          # or tutorial, llama-1.1b; --tiny for a CPU
+    python bench/gpu/loops.py gpt2-124m          # or another of PARTS; --tiny for a CPU
 
 Weights are fresh, rows are drawn from a generator, the same for every loop. A loop warms up, then three windows of
 steps are timed, the device's queue included; the rate is the median window's. Every finished loop prints a JSON line:
 tokens/s, milliseconds a step, MFU (6 x parameters that multiply x tokens, plus attention's 12 x layers x width x
-length, after PaLM's appendix B, of 989 TFLOP/s: H100 SXM and H200 in BF16, dense), peak memory, first and last loss.
-Loops of ours are compared step by step: ``loss_gap`` is the mean and the largest difference to ``ours-plain``.
+length, after PaLM's appendix B, of the card's peak in 16 bits), peak memory, first and last loss.
+Loops of ours are compared step by step: ``loss_gap`` is the mean and the largest difference. Once the rates of two
+loops are known, those of an earlier part of the same measurement included, the goal of their ratio follows.
 """
 
 import argparse
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -24,6 +24,8 @@ import numpy as np
 import torch
 import transformers
 from bare import train_bare
+from commands import earlier_lines, say
+from goals import ratios
 from transformers.trainer_callback import PrinterCallback
 
 from lmft_api.manifest.validation import parse_spec
@@ -32,6 +34,7 @@ from lmft_api.spec.resolved import resolve
 from lmft_api.tasks import Task
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter, stack_blocks
+from lmft_job.memory.duration import peak_tflops
 from lmft_job.models.device import arithmetic_for
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
@@ -41,7 +44,6 @@ from lmft_job.training.history import TrainingHistory
 from lmft_job.training.loop import TrainingInputs, TrainingLoop
 from lmft_job.training.trainer import build_trainer
 
-PEAK_FLOPS = 989e12
 WARM, WINDOWS = 15, 3
 
 
@@ -76,17 +78,34 @@ class Shape:
             max_position_embeddings=self.block, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
 
-    def model(self) -> Any:
-        """The same fresh weights every time."""
+    def model(self, device: torch.device | str = "cpu") -> Any:
+        """The same fresh weights every time, on a device of the same kind."""
         transformers.set_seed(1)
-        return transformers.AutoModelForCausalLM.from_config(self.config())
+        with torch.device(device):
+            return transformers.AutoModelForCausalLM.from_config(self.config())
+
+    def smaller(self) -> "Shape":
+        """So small that a CPU shows that it runs."""
+        return replace(
+            self, layers=2, width=64, heads=2, kv_heads=1 if self.family == "llama" else 2, inner=128, vocabulary=500,
+            block=32, rows=2, steps=4,
+        )  # fmt: skip
 
 
 SHAPES = {
-    "tutorial": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 128, 8, 0.1, 100),
-    "gpt2-124m": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, 16, 0.0, 30),
-    "llama-1.1b": Shape("llama", 22, 2048, 32, 4, 5632, 32000, 2048, 4, 0.0, 10),
+    "tutorial": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 128, 8, 0.1, 60),
+    "gpt2-124m": Shape("gpt2", 12, 768, 12, 12, 3072, 50257, 1024, 16, 0.0, 20),
+    "llama-1.1b": Shape("llama", 22, 2048, 32, 4, 5632, 32000, 2048, 4, 0.0, 8),
 }
+PARTS = {
+    "tutorial": ("tutorial", ("ours", "run_clm", "ours-plain")),
+    # What compiles as a whole takes half a minute to compile: parts of their own, so that each stays short.
+    **{f"{shape}{end}": (shape, loops) for shape in ("gpt2-124m", "llama-1.1b") for end, loops in
+       (("", ("ours", "run_clm", "ours-plain")), ("-fast", ("run_clm-fast",)), ("-bare", ("bare",)))},
+}  # fmt: skip
+"""Shape and loops, the most telling first."""
+SHORT = {("llama-1.1b", "run_clm"): 2}
+"""Steps of a window where a loop is so slow (FP32) that those of the others would not fit."""
 
 
 class Clock(transformers.TrainerCallback):
@@ -116,11 +135,11 @@ class Clock(transformers.TrainerCallback):
 
 
 class Bench:
-    """One shape on this machine."""
+    """One shape on a device; None takes the GPU, if there is one."""
 
-    def __init__(self, shape: Shape, folder: Path) -> None:
+    def __init__(self, shape: Shape, folder: Path, device: torch.device | None = None) -> None:
         self.shape, self.folder = shape, folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.steps = WARM + WINDOWS * shape.steps
         walk = np.cumsum(np.random.default_rng(0).integers(0, 7, shape.rows * shape.block * 40)) % shape.vocabulary
         self.blocks = np.resize(walk, (self.steps * shape.rows, shape.block)).astype(np.int64)
@@ -157,7 +176,7 @@ class Bench:
                 return {"input_ids": row, "labels": row, "attention_mask": ones}
 
         trainer = transformers.Trainer(
-            model=shape.model(), args=arguments, train_dataset=Rows(), callbacks=[clock],
+            model=shape.model(self.device), args=arguments, train_dataset=Rows(), callbacks=[clock],
             data_collator=transformers.default_data_collator,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -166,7 +185,14 @@ class Bench:
 
     def ours(self, clock: Clock, precision: str = "Auto", plain: bool = False) -> tuple[list[float], Acceleration]:
         """Our loop, without evaluations and checkpoints."""
-        shape, model = self.shape, self.shape.model().to(self.device)
+        job, losses = self.trained(clock, precision, (lambda model: PLAIN) if plain else None)
+        return losses, job.acceleration
+
+    def trained(
+        self, clock: Clock, precision: str, choose: Callable[[Any], Acceleration] | None = None
+    ) -> tuple[TrainingInputs, list[float]]:
+        """Our loop with what ``choose`` says of the model; None chooses as a long run does. The losses of its steps."""
+        shape, model = self.shape, self.shape.model(self.device)
         training = {
             "maxSteps": self.steps, "perDeviceBatchSize": shape.rows, "precision": precision,
             "learningRate": str(shape.learning_rate),
@@ -181,12 +207,13 @@ class Bench:
             )
         )
         arithmetic = arithmetic_for(settings, self.device)
-        chosen = PLAIN
-        if not plain:
+        if choose is None:
             chosen = choose_acceleration(
                 model, Task.CAUSAL_LM, arithmetic, block_size=shape.block,
                 tokens=shape.rows * shape.block, steps=10_000, wanted=Compile.AUTO, own_loss=False,
             )  # fmt: skip
+        else:
+            chosen = choose(model)
         rows, state = BlockRows(self.folder / "rows.arrow"), TrainingHistory()
         job = TrainingInputs(
             settings=settings, model=model, tokenizer=None, train_rows=rows, eval_rows=rows,
@@ -199,7 +226,7 @@ class Bench:
         with chosen.training(model):
             trainer.train()
         run.flush()
-        return state.losses, chosen
+        return job, state.losses
 
 
 class NoUploads:
@@ -216,7 +243,7 @@ class NoUploads:
 
 
 def loops(bench: Bench, found: dict[str, Any]) -> dict[str, Callable[[Clock], list[float]]]:
-    """What is compared, the most telling first; ``found`` gets what ours used."""
+    """The loops by name; ``found`` gets what ours used."""
     cuda = bench.device.type == "cuda"
     fast: dict[str, Any] = {"bf16": True, "torch_compile": True} if cuda else {}
 
@@ -235,58 +262,69 @@ def loops(bench: Bench, found: dict[str, Any]) -> dict[str, Callable[[Clock], li
     }
 
 
-def measure(name: str, shape: Shape, wanted: list[str]) -> None:
-    """Time each loop and print its line."""
-    plain: list[float] = []
-    multiplying = sum(weight.numel() for weight in shape.model().parameters())
+def flops_of(shape: Shape) -> int:
+    """Floating-point operations for a token, forward and backward."""
+    multiplying = sum(weight.numel() for weight in shape.model("meta").parameters())
     multiplying -= shape.width * (shape.block if shape.family == "gpt2" else shape.vocabulary)
-    flops = 6 * multiplying + 12 * shape.layers * shape.width * shape.block
-    with tempfile.TemporaryDirectory() as folder:
-        bench, found = Bench(shape, Path(folder)), {}  # type: ignore[var-annotated]
-        for loop, train in loops(bench, found).items():
-            if loop not in wanted:
+    return 6 * multiplying + 12 * shape.layers * shape.width * shape.block
+
+
+def measure(name: str, shape: Shape, wanted: tuple[str, ...], *, tiny: bool) -> None:
+    """Time each loop and print its line, and the goals that it decides."""
+    flops, cuda = flops_of(shape), torch.cuda.is_available()
+    of_ours: dict[str, list[float]] = {}
+    lines = earlier_lines()
+    for loop in wanted:
+        timed = replace(shape, steps=SHORT.get((name, loop), shape.steps))
+        gc.collect()
+        torch._dynamo.reset()
+        if cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        began, clock, found = time.perf_counter(), Clock(timed.steps), {}  # type: ignore[var-annotated]
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                losses = loops(Bench(timed, Path(folder)), found)[loop](clock)
+            except Exception as error:  # a peer that fails must not cost the others
+                if loop.startswith("ours"):
+                    raise
+                say(shape=name, loop=loop, not_measured=f"{type(error).__name__}: {error}"[:400])
                 continue
-            found.clear()
-            gc.collect()
-            torch._dynamo.reset()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            began, clock = time.perf_counter(), Clock(shape.steps)
-            losses = train(clock)
-            windows = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
-            rate = shape.rows * shape.block * shape.steps / statistics.median(windows)
-            line = {"shape": name, "loop": loop, "tokens_per_s": round(rate), **found,
-                    "ms_per_step": round(1e3 * shape.rows * shape.block / rate, 2),
-                    "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
-            if torch.cuda.is_available():
-                line["mfu"] = round(rate * flops / PEAK_FLOPS, 4)
-                line["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            if losses:
-                line["loss"] = [round(losses[0], 5), round(losses[-1], 5)]
-            if loop == "ours-plain":
-                plain = losses
-            elif loop.startswith("ours") and plain and not shape.dropout:
-                gaps = [abs(mine - theirs) for mine, theirs in zip(losses, plain, strict=True)]
-                line["loss_gap"] = {"mean": round(statistics.fmean(gaps), 6), "largest": round(max(gaps), 6)}
-            print(json.dumps(line), flush=True)
+        windows = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+        rate = shape.rows * shape.block * timed.steps / statistics.median(windows)
+        line = {"shape": name, "loop": loop, "tokens_per_s": round(rate), **found,
+                "ms_per_step": round(1e3 * shape.rows * shape.block / rate, 2),
+                "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
+        if cuda:
+            peak = peak_tflops(torch.cuda.get_device_name())
+            line["mfu"] = round(rate * flops / peak / 1e12, 4) if peak else None
+            line["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if losses:
+            line["loss"] = [round(losses[0], 5), round(losses[-1], 5)]
+        if loop.startswith("ours"):
+            for other, theirs in of_ours.items():
+                if not shape.dropout:
+                    gaps = [abs(mine - its) for mine, its in zip(losses, theirs, strict=True)]
+                    line["loss_gap"] = {"to": other, "mean": statistics.fmean(gaps), "largest": max(gaps)}
+            of_ours[loop] = losses
+        say(**line)
+        lines.append(line)
+        for row in ratios(lines, name, tiny=tiny or not cuda):
+            if loop == "ours" or row["row"] == f"{name}/{loop}":
+                say(**row)
 
 
 def main() -> None:
-    """Measure one shape."""
+    """Measure one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("--loops", default="ours-plain,ours,ours-fp32,bare,run_clm-fast,run_clm")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--loops", help="others than the part's, by commas; ours-fp32 is one more")
     parser.add_argument("--tiny", action="store_true", help="so small that a CPU shows that it runs")
     options = parser.parse_args()
     quiet_transformers()
-    shape = SHAPES[options.shape]
-    if options.tiny:
-        shape = replace(
-            shape, layers=2, width=64, heads=2, kv_heads=1 if shape.family == "llama" else 2, inner=128,
-            vocabulary=500, block=32, rows=2, steps=4,
-        )  # fmt: skip
-    measure(options.shape, shape, options.loops.split(","))
+    name, wanted = PARTS[options.part]
+    shape = SHAPES[name].smaller() if options.tiny else SHAPES[name]
+    measure(name, shape, tuple(options.loops.split(",")) if options.loops else wanted, tiny=options.tiny)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Which card and which versions a measurement was made with, as one JSON line; and whether the peaks know the card."""
+"""Which card and which versions a measurement was made with, as one JSON line; --tiny is kept in it."""
 
 import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
 import time
 
 import torch
@@ -25,7 +26,7 @@ def main() -> None:
     """Print the line."""
     cuda = torch.cuda.is_available()
     versions = {}
-    for name in ("torch", "triton", "transformers", "accelerate", "datasets", "tokenizers"):
+    for name in ("torch", "triton", "transformers", "accelerate", "datasets", "tokenizers", "peft", "trl", "boto3"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -39,6 +40,7 @@ def main() -> None:
         "peak_tflops": peak_tflops(torch.cuda.get_device_name()) if cuda else None,
         "python": platform.python_version(),
         **versions,
+        **({"tiny": True} if "--tiny" in sys.argv else {}),
     }
     print(json.dumps(line), flush=True)
 

@@ -9,14 +9,13 @@ are the estimate and ``max_memory_allocated``, without the driver's share, which
 import argparse
 import gc
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from commands import say
+from commands import judge, leave_out, say
 from loops import SHAPES, NoUploads, Shape
 
 from lmft_api.manifest.validation import parse_spec
@@ -89,7 +88,7 @@ def measured(case: Case, device: torch.device) -> tuple[int, int | None, list[st
         "resources": {"gpusPerNode": 1},
     }  # fmt: skip
     settings = resolve(parse_spec(spec))
-    model = shape.model().to(device)
+    model = shape.model(device)
     arithmetic = arithmetic_for(settings, device)
     chosen = choose_acceleration(
         model, Task.CAUSAL_LM, arithmetic, block_size=shape.block, tokens=shape.rows * shape.block, steps=STEPS,
@@ -125,18 +124,18 @@ def main() -> None:
     tiny = parser.parse_args().tiny
     quiet_transformers()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    smaller: Callable[[Shape], Shape] = lambda shape: replace(  # noqa: E731
-        shape, layers=4, width=64, heads=2, kv_heads=1 if shape.family == "llama" else 2, inner=128, vocabulary=500,
-        block=32, rows=2,
-    )  # fmt: skip
     for case in CASES:
         if tiny:
-            case = replace(case, shape=smaller(case.shape))
+            case = replace(case, shape=case.shape.smaller())
         guess, truth, used = measured(case, device)
-        line: dict[str, Any] = {"part": "memory", "shape": case.name, "predicted_mib": round(guess / 2**20, 1)}
-        if truth is not None:
-            line |= {"allocated_mib": round(truth / 2**20, 1), "error": round(guess / truth - 1, 3)}
-        say(**line, used=used)
+        predicted = round(guess / 2**20, 1)
+        if truth is None:
+            say(part="memory", case=case.name, predicted_mib=predicted, used=used)
+            leave_out("memory/estimate", "a CPU does not count what is allocated", case=case.name)
+        else:
+            error = round(guess / truth - 1, 4)
+            figures = {"ours": predicted, "peer": round(truth / 2**20, 1), "unit": "MiB", "error": error}
+            judge("memory/estimate", abs(error), tiny=tiny, case=case.name, used=used, **figures)
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

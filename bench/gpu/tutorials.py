@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commands import QUICKSTART, report, run, say
+from attempts import FailedError, attempt
+from commands import QUICKSTART, judge, say
 
 MODELS: dict[str, dict[str, Any]] = {
     "causal-lm-eli5": {"model_type": "gpt2", "n_layer": 6, "n_head": 12, "n_embd": 768, "n_positions": 1024},
@@ -31,10 +32,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def manifest(folder: Path, name: str, tiny: bool) -> Path:
+def spec_of(folder: Path, name: str, tiny: bool) -> dict[str, Any]:
     """An example that needs no network."""
-    content = yaml.safe_load((QUICKSTART.parent / f"{name}.yaml").read_text())
-    spec, config = content["spec"], MODELS[name]
+    spec: dict[str, Any] = yaml.safe_load((QUICKSTART.parent / f"{name}.yaml").read_text())["spec"]
+    config = MODELS[name]
     if tiny:
         config = {**config, **SMALL[config["model_type"]]}
         spec["resources"] = {"gpusPerNode": 0}
@@ -47,10 +48,10 @@ def manifest(folder: Path, name: str, tiny: bool) -> Path:
     else:
         kept = ("blockSize", "maskProbability", "testPercent")
         spec["dataset"] = {"builtin": "PythonDocs", **{k: v for k, v in spec["dataset"].items() if k in kept}}
-    spec.pop("output", None)
-    path = folder / f"{name}.yaml"
-    path.write_text(json.dumps(content, indent=1))
-    return path
+    if tiny:
+        spec["dataset"]["testPercent"] = 2
+    spec["output"] = {"uri": (folder / "runs").as_uri()}
+    return spec
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -73,18 +74,22 @@ def main() -> None:
     for name in MODELS:
         with tempfile.TemporaryDirectory() as scratch:
             folder, began = Path(scratch), time.perf_counter()
-            code, text = run(folder, manifest(folder, name, tiny))
-            line: dict[str, Any] = {"part": "tutorials", "run": name, "exit": code}
-            line["seconds"] = round(time.perf_counter() - began, 1)
-            if code:
-                say(**line, said=text[-600:])
+            line: dict[str, Any] = {"part": "tutorials", "case": name}
+            try:
+                found = attempt(spec_of(folder, name, tiny), folder, name)
+            except FailedError as error:
+                say(**line, said=str(error))
+                judge("tutorials/run", False, tiny=tiny, case=name)
                 continue
-            found = report(folder, name)
             results = {key: found["results"].get(key) for key in ("baselineEvalLoss", "evalLoss", "accuracy")}
             say(
                 **line, precision=found["precision"], used=found.get("acceleration"), **results,
                 tokens_per_s=found["training"].get("tokensPerSecond"), timings=found["timings"],
+                seconds=round(time.perf_counter() - began, 1),
             )  # fmt: skip
+            better = results["evalLoss"] < results["baselineEvalLoss"]
+            good = tiny or (better and found["precision"] == "BF16")
+            judge("tutorials/run", good, tiny=tiny, case=name, better=better)
 
 
 if __name__ == "__main__":
