@@ -2,8 +2,8 @@
 
     python bench/gpu/smoke.py        # --tiny: a few steps on a CPU
 
-What BF16 and the switches do to the figures is another part's (equality.py): a run's dropout draws other numbers in
-another precision, so that two runs of the quickstart differ by more than that.
+What BF16 and the switches do to the figures is another part's (equality.py), without the quickstart's dropout, which
+need not draw the same numbers in another precision.
 """
 
 import argparse

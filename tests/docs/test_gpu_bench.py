@@ -20,7 +20,8 @@ STAND_IN = """#!/usr/bin/env bash
 case $1 in
   */machine.py) echo '{"device": "NVIDIA H100 80GB HBM3", "memory_gib": 79.2, "torch": "2.15", "date": "2026-11-28"}' ;;
   */summary.py) exec "$REAL" "$@" ;;
-  */memory.py) echo '{"row": "memory/estimate", "case": "gpt2", "value": 0.1, "goal": "<= 0.2", "met": true}'; sleep 30 ;;
+  */memory.py) echo '{"row": "memory/estimate", "case": "gpt2", "value": 0.1, "goal": "<= 0.2", "met": true}'
+    sleep 30 ;;
   */faults.py) echo '{"row": "faults/missing", "value": false, "goal": "yes", "met": false}'; exit 7 ;;
   */smoke.py) echo '{"row": "smoke/peak", "value": true, "goal": "yes", "met": true}' ;;
 esac
