@@ -3,8 +3,8 @@
     python bench/gpu/equality.py        # --tiny: the GPU's comparisons too on a CPU, on a tiny shape
 
 On the CPU, in FP32, a small GPT-2 without dropout: each switch by itself and all together, the largest gap of a step's
-loss; the aligned head, which is for 16 bits, in BF16. On the GPU 124M, 4 x 512: BF16 plain, and with what a long run would choose, beside FP32 on the same rows, then
-the perplexity of other rows.
+loss; the aligned head, which is for 16 bits, in BF16. On the GPU 124M, 4 x 512: BF16 plain, and with what a long run
+would choose, beside FP32 on the same rows, then the perplexity of other rows.
 """
 
 import argparse
