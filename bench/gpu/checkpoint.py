@@ -4,11 +4,13 @@
 
 Whole runs of a GPT-2 of 12 layers of 768, 16 rows of 1,024 tokens, in this process. Two checkpoints lie between the
 marks, which wait for the device; uploads that are still under way at the second go on after it. S3 is a server on this
-machine (tests/support/s3server.py): versitygw, else moto, which is slower; its folder is in memory where /dev/shm is.
+machine (tests/support/s3server.py): versitygw, else moto, which is slower; its folder is in memory where /dev/shm has
+room for it.
 Without either, or without boto3, the checkpoints go to a folder (file://), and the line says so.
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -24,7 +26,7 @@ from commands import judge, say, seconds_left
 
 from lmft_job.observers.events import Observer, StepDone
 
-NEVER = 1_000_000
+NEVER, ROOM = 1_000_000, 16 * 2**30
 CONFIG = {"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024}
 SMALL = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 64, "n_positions": 64}
 
@@ -70,7 +72,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     tiny = parser.parse_args().tiny
     every, block = (10, 64) if tiny else (100, 1024)
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    shared = Path("/dev/shm")  # noqa: S108
+    memory = shared if shared.is_dir() and shutil.disk_usage(shared).free > ROOM else None
     with tempfile.TemporaryDirectory(dir=memory) as name, storage(Path(name)) as (address, kind):
         folder, seconds = Path(name), {"none": [], "checkpoints": []}  # type: ignore[var-annotated]
         number, longest = 0, 0.0

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from attempts import FailedError, attempt
 from commands import QUICKSTART, judge, manifest, report, say, start
 
 
@@ -59,6 +58,8 @@ def interruption(folder: Path, steps: int, *, tiny: bool) -> None:
 
 def reason_without_gpu(folder: Path) -> None:
     """In a process that sees no GPU, run as a pod does what asks for one; print why it ended."""
+    from attempts import FailedError, attempt  # torch; the parent needs none of it
+
     spec = yaml.safe_load(QUICKSTART.read_text())["spec"]
     spec |= {"resources": {"gpusPerNode": 1}, "output": {"uri": (folder / "missing").as_uri()}}
     try:
