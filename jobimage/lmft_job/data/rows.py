@@ -4,10 +4,11 @@ The files are Arrow IPC streams, so ``datasets.Dataset.from_file`` opens them to
 :data:`BATCH_ROWS` rows, which makes finding a row a division.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +163,10 @@ class Rows(ABC):
     def __getitem__(self, index: int) -> Item:
         """The row at an index."""
 
+    def padded_lengths(self) -> Ids | None:
+        """Tokens of each row, where each is one text; None where all rows have one length, or texts share rows."""
+        return None
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in _OF_THE_FILE}
 
@@ -210,6 +215,10 @@ class LabelledRows(Rows):
         ids = values[offsets[row] : offsets[row + 1]].astype(np.int64)
         return {"input_ids": ids, "labels": int(self._labels[batch][row])}
 
+    def padded_lengths(self) -> Ids:
+        """Tokens of each row."""
+        return np.concatenate([np.diff(offsets) for offsets, _ in self._views])
+
 
 class EpochSampler(Sampler[int]):
     """The order in which a plain Trainer reads its data, each index carrying its epoch (see :class:`Rows`).
@@ -249,7 +258,7 @@ FILLER = "filler_rows"
 
 
 def filled(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
-    """A batch of blocks with as many rows as all others have: its first row again, without a target."""
+    """A batch with as many rows as all others have: its first row again, without a target."""
     missing = rows - len(batch["labels"])
     if missing <= 0:
         return batch
@@ -258,7 +267,32 @@ def filled(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]
     return {name: torch.cat([value, more[name]]) for name, value in batch.items()} | {FILLER: torch.ones(missing)}
 
 
-class PadRows:
+class Padding(ABC):
+    """A collator that pads rows to the longest of their batch.
+
+    Attributes:
+        lengths: of batches, ascending: each gets the smallest that holds its longest row; empty for that row's own.
+    """
+
+    lengths: tuple[int, ...] = ()
+
+    @abstractmethod
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        """Pad and stack."""
+
+    def within(self, lengths: tuple[int, ...]) -> Self:
+        """The same with batches of these lengths."""
+        made = copy.copy(self)
+        made.lengths = lengths
+        return made
+
+    def length_of(self, items: list[Item]) -> int:
+        """Tokens of a row in a batch of these."""
+        longest = max(len(item["input_ids"]) for item in items)
+        return next((length for length in self.lengths if length >= longest), longest)
+
+
+class PadRows(Padding):
     """Collator for rows: padded to the longest of the batch, with ``attention_mask`` and ``labels`` (batch,)."""
 
     def __init__(self, pad_id: int, *, left: bool = False) -> None:
@@ -267,7 +301,7 @@ class PadRows:
 
     def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         """Pad and stack."""
-        longest = max(len(item["input_ids"]) for item in items)
+        longest = self.length_of(items)
         ids = np.full((len(items), longest), self.pad_id, np.int64)
         mask = np.zeros((len(items), longest), np.int64)
         for row, item in enumerate(items):
@@ -279,20 +313,26 @@ class PadRows:
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}
 
 
-class OneEnd:
+class OneEnd(Padding):
     """Collator for heads that read the state at a row's last end-of-text token (BART's, T5's).
 
     These heads need the same number of such tokens in every row. One that occurs in the text, as ``</s>``, is replaced
     by the unknown token.
     """
 
-    def __init__(self, collate: Callable[[list[Item]], dict[str, Any]], tokenizer: Any) -> None:
+    def __init__(self, collate: Padding, tokenizer: Any) -> None:
         self.collate = collate
         self.end = tokenizer.eos_token_id
         others = (tokenizer.unk_token_id, tokenizer.pad_token_id)
         self.instead = next((token for token in others if token not in (None, self.end)), None)
 
-    def __call__(self, items: list[Item]) -> dict[str, Any]:
+    def within(self, lengths: tuple[int, ...]) -> Self:
+        """The same with batches of these lengths."""
+        made = copy.copy(self)
+        made.collate = self.collate.within(lengths)
+        return made
+
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         """The batch, with one end in each row."""
         batch = self.collate(items)
         ids = batch["input_ids"]

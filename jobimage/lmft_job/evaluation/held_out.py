@@ -178,7 +178,7 @@ def evaluate_held_out(
                 if by_row is not None:
                     part.unit_losses, part.unit_targets = by_row[:real], by_target
                 if kind.has_labels:
-                    part.guesses, part.truths = outputs.logits.argmax(-1).tolist(), labels.tolist()
+                    part.guesses, part.truths = outputs.logits[:real].argmax(-1).tolist(), labels[:real].tolist()
                 parts.append(part)
                 beat()
     finally:

@@ -22,7 +22,7 @@ from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.labels import model_labels
 from lmft_job.data.masking import MaskedBlocks, require_masks
 from lmft_job.data.prepared import Prepared, prepare, reopen
-from lmft_job.data.rows import OneEnd, PadRows
+from lmft_job.data.rows import OneEnd, Padding, PadRows
 from lmft_job.errors import AcceleratorMemoryError, Findings
 from lmft_job.evaluation.samples import check_prompts
 from lmft_job.models import tokenizers
@@ -40,6 +40,7 @@ from lmft_job.stages.rehearsal import Rehearsed, rehearse
 from lmft_job.stages.sources.find import Sources
 from lmft_job.storage import Store
 from lmft_job.storage.notes import read_note
+from lmft_job.training.acceleration.buckets import PaddedRows
 from lmft_job.training.acceleration.selection import choose_acceleration
 from lmft_job.training.batch import is_shortage
 from lmft_job.training.loop import TrainingInputs, steps_of
@@ -123,7 +124,7 @@ def gather(context: RunContext, store: Store, sources: Sources, began: RunIdenti
     fit_to_data(context, store, config, tokenizer, data.figures)
     if isinstance(data.held_out, MaskedBlocks):
         require_masks(data.held_out)
-    if tried.one_end:
+    if tried.one_end and isinstance(data.collator, Padding):
         data = replace(data, collator=OneEnd(data.collator, tokenizer))
     # Vocabulary or labels may depend on the data.
     decided = sources.model is not None and not tasks.of(task).has_labels
@@ -276,6 +277,7 @@ def training_inputs(
         start.arithmetic,
         block_size=settings.dataset.block_size,
         isolated=bool(settings.dataset.isolate_documents),
+        padded=PaddedRows.of(inputs.data, inputs.limit, batch.rows),
         tokens=batch.rows * inputs.data.row_tokens,
         steps=steps_of(settings, len(inputs.data.train), batch),
         # Layers in 4 bits call kernels that the compiler cannot see into.

@@ -85,6 +85,11 @@ class ConversationRows(Rows):
         """Tokens of each pack."""
         return np.concatenate([np.diff(views[0][0]) for views in self._views]) if self._views else np.empty(0, np.int64)
 
+    def padded_lengths(self) -> Ids | None:
+        """Tokens of each pack, where each is of one conversation."""
+        shared = any((np.diff(views[2][0]) > 1).any() for views in self._views)
+        return None if shared else self.lengths()
+
     def marked(self, index: int) -> MarkedRow:
         """A pack as one row with its marks."""
         ids, trained, _ = self._columns(index)

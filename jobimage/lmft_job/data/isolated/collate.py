@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmft_job.data.rows import Ids, Item
+from lmft_job.data.rows import Ids, Item, Padding
 from lmft_job.tasks.base import IGNORED
 
 
@@ -14,7 +14,7 @@ def starts_of(lengths: Ids) -> Ids:
     return np.cumsum(lengths) - lengths
 
 
-class PadShared:
+class PadShared(Padding):
     """Collator of rows with ``lengths`` of their texts: rows are padded after their end to the longest of the batch.
 
     Where every row of a batch is one text, the padding is masked. Other batches have positions instead, which begin
@@ -26,7 +26,7 @@ class PadShared:
 
     def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         """Pad and stack."""
-        longest = max(len(item["input_ids"]) for item in items)
+        longest = self.length_of(items)
         shape = (len(items), longest)
         ids, labels = np.full(shape, self.pad_id, np.int64), np.full(shape, IGNORED, np.int64)
         mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)

@@ -25,5 +25,7 @@ class FilledTrainer(Trainer):
         for batch in samples:
             filler = batch.pop(FILLER, None)
             if filler is not None and IDLE not in batch:  # nothing of an idle pass is counted
-                self.run.tokens = self.run.tokens - len(filler) * batch["input_ids"].shape[1]
+                rows, mask = len(filler), batch.get("attention_mask")
+                counted = rows * batch["input_ids"].shape[1] if mask is None else mask[-rows:].sum()
+                self.run.tokens = self.run.tokens - counted
         return samples, items

@@ -1,4 +1,4 @@
-"""Attention over packed blocks without a mask.
+"""Attention without looking at masks: packed blocks, and rows with padding.
 
 A block is full: nothing in it is padding, so no mask is needed, and a causal model hides later tokens by the kernel's
 ``is_causal``. Transformers does not know that. Without a mask, it checks the positions for documents that begin
@@ -7,7 +7,11 @@ waits for everything queued before. So the blocks come with a mask of ones that 
 registries select by name how masks are made and how attention is computed, and under the name used here no mask is
 made.
 
-Only for forward passes of whole blocks. Generation, with its cache and its padding, uses the model's own attention.
+Rows with padding come with a mask of it. Where a model is causal and the padding comes last, no token sees it anyway,
+so that these rows are computed as blocks are. Other models need the mask, and get it under another name: it is made
+without asking first whether it hides anything.
+
+Only for forward passes of whole rows. Generation, with its cache and its padding, uses the model's own attention.
 """
 
 from collections.abc import Iterator
@@ -17,14 +21,18 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from lmft_job.models.config import without_cache
 from lmft_job.models.device import Arithmetic
-from lmft_job.models.next_token import embedding_rows
+from lmft_job.models.next_token import embedding_rows, trying
 
 NAME = "packed"
+PADDED = "padded"
 _REPLACED = "sdpa"
 _TOLERANCE = 1e-5
+_ROUNDED = 2e-2
+"""Relative difference that weights in 16 bits explain between passes of other shapes. Chosen, not measured."""
 
 
 def _attend(
@@ -49,17 +57,29 @@ def _no_mask(*args: Any, **options: Any) -> None:
     """The mask of a full block: none."""
 
 
+def _whole_mask(attention_mask: torch.Tensor | None = None, **options: Any) -> torch.Tensor | None:
+    """Transformers' own mask (batch, 1, length, length), whether or not anything is hidden."""
+    if attention_mask is not None:
+        options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(attention_mask=attention_mask, **options)
+
+
 def _register() -> None:
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _no_mask)
+    AttentionInterface.register(PADDED, sdpa_attention_forward)
+    AttentionMaskInterface.register(PADDED, _whole_mask)
 
 
 @contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
-    """Within it, the model's forward passes take full blocks, with an ``attention_mask`` of ones that is not read."""
+def packed_attention(model: Any, name: str = NAME) -> Iterator[None]:
+    """Within it, the model's forward passes take full blocks, with an ``attention_mask`` of ones that is not read.
+
+    With the name :data:`PADDED`, rows whose ``attention_mask`` hides their padding.
+    """
     before = model.config._attn_implementation
     _register()
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
@@ -90,3 +110,71 @@ def admits_packed_attention(model: Any, block_size: int, arithmetic: Arithmetic)
         return False
     finally:
         model.train(was_training)
+
+
+def padded_attention(
+    model: Any, narrow: dict[str, torch.Tensor], wide: dict[str, torch.Tensor], longest: int, arithmetic: Arithmetic
+) -> str | None:
+    """The attention with which a model computes padded rows as it does with its own, however much they are padded.
+
+    Tried on two batches of the same rows. What is compared to the last digit has the same shape, so that this can be
+    told in BF16 too: a model whose results depend on what stands in the padding needs its mask; a mask that is always
+    made changes nothing. That more padding changes nothing is told within rounding.
+
+    Args:
+        model: on its device.
+        narrow: rows of different lengths, padded to the longest of them, on the CPU.
+        wide: the same rows, with padding in each.
+        longest: the longest length of a batch.
+        arithmetic: device; in the precision of the weights.
+
+    Returns:
+        :data:`NAME`, :data:`PADDED`, or None where the model keeps its own.
+    """
+    if getattr(model.config, "_attn_implementation", None) != _REPLACED:
+        return None
+    exact = all(weight.dtype == torch.float32 for weight in model.parameters())
+    loose, last = _TOLERANCE if exact else _ROUNDED, bool(wide["attention_mask"][:, 0].all())
+
+    def logits(batch: dict[str, torch.Tensor], name: str = _REPLACED) -> torch.Tensor:
+        return _of_tokens(model, batch, name, arithmetic.device)[0]
+
+    def hidden(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return _of_tokens(model, batch, NAME, arithmetic.device)[1]
+
+    try:
+        with trying(model, Arithmetic(arithmetic.device) if exact else arithmetic), without_cache(model):
+            plain = logits(wide)
+            if not _near(plain, logits(narrow), loose):
+                return None
+            if last and admits_packed_attention(model, longest, arithmetic) and _near(plain, logits(wide, NAME), loose):
+                ids, padding = wide["input_ids"], wide["attention_mask"] == 0
+                other = torch.where(padding, (ids + 1) % embedding_rows(model), ids)
+                if _near(hidden(wide), hidden(wide | {"input_ids": other}), _TOLERANCE):
+                    return NAME
+            return PADDED if _near(plain, logits(wide, PADDED), _TOLERANCE) else None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a model whose code does not support this keeps its own way
+        return None
+
+
+def _near(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
+    return bool((one - other).norm() <= tolerance * one.norm())
+
+
+def _of_tokens(
+    model: Any, batch: dict[str, torch.Tensor], name: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and what the head gets, with an attention; only those of tokens that are not padding, in FP32."""
+    given = {key: batch[key].to(device) for key in ("input_ids", "attention_mask")}
+    seen: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda module, taken, outputs: seen.append(outputs[0]))
+    try:
+        with packed_attention(model, name):
+            logits = model(**given).logits
+    finally:
+        hook.remove()
+    real = given["attention_mask"] == 1
+    logits, hidden = ((one[real] if one.ndim > 2 else one).float() for one in (logits, seen[0]))
+    return logits, hidden

@@ -14,22 +14,40 @@ import torch
 from lmft_api.spec import Compile
 from lmft_api.tasks import Task
 from lmft_job import tasks
-from lmft_job.data.rows import filled
+from lmft_job.data.rows import Padding, filled
 from lmft_job.evaluation.held_out import Collate
+from lmft_job.models.config import text_part
 from lmft_job.models.device import Arithmetic
 from lmft_job.sharding.divide import is_divided, plain_class
 from lmft_job.training.acceleration.activation_checkpointing import activation_checkpointing, described
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
+from lmft_job.training.acceleration.buckets import PaddedRows
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
-from lmft_job.training.acceleration.packed_attention import admits_packed_attention, packed_attention
+from lmft_job.training.acceleration.packed_attention import (
+    NAME,
+    PADDED,
+    admits_packed_attention,
+    packed_attention,
+    padded_attention,
+)
 from lmft_job.training.batch import NO_CHECKPOINTING, Checkpointing
 
 COMPILING_PAYS_STEPS = 500
-"""Planned steps from which compiling is assumed to pay. Chosen, not measured: its duration depends on the model."""
+"""Planned steps from which compiling is assumed to pay, for each length of rows. Chosen, not measured: its duration
+depends on the model."""
+
+MOST_GRAPHS = 256
+"""Graphs of one function that torch keeps (its ``accumulated_recompile_limit``); what needs a further one stays
+uncompiled."""
 
 _LARGE_SHARE = 0.25
 BACKEND: Any = "inductor"
 """Which makes kernels of graphs (``torch.compile``)."""
+
+
+def on_gpu(arithmetic: Arithmetic) -> bool:
+    """Whether steps are computed by a device that has kernels to choose from."""
+    return arithmetic.device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,8 @@ class Acceleration:
     """Accelerations of a run.
 
     Attributes:
-        packed: blocks need no mask (:mod:`lmft_job.training.acceleration.packed_attention`).
+        packed: rows need no mask (:mod:`lmft_job.training.acceleration.packed_attention`).
+        padded: rows need the mask of their padding, which is made without asking whether it hides anything.
         aligned: the head computes with a width that suits matrix units
             (:mod:`lmft_job.training.acceleration.aligned_head`).
         fused: losses are computed without logits (:mod:`lmft_job.training.acceleration.fused_loss`).
@@ -45,6 +64,7 @@ class Acceleration:
             logits.
         checkpointing: layers that keep only their input for the backward pass
             (:mod:`lmft_job.training.acceleration.activation_checkpointing`); on a CPU too.
+        lengths: of batches of padded rows, for compiled layers (:mod:`lmft_job.training.acceleration.buckets`).
     """
 
     packed: bool = False
@@ -52,15 +72,20 @@ class Acceleration:
     fused: bool = False
     compiled: bool = False
     checkpointing: Checkpointing = NO_CHECKPOINTING
+    padded: bool = False
+    lengths: tuple[int, ...] = ()
 
     def described(self, model: Any, arithmetic: Arithmetic) -> list[str]:
         """For the report, such as ``["attention packed", "layers compiled"]``."""
-        if arithmetic.device.type != "cuda":
+        if not on_gpu(arithmetic):
             return described(model, self.checkpointing)
         own = getattr(model.config, "_attn_implementation", None) or "the model's own"
-        attention = "packed" if self.packed else own
+        attention = NAME if self.packed else PADDED if self.padded else own
+        compiled = "layers compiled" + (f" for {len(self.lengths)} lengths of rows" if self.lengths else "")
+        if self.compiled and stopped_compiling():
+            compiled += ", in part: they had more shapes than torch compiles"
         parts = {
-            "layers compiled": self.compiled,
+            compiled: self.compiled,
             "aligned logits": self.aligned,
             "loss without logits": self.fused,
         }
@@ -69,12 +94,14 @@ class Acceleration:
 
     def collate(self, plain: Collate, rows: int) -> Collate:
         """Makes a batch of rows: with the mask that packed attention does not read; of ``rows`` for compiled layers."""
+        if self.lengths and isinstance(plain, Padding):
+            plain = plain.within(self.lengths)
         if not self.packed and not self.compiled:
             return plain
 
         def made(items: list[Any]) -> dict[str, torch.Tensor]:
             batch = plain(items)
-            if self.packed:
+            if self.packed and "attention_mask" not in batch:
                 batch = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
             return filled(batch, rows) if self.compiled else batch
 
@@ -89,8 +116,8 @@ class Acceleration:
     @contextmanager
     def _passing(self, model: Any) -> Iterator[None]:
         with ExitStack() as used:
-            if self.packed:
-                used.enter_context(packed_attention(model))
+            if self.packed or self.padded:
+                used.enter_context(packed_attention(model, NAME if self.packed else PADDED))
             if self.aligned:
                 used.enter_context(aligned_head(model))
             if self.compiled and not self.fused:
@@ -125,6 +152,7 @@ def choose_acceleration(
     *,
     block_size: int | None,
     isolated: bool = False,
+    padded: PaddedRows | None = None,
     tokens: int,
     steps: int,
     wanted: Compile,
@@ -139,15 +167,20 @@ def choose_acceleration(
         arithmetic: device and precision.
         block_size: tokens of a row, if all rows are packed blocks of the same length; None for padded rows.
         isolated: whether documents of a block do not see each other, which takes a mask.
+        padded: the rows, if each is one text that is padded.
         tokens: most tokens in a forward pass; 0 if they are not bounded.
         steps: planned optimiser steps.
         wanted: ``spec.training.compile``.
         own_loss: whether the user's trainer class computes the loss, from logits.
         checkpointing: as the run's memory needs it.
     """
-    if arithmetic.device.type != "cuda":
+    if not on_gpu(arithmetic):
         return Acceleration(checkpointing=checkpointing)
     packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
+    masked = False
+    if padded is not None:
+        attention = padded_attention(model, *padded.trial(), padded.longest, arithmetic)
+        packed, masked = attention == NAME, attention == PADDED
     kind = tasks.of(task)
     # Both read the head's weights, which come and go where they are divided.
     language = not kind.has_labels and not own_loss and not is_divided(model)
@@ -156,12 +189,19 @@ def choose_acceleration(
         kind.causal and language
         and _are_large(model, tokens, arithmetic) and admits_fused_loss(model, arithmetic)
     )  # fmt: skip
-    compiled = (
-        wanted == Compile.AUTO and block_size is not None and steps >= COMPILING_PAYS_STEPS and can_compile()
-        # A layer's copies to the host's memory would be cut out of its graph.
-        and not checkpointing.offload and compile_layers(model)
-    )  # fmt: skip
-    return Acceleration(packed, aligned and not fused, fused, compiled, checkpointing)
+    # A layer's copies to the host's memory would be cut out of its graph.
+    may_compile = wanted == Compile.AUTO and not checkpointing.offload and can_compile()
+    lengths: tuple[int, ...] = ()
+    # A user's loss of labels may not know rows without one, which fill the last batch.
+    if may_compile and padded is not None and (packed or masked) and not (own_loss and kind.has_labels):
+        most = min(steps // COMPILING_PAYS_STEPS, MOST_GRAPHS // graphs_of_a_length(model, checkpointing))
+        buckets = padded.buckets(most)
+        lengths = () if buckets is None else buckets.lengths
+    one_length = block_size is not None and steps >= COMPILING_PAYS_STEPS
+    compiled = may_compile and (one_length or bool(lengths)) and compile_layers(model)
+    return Acceleration(
+        packed, aligned and not fused, fused, compiled, checkpointing, masked, lengths if compiled else ()
+    )
 
 
 def _are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
@@ -184,6 +224,33 @@ def can_compile() -> bool:
     return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 
+def stopped_compiling() -> bool:
+    """Whether torch's compiler has left passes uncompiled, since they were of more shapes than it keeps graphs for."""
+    from torch._dynamo.utils import counters
+
+    return any("limit exceeded" in what for what in counters["unimplemented"])
+
+
+def graphs_of_a_length(model: Any, checkpointing: Checkpointing) -> int:
+    """Upper bound of the graphs that compiled layers of a model need for one shape of its input.
+
+    One for evaluations and two for training, since the first layer's input has no gradient behind frozen embeddings;
+    for each kind of layer; and as much again for layers with activation checkpointing beside others.
+    """
+    layers = _layers(model)
+    built = {
+        (plain_class(layer), *((name, weight.shape) for name, weight in layer.named_parameters())) for layer in layers
+    }
+    kinds = len(set(getattr(text_part(model.config), "layer_types", None) or [None]))
+    partly = 0 < checkpointing.layers < len(layers)
+    return max(1, 3 * len(built) * kinds * (2 if partly else 1))
+
+
+def _layers(model: Any) -> list[Any]:
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if plain_class(module).__name__ in names]
+
+
 def compile_layers(model: Any) -> bool:
     """Compile each layer in place; all share one graph. False if the model does not name its layers.
 
@@ -192,8 +259,10 @@ def compile_layers(model: Any) -> bool:
     The layers are those in transformers' ``_no_split_modules``, which it sets for every model that can be split
     across devices. Whole models are not compiled: their attention would get a dense mask, and no flash kernel.
     """
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if plain_class(module).__name__ in names]
+    import torch._dynamo.config as limits
+
+    limits.recompile_limit = MOST_GRAPHS  # a few lengths pass torch's own, after which nothing more is compiled
+    layers = _layers(model)
     for layer in layers:
         layer.compile(dynamic=False, backend=BACKEND)
     return bool(layers)
