@@ -48,7 +48,10 @@ mark() { # part further-fields
   printf '{"part": "%s", %s}\n' "$1" "$2" | tee -a "$LMFT_BENCH_LINES"
 }
 
-machine=$("$python" "$top/bench/gpu/machine.py" "${tiny[@]}") || exit 1
+machine=$("$python" "$top/bench/gpu/machine.py" "${tiny[@]}") || {
+  echo "bench/gpu.sh: $python lacks what training needs, see above; PYTHON names another interpreter" >&2
+  exit 1
+}
 tee -a "$LMFT_BENCH_LINES" <<<"$machine"
 if [ ${#tiny[@]} = 0 ] && ! grep -q '"memory_gib": [0-9]' <<<"$machine"; then
   echo "bench/gpu.sh: torch sees no GPU here; with --tiny every part shows that it runs, on the CPU" >&2

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,6 +26,7 @@ def name_by_driver() -> str | None:
 def main() -> None:
     """Print the line."""
     cuda = torch.cuda.is_available()
+    sys.path += [folder for folder in [os.environ.get("LMFT_BENCH_TRL")] if folder]
     versions = {}
     for name in ("torch", "triton", "transformers", "accelerate", "datasets", "tokenizers", "peft", "trl", "boto3"):
         try:

@@ -109,6 +109,17 @@ def test_a_part_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
     assert "there is no part loRA; there are: smoke equality" in done.stderr
 
 
+def test_an_interpreter_without_torch_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "python"
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+
+    done = bench(tmp_path, str(tmp_path / "out"), "smoke", PYTHON=str(path))
+
+    assert done.returncode == 1
+    assert f"bench/gpu.sh: {path} lacks what training needs" in done.stderr
+
+
 def test_lines_kept_earlier_give_the_table() -> None:
     command = [sys.executable, str(BENCH / "summary.py"), str(ROOT / "bench/results/2026-11-27-h100.jsonl")]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
