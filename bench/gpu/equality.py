@@ -27,7 +27,9 @@ from lmft_job.data.rows import BlockRows, BlockWriter
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration, compile_layers
 from lmft_job.training.batch import ALL_LAYERS, Checkpointing
 
-SWITCHES = [field.name for field in fields(Acceleration) if field.type is bool or field.type == "bool"]
+OF_PADDED_ROWS = "padded"
+"""Rows are full here; what is for padded ones is in the comparison with TRL (lora.py)."""
+SWITCHES = [field.name for field in fields(Acceleration) if field.type is bool and field.name != OF_PADDED_ROWS]
 SMALL = replace(SHAPES["gpt2-124m"].smaller(), learning_rate=1e-3, steps=5)
 
 

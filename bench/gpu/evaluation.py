@@ -18,6 +18,7 @@ from loops import SHAPES, Bench, Clock
 
 from lmft_job.attempt.context import quiet_transformers
 from lmft_job.data.rows import BlockRows, BlockWriter
+from lmft_job.training.loop import TrainingInputs
 
 SHAPE = replace(
     SHAPES["llama-1.1b"],
@@ -38,33 +39,41 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     tiny = parser.parse_args().tiny
     quiet_transformers()
+    cuda = torch.cuda.is_available()
     for rows in (1, 8):
         shape = replace(SHAPE.smaller() if tiny else SHAPE, rows=rows, steps=1)
-        case, cuda = f"{rows} x {SHAPE.block:,}", torch.cuda.is_available()
+        case, peaks = f"{rows} x {SHAPE.block:,}", []
         with tempfile.TemporaryDirectory() as name:
             bench, held = Bench(shape, Path(name)), Path(name) / "held.arrow"
             with BlockWriter(held, shape.block, shape.vocabulary) as writer:
                 writer.add(bench.blocks[:rows].reshape(-1))
+
+            def evaluated(job: TrainingInputs, held: Path = held, peaks: list[int] = peaks) -> None:
+                peaks.append(peak_since_before() if cuda else 0)
+                replace(job, eval_rows=BlockRows(held)).evaluate(lambda: None)
+                peaks.append(peak_since_before() if cuda else 0)
+
             if cuda:
-                torch.cuda.reset_peak_memory_stats()
-            job, _ = bench.trained(Clock(shape.steps), "Auto")
-            training = torch.cuda.max_memory_allocated() if cuda else None
-            if cuda:
-                gc.collect()
-                torch.cuda.reset_peak_memory_stats()
-            replace(job, eval_rows=BlockRows(held)).evaluate(lambda: None)
-            used = job.acceleration.described(job.model, job.arithmetic)
-            if training is None:
-                say(part="evaluation", case=case, used=used)
-                leave_out("evaluation/peak", "a CPU does not count what is allocated", case=case)
-            else:
-                evaluating = torch.cuda.max_memory_allocated()
-                figures = {"ours": round(evaluating / 2**30, 2), "peer": round(training / 2**30, 2), "unit": "GiB"}
-                judge("evaluation/peak", round(evaluating / training, 3), tiny=tiny, case=case, used=used, **figures)
-            del job
+                peak_since_before()
+            job, _ = bench.trained(Clock(shape.steps), "Auto", after=evaluated)
+        used = job.acceleration.described(job.model, job.arithmetic)
+        if cuda:
+            figures = {"ours": round(peaks[1] / 2**30, 2), "peer": round(peaks[0] / 2**30, 2), "unit": "GiB"}
+            judge("evaluation/peak", round(peaks[1] / peaks[0], 3), tiny=tiny, case=case, used=used, **figures)
+        else:
+            say(part="evaluation", case=case, used=used)
+            leave_out("evaluation/peak", "a CPU does not count what is allocated", case=case)
+        del job
         gc.collect()
         if cuda:
             torch.cuda.empty_cache()
+
+
+def peak_since_before() -> int:
+    """Bytes allocated at most since the last call."""
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 if __name__ == "__main__":

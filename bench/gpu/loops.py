@@ -189,9 +189,20 @@ class Bench:
         return losses, job.acceleration
 
     def trained(
-        self, clock: Clock, precision: str, choose: Callable[[Any], Acceleration] | None = None
+        self,
+        clock: Clock,
+        precision: str,
+        choose: Callable[[Any], Acceleration] | None = None,
+        after: Callable[[TrainingInputs], None] = lambda job: None,
     ) -> tuple[TrainingInputs, list[float]]:
-        """Our loop with what ``choose`` says of the model; None chooses as a long run does. The losses of its steps."""
+        """Our loop; its inputs, and the losses of its steps.
+
+        Args:
+            clock: of the steps.
+            precision: as the manifest has it.
+            choose: says what is used with the model; None chooses as a long run does.
+            after: called at the end, while there is the optimiser's state.
+        """
         shape, model = self.shape, self.shape.model(self.device)
         training = {
             "maxSteps": self.steps, "perDeviceBatchSize": shape.rows, "precision": precision,
@@ -226,6 +237,7 @@ class Bench:
         with chosen.training(model):
             trainer.train()
         run.flush()
+        after(job)
         return job, state.losses
 
 
