@@ -92,6 +92,7 @@ def test_the_plain_models_are_admitted(model_type: str) -> None:
 
     assert admits_packed_attention(model, BLOCK, CPU)
     assert admits_fused_loss(model, CPU)
+    assert admits_fused_loss(model, CPU, of_targets=True)
 
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(weight.grad is None for weight in model.parameters())
@@ -107,7 +108,10 @@ def test_a_sliding_window_shorter_than_a_block_keeps_the_models_own_attention() 
 
 @pytest.mark.parametrize("cap", [1.0, 30.0])
 def test_a_head_that_is_more_than_a_product_keeps_its_own_loss_even_while_its_weights_are_fresh(cap: float) -> None:
-    assert not admits_fused_loss(made("gemma2", GROUPED | {"final_logit_softcapping": cap}), CPU)
+    model = made("gemma2", GROUPED | {"final_logit_softcapping": cap})
+
+    assert not admits_fused_loss(model, CPU)
+    assert not admits_fused_loss(model, CPU, of_targets=True)
 
 
 def test_a_head_that_only_scales_is_still_a_product() -> None:
@@ -140,11 +144,51 @@ def test_logits_are_never_made_in_a_fused_step() -> None:
 
     assert 0 < Largest.seen < ids.numel() * 5_000 / 4
 
+    # Of the targets alone, where no more than a few tokens are one
+    labels = ids.where(torch.arange(BLOCK) % 4 == 1, -100)
+    Largest.seen = 0
+    with fused_loss(model.train(), of_targets=True), Largest():
+        model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+    with fused_evaluation(model.eval(), of_targets=True), torch.no_grad(), Largest():
+        model(input_ids=ids, labels=labels, use_cache=False)
 
+    assert Largest.seen == int((labels != -100).sum()) * 5_000
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_step_with_the_logits_of_its_targets_is_the_plain_step(model_type: str, counted: bool) -> None:
+    model, ids = made(model_type, CAUSAL[model_type]), blocks()
+    labels = ids.where(torch.arange(BLOCK) % 3 > 0, -100)
+    items = {"num_items_in_batch": torch.tensor(7)} if counted else {}
+
+    def step() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        loss = model(input_ids=ids, labels=labels, use_cache=False, **items).loss
+        return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+
+    expected = step()
+    with Acceleration(of_targets=True).training(model):
+        found = step()
+
+    for mine, theirs in zip(found, expected, strict=True):
+        assert float((mine - theirs).norm()) <= 1e-6 * max(1.0, float(theirs.norm()))
+
+
+def test_a_batch_without_targets_has_no_loss_as_in_the_plain_step() -> None:
+    model, ids = made("llama", GROUPED), blocks()
+
+    with Acceleration(of_targets=True).training(model):
+        loss = model(input_ids=ids, labels=torch.full_like(ids, -100), use_cache=False).loss
+
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("fast", [Acceleration(fused=True), Acceleration(of_targets=True)])
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 @pytest.mark.parametrize("model_type", ["gpt2", "phi"])
 def test_figures_without_logits_are_those_with_them_within_training_too(
-    model_type: str, autocast: torch.dtype | None
+    model_type: str, autocast: torch.dtype | None, fast: Acceleration
 ) -> None:
     model, ids = made(model_type, CAUSAL[model_type]), blocks(7)
     rows: Any = [{"input_ids": row, "labels": row.where(torch.arange(BLOCK) % 5 > 0, -100)} for row in ids]
@@ -156,7 +200,6 @@ def test_figures_without_logits_are_those_with_them_within_training_too(
             Task.CAUSAL_LM, batch_size=3, arithmetic=Arithmetic(torch.device("cpu"), autocast),
         )  # fmt: skip
 
-    fast = Acceleration(fused=True)
     plain = measured()
     with fast.training(model):
         with fast.evaluating(model):
@@ -267,21 +310,27 @@ def test_packed_attention_is_left_even_when_a_step_fails() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_cpu_gets_nothing() -> None:
+@pytest.mark.parametrize(
+    ("block_size", "own_loss", "expected"),
+    [(BLOCK, False, PLAIN), (None, True, PLAIN), (None, False, Acceleration(of_targets=True))],
+)
+def test_a_cpu_gets_the_logits_of_targets_for_conversations_and_nothing_else(
+    block_size: int | None, own_loss: bool, expected: Acceleration
+) -> None:
     model = made("gpt2", CAUSAL["gpt2"])
 
     chosen = choose_acceleration(
         model,
         Task.CAUSAL_LM,
         CPU,
-        block_size=BLOCK,
+        block_size=block_size,
         tokens=4 * BLOCK,
         steps=10_000,
         wanted=Compile.AUTO,
-        own_loss=False,
+        own_loss=own_loss,
     )
 
-    assert chosen == PLAIN
+    assert chosen == expected
     rows = PLAIN.collate(lambda items: {"input_ids": torch.zeros(len(items), 3)}, 4)([1, 2])
     assert list(rows) == ["input_ids"]
     assert list(Acceleration(packed=True).collate(lambda items: rows, 4)([1])) == ["input_ids", "attention_mask"]

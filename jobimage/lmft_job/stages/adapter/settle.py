@@ -221,7 +221,10 @@ def _measured(job: TrainingInputs, model: Any) -> HeldOutFigures:
 def _with_model(job: TrainingInputs, model: Any) -> TrainingInputs:
     """The same job with another model on its device, computed by this process in the types of its own weights."""
     device = job.arithmetic.device
-    return replace(job, model=model.to(device), arithmetic=Arithmetic(device), acceleration=PLAIN, group=SOLO)
+    # The published model has the head of the trained one, for which that was tried; peft's wrapper hides it.
+    bare = isinstance(model, transformers.PreTrainedModel)
+    kept = replace(PLAIN, of_targets=job.acceleration.of_targets and bare)
+    return replace(job, model=model.to(device), arithmetic=Arithmetic(device), acceleration=kept, group=SOLO)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -6,6 +6,9 @@ function multiplies it with the head's weight, some tokens at a time; the backwa
 Products are in 16 bits under autocast, losses and sums in FP32, as with logits. (``torch``'s ``linear_cross_entropy``
 computes them in the operands' type: on a CPU in BF16 a loss of 11.3 came out as 11.7.)
 
+On a CPU time is short, not memory: there the logits are made once, of the positions that have a target alone. Of
+conversations, where only answers are learned, these are a part. On a GPU their number would have to be waited for.
+
 Generation sees logits as usual. Whether a head is only a product (no soft cap, no scale, no shift of its own) is
 determined by trying.
 """
@@ -26,6 +29,8 @@ from lmft_job.tasks.base import IGNORED
 
 _TOLERANCE = 1e-5
 _TOKENS = 32
+_FEW_TOKENS = 8
+"""On a CPU, where the trial of a large model takes seconds, and nothing is computed in parts."""
 _LARGE_LOGIT = 30.0
 _COUNT = 40
 _MOST_LOGITS = 1 << 27
@@ -65,10 +70,12 @@ class _WithoutLogits(RowLosses):
     Args:
         model: whose head is one linear layer.
         always: whether the head always passes its input on; otherwise only in training.
+        of_targets: whether logits are made once, of the positions that have a target.
     """
 
-    def __init__(self, model: Any, *, always: bool) -> None:
+    def __init__(self, model: Any, *, always: bool, of_targets: bool) -> None:
         super().__init__(has_logits=False)
+        self.of_targets = of_targets
         self.head = model.get_output_embeddings()
         self.plain_head = self.head.forward
         self.plain_loss = model.loss_function
@@ -100,29 +107,45 @@ class _WithoutLogits(RowLosses):
         if shift_labels is None:
             shift_labels = F.pad(labels, (0, 1), value=ignore_index)[..., 1:]
         targets = shift_labels.reshape(-1).to(logits.device)
-        losses = token_losses(logits.reshape(-1, logits.shape[-1]), self.head, targets, ignore_index)
+        hidden = logits.reshape(-1, logits.shape[-1])
+        if self.of_targets:
+            losses = self._target_losses(hidden, targets, ignore_index)
+        else:
+            losses = token_losses(hidden, self.head, targets, ignore_index)
         if self.always:
             self.keep(labels, losses.view(labels.shape).sum(1))
         return losses.sum() / ((targets != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch)
 
+    def _target_losses(self, hidden: torch.Tensor, targets: torch.Tensor, ignored: int) -> torch.Tensor:
+        """As :func:`token_losses`, with the model's own head."""
+        places = (targets != ignored).nonzero().squeeze(1)
+        logits = self.plain_head(hidden.index_select(0, places))
+        losses = F.cross_entropy(logits.float(), targets.index_select(0, places), reduction="none")
+        return losses.new_zeros(len(targets)).index_copy(0, places, losses)
+
 
 @contextmanager
-def fused_loss(model: Any) -> Iterator[None]:
-    """Within it, forward passes in training return a loss and, in place of logits, the head's input."""
-    with _replaced(model, always=False):
+def fused_loss(model: Any, *, of_targets: bool = False) -> Iterator[None]:
+    """Within it, forward passes in training return a loss and, in place of logits, the head's input.
+
+    Args:
+        model: that :func:`admits_fused_loss` admits.
+        of_targets: for a CPU: logits are made once, of the positions that have a target.
+    """
+    with _replaced(model, always=False, of_targets=of_targets):
         yield
 
 
 @contextmanager
-def fused_evaluation(model: Any) -> Iterator[RowLosses]:
+def fused_evaluation(model: Any, *, of_targets: bool = False) -> Iterator[RowLosses]:
     """Within it, all forward passes do so, and :func:`lmft_job.evaluation.likelihood.recorded` has their losses."""
-    with _replaced(model, always=True) as replacement:
+    with _replaced(model, always=True, of_targets=of_targets) as replacement:
         yield replacement
 
 
 @contextmanager
-def _replaced(model: Any, *, always: bool) -> Iterator[RowLosses]:
-    replacement = _WithoutLogits(model, always=always)
+def _replaced(model: Any, *, always: bool, of_targets: bool) -> Iterator[RowLosses]:
+    replacement = _WithoutLogits(model, always=always, of_targets=of_targets)
     head, had_head = replacement.head, replacement.head.__dict__.get("forward")
     had_loss = model.__dict__.get("_loss_function")
     head.forward = types.MethodType(replacement.forward, head)
@@ -138,7 +161,7 @@ def _replaced(model: Any, *, always: bool) -> Iterator[RowLosses]:
             model.loss_function = had_loss
 
 
-def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
+def admits_fused_loss(model: Any, arithmetic: Arithmetic, *, of_targets: bool = False) -> bool:
     """Whether losses and gradients equal the plain ones to 1e-5, tried on random ids with dropout off, in FP32.
 
     The head's input is scaled until the logits are as large as a trained model's: a soft cap changes nothing near 0,
@@ -148,9 +171,10 @@ def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
     if not isinstance(head, torch.nn.Linear) or not hasattr(model, "loss_function"):
         return False
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(head.out_features, (2, _TOKENS), generator=generator).to(arithmetic.device)
+    tokens = _FEW_TOKENS if of_targets else _TOKENS
+    ids = torch.randint(head.out_features, (2, tokens), generator=generator).to(arithmetic.device)
     labels = ids.clone()
-    labels[0, : _TOKENS // 2] = IGNORED
+    labels[0, : tokens // 2] = IGNORED
     was_training, hook = model.training, None
     model.eval()
     try:
@@ -159,12 +183,12 @@ def admits_fused_loss(model: Any, arithmetic: Arithmetic) -> bool:
                 scale = _LARGE_LOGIT / max(float(model(input_ids=ids, use_cache=False).logits.std()), 1e-6)
             hook = head.register_forward_pre_hook(lambda module, given: (given[0] * scale,))
             plain = _loss_and_gradients(model, ids, labels)
-            with fused_loss(model):
+            with fused_loss(model, of_targets=of_targets):
                 head.training = True  # the head in training mode, and no dropout elsewhere
                 fused = _loss_and_gradients(model, ids, labels)
             with torch.no_grad():
                 plain.append(model(input_ids=ids, labels=labels, use_cache=False).loss)
-                with fused_evaluation(model):
+                with fused_evaluation(model, of_targets=of_targets):
                     fused.append(model(input_ids=ids, labels=labels, use_cache=False).loss)
     except torch.OutOfMemoryError:
         raise

@@ -1,6 +1,7 @@
 """Selects what makes a step faster on a GPU with unchanged figures; what may not suit a model is tried on it first.
 
-On a CPU all of it is off: arithmetic dominates there, and the tutorials' figures stay bit-identical.
+On a CPU most of it is off: arithmetic dominates there, and figures of packed blocks (the tutorials') stay
+bit-identical. Of conversations, only the logits of trained tokens are made.
 """
 
 import shutil
@@ -65,6 +66,8 @@ class Acceleration:
         checkpointing: layers that keep only their input for the backward pass
             (:mod:`lmft_job.training.acceleration.activation_checkpointing`); on a CPU too.
         lengths: of batches of padded rows, for compiled layers (:mod:`lmft_job.training.acceleration.buckets`).
+        of_targets: logits are made of the positions that have a target alone
+            (:mod:`lmft_job.training.acceleration.fused_loss`); on a CPU.
     """
 
     packed: bool = False
@@ -74,11 +77,13 @@ class Acceleration:
     checkpointing: Checkpointing = NO_CHECKPOINTING
     padded: bool = False
     lengths: tuple[int, ...] = ()
+    of_targets: bool = False
 
     def described(self, model: Any, arithmetic: Arithmetic) -> list[str]:
         """For the report, such as ``["attention packed", "layers compiled"]``."""
         if not on_gpu(arithmetic):
-            return described(model, self.checkpointing)
+            logits = ["logits of trained tokens alone"] if self.of_targets else []
+            return [*logits, *described(model, self.checkpointing)]
         own = getattr(model.config, "_attn_implementation", None) or "the model's own"
         attention = NAME if self.packed else PADDED if self.padded else own
         compiled = "layers compiled" + (f" for {len(self.lengths)} lengths of rows" if self.lengths else "")
@@ -110,7 +115,9 @@ class Acceleration:
     @contextmanager
     def evaluating(self, model: Any) -> Iterator[None]:
         """Context for forward passes over held-out rows."""
-        with self._passing(model), fused_evaluation(model) if self.fused else ExitStack():
+        with self._passing(model), ExitStack() as used:
+            if self.fused or self.of_targets:
+                used.enter_context(fused_evaluation(model, of_targets=self.of_targets))
             yield
 
     @contextmanager
@@ -129,7 +136,7 @@ class Acceleration:
         """Context for training."""
         with (
             self._passing(model),
-            fused_loss(model) if self.fused else ExitStack(),
+            fused_loss(model, of_targets=self.of_targets) if self.fused or self.of_targets else ExitStack(),
             activation_checkpointing(model, self.checkpointing),
         ):
             yield
@@ -142,7 +149,7 @@ class Acceleration:
 
 
 PLAIN = Acceleration()
-"""No acceleration, as on a CPU."""
+"""No acceleration."""
 
 
 def choose_acceleration(
@@ -174,16 +181,19 @@ def choose_acceleration(
         own_loss: whether the user's trainer class computes the loss, from logits.
         checkpointing: as the run's memory needs it.
     """
+    kind = tasks.of(task)
+    # What reads the head's weights does without those that come and go, where they are divided.
+    language = not kind.has_labels and not own_loss and not is_divided(model)
     if not on_gpu(arithmetic):
-        return Acceleration(checkpointing=checkpointing)
+        # Every token of a block is a target; of conversations, some are.
+        some = kind.causal and language and block_size is None
+        of_targets = some and admits_fused_loss(model, arithmetic, of_targets=True)
+        return Acceleration(checkpointing=checkpointing, of_targets=of_targets)
     packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
     masked = False
     if padded is not None:
         attention = padded_attention(model, *padded.trial(), padded.longest, arithmetic)
         packed, masked = attention == NAME, attention == PADDED
-    kind = tasks.of(task)
-    # Both read the head's weights, which come and go where they are divided.
-    language = not kind.has_labels and not own_loss and not is_divided(model)
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
         kind.causal and language
