@@ -28,6 +28,24 @@ _MOST_NODES = 100_000
 _MOST_DIGITS = 300
 
 
+PLAIN_SCALARS = tuple(
+    (f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+    for tag, pattern, first in (
+        (
+            "bool",
+            r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$",
+            "yYnNtTfFoO",
+        ),
+        ("int", r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$", "-+0123456789"),
+        ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+        ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
+        ("null", r"^(?:~|null|Null|NULL|)$", ("~", "n", "N", "")),
+        ("merge", r"^<<$", "<"),
+    )
+)
+"""Go's rules for scalars without quotes: tag, pattern of the whole, characters that it begins with."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One document of a manifest file, or an item of a list: its position from 1, and its content or problems."""
@@ -101,6 +119,11 @@ class _GoLoader(yaml.SafeLoader):
     def construct_go_bool(self, node: yaml.ScalarNode) -> bool:
         return self.construct_scalar(node).lower() in ("y", "yes", "true", "on")
 
+    def construct_other(self, node: yaml.Node) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        problem = f"!!{kind} has no counterpart in JSON; write text, a number, a list or an object"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -115,19 +138,14 @@ class _GoLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "yYnNtTfFoO"),
-    ("int", r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
-    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("merge", r"^<<$", "<"),
-):
-    _GoLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+for _tag, _pattern, _first in PLAIN_SCALARS:
+    _GoLoader.add_implicit_resolver(_tag, _pattern, list(_first))
 _GoLoader.add_constructor("tag:yaml.org,2002:str", _GoLoader.construct_text)
 _GoLoader.add_constructor("tag:yaml.org,2002:float", _GoLoader.construct_go_float)
 _GoLoader.add_constructor("tag:yaml.org,2002:int", _GoLoader.construct_go_int)
 _GoLoader.add_constructor("tag:yaml.org,2002:bool", _GoLoader.construct_go_bool)
+for _tag in ("binary", "omap", "pairs", "set", "timestamp"):
+    _GoLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _GoLoader.construct_other)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -162,7 +180,9 @@ def read_text(text: str) -> Iterator[Document]:
             yield from _items(number, node, content)
     except yaml.YAMLError as error:
         yield Document(number + 1, None, (Problem("", _explain(error)),))
-    except (RecursionError, ValueError) as error:
+    except RecursionError:
+        yield Document(number + 1, None, (Problem("", "is nested too deeply"),))
+    except ValueError as error:
         yield Document(number + 1, None, (Problem("", f"is not a usable YAML document: {error}"),))
 
 

@@ -1,8 +1,9 @@
 """Manifests that a command line names: ``-`` is standard input, ``--set`` changes fields, paths are of this machine."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_one(path: Path, wishes: Wishes | None = None, *, local: bool = True) ->
             print(one_line(str(error)), file=sys.stderr)
             return None
     for document in ours:
-        if problems := problems_of(document):
+        if problems := given(problems_of(document), wishes or Wishes()):
             print(words(title_of(path, document, alone=len(documents) == 1), problems), file=sys.stderr)
             wrong = True
     if wrong:
@@ -70,6 +71,21 @@ def read_one(path: Path, wishes: Wishes | None = None, *, local: bool = True) ->
         )
         return None
     return ours[0]
+
+
+def given(problems: Iterable[Problem], wishes: Wishes, option: str = "--set") -> list[Problem]:
+    """The problems of a changed manifest: what the command line gave stands in no line of the file."""
+    options = {f"spec.{change.field}": option for change in wishes.changes}
+    if wishes.name is not None:
+        options["metadata.name"] = "--name"
+
+    def placed(problem: Problem) -> Problem:
+        for field, named in options.items():
+            if re.match(rf"{re.escape(field)}(?![^.\[])", problem.path):
+                return replace(problem, line=None, message=f"{problem.message} (given with {named})")
+        return problem
+
+    return [placed(problem) for problem in problems]
 
 
 def read_run(path: Path, wishes: Wishes | None = None) -> tuple[str, LMFineTuneSpec] | None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 from lmft_api import API_VERSION, KIND
+from lmft_api.manifest.writer import write_documents
 from lmft_api.wire.report import Report
 from lmft_job import tasks
 
@@ -63,7 +62,7 @@ def manifest_of(report: Report) -> str | None:
         return None
     metadata = {"name": report.name}
     manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": _quoted(report.spec)}
-    return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+    return write_documents([manifest], width=100)
 
 
 def _quoted(value: Any) -> Any:

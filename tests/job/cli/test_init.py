@@ -7,6 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from lmft_api.manifest.reader import read_documents
 from lmft_api.manifest.validation import document_problems
 from lmft_api.tasks import Task
 from lmft_job.cli import commands
@@ -103,6 +104,20 @@ def test_a_valid_manifest_is_written_for_files_and_folders(here: Path, place: st
     ]
     assert spec["dataset"]["messagesField"] == "messages"
     assert spec["sample"] == {"prompts": ["Hi"]}
+
+
+def test_names_that_look_like_numbers_stay_names(here: Path):
+    (here / "1e5.csv").write_text(
+        "1e3,label\n" + "some words that are long enough to be a text,a\nand more of them here,b\n" * 3
+    )
+
+    done = _init("1e5.csv", "--yes")
+
+    assert done.exit_code == 0, done.output
+    (document,) = read_documents(here / "1e5.yaml")  # as kubectl reads it
+    assert document_problems(document.content) == []
+    assert document.content["metadata"]["name"] == "1e5"
+    assert document.content["spec"]["dataset"]["textField"] == "1e3"
 
 
 def test_what_is_left_out_of_a_mixed_folder_is_told(here: Path):

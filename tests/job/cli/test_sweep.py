@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.local_runs import manifest, run_here
 from typer.testing import CliRunner
 
+from lmft_api.manifest.reader import read_text
 from lmft_api.manifest.validation import document_problems
 from lmft_api.spec import LMFineTuneSpec
 from lmft_api.spec.resolved import resolve
@@ -188,7 +188,7 @@ def test_a_sweep_for_a_cluster_is_a_list_of_manifests_with_a_label_that_they_sha
     words = [word for axis in AXES for word in ("--sweep", axis)]
     done = CliRunner().invoke(commands.app, ["sweep", str(path), *words])
     assert done.exit_code == 0, done.output
-    documents = list(yaml.safe_load_all(done.output))
+    documents = [document.content for document in read_text(done.output)]  # as kubectl reads them
     assert len(documents) == 4
     assert all(document_problems(document) == [] for document in documents)
     assert {document["metadata"]["labels"]["lmfinetune.dev/sweep"] for document in documents} == {"eli5"}
@@ -197,6 +197,27 @@ def test_a_sweep_for_a_cluster_is_a_list_of_manifests_with_a_label_that_they_sha
         "training.learningRate=1e-4 training.weightDecay=0.1"
     )
     assert [document["spec"]["training"]["learningRate"] for document in documents] == ["1e-4"] * 2 + ["1e-2"] * 2
+
+
+def test_what_the_command_line_gave_is_told_with_its_option_and_no_line_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "eli5.yaml"
+    path.write_text(
+        "apiVersion: lmfinetune.dev/v1alpha1\nkind: LMFineTune\nmetadata: {name: eli5}\n"
+        "spec: {model: {name: distilgpt2}, dataset: {files: ['s3://corpora/a.jsonl']}, training: {epochs: none}}\n"
+    )
+    words = ["--set", "model.nam=b", "--name", "Eli 5", "--sweep", "training.seed=1,x"]
+    assert CliRunner().invoke(commands.app, ["sweep", str(path), *words]).output.splitlines()[1:] == [
+        "          metadata.name         must be a Kubernetes name: lower-case letters, digits, '-' and '.', at most "
+        "253 characters (given with --name)",
+        "          spec.model.nam        unknown field; did you mean name? (given with --set)",
+        "  line 4  spec.training.epochs  must be a whole number, not text",
+    ]
+    path.write_text(path.read_text().replace(", training: {epochs: none}", ""))
+    done = CliRunner().invoke(commands.app, ["sweep", str(path), *words[4:]])
+    assert (
+        "training.seed=x: 1 problem\n  spec.training.seed  must be a whole number, not text (given with --sweep)"
+        in (done.output)
+    )
 
 
 def test_a_path_of_this_machine_is_no_manifest_for_a_cluster(tmp_path: Path) -> None:

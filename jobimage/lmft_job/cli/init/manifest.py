@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-import yaml
-
 from lmft_api import GROUP, KIND, VERSION
+from lmft_api.manifest.writer import write_documents
 from lmft_api.tasks import TASKS
 from lmft_api.text.shown import one_line
 from lmft_job.cli.init.data import Sample
@@ -45,7 +44,7 @@ def render(name: str, model: str, sample: Sample, proposal: Proposal, *, templat
         "# Check it: lmft validate FILE. Run it here: lmft run FILE; on a cluster, which needs files at s3:// or in a",
         "# volume: kubectl apply -f FILE. Every field: docs/reference.md.",
     ]
-    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=110)
+    text = write_documents([head])
     if chats and templated is None:
         text = text.replace("\n    testPercent:", f"\n{_PERHAPS}\n    testPercent:", 1)
     return "\n".join(lines) + "\n" + text

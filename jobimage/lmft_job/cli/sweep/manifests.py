@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmft_api.manifest.changes import Change, changed
 from lmft_api.manifest.reader import Document, problems_of
+from lmft_api.manifest.writer import write_documents
 from lmft_api.reasons import ExitCode
 from lmft_api.text.shown import one_line
-from lmft_job.cli.manifest import Wishes, read_one, shown_path, words
+from lmft_job.cli.manifest import Wishes, given, read_one, shown_path, words
 from lmft_job.cli.sweep.plan import LABEL, VALUES, Member, members
 
 
@@ -33,7 +32,7 @@ def planned(
             return None
         content["metadata"]["name"] = member.name
         document = replace(base, content=content)
-        if problems := problems_of(document):
+        if problems := given(problems_of(document), Wishes(member.changes), "--sweep"):
             print(words(one_line(f"{shown_path(path)}, {member.title}"), problems), file=sys.stderr)
             wrong = True
         found.append((name, member, document))
@@ -46,7 +45,7 @@ def print_sweep(path: Path, axes: Sequence[Sequence[Change]], wishes: Wishes) ->
     if found is None:
         return ExitCode.INVALID
     documents = [_labelled(sweep, member, document) for sweep, member, document in found]
-    print(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=110), end="")
+    print(write_documents(documents), end="")
     return ExitCode.DONE
 
 
