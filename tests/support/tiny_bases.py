@@ -14,6 +14,7 @@ from lmft_job.models import tokenizers
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 48},
     "llama": {**SMALL, "num_hidden_layers": 2, "num_key_value_heads": 1},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 8},
     "bert": dict(SMALL),
     "roberta": dict(SMALL),
 }

@@ -12,7 +12,9 @@ import transformers
 
 from lmft_api.spec import AdapterType
 from lmft_api.spec.resolved import AdapterSettings
+from lmft_api.text.wording import first_line
 from lmft_job.adapters.targets import Targets
+from lmft_job.errors import InvalidError
 
 ADAPTER = "default"
 """peft's name of the only adapter; it is in no file."""
@@ -61,7 +63,13 @@ def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *,
     with warnings.catch_warnings(), without_quantization():
         # It advises fan_in_fan_out for Conv1D, and sets it by itself.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        model.add_adapter(config, ADAPTER)
+        try:
+            model.add_adapter(config, ADAPTER)
+        except ValueError as error:
+            kind = model.config.model_type
+            raise InvalidError(
+                [f"spec.training.adapter: peft puts none on a model of type {kind} ({first_line(error)})"]
+            ) from error
     found = model.peft_config[ADAPTER]
     found.target_modules = names
     found.base_model_name_or_path, found.revision = base.name, base.revision

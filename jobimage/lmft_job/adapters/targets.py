@@ -14,6 +14,9 @@ from lmft_job.tasks.base import TaskType
 
 _FIELD = "spec.training.adapter.targetModules"
 _SHOWN = 12
+_FUSED = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Model types whose kernels read the weights of ``out_proj`` without calling it, so that peft refuses an adapter there
+(peft 0.21, tuners/tuners_utils.py)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def find_targets(model: Any, task: TaskType, wanted: AdapterSettings, fresh: Col
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and not _within(name, heads)
     }
-    inner = [name for name in linear if name != output]
+    fused = [name for name in linear if _is_fused(model, name)]
+    inner = [name for name in linear if name != output and name not in fused]
     if wanted.all_linear:
         if not inner:
             raise InvalidError([f"{_FIELD}: a model of type {model.config.model_type} has no linear modules"])
@@ -69,12 +73,21 @@ def find_targets(model: Any, task: TaskType, wanted: AdapterSettings, fresh: Col
             problems.append(
                 f"{_FIELD}[{index}]: {name} is the output layer, whose weights are the input embeddings; remove it"
             )
+        elif any(full in fused for full in found):
+            problems.append(
+                f"{_FIELD}[{index}]: {name} of a model of type {model.config.model_type} takes no adapter: its kernels "
+                "read the weights themselves; remove it"
+            )
         elif not found:
             problems.append(f"{_FIELD}[{index}]: {_why_none(model, name, linear, heads)}")
         chosen |= dict.fromkeys(found)
     if problems:
         raise InvalidError(problems)
     return Targets(tuple(chosen), tuple(heads), output)
+
+
+def _is_fused(model: Any, name: str) -> bool:
+    return model.config.model_type in _FUSED and _last(name) == "out_proj"
 
 
 def _why_none(model: Any, name: str, linear: Iterable[str], heads: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Adapters beside what else training does: smaller batches, early stops, stages, a base in S3, the fused loss."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmft_api.wire.run_file import Stage
 from lmft_job import tasks
 from lmft_job.adapters.attach import Base, attach, trained
 from lmft_job.adapters.quantize import Quantized, quantize
-from lmft_job.adapters.targets import find_targets
+from lmft_job.adapters.targets import Targets, find_targets
 from lmft_job.errors import InvalidError
 from lmft_job.models.device import Arithmetic
 from lmft_job.storage import open_store, put_folder
@@ -92,6 +93,33 @@ def adapted(kind: str, folder: Path) -> Any:
     model.requires_grad_(False)
     attach(model, targets, WANTED, Base("base"), auto_class="AutoModelForCausalLM", seed=0)
     return model
+
+
+def test_modules_that_a_kernel_reads_by_itself_get_no_adapter(tmp_path: Path) -> None:
+    names = {"in_proj", "x_proj", "dt_proj"}
+    model = adapted("mamba", tmp_path)
+    assert {name.split(".")[-2] for name, weight in model.named_parameters() if weight.requires_grad} <= {
+        "lora_A",
+        "lora_B",
+        "default",
+    }
+    assert set(model.peft_config["default"].target_modules) == names
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    chosen = replace(WANTED, target_modules=("in_proj", "out_proj"))
+    with pytest.raises(InvalidError, match=r"targetModules\[1\]: out_proj of a model of type mamba takes no adapter"):
+        find_targets(plain, tasks.of(Task.CAUSAL_LM), chosen)
+    with pytest.raises(
+        InvalidError, match=r"^spec\.training\.adapter: peft puts none on a model of type mamba \(.*out_proj"
+    ):
+        attach(
+            plain,
+            Targets(("backbone.layers.0.mixer.out_proj",)),
+            WANTED,
+            Base("base"),
+            auto_class="AutoModelForCausalLM",
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
