@@ -9,6 +9,8 @@ from lmft_api.tasks import Task
 from lmft_job import tasks
 
 END_OF_TEXT = "<|endoftext|>"
+_LONGEST_WORD = 4_000
+"""Bytes of a word, beyond which it is cut for training the tokenizer."""
 
 
 def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions: int | None = None) -> Any:
@@ -41,7 +43,12 @@ def train(texts: Iterator[list[str]], vocabulary: int, task: Task, max_positions
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
+    # Its time grows with the square of the longest word, such as a genome or a page of Chinese without a full stop.
+    # The vocabulary of shorter words is the same, and what is tokenised later is not cut.
+    whole = core.pre_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Sequence([whole, pre_tokenizers.FixedLength(_LONGEST_WORD)])
     core.train_from_iterator(texts, trainer)
+    core.pre_tokenizer = whole
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT, "unk_token": END_OF_TEXT}
     if causal:
         core.post_processor = processors.ByteLevel(trim_offsets=False)
