@@ -29,8 +29,9 @@ class InvalidError(JobError):
     exit_code = ExitCode.INVALID
 
     def __init__(self, problems: Sequence[str], reason: Reason = Reason.INVALID_SPEC) -> None:
-        super().__init__(reason, "; ".join(problems))
-        self.problems = tuple(problems)
+        # Two checks may find the same, such as a file that both a tokenizer and a model need.
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__(reason, "; ".join(self.problems))
 
 
 class Findings:

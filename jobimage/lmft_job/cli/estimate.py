@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lmft_api.reasons import ExitCode
 from lmft_api.schema.rules import amount
+from lmft_api.spec.pod import Resources
 from lmft_api.text.shown import json_text, one_line, shown
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext, quiet_libraries
@@ -14,6 +15,8 @@ from lmft_job.errors import JobError
 from lmft_job.observers.events import Observer
 from lmft_job.observers.terminal.spinner import waiting
 from lmft_job.process.signals import Interrupt
+
+_LEAST = 1 << 30
 
 
 def report_estimate(
@@ -28,7 +31,8 @@ def report_estimate(
 
     Args:
         path: file with the manifest.
-        gpu_memory: memory to judge by, as a quantity; None for the manifest's, or that of the GPU that is here.
+        gpu_memory: memory to judge by, as a quantity, and one GPU where the manifest has none; None for the
+            manifest's, or that of the GPU that is here.
         wishes: changes to the manifest.
         allow_remote_code: let the code of a model's repository run.
         as_json: print JSON.
@@ -38,10 +42,14 @@ def report_estimate(
         return ExitCode.INVALID
     name, spec = found
     try:
-        memory = None if gpu_memory is None else int(amount(gpu_memory))
+        memory = None if gpu_memory is None else _memory(gpu_memory)
     except ValueError as error:
         print(f"--gpu-memory: {one_line(str(error))}", file=sys.stderr)
         return ExitCode.INVALID
+    if memory is not None and not (spec.resources and spec.resources.gpus_per_node):
+        # Who names a GPU's memory asks about a GPU, though the manifest, like most of a laptop, has none.
+        resources = (spec.resources or Resources()).model_copy(update={"gpus_per_node": 1})
+        spec = spec.model_copy(update={"resources": resources})
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="lmft-estimate-") as scratch:
         run = RunFile(name=name, namespace=NAMESPACE, uid="local", allow_remote_code=allow_remote_code,
@@ -51,6 +59,13 @@ def report_estimate(
             observer=Observer(), hung=_never, restart=lambda: None, interrupt=Interrupt(),
         )  # fmt: skip
         return _print(context, memory, as_json)
+
+
+def _memory(text: str) -> int:
+    """Bytes; raises ValueError with what is wrong."""
+    if (found := amount(text)) < _LEAST:
+        raise ValueError(f'"{text}" is less than 1Gi, the memory of no GPU; write the unit too, as in 80Gi')
+    return int(found)
 
 
 def _never(message: str) -> None:

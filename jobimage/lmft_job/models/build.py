@@ -17,10 +17,11 @@ from lmft_job.models.config import complete_config, label_settings, require_head
 from lmft_job.models.device import host_memory
 from lmft_job.models.next_token import embedding_rows
 from lmft_job.models.padding_row import hold_padding_row
-from lmft_job.models.sources.files import Say
+from lmft_job.models.sources.files import CONFIG, Say
 from lmft_job.models.sources.parsing import SlowTokenizerError, config_of, tokenizer_of
 from lmft_job.models.tokenizers import id_count
 from lmft_job.models.weights import Loaded, load_weights
+from lmft_job.storage import disk_error, is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,16 @@ def load_tokenizer(folder: Path, field: str, *, trust_remote_code: bool = False,
             [f"{field}: its tokenizer {error} has no fast version. Set another in spec.model.tokenizer."]
         ) from error
     except Exception as error:
+        _raise_if_full(error, folder)
         raise InvalidError(
             [f"{field}: its tokenizer cannot be loaded ({first_line(error)}). Set spec.model.tokenizer.name."]
         ) from error
+
+
+def _raise_if_full(error: Exception, folder: Path) -> None:
+    """A full disk is no fault of the files that were read: raises UnavailableError."""
+    if isinstance(error, OSError) and is_disk_full(error):
+        raise disk_error(error, Path(error.filename or folder)) from error
 
 
 def ready_tokenizer(tokenizer: Any, task: Task) -> Any:
@@ -69,11 +77,14 @@ def load_config(
         InvalidError: unreadable, or it needs code of the repository that is not trusted.
     """
     extra = label_settings(labels)
+    if not (folder / CONFIG).is_file():
+        raise InvalidError([f"{field}: has no config.json. Is it a model's folder?"])
     try:
         return config_of(folder, field, say, trust_remote_code=trust_remote_code, **extra)
     except JobError:
         raise
     except Exception as error:
+        _raise_if_full(error, folder)
         if "trust_remote_code" in str(error):
             raise InvalidError(
                 [

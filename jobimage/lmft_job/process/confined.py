@@ -4,6 +4,7 @@ The child is forked from this process, which has the libraries in memory: a new 
 seconds. Only the forking thread exists in the child, which therefore exits without cleaning up.
 """
 
+import errno
 import os
 import resource
 import signal
@@ -32,6 +33,9 @@ _LIBRARIES = (
 )
 _WAIT_SECONDS = 0.01
 _ERROR_FILE = "error.txt"
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_FULL_CODE = 28
+"""Exit code of a child that had no space left for its results."""
 
 
 class ConfinedError(Exception):
@@ -64,6 +68,7 @@ def run_confined(
     Raises:
         ConfinedError: the work raised, crashed, or took too much memory.
         NoAnswerError: it took too long, or was killed.
+        OSError: there is no space left for the results.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -89,6 +94,8 @@ def run_confined(
     if -code in (signal.SIGABRT, signal.SIGSEGV):
         # Rust aborts where it gets no memory.
         raise ConfinedError(f"reading it ended with signal {-code}, perhaps for want of {memory >> 20:,} MiB of memory")
+    if code == _FULL_CODE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(results))
     if code != 0:
         raise NoAnswerError(f"ended with {'signal' if code < 0 else 'code'} {abs(code)}")
     return restricted
@@ -119,9 +126,21 @@ def _be_child(work: Callable[[], None], source: Path, results: Path, memory: int
         (results / _ERROR_FILE).write_text(f"it takes more than {memory >> 20:,} MiB of memory", encoding="utf-8")
     except BaseException as error:  # noqa: BLE001 - a panic in Rust is not an Exception; report it and exit
         words = f"{type(error).__name__}: {error}" if not str(error).strip() else str(error)
-        (results / _ERROR_FILE).write_text(words[:4000], encoding="utf-8", errors="replace")
+        # Rust's libraries have no OSError: only their words tell.
+        if _NO_SPACE in words or not _leave_words(results, words):
+            code = _FULL_CODE
     finally:
         os._exit(code)
+
+
+def _leave_words(results: Path, words: str) -> bool:
+    """Whether there was space for them."""
+    try:
+        (results / _ERROR_FILE).write_text(words[:4000], encoding="utf-8", errors="replace")
+    except OSError:
+        (results / _ERROR_FILE).unlink(missing_ok=True)
+        return False
+    return True
 
 
 @contextmanager

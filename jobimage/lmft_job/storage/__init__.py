@@ -28,7 +28,17 @@ from lmft_job.storage.folders import (
     unnamed_keys,
 )
 from lmft_job.storage.reading import ReadingStore
-from lmft_job.storage.store import PURPOSES, Check, ObjectInfo, ObjectMissingError, Purpose, Store, disk_error, join_key
+from lmft_job.storage.store import (
+    PURPOSES,
+    Check,
+    ObjectInfo,
+    ObjectMissingError,
+    Purpose,
+    Store,
+    disk_error,
+    is_disk_full,
+    join_key,
+)
 
 __all__ = [
     "MANIFEST",
@@ -48,6 +58,7 @@ __all__ = [
     "expand",
     "fetch_folder",
     "fetch_verified",
+    "is_disk_full",
     "join_key",
     "link_or_copy",
     "matches",

@@ -184,6 +184,11 @@ _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded", err
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no space left, whatever it was that needed it."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def disk_error(error: OSError, path: Path, purpose: Purpose | None = None) -> JobError:
     """What an error of a local disk means for the run.
 

@@ -131,6 +131,24 @@ def test_a_change_that_is_none_is_refused_before_anything_is_read(words: list[st
     assert "write FIELD=VALUE with a field of the spec, such as training.learningRate=5e-5" in done.output
 
 
+def test_a_gpus_memory_on_the_command_line_is_judged_where_the_manifest_has_no_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "apiVersion: lmfinetune.dev/v1alpha1\nkind: LMFineTune\nmetadata: {name: small}\n"
+        "spec:\n  model: {fromConfig: {model_type: gpt2, n_layer: 1, n_head: 2, n_embd: 32}, "
+        "tokenizer: {trainVocabSize: 300}}\n  dataset: {builtin: PythonDocs}\n"
+    )
+
+    fits = CliRunner().invoke(commands.app, ["estimate", str(path), "--gpu-memory", "80Gi"])
+    assert fits.exit_code == 0, fits.output
+    assert "one GPU" in fits.output
+    assert "80.0 GiB (--gpu-memory): fits" in fits.output
+
+    without_unit = CliRunner().invoke(commands.app, ["estimate", str(path), "--gpu-memory", "80"])
+    assert without_unit.exit_code == 2
+    assert '--gpu-memory: "80" is less than 1Gi, the memory of no GPU; write the unit too' in without_unit.output
+
+
 def test_problems_are_json_for_scripts(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(RUN.replace("tokenizer", "tokeniser"))
     (tmp_path / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")

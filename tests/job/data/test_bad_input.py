@@ -60,7 +60,17 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "csv row too long": (
         "csv",
         b"text,label\none,1\ntwo,2,3\n",
-        r"line 3 has 3 values, the first line names 2 columns",
+        r"line 3 has 3 values, the first line names 2 columns; quote values that hold commas",
+    ),
+    "csv row too short": (
+        "csv",
+        b"text,label\none,1\ntwo\n",
+        r"line 3 has 1 value, the first line names 2 columns; add what is missing",
+    ),
+    "a number of thousands of digits": (
+        "json",
+        b'{"text": ' + b"1" * 5000 + b"}\n",
+        r"line 1 .*thousands of digits; put",
     ),
     "csv quote not closed": ("csv", b'text,label\n"one,1\n', r"is not CSV"),
     "csv same name twice": ("csv", b"text,text\none,two\n", r"two columns have the same name"),

@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a number of thousands of digits": (
         "json",
         b'[{"text": "a"},\n{"n": ' + b"1" * 5000 + b"}]",
-        "line 2 is not JSON (Exceeds the limit",
+        "line 2 is not JSON (a number has thousands of digits; put it in quotes)",
     ),
     "pretty-printed with commas between": (
         "json",

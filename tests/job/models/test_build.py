@@ -279,6 +279,21 @@ def test_a_model_that_carries_its_own_code_is_refused_unless_trusted(tmp_path: P
         load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
 
 
+def test_a_folder_that_is_no_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match=r"^spec\.model\.name: has no config\.json\. Is it a model's folder\?$"):
+        load_config(tmp_path, "spec.model.name", trust_remote_code=False, labels=None)
+
+
+def test_a_word_of_a_megabyte_does_not_hold_up_the_training_of_a_tokenizer() -> None:
+    """Uncut, it would take hours: the time grows with the square."""
+    short = ["the river of Ghent is wide and cold"] * 4
+    trained = tokenizers.train(iter([[*short, "ACGTTGCA" * 125_000]]), 300, Task.CAUSAL_LM)
+
+    assert len(trained) == 300
+    assert json.loads(trained.backend_tokenizer.to_str())["pre_tokenizer"]["type"] == "ByteLevel"
+    assert trained.decode(trained("ACGTTGCA" * 1000)["input_ids"]) == "ACGTTGCA" * 1000
+
+
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="tokenizer cannot be loaded"):
         load_tokenizer(tmp_path, "spec.model.name")

@@ -3,12 +3,14 @@
 See tests/attacks/members/model_files.py.
 """
 
+import errno
 import json
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import transformers
 from attacks.members.model_files import WHERE, place_secrets, settings, victim
 from support.forked import attempt, complete, run_folder, toy_spec
 
-from lmft_job.errors import InvalidError
+from lmft_job.errors import InvalidError, UnavailableError
 from lmft_job.models import tokenizers
-from lmft_job.models.build import load_tokenizer
+from lmft_job.models.build import load_config, load_tokenizer
+from lmft_job.models.sources import parsing
 from lmft_job.process import landlock
 from lmft_job.process.confined import ConfinedError, NoAnswerError, run_confined
 
@@ -80,6 +83,26 @@ def test_what_the_child_raises_is_told_and_one_that_dies_or_hangs_is_given_up(tm
         run_confined(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path, tmp_path)
     with pytest.raises(NoAnswerError, match=r"within 0\.2 seconds"):
         run_confined(lambda: time.sleep(60), tmp_path, tmp_path, patience=0.2)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ValueError("No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_told_as_one_and_the_files_are_not_at_fault(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill() -> None:
+        raise error
+
+    with pytest.raises(OSError, match="No space left") as told:
+        run_confined(fill, tmp_path, tmp_path)
+    assert told.value.errno == errno.ENOSPC
+
+    model = victim(tmp_path, 0)
+    monkeypatch.setattr(parsing, "run_confined", lambda *_: run_confined(fill, tmp_path, tmp_path))
+    for load in (load_tokenizer, partial(load_config, trust_remote_code=False, labels=None)):
+        with pytest.raises(UnavailableError, match=r"^this machine's disk \(.*\): no space left\. Free or add space"):
+            load(model, WHERE)
 
 
 def test_a_child_that_takes_too_much_memory_is_given_up_and_the_files_are_at_fault(tmp_path: Path) -> None:

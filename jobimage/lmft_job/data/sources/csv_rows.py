@@ -36,8 +36,9 @@ def csv_rows(file: DataFile, columns: list[str], problems: Problems) -> Iterator
                 yield PlacedRow(row, file, start)
             elif cells:
                 problems.add(
-                    f"spec.dataset.files: {file.name}: line {skipped + reader.line_num} has {len(cells)} values, "
-                    f"the first line names {len(header)} columns; quote values that hold commas"
+                    f"spec.dataset.files: {file.name}: line {skipped + reader.line_num} has "
+                    f"{_counted(len(cells), 'value')}, the first line names {_counted(len(header), 'column')}; "
+                    + ("quote values that hold commas" if len(cells) > len(header) else "add what is missing")
                 )
                 if problems.full:
                     return
@@ -47,6 +48,10 @@ def csv_rows(file: DataFile, columns: list[str], problems: Problems) -> Iterator
             f"spec.dataset.files: {file.name}: line {start} is not CSV ({error}); close every quote, and write one "
             "within quotes twice"
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _separator(file: DataFile, columns: list[str]) -> tuple[str, int]:

@@ -14,6 +14,7 @@ Row = dict[str, Any]
 JSON_CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF = 32
+_LONG_NUMBER = "a number has thousands of digits; put it in quotes"
 """Characters from the end in which an error may be due to a cut piece: part of a word, a number or an escape."""
 
 
@@ -100,7 +101,7 @@ def _by_line(file: DataFile, repeats: Repeats, problems: Problems) -> Iterator[R
         try:
             row = json.loads(line)
         except ValueError as error:
-            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else _LONG_NUMBER
             problems.add(f"{where} is not JSON ({what})")
         except RecursionError:
             problems.add(f"{where} is nested too deeply")
@@ -181,8 +182,8 @@ class _Values:
             except RecursionError:
                 self._wrong(" is nested too deeply")
                 return None
-            except ValueError as error:  # a number with thousands of digits
-                self._wrong(f" is not JSON ({error})")
+            except ValueError:
+                self._wrong(f" is not JSON ({_LONG_NUMBER})")
                 return None
             if twice := self._repeats.find(self._held[self._at : end]):
                 self._wrong(f" {_twice(twice)}")

@@ -11,6 +11,7 @@ from lmft_job.data.chat.template.rendering import ChatTemplate
 from lmft_job.data.chat.template.turns import WrittenConversation, write
 from lmft_job.errors import InvalidError
 from lmft_job.process.confined import ConfinedError, NoAnswerError, run_confined
+from lmft_job.storage import disk_error, is_disk_full
 
 PATIENCE_SECONDS = 120.0
 _MEMORY = 2 << 30
@@ -47,6 +48,8 @@ def write_confined(
             run_confined(work, results, results, PATIENCE_SECONDS, _MEMORY)
             found = json.loads((results / _RESULT).read_text())
         except (ConfinedError, NoAnswerError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_disk_full(error):
+                raise disk_error(error, scratch) from error
             raise InvalidError(
                 [f"spec.dataset.chatTemplate: the template could not be rendered ({error}); use another one"]
             ) from error
