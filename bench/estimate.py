@@ -3,13 +3,16 @@
     python bench/estimate.py            # the 22 configurations, on the CPU; minutes
     python bench/estimate.py gpt2       # those whose name contains it
     python bench/estimate.py --seconds  # how long the refusal of an 8B model takes, with all the changes that it names
+    python bench/estimate.py --host     # the memory of a whole process: `lmft run` on the CPU, by /proc; a minute
 
 The prediction is ``lmft estimate``'s: fake tensors, from the configuration alone. Measured is the run's own Trainer
 with real weights and rows: two optimiser steps under ``torch.distributed._tools.mem_tracker.MemTracker``, which counts
 the storages of living tensors. Memory of the process is another figure: it includes Python, libraries and what the
-allocator keeps. For each configuration a line, at the end the largest deviation.
+allocator keeps; ``--host`` measures that. For each configuration a line, at the end the largest deviation.
 """
 
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -148,6 +151,54 @@ def seconds_of_refusal() -> None:
     print(words)
 
 
+_HOST = {"n_positions": 128, "n_head": 8}
+HOSTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gpt2 of 1M": ({"n_embd": 128, "n_layer": 4}, {}),
+    "gpt2 of 50M": ({"n_embd": 768, "n_layer": 7}, {}),
+    "gpt2 of 50M, SGD": ({"n_embd": 768, "n_layer": 7}, {"optimizer": "SGD"}),
+    "gpt2 of 50M, 32 rows": ({"n_embd": 768, "n_layer": 7}, {"perDeviceBatchSize": 32}),
+}
+"""Shapes, and what is set in ``spec.training``."""
+_PEAK = """
+import atexit, sys
+from lmft_job.cli.__main__ import main
+atexit.register(lambda: print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0]))
+sys.argv = ["lmft", *sys.argv[1:]]
+main()
+"""
+
+
+def hosts() -> None:
+    """Print what processes hold, and what ``lmft estimate`` says of it."""
+    print(f"{'configuration':<32}{'predicted':>12}{'measured':>12}{'deviation':>11}")
+    deviations = []
+    for name, (shape, training) in HOSTED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = Path(folder) / "host.yaml"
+            spec = {
+                "model": {
+                    "fromConfig": {"model_type": "gpt2", **_HOST, **shape},
+                    "tokenizer": {"trainVocabSize": 1000},
+                },
+                "dataset": {"builtin": "PythonDocs", "blockSize": 128, "split": "train[:40]"},
+                "training": {"maxSteps": STEPS, "perDeviceBatchSize": 4, "learningRate": "1e-3", **training},
+            }
+            kind = {"apiVersion": "lmfinetune.dev/v1alpha1", "kind": "LMFineTune", "metadata": {"name": "host"}}
+            manifest.write_text(json.dumps({**kind, "spec": spec}))
+            said = _lmft("estimate", str(manifest), "-o", "json")[:-1]
+            guess = json.loads("\n".join(said))["hostBytes"]["needed"]
+            truth = 1024 * int(_lmft("run", str(manifest), "--output", folder)[-1])
+        deviations.append(guess / truth - 1)
+        print(f"{name:<32}{guess / MIB:>8,.0f} MiB{truth / MIB:>8,.0f} MiB{deviations[-1]:>+11.1%}", flush=True)
+    print(f"{len(deviations)} configurations; the largest deviation is {max(deviations, key=abs):+.1%}")
+
+
+def _lmft(*arguments: str) -> list[str]:
+    """What a fresh process prints, and then its peak in KiB."""
+    command = [sys.executable, "-c", _PEAK, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def _autocast(precision: str) -> torch.dtype | None:
     return torch.bfloat16 if precision == "BF16" else None
 
@@ -234,6 +285,9 @@ def main() -> None:
     quiet_transformers()
     if "--seconds" in sys.argv[1:]:
         seconds_of_refusal()
+        return
+    if "--host" in sys.argv[1:]:
+        hosts()
         return
     print(f"{'configuration':<32}{'predicted':>12}{'measured':>12}{'deviation':>11}")
     deviations = []

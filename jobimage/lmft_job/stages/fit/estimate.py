@@ -11,13 +11,22 @@ from lmft_job.data.build import trained_size
 from lmft_job.memory.duration import Rate, rate_for, span
 from lmft_job.memory.estimating import Device, Spread, estimator, refusal, shared, spread_of
 from lmft_job.memory.fitting import GPU_ERROR, Outcome, Verdict, judge
+from lmft_job.memory.host import HOST_ERROR, Host, advice
 from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
 from lmft_job.memory.trial.trials import Trials
 from lmft_job.models import tokenizers
 from lmft_job.models.build import load_config, load_tokenizer, ready_tokenizer
 from lmft_job.models.config import fresh_config, position_limit, require_head
-from lmft_job.stages.fit.memory import admitted_layers, completed, device_of, fixed_length, length_field
+from lmft_job.stages.fit.memory import (
+    admitted_layers,
+    completed,
+    device_of,
+    fixed_length,
+    host_memory,
+    length_field,
+    stated_memory,
+)
 from lmft_job.stages.sources.find import find_sources
 from lmft_job.training.batch import Batch
 
@@ -37,6 +46,8 @@ class Outlook:
         rate: tokens a second; None where neither measured nor in a table.
         layers: that may be checkpointed.
         spread: how several ranks hold the weights; None for one.
+        host: what a pod holds of the host's memory, with what it starts with.
+        advice: what to do about that; empty if nothing.
     """
 
     config: Any
@@ -47,6 +58,8 @@ class Outlook:
     refusal: str
     steps: int | None
     rate: Rate | None
+    host: Host
+    advice: str = ""
     layers: int = 0
     spread: Spread | None = None
 
@@ -79,7 +92,13 @@ def estimate(context: RunContext, device: Device | None = None) -> Outlook:
         refused = refusal(verdict, device, peak, length_field(context))
     rate = rate_for(trials.flops_per_token(plan), plan, _gpu_name())
     several = spread if settings.nodes * settings.gpus > 1 else None
-    return Outlook(config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, layers, several)
+    started = (plan, parts) if verdict is None else (verdict.plan, verdict.parts)
+    host = host_memory(settings, config, *started, whole, device)
+    # Without resources it is a run on this machine, or one that the platform's defaults are meant for.
+    told = "" if context.run.spec.resources is None else advice(host, stated_memory(context))
+    return Outlook(
+        config, plan, parts, device, verdict, refused, settings.training.max_steps, rate, host, told, layers, several
+    )
 
 
 def _gpu_name() -> str | None:
@@ -122,7 +141,19 @@ def lines(name: str, outlook: Outlook) -> list[str]:
         told.append(f"  {'device':<12}{size(device.memory):>10} ({device.source}): {_fits(outlook, verdict)}")
     elif plan.on_gpu:
         told.append(f"  {'device':<12}not known: set spec.resources.gpuMemory, or --gpu-memory")
-    return [*told, *_time(outlook), *([f"  {outlook.refusal}"] if outlook.refusal else [])]
+    said = [f"  {words}" for words in (outlook.refusal, outlook.advice) if words]
+    return [*told, _host(outlook), *_time(outlook), *said]
+
+
+def _host(outlook: Outlook) -> str:
+    """What a pod, or the process on a laptop, holds of the host's memory."""
+    host, unverified = outlook.host, ": unverified for GPUs" if outlook.plan.on_gpu else ""
+    busiest = max(("loading", "training", "publishing"), key=lambda name: host.held[name])
+    beside = f"; {size(host.beside)} with checkpoints written beside training" if host.beside > host.needed else ""
+    return (
+        f"  {'host':<12}{size(host.needed):>10} (within {HOST_ERROR:.0%}{unverified}): libraries "
+        f"{size(host.processes)}, {busiest} {size(host.held[busiest])}{beside}"
+    )
 
 
 def _batch(batch: Batch) -> str:
@@ -183,6 +214,8 @@ def as_plain(name: str, outlook: Outlook) -> dict[str, Any]:
         "ranks": None
         if outlook.spread is None
         else {"parallelism": str(outlook.spread.division), "share": outlook.spread.ranks, "bytes": outlook.spread.each},
+        "hostBytes": outlook.host.by_name(),
+        "hostAdvice": outlook.advice or None,
         "steps": outlook.steps,
         "tokensPerSecond": None if rate is None else {"least": rate.least, "most": rate.most, "source": rate.source},
         "refusal": outlook.refusal or None,

@@ -1,12 +1,13 @@
 """Before weights are loaded: whether the run fits into its GPU, and with which batch and checkpointing it starts."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from lmft_api.schema.rules import amount
-from lmft_api.spec import Packing
+from lmft_api.spec import Packing, Precision
 from lmft_api.spec.resolved import Settings
 from lmft_api.text.wording import first_line, shorten
 from lmft_api.wire.layout import ADJUSTMENT_KEY
@@ -14,8 +15,10 @@ from lmft_api.wire.report import DatasetFigures
 from lmft_api.wire.run_file import Stage
 from lmft_job.attempt.context import RunContext
 from lmft_job.errors import AcceleratorMemoryError
-from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal, shared
-from lmft_job.memory.fitting import Outcome, judge
+from lmft_job.memory.estimating import Device, UnknownShapesError, adjusted, estimator, refusal, shared, spread_of
+from lmft_job.memory.fitting import Outcome, Peak, judge
+from lmft_job.memory.host import Host, advice, host_of
+from lmft_job.memory.parts import Parts
 from lmft_job.memory.plan import LONGEST_ASSUMED, Plan, plan_of
 from lmft_job.memory.trial.trials import Trials
 from lmft_job.models.config import complete_config, text_part
@@ -80,12 +83,14 @@ def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: 
         return
     plan, whole = plan_of(context.settings, length), completed(config, context, tokenizer)
     trials = Trials(whole)
-    peak = shared(context.settings, whole, estimator(trials, device), device)
+    undivided = estimator(trials, device)
+    peak = shared(context.settings, whole, undivided, device)
     try:
         layers = admitted_layers(context.settings, plan, trials)
         verdict = judge(plan, device.memory, peak, layers)
         if verdict.outcome == Outcome.TOO_LARGE:
             raise AcceleratorMemoryError(refusal(verdict, device, peak, length_field(context)))
+        host = host_memory(context.settings, whole, verdict.plan, verdict.parts, undivided, device)
     except UnknownShapesError as error:
         context.observer.note(f"the memory that this model needs is not estimated ({error})")
         return
@@ -93,6 +98,38 @@ def fit(context: RunContext, store: Store, config: Any, tokenizer: Any, length: 
         other.save(store)
         context.progress.adjustments = list(other.notes)
         context.observer.note(other.notes[-1])
+    memory = stated_memory(context)
+    if memory is not None and memory < host.needed:
+        context.observer.note(advice(host, memory))
+
+
+def stated_memory(context: RunContext) -> int | None:
+    """Bytes of ``spec.resources.memory``; None where the manifest does not say."""
+    resources = context.run.spec.resources
+    return None if resources is None or resources.memory is None else int(amount(resources.memory))
+
+
+def host_memory(
+    settings: Settings, config: Any, plan: Plan, parts: Parts, undivided: Peak, device: Device | None
+) -> Host:
+    """What a pod of the run holds of the host's memory.
+
+    Args:
+        settings: of the run.
+        config: of the model.
+        plan: with which it starts.
+        parts: of one process with that plan.
+        undivided: estimates a plan of one process that holds all weights.
+        device: memory of a GPU.
+
+    Raises:
+        UnknownShapesError: the model's code cannot run on fake tensors.
+    """
+    frozen = 2 if plan.on_gpu and plan.adapter is not None else 4
+    weights = undivided(replace(plan, quantized=False)).weights // frozen
+    layer = (getattr(text_part(config), "hidden_size", None) or 0) * (4 if plan.precision == Precision.FP32 else 2)
+    spread = spread_of(settings, plan, undivided, device)
+    return host_of(plan, parts, weights, spread, local=max(1, settings.gpus), width=layer)
 
 
 def admitted_layers(settings: Settings, plan: Plan, trials: Trials) -> int:
