@@ -278,11 +278,17 @@ def outcome(home: Path, name: str = "toy") -> dict[str, Any]:
     }
 
 
-def killed_at_random_steps(home: Path, spec: dict[str, Any], attempts: int) -> None:
-    """The first attempts of a run, each killed after a few of its steps."""
+def killed_at_random_steps(home: Path, spec: dict[str, Any], attempts: int, patch: Any = None) -> None:
+    """The first attempts of a run, each killed after a few of its steps; ``patch`` is called in each."""
     chance = random.Random(3)
+
+    def slowly(teller: _Teller) -> None:
+        slow_uploads(0.003)(teller)
+        if patch is not None:
+            patch(teller)
+
     for number in range(1, attempts + 1):
-        child = attempt(home, spec, number, patch=slow_uploads(0.003))
+        child = attempt(home, spec, number, patch=slowly)
         patience = chance.randint(4, 9)
         for line in child.events():
             patience -= line.startswith("step")

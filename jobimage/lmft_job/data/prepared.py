@@ -91,6 +91,12 @@ class Prepared:
         return self.figures.train_tokens // self.figures.train_blocks if self.figures.train_blocks else 0
 
     @property
+    def shared(self) -> bool:
+        """Whether several texts share a row without seeing each other: isolated documents, packed conversations."""
+        conversations = self.figures.conversations
+        return isinstance(self.collator, PadShared) and (conversations is None or conversations.packs is not None)
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of their numbers; empty unless the rows have labels."""
         return self.figures.labels or []

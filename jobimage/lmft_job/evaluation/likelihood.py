@@ -10,6 +10,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lmft_api.tasks import Task
 from lmft_job import tasks
+from lmft_job.data.isolated.boundaries import BOUNDARIES
 from lmft_job.tasks.base import IGNORED
 
 
@@ -37,6 +38,7 @@ class RowLosses:
         **more: Any,
     ) -> torch.Tensor:
         """As ``ForCausalLMLoss``, which is called if this is more than a mean over the targets of a batch."""
+        more.pop(BOUNDARIES, None)  # models pass on what is for their attention
         ordinary = num_items_in_batch is None and shift_labels is None and ignore_index == IGNORED and not more
         if not ordinary or logits.shape != (*labels.shape, vocab_size):
             own: torch.Tensor = ForCausalLMLoss(

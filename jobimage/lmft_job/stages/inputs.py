@@ -276,7 +276,7 @@ def training_inputs(
         settings.task,
         start.arithmetic,
         block_size=settings.dataset.block_size,
-        isolated=bool(settings.dataset.isolate_documents),
+        shared=inputs.data.row_tokens if inputs.data.shared else None,
         padded=PaddedRows.of(inputs.data, inputs.limit, batch.rows),
         tokens=batch.rows * inputs.data.row_tokens,
         steps=steps_of(settings, len(inputs.data.train), batch),

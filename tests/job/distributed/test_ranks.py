@@ -1,33 +1,14 @@
 """Several ranks train as one process does: the same rows in a step, the same losses, the same figures."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chats import chat
-from support.comparing import losses, report, sure
+from support.comparing import conversations, losses, report, sure
 from support.forked import complete, toy_spec
 from support.ranks import complete_ranks
 from support.tiny_bases import save_base
-
-
-def conversations(home: Path, **sections: Any) -> dict[str, Any]:
-    """Short and long conversations, so that rows of a batch are padded, or packed."""
-    lines = [{"messages": chat(*("Where is it?", "Near the river.") * (1 + number % 3))} for number in range(50)]
-    data = home / "chats.jsonl"
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    spec = toy_spec(home, **sections)
-    spec["model"]["fromConfig"] = {
-        "model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32,
-        "intermediate_size": 64, "max_position_embeddings": 256,
-    }  # fmt: skip
-    spec["dataset"] = {
-        "files": [data.as_uri()], "format": "json", "messagesField": "messages", "maxLength": 128,
-        "chatTemplate": {"name": "ChatML"}, **sections.get("dataset", {}),
-    }  # fmt: skip
-    return spec
 
 
 def padded(home: Path, **sections: Any) -> dict[str, Any]:

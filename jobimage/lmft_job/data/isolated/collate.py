@@ -1,7 +1,5 @@
 """Batches of rows that several texts share: positions begin again with every text, so that none sees another."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -26,19 +24,28 @@ class PadShared(Padding):
 
     def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         """Pad and stack."""
-        longest = self.length_of(items)
-        shape = (len(items), longest)
+        batch = self.stacked(items)
+        shared = any(len(item["lengths"]) > 1 for item in items)
+        del batch["attention_mask" if shared else "position_ids"]
+        return batch
+
+    def stacked(self, items: list[Item], rows: int = 0, width: int = 0) -> dict[str, torch.Tensor]:
+        """All rows, with their mask and their positions, both 0 in padding; int64 of (rows, width).
+
+        Args:
+            items: the rows.
+            rows: least number of rows; further ones are padding.
+            width: least number of tokens in a row.
+        """
+        shape = (max(rows, len(items)), max(width, self.length_of(items)))
         ids, labels = np.full(shape, self.pad_id, np.int64), np.full(shape, IGNORED, np.int64)
         mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, item in enumerate(items):
             length, lengths = len(item["input_ids"]), item["lengths"]
             ids[row, :length], labels[row, :length], mask[row, :length] = item["input_ids"], item["labels"], 1
             positions[row, :length] = np.arange(length) - np.repeat(starts_of(lengths), lengths)
-        shared = any(len(item["lengths"]) > 1 for item in items)
-        more: dict[str, Any] = {"position_ids": positions} if shared else {"attention_mask": mask}
-        return {
-            name: torch.from_numpy(values) for name, values in ({"input_ids": ids, "labels": labels} | more).items()
-        }
+        columns = {"input_ids": ids, "labels": labels, "attention_mask": mask, "position_ids": positions}
+        return {name: torch.from_numpy(values) for name, values in columns.items()}
 
 
 def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ _ROUNDED = 2e-2
 """Relative difference that weights in 16 bits explain between passes of other shapes. Chosen, not measured."""
 
 
-def _attend(
+def attend_without_mask(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -53,8 +53,8 @@ def _attend(
     return result
 
 
-def _no_mask(*args: Any, **options: Any) -> None:
-    """The mask of a full block: none."""
+def no_mask(*args: Any, **options: Any) -> None:
+    """The mask that this attention needs: none."""
 
 
 def _whole_mask(attention_mask: torch.Tensor | None = None, **options: Any) -> torch.Tensor | None:
@@ -65,8 +65,8 @@ def _whole_mask(attention_mask: torch.Tensor | None = None, **options: Any) -> t
 
 
 def _register() -> None:
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, _no_mask)
+    AttentionInterface.register(NAME, attend_without_mask)
+    AttentionMaskInterface.register(NAME, no_mask)
     AttentionInterface.register(PADDED, sdpa_attention_forward)
     AttentionMaskInterface.register(PADDED, _whole_mask)
 

@@ -15,6 +15,8 @@ import torch
 from lmft_api.spec import Compile
 from lmft_api.tasks import Task
 from lmft_job import tasks
+from lmft_job.data.isolated.boundaries import PadBounded
+from lmft_job.data.isolated.collate import PadShared
 from lmft_job.data.rows import Padding, filled
 from lmft_job.evaluation.held_out import Collate
 from lmft_job.models.config import text_part
@@ -31,6 +33,8 @@ from lmft_job.training.acceleration.packed_attention import (
     packed_attention,
     padded_attention,
 )
+from lmft_job.training.acceleration.varlen_attention import NAME as VARLEN
+from lmft_job.training.acceleration.varlen_attention import admits_varlen_attention, varlen_attention
 from lmft_job.training.batch import NO_CHECKPOINTING, Checkpointing
 
 COMPILING_PAYS_STEPS = 500
@@ -68,6 +72,8 @@ class Acceleration:
         lengths: of batches of padded rows, for compiled layers (:mod:`lmft_job.training.acceleration.buckets`).
         of_targets: logits are made of the positions that have a target alone
             (:mod:`lmft_job.training.acceleration.fused_loss`); on a CPU.
+        varlen: rows that several texts share need no mask (:mod:`lmft_job.training.acceleration.varlen_attention`).
+        width: tokens of a row, where rows are padded to one length for compiled layers.
     """
 
     packed: bool = False
@@ -78,6 +84,8 @@ class Acceleration:
     padded: bool = False
     lengths: tuple[int, ...] = ()
     of_targets: bool = False
+    varlen: bool = False
+    width: int = 0
 
     def described(self, model: Any, arithmetic: Arithmetic) -> list[str]:
         """For the report, such as ``["attention packed", "layers compiled"]``."""
@@ -85,7 +93,7 @@ class Acceleration:
             logits = ["logits of trained tokens alone"] if self.of_targets else []
             return [*logits, *described(model, self.checkpointing)]
         own = getattr(model.config, "_attn_implementation", None) or "the model's own"
-        attention = NAME if self.packed else PADDED if self.padded else own
+        attention = NAME if self.packed else PADDED if self.padded else VARLEN if self.varlen else own
         compiled = "layers compiled" + (f" for {len(self.lengths)} lengths of rows" if self.lengths else "")
         if self.compiled and stopped_compiling():
             compiled += ", in part: they had more shapes than torch compiles"
@@ -98,7 +106,9 @@ class Acceleration:
         return [f"attention {attention}", *used, *described(model, self.checkpointing)]
 
     def collate(self, plain: Collate, rows: int) -> Collate:
-        """Makes a batch of rows: with the mask that packed attention does not read; of ``rows`` for compiled layers."""
+        """Makes a batch of rows: with what its attention takes in a mask's place; of ``rows`` for compiled layers."""
+        if self.varlen and isinstance(plain, PadShared):
+            return PadBounded(plain, rows=rows if self.compiled else 0, width=self.width)
         if self.lengths and isinstance(plain, Padding):
             plain = plain.within(self.lengths)
         if not self.packed and not self.compiled:
@@ -125,6 +135,8 @@ class Acceleration:
         with ExitStack() as used:
             if self.packed or self.padded:
                 used.enter_context(packed_attention(model, NAME if self.packed else PADDED))
+            if self.varlen:
+                used.enter_context(varlen_attention(model))
             if self.aligned:
                 used.enter_context(aligned_head(model))
             if self.compiled and not self.fused:
@@ -158,7 +170,7 @@ def choose_acceleration(
     arithmetic: Arithmetic,
     *,
     block_size: int | None,
-    isolated: bool = False,
+    shared: int | None = None,
     padded: PaddedRows | None = None,
     tokens: int,
     steps: int,
@@ -173,7 +185,7 @@ def choose_acceleration(
         task: only language models have packed blocks.
         arithmetic: device and precision.
         block_size: tokens of a row, if all rows are packed blocks of the same length; None for padded rows.
-        isolated: whether documents of a block do not see each other, which takes a mask.
+        shared: most tokens of a row, where several texts share rows without seeing each other.
         padded: the rows, if each is one text that is padded.
         tokens: most tokens in a forward pass; 0 if they are not bounded.
         steps: planned optimiser steps.
@@ -189,11 +201,13 @@ def choose_acceleration(
         some = kind.causal and language and block_size is None
         of_targets = some and admits_fused_loss(model, arithmetic, of_targets=True)
         return Acceleration(checkpointing=checkpointing, of_targets=of_targets)
-    packed = block_size is not None and not isolated and admits_packed_attention(model, block_size, arithmetic)
+    packed = block_size is not None and shared is None and admits_packed_attention(model, block_size, arithmetic)
     masked = False
-    if padded is not None:
+    if padded is not None:  # packs too, if each is one conversation
         attention = padded_attention(model, *padded.trial(), padded.longest, arithmetic)
-        packed, masked = attention == NAME, attention == PADDED
+        packed, masked, shared = attention == NAME, attention == PADDED, None
+    # A user's loss may pass on what it knows of a batch, which is not where texts begin.
+    varlen = shared is not None and not own_loss and admits_varlen_attention(model, shared, arithmetic)
     aligned = language and arithmetic.autocast is not None and admits_aligned_head(model)
     fused = (
         kind.causal and language
@@ -207,11 +221,12 @@ def choose_acceleration(
         most = min(steps // COMPILING_PAYS_STEPS, MOST_GRAPHS // graphs_of_a_length(model, checkpointing))
         buckets = padded.buckets(most)
         lengths = () if buckets is None else buckets.lengths
-    one_length = block_size is not None and steps >= COMPILING_PAYS_STEPS
+    one_length = (block_size is not None or varlen) and steps >= COMPILING_PAYS_STEPS
     compiled = may_compile and (one_length or bool(lengths)) and compile_layers(model)
     return Acceleration(
-        packed, aligned and not fused, fused, compiled, checkpointing, masked, lengths if compiled else ()
-    )
+        packed, aligned and not fused, fused, compiled, checkpointing, masked, lengths if compiled else (),
+        varlen=varlen, width=shared or 0 if compiled and varlen else 0,
+    )  # fmt: skip
 
 
 def _are_large(model: Any, tokens: int, arithmetic: Arithmetic) -> bool:
