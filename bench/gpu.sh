@@ -15,6 +15,7 @@
 #   start            from the start of the process to the first step, against a bare script
 #   tutorials        the three tutorials' manifests end to end, with random weights
 #   graphs           what CUDA graphs would gain for tiny steps
+#   varlen           documents that do not see each other: masks, and attention within each
 # FOLDER/lines.jsonl gets a JSON line for each figure as soon as it is known, with its goal and whether it was met, and
 # for each part a line that says what was not measured, and why; LMFT_BENCH_TOTAL is the seconds after which no more
 # parts begin. FOLDER/log.txt has what the parts say beside it; the table at the end is in FOLDER/table.md too
@@ -26,7 +27,7 @@
 set -uo pipefail
 all=(
   smoke equality gpt2-124m gpt2-124m-fast gpt2-124m-bare lora llama-1.1b llama-1.1b-fast llama-1.1b-bare
-  memory evaluation faults shortage tutorial checkpoint start tutorials graphs
+  memory evaluation faults shortage tutorial checkpoint start tutorials graphs varlen
 )
 top=$(cd "$(dirname "$0")/.." && pwd)
 tiny=() limit=90; [ "${1:-}" = --tiny ] && { tiny=(--tiny) limit=900; shift; }
