@@ -27,10 +27,10 @@ from lmft_job.data.rows import BlockRows, BlockWriter
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration, compile_layers
 from lmft_job.training.batch import ALL_LAYERS, Checkpointing
 
-OTHER_ROWS = ("padded", "varlen")
+OTHERS = ("padded", "varlen", "of_targets")
 """Each row is one text and full here; what is for padded ones is in the comparison with TRL (lora.py), what is for rows
-that texts share in varlen.py."""
-SWITCHES = [field.name for field in fields(Acceleration) if field.type is bool and field.name not in OTHER_ROWS]
+that texts share in varlen.py. Logits of trained tokens alone are a CPU's."""
+SWITCHES = [field.name for field in fields(Acceleration) if field.type is bool and field.name not in OTHERS]
 SMALL = replace(SHAPES["gpt2-124m"].smaller(), learning_rate=1e-3, steps=5)
 
 

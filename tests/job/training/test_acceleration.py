@@ -14,7 +14,7 @@ from lmft_job.models.device import Arithmetic
 from lmft_job.training.acceleration import selection
 from lmft_job.training.acceleration.aligned_head import admits_aligned_head, aligned_head
 from lmft_job.training.acceleration.fused_loss import admits_fused_loss, fused_evaluation, fused_loss
-from lmft_job.training.acceleration.packed_attention import NAME, admits_packed_attention, packed_attention
+from lmft_job.training.acceleration.packed_attention import NAME, TRIED, admits_packed_attention, packed_attention
 from lmft_job.training.acceleration.selection import PLAIN, Acceleration, choose_acceleration
 
 CPU = Arithmetic(torch.device("cpu"))
@@ -104,6 +104,18 @@ def test_a_sliding_window_shorter_than_a_block_keeps_the_models_own_attention() 
 
     assert not admits_packed_attention(model, BLOCK, CPU)
     assert admits_packed_attention(model, 5, CPU), "within one window nothing slides"
+
+
+@pytest.mark.parametrize(("window", "admitted"), [(TRIED + 1, False), (2 * TRIED, True)])
+def test_of_a_long_block_a_part_is_tried_and_a_window_longer_than_that_is_refused_by_its_size(
+    window: int, admitted: bool
+) -> None:
+    model = made("mistral", GROUPED | {"sliding_window": window, "num_hidden_layers": 1})
+    lengths: list[int] = []
+    model.get_input_embeddings().register_forward_hook(lambda module, given, made: lengths.append(made.shape[1]))
+
+    assert admits_packed_attention(model, 2 * TRIED, CPU) == admitted
+    assert set(lengths) == {TRIED}
 
 
 @pytest.mark.parametrize("cap", [1.0, 30.0])

@@ -29,6 +29,9 @@ from lmft_job.models.next_token import embedding_rows, trying
 
 NAME = "packed"
 PADDED = "padded"
+TRIED = 2048
+"""Most tokens of a row that is tried: in FP32, heads that share keys take memory for the square of them."""
+_TRIAL = "packed-trial"
 _REPLACED = "sdpa"
 _TOLERANCE = 1e-5
 _ROUNDED = 2e-2
@@ -86,22 +89,46 @@ def packed_attention(model: Any, name: str = NAME) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
+class Windowless:
+    """An attention and its masks, for a trial: both refuse windows in rows of ``width`` tokens."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def attend(self, module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        """As :func:`attend_without_mask`; raises ValueError if a token would not see all before it."""
+        self.refuse(options.get("sliding_window"))
+        return attend_without_mask(module, query, key, value, mask, **options)
+
+    def mask(self, *args: Any, local_size: int | None = None, **options: Any) -> None:
+        """No mask; raises ValueError for the mask of a window."""
+        self.refuse(local_size)
+
+    def refuse(self, window: int | None) -> None:
+        """Raises ValueError if rows are longer than this window."""
+        if window is not None and window < self.width:
+            raise ValueError(f"a window of {window} tokens in rows of {self.width}")
+
+
 def admits_packed_attention(model: Any, block_size: int, arithmetic: Arithmetic) -> bool:
-    """Whether a model gives the same logits with :func:`packed_attention`, tried on one random block of full length.
+    """Whether a model gives the same logits with :func:`packed_attention`, tried on one random block.
 
     A model with sliding windows does not, nor one with its own computation of attention. In FP32, since the
-    rounding of BF16 would hide a window. Does not use the global random state and keeps no gradient.
+    rounding of BF16 would hide a window. Blocks of more than :data:`TRIED` tokens are tried with as many, and windows
+    shorter than a block are refused by their size. Does not use the global random state and keeps no gradient.
     """
     if getattr(model.config, "_attn_implementation", None) != _REPLACED:
         return False
-    vocabulary = embedding_rows(model)
-    ids = torch.randint(vocabulary, (1, block_size), generator=torch.Generator().manual_seed(0)).to(arithmetic.device)
+    shape, trial = (1, min(block_size, TRIED)), Windowless(block_size)
+    ids = torch.randint(embedding_rows(model), shape, generator=torch.Generator().manual_seed(0)).to(arithmetic.device)
+    AttentionInterface.register(_TRIAL, trial.attend)
+    AttentionMaskInterface.register(_TRIAL, trial.mask)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             plain = model(input_ids=ids, use_cache=False).logits
-            with packed_attention(model):
+            with packed_attention(model, _TRIAL):
                 packed = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
             return bool((plain - packed).norm() <= _TOLERANCE * plain.norm())
     except torch.OutOfMemoryError:

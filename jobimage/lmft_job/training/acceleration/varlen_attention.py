@@ -17,7 +17,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,15 @@ from lmft_job.data.isolated.collate import PadShared
 from lmft_job.data.rows import Item
 from lmft_job.models.device import Arithmetic
 from lmft_job.models.next_token import NOTICEABLE, embedding_rows
-from lmft_job.training.acceleration.packed_attention import attend_without_mask, no_mask
+from lmft_job.training.acceleration.packed_attention import TRIED, Windowless, attend_without_mask, no_mask
 
 log = logging.getLogger(__name__)
 NAME = "varlen"
 _TRIAL = "varlen-trial"
 _REPLACED = "sdpa"
 _DTYPES = (torch.bfloat16, torch.float16)
-_SEVERAL, _LONG = 256, 2048
-"""Most tokens of the rows that are tried: one of several texts, and one of a single text."""
+_SEVERAL = 256
+"""Most tokens of a row of several texts that is tried; one of a single text has up to :data:`TRIED`."""
 _ROUNDED_LOGITS, _ROUNDED_ATTENTION = 5e-2, 2e-2
 """Relative differences that 16 bits explain. Chosen: a text that sees another one differs by more."""
 _UNKNOWN = ("softcap", "s_aux", "position_bias")
@@ -171,24 +171,17 @@ class _Heads:
     scale: float | None
 
 
-@dataclass
-class _Trial:
-    """An attention in FP32 that keeps what the kernel will be given, and refuses windows in rows of ``width``."""
+class _Trial(Windowless):
+    """An attention in FP32 that keeps what the kernel will be given."""
 
-    width: int
-    heads: set[_Heads] = field(default_factory=set)
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.heads: set[_Heads] = set()
 
     def attend(self, module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
-        self._refuse(options.get("sliding_window"))
+        self.refuse(options.get("sliding_window"))
         self.heads.add(_Heads(query.shape[1], key.shape[1], query.shape[3], value.shape[3], options.get("scaling")))
         return _attend(attend_by_text, module, query, key, value, mask, **options)
-
-    def mask(self, *args: Any, local_size: int | None = None, **options: Any) -> None:
-        self._refuse(local_size)
-
-    def _refuse(self, window: int | None) -> None:
-        if window is not None and window < self.width:
-            raise ValueError(f"a window of {window} tokens in rows of {self.width}")
 
 
 def admits_varlen_attention(model: Any, width: int, arithmetic: Arithmetic) -> bool:
@@ -230,7 +223,7 @@ def _try(model: Any, width: int, arithmetic: Arithmetic) -> None:
     some = min(width, _SEVERAL)
     several, shorter, long = (
         _item(lengths, embedding_rows(model), draw)
-        for lengths in (_lengths(some), _lengths(max(1, some // 2)), [min(width, _LONG)])
+        for lengths in (_lengths(some), _lengths(max(1, some // 2)), [min(width, TRIED)])
     )
     AttentionInterface.register(_TRIAL, trial.attend)
     AttentionMaskInterface.register(_TRIAL, trial.mask)
