@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 
+from lmft_api.addresses import decoded
 from lmft_api.spec import AdapterType
 from lmft_api.spec.resolved import AdapterSettings
 from lmft_api.text.wording import first_line
@@ -32,6 +33,11 @@ class Base:
 
     name: str
     revision: str | None = None
+
+
+def as_loaded(name: str) -> str:
+    """A base model's name as ``from_pretrained`` takes it: a file:// address is a path to it."""
+    return decoded(name).removeprefix("file://") if name.startswith("file://") else name
 
 
 def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *, auto_class: str, seed: int) -> None:
@@ -72,7 +78,7 @@ def attach(model: Any, targets: Targets, wanted: AdapterSettings, base: Base, *,
             ) from error
     found = model.peft_config[ADAPTER]
     found.target_modules = names
-    found.base_model_name_or_path, found.revision = base.name, base.revision
+    found.base_model_name_or_path, found.revision = as_loaded(base.name), base.revision
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -14,6 +14,8 @@ from support.complete_folders import files_of
 from support.forked import KILL, attempt, complete, run_folder, slow_uploads, toy_spec
 from support.tiny_bases import save_base
 
+from lmft_job.adapters.attach import as_loaded
+
 LORA: dict[str, Any] = {"epochs": 1, "learningRate": "1e-2", "adapter": {"rank": 4}}
 
 
@@ -48,7 +50,7 @@ def test_an_adapter_of_the_same_shape_is_continued(first: tuple[Path, str]) -> N
     child = complete(home, lora_spec(home, base), name="same", resume_model_uri=model)
     assert child.said("continuing the adapter of the run")
     assert losses(home, "same")[0] == pytest.approx(losses(home, "first")[1], abs=1e-6)
-    assert config_of(home, "same")["base_model_name_or_path"] == base
+    assert config_of(home, "same")["base_model_name_or_path"] == as_loaded(base)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_another_shape_starts_from_the_merge(first: tuple[Path, str], training: 
     assert child.said(said)
     assert losses(home, name)[0] == pytest.approx(losses(home, "first")[1], abs=1e-5)
     if training:
-        assert config_of(home, name)["base_model_name_or_path"] == model
+        assert config_of(home, name)["base_model_name_or_path"] == as_loaded(model)
 
 
 def test_an_adapter_of_another_base_is_not_put_on_this_one(first: tuple[Path, str], tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_an_adapter_of_another_base_is_not_put_on_this_one(first: tuple[Path, st
     model = (run_folder(home, "first") / "model").as_uri()
     child = complete(home, lora_spec(home, other), name="elsewhere", resume_model_uri=model)
     assert child.said("and spec.model.name is")
-    assert config_of(home, "elsewhere")["base_model_name_or_path"] == model
+    assert config_of(home, "elsewhere")["base_model_name_or_path"] == as_loaded(model)
 
 
 def test_the_newest_checkpoint_of_a_run_that_failed_is_continued(first: tuple[Path, str]) -> None:
@@ -91,7 +93,7 @@ def test_the_newest_checkpoint_of_a_run_that_failed_is_continued(first: tuple[Pa
     newest = max((run_folder(home, "failed") / "checkpoints").glob("*/*/MANIFEST.json")).parent
     child = complete(home, lora_spec(home, base), name="after", resume_model_uri=newest.as_uri())
     assert losses(home, "after")[0] != losses(home, "first")[0]
-    assert config_of(home, "after")["base_model_name_or_path"] == base
+    assert config_of(home, "after")["base_model_name_or_path"] == as_loaded(base)
 
 
 def test_an_adapter_alone_is_not_taken_for_a_model(first: tuple[Path, str]) -> None:

@@ -13,6 +13,7 @@ from lmft_api.spec.resolved import AdapterSettings
 from lmft_api.text.wording import first_line
 from lmft_api.wire.layout import ADAPTER, MODEL
 from lmft_job import tasks
+from lmft_job.adapters.attach import as_loaded
 from lmft_job.adapters.stored import StoredAdapter, is_adapter_alone, read_stored
 from lmft_job.adapters.targets import find_targets
 from lmft_job.attempt.context import RunContext
@@ -90,7 +91,7 @@ def _differs(context: RunContext, stored: StoredAdapter, linear: Callable[[], Co
     wanted, name = context.settings.training.adapter, context.run.spec.model.name
     if wanted is None:
         return "this run trains all weights"
-    if stored.base != name:
+    if as_loaded(stored.base) != as_loaded(name or ""):
         return f"its adapter belongs to {stored.base[:200]!r}, and spec.model.name is {name!r}"
     if not stored.continues(wanted, linear):
         return f"its adapter ({stored.described()}) has another shape than this run's"
