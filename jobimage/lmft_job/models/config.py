@@ -130,10 +130,14 @@ def _not_of_the_data(given: dict[str, Any]) -> Iterator[str]:
 def _unknown_activations(given: dict[str, Any], reference: Any, where: str) -> Iterator[str]:
     """Problems with names of activation functions, in the configuration's parts too."""
     for name, value in given.items():
-        usual = getattr(reference, name, None)
-        if isinstance(value, dict) and hasattr(usual, "to_dict"):
-            yield from _unknown_activations(value, usual, f"{where}.{name}")
-        elif _ACTIVATION.search(name) and isinstance(usual, str) and usual in ACT2FN and value not in (*ACT2FN, None):
+        if isinstance(value, dict):
+            part = getattr(reference, name, None)
+            if hasattr(part, "to_dict"):
+                yield from _unknown_activations(value, part, f"{where}.{name}")
+            continue
+        # No other setting is read: one that may differ from layer to layer raises an error of transformers.
+        usual = getattr(reference, name, None) if _ACTIVATION.search(name) else None
+        if isinstance(usual, str) and usual in ACT2FN and value not in (*ACT2FN, None):
             near = did_you_mean(value, ACT2FN) if isinstance(value, str) else ""
             yield (
                 f"{where}.{name}: {value!r} is not an activation function that transformers knows"

@@ -3,17 +3,22 @@
 KUBERNETES=1.36.3
 
 build() { # [module…]
-  local module stamp
+  local module stamp lock
   command -v go >/dev/null || fail "Go is needed to build the cluster's programs"
   mkdir -p "$BIN"
   [ $# -gt 0 ] || { set -- etcd runc containerd coredns versitygw kubernetes helm helm3; debian_packages; }
   for module in "$@"; do
     stamp=$BIN/.$module-$(sha256sum <"$here/modules/$module/go.mod" | cut -c1-12)
     [ ! -e "$stamp" ] || continue
+    # Tests that start control planes at the same time build them once; the others wait for it.
+    exec {lock}>"$BIN/.$module.lock"
+    flock "$lock"
+    [ ! -e "$stamp" ] || { exec {lock}>&-; continue; }
     say "building $module"
     (cd "$here/modules/$module" && compile "$module")
     rm -f "$BIN/.$module-"*
     touch "$stamp"
+    exec {lock}>&-
   done
 }
 
