@@ -11,6 +11,7 @@ cluster-down: ## Stop it and delete its state
 
 .PHONY: e2e
 e2e: setup ## Tests against a real cluster, with the real images
+	@tests/cluster/local/cluster build etcd kubernetes  # not within a test, whose time is limited
 	$(BIN)/python -m pytest --timeout 1800 --numprocesses 2 --dist loadfile --ignore tests/cluster/operator/test_leader.py \
 	  tests/cluster/test_crd.py tests/cluster/operator tests/cluster/chart
 	$(BIN)/python -m pytest --timeout 1800 tests/cluster/operator/test_leader.py
