@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmft_api.manifest.validation import parse_spec
 from lmft_api.wire.run_file import RunFile
 from lmft_job.attempt.context import RunContext
@@ -26,6 +28,10 @@ from lmft_job.observers.broadcast import Broadcast
 from lmft_job.observers.events import Observer
 from lmft_job.process.signals import Interrupt
 from lmft_job.recipe import run
+
+# The first backward pass of a process starts a thread for each GPU, and with fake tensors even where there is none:
+# tests that compile or make fake tensors would leave a process whose children cannot train.
+torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
 
 UID = "12345678-aaaa"
 TEXTS = [
