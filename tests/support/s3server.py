@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,24 @@ _START_SECONDS = 30
 
 @dataclass(frozen=True)
 class Keys:
-    """An access key and its secret."""
+    """An access key and its secret; with the token of a session if they are those of a role."""
 
     access: str
     secret: str
+    token: str = ""
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server with the bucket ``models``, an owner who may do all and a reader who may only read."""
+    """A running server with the bucket ``models``, an owner who may do all and a reader who may only read.
+
+    ``role`` has the keys of a session of a role that may do all.
+    """
 
     endpoint: str
     owner: Keys
     reader: Keys
+    role: Keys
     folder: Path
 
     def client(self, keys: Keys | None = None, endpoint: str | None = None) -> Any:
@@ -144,7 +149,7 @@ def _people_of_versitygw(program: Path | None, endpoint: str, folder: Path) -> S
     admin = [str(program), "admin", "--access", owner.access, "--secret", owner.secret, "--endpoint-url", endpoint]
     person = ["create-user", "--access", reader.access, "--secret", reader.secret, "--role", "user"]
     subprocess.run([*admin, *person], check=True, capture_output=True)
-    server = S3Server(endpoint, owner, reader, folder)
+    server = S3Server(endpoint, owner, reader, replace(owner, token="not looked at"), folder)
     client = server.client()
     client.create_bucket(Bucket=BUCKET)
     statement = {"Effect": "Allow", "Principal": {"AWS": [reader.access]}, **_READING}
@@ -155,9 +160,19 @@ def _people_of_versitygw(program: Path | None, endpoint: str, folder: Path) -> S
 def _people_of_moto(program: Path | None, endpoint: str, folder: Path) -> S3Server:
     import boto3
 
-    iam = boto3.client(
-        "iam", endpoint_url=endpoint, region_name=_REGION, aws_access_key_id="any", aws_secret_access_key="any"
+    iam, sts = (
+        boto3.client(
+            service, endpoint_url=endpoint, region_name=_REGION, aws_access_key_id="any", aws_secret_access_key="any"
+        )
+        for service in ("iam", "sts")
     )
+
+    def role(name: str, statement: dict[str, Any]) -> Keys:
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
+        iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=policy)
+        key = sts.assume_role(RoleArn=made["Arn"], RoleSessionName="session")["Credentials"]
+        return Keys(key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"])
 
     def person(name: str, statement: dict[str, Any]) -> Keys:
         iam.create_user(UserName=name)
@@ -166,8 +181,10 @@ def _people_of_moto(program: Path | None, endpoint: str, folder: Path) -> S3Serv
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Keys(key["AccessKeyId"], key["SecretAccessKey"])
 
-    owner, reader = person("owner", {"Action": "*", "Resource": "*"}), person("reader", _READING)
-    server = S3Server(endpoint, owner, reader, folder)
+    everything = {"Action": "*", "Resource": "*"}
+    server = S3Server(
+        endpoint, person("owner", everything), person("reader", _READING), role("node-role", everything), folder
+    )
     server.client().create_bucket(Bucket=BUCKET)
     # From now on moto checks signatures and rights.
     plain = {"Content-Type": "text/plain"}

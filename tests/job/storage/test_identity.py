@@ -18,7 +18,7 @@ from lmft_job.storage import Store, open_store
 UNTIL = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 STS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
 <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{access}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>
-<SessionToken>session</SessionToken><Expiration>{until}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+<SessionToken>{token}</SessionToken><Expiration>{until}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
 </AssumeRoleWithWebIdentityResponse>"""
 
 
@@ -33,9 +33,9 @@ class Cloud:
 @pytest.fixture
 def cloud(s3: S3Server) -> Iterator[Cloud]:
     def answer(path: str, authorization: str | None, keys: Keys) -> str | None:
-        body = {"AccessKeyId": keys.access, "SecretAccessKey": keys.secret, "Token": "session", "Expiration": UNTIL}
+        body = {"AccessKeyId": keys.access, "SecretAccessKey": keys.secret, "Token": keys.token, "Expiration": UNTIL}
         if path == "/":
-            return STS.format(access=keys.access, secret=keys.secret, until=UNTIL)
+            return STS.format(access=keys.access, secret=keys.secret, token=keys.token, until=UNTIL)
         if path == "/v1/credentials":
             return json.dumps(body) if authorization == "pod token" else None
         if path == "/latest/api/token":
@@ -48,7 +48,7 @@ def cloud(s3: S3Server) -> Iterator[Cloud]:
         def _answer(self) -> None:
             found.asked.append(self.path)
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            text = answer(self.path, self.headers.get("Authorization"), s3.owner)
+            text = answer(self.path, self.headers.get("Authorization"), s3.role)
             self.send_response(403 if text is None else 200)
             self.send_header("Content-Length", str(len((text or "").encode())))
             self.end_headers()
